@@ -1,0 +1,40 @@
+# Every target works from a fresh clone: it makes .venv and installs the project first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NAME ?= an4
+ARGS ?=
+
+.PHONY: demo test lint bench recipe clean
+
+demo: $(VENV)/.installed
+	$(BIN)/asr demo $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m tests.bench $(ARGS)
+
+# For example: make recipe NAME=an4 ARGS="--source ../shared/data/an4"
+recipe: $(VENV)/.installed
+	$(BIN)/python recipes/$(NAME)/run.py $(ARGS)
+
+# uv installs many times faster than pip; where it cannot be had, pip does the same.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "expected Python 3.11 or newer, got $$($(PYTHON) --version): make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	command -v uv >/dev/null || $(BIN)/pip install --quiet uv || true
+	PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	if command -v uv >/dev/null; then uv pip install --python $(BIN)/python --editable '.[dev]'; \
+	else $(BIN)/pip install --editable '.[dev]'; fi
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

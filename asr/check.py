@@ -1,0 +1,315 @@
+"""What manifests hold and everything that is wrong with them, found in one run.
+
+Nothing here stops at the first problem: each is reported by utterance id, so that a corpus can be
+repaired in one go before any training time is spent on it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from asr.audio import SAMPLE_RATE, load_audio
+from asr.errors import AudioError
+from asr.manifest import BadLine, Utterance, read_entries
+from asr.tokens import Tokens
+
+_DURATION_TOLERANCE = 0.1  # seconds
+_SILENT_PEAK = 1e-4  # full scale 1; a 16-bit recording with three steps of noise is below
+_BINS = 12
+_BAR = 40  # characters
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong: its kind, the utterance (or speaker) concerned, where, and the details."""
+
+    kind: str
+    id: str
+    manifest: Path
+    detail: str
+
+
+@dataclass(frozen=True)
+class ManifestSummary:
+    """What one manifest holds; malformed lines are not counted."""
+
+    path: Path
+    hours: float
+    utterances: int
+    speakers: int
+
+
+@dataclass(frozen=True)
+class LengthBin:
+    """How many utterances last at least `low` and less than `high` seconds."""
+
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The outcome of a check: per manifest and, for characters and lengths, over all of them."""
+
+    manifests: tuple[ManifestSummary, ...]
+    units: Mapping[str, int]
+    lengths: tuple[LengthBin, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class _Located:
+    utterance: Utterance
+    manifest: Path
+    line: int
+
+
+def check_manifests(
+    paths: Sequence[str | Path],
+    tokens: Tokens | None = None,
+    output_frames: Callable[[float], int] | None = None,
+    normalise: Callable[[str], str] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Read the manifests of one corpus and decode all their audio.
+
+    Args:
+        paths: manifests that belong together: ids and speakers may not repeat across them.
+        tokens: the vocabulary that texts must keep to; None accepts every character.
+        output_frames: model frames for seconds of audio; None leaves out whether texts fit.
+        normalise: what training applies to texts; they are judged and counted after it.
+        workers: decoding threads; None takes one per processor.
+        progress: called with (utterances decoded, all utterances).
+
+    Raises:
+        ManifestError: a manifest is missing or cannot be read at all.
+    """
+    manifests = list(dict.fromkeys(Path(path) for path in paths))
+    located, problems = _read(manifests, normalise)
+    problems += _duplicate_ids(located) + _shared_speakers(located)
+
+    def examine(item: _Located) -> list[Problem]:
+        return _utterance_problems(item, tokens, output_frames)
+
+    threads = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
+        for done, found in enumerate(threads.map(examine, located), start=1):
+            problems += found
+            if progress is not None:
+                progress(done, len(located))
+    finally:
+        threads.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the whole corpus
+    order = {path: rank for rank, path in enumerate(manifests)}
+    problems.sort(key=lambda problem: order[problem.manifest])
+    return CheckReport(
+        manifests=tuple(_summary(path, located) for path in manifests),
+        units=Counter(character for item in located for character in item.utterance.text),
+        lengths=_histogram([item.utterance.duration for item in located]),
+        problems=tuple(problems),
+    )
+
+
+def render(report: CheckReport) -> str:
+    """The report as plain text for a terminal: tables, a bar histogram, problems by kind."""
+    parts = [_manifest_table(report.manifests)]
+    if report.units:
+        by_count = sorted(report.units.items(), key=lambda item: (-item[1], item[0]))
+        listed = "  ".join(f"{_printable(unit)} {count}" for unit, count in by_count)
+        parts.append(f"{len(report.units)} characters\n{listed}")
+    if report.lengths:
+        parts.append(_length_table(report.lengths))
+    parts.append(_problem_table(report.problems))
+    return "\n\n".join(parts) + "\n"
+
+
+# --- what the manifests hold ---
+
+
+def _read(
+    manifests: Iterable[Path], normalise: Callable[[str], str] | None
+) -> tuple[list[_Located], list[Problem]]:
+    located: list[_Located] = []
+    problems: list[Problem] = []
+    for path in manifests:
+        before = len(located) + len(problems)
+        for line, entry in read_entries(path):
+            if isinstance(entry, BadLine):
+                name = entry.id or f"line {line}"
+                problems.append(
+                    Problem("malformed line", name, path, f"line {line}: {entry.problem}")
+                )
+            else:
+                text = normalise(entry.text) if normalise is not None else entry.text
+                located.append(_Located(replace(entry, text=text), path, line))
+        if len(located) + len(problems) == before:
+            detail = "expected at least one utterance, got none; prepare it again"
+            problems.append(Problem("empty manifest", path.name, path, detail))
+    return located, problems
+
+
+def _summary(path: Path, located: Iterable[_Located]) -> ManifestSummary:
+    own = [item.utterance for item in located if item.manifest == path]
+    return ManifestSummary(
+        path=path,
+        hours=sum(utterance.duration for utterance in own) / 3600,
+        utterances=len(own),
+        speakers=len({utterance.speaker for utterance in own} - {""}),
+    )
+
+
+def _histogram(seconds: Sequence[float]) -> tuple[LengthBin, ...]:
+    """At most a dozen bins of one round width, from the shortest to the longest."""
+    if not seconds:
+        return ()
+    width = _round_up((max(seconds) - min(seconds)) / (_BINS - 1))
+    counts = Counter(int(value // width) for value in seconds)
+    return tuple(
+        LengthBin(n * width, (n + 1) * width, counts[n])
+        for n in range(min(counts), max(counts) + 1)
+    )
+
+
+def _round_up(width: float) -> float:
+    """The next of ..., 0.1, 0.2, 0.5, 1, 2, 5, 10, ... seconds, at least 0.1."""
+    step = 0.1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * step >= width:
+                return factor * step
+        step *= 10
+
+
+# --- problems ---
+
+
+def _duplicate_ids(located: Iterable[_Located]) -> list[Problem]:
+    first: dict[str, _Located] = {}
+    problems = []
+    for item in located:
+        other = first.setdefault(item.utterance.id, item)
+        if other is not item:
+            detail = f"line {item.line}: already at {other.manifest}:{other.line}"
+            problems.append(Problem("duplicate id", item.utterance.id, item.manifest, detail))
+    return problems
+
+
+def _shared_speakers(located: Iterable[_Located]) -> list[Problem]:
+    """Each speaker once for every manifest after the first; no name means unknown, not shared."""
+    homes: dict[str, dict[Path, int]] = {}
+    for item in located:
+        if item.utterance.speaker:
+            home = homes.setdefault(item.utterance.speaker, {})
+            home[item.manifest] = home.get(item.manifest, 0) + 1
+    problems = []
+    for speaker, home in homes.items():
+        first, *others = home
+        for manifest in others:
+            detail = f"speaks in {home[manifest]} utterances here and {home[first]} in {first}"
+            problems.append(Problem("shared speaker", speaker, manifest, detail))
+    return problems
+
+
+def _utterance_problems(
+    item: _Located, tokens: Tokens | None, output_frames: Callable[[float], int] | None
+) -> list[Problem]:
+    utterance = item.utterance
+    seconds, found = _audio_problems(utterance)
+    found += _text_problems(utterance, tokens)
+    if output_frames is not None:
+        needed = _frames_needed(utterance.text, tokens)
+        frames = output_frames(seconds)
+        if frames < needed:
+            found.append(
+                (
+                    "text does not fit",
+                    f"{needed} frames needed for the text, {frames} left of {seconds:.2f} s",
+                )
+            )
+    return [Problem(kind, utterance.id, item.manifest, detail) for kind, detail in found]
+
+
+def _audio_problems(utterance: Utterance) -> tuple[float, list[tuple[str, str]]]:
+    """Seconds (as the manifest says where there is no audio) and (kind, detail) of each problem."""
+    if not os.path.exists(utterance.audio):  # noqa: PTH110 (False, no error, on impossible names)
+        return utterance.duration, [("missing audio", str(utterance.audio))]
+    try:
+        samples = load_audio(utterance.audio, SAMPLE_RATE, utterance.start, utterance.end)
+    except AudioError as error:
+        return utterance.duration, [("undecodable audio", str(error))]
+    found = []
+    seconds = len(samples) / SAMPLE_RATE
+    if abs(seconds - utterance.duration) > _DURATION_TOLERANCE:
+        detail = f"{utterance.duration:.2f} s in the manifest, {seconds:.2f} s in {utterance.audio}"
+        found.append(("wrong duration", detail))
+    peak = float(np.abs(samples).max())
+    if peak < _SILENT_PEAK:
+        found.append(("silent audio", f"peak {peak:.1e} in {utterance.audio}"))
+    return seconds, found
+
+
+def _text_problems(utterance: Utterance, tokens: Tokens | None) -> list[tuple[str, str]]:
+    if not utterance.text.strip():
+        return [("empty text", f"text is {utterance.text!r}")]
+    missing = tokens.missing(utterance.text) if tokens is not None else set()
+    if not missing:
+        return []
+    named = ", ".join(f"{_printable(c)} (U+{ord(c):04X})" for c in sorted(missing))
+    return [("unknown characters", f"not in the vocabulary: {named}")]
+
+
+def _frames_needed(text: str, tokens: Tokens | None) -> int:
+    """Frames that CTC needs at least: one per unit and one blank between equal neighbours."""
+    if tokens is None:
+        units: Sequence[object] = text
+    else:  # words with unknown characters are named elsewhere; the others may already not fit
+        units = tokens.encode(" ".join(w for w in text.split() if not tokens.missing(w)))
+    return len(units) + sum(a == b for a, b in pairwise(units))
+
+
+# --- text for the terminal ---
+
+
+def _manifest_table(manifests: Sequence[ManifestSummary]) -> str:
+    width = max([len(str(manifest.path)) for manifest in manifests] + [8])
+    lines = [f"{'manifest':{width}}    hours  utterances  speakers"]
+    lines += [
+        f"{m.path!s:{width}}  {m.hours:7.3f}  {m.utterances:10}  {m.speakers:8}" for m in manifests
+    ]
+    return "\n".join(lines)
+
+
+def _length_table(lengths: Sequence[LengthBin]) -> str:
+    most = max(length.count for length in lengths)
+    lines = ["seconds"]
+    for length in lengths:
+        bar = "#" * -(-_BAR * length.count // most)  # rounded up: one utterance still shows
+        lines.append(f"{length.low:6.1f} to {length.high:6.1f}  {length.count:7}  {bar}".rstrip())
+    return "\n".join(lines)
+
+
+def _problem_table(problems: Sequence[Problem]) -> str:
+    if not problems:
+        return "no problems"
+    lines = [f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"]
+    for kind, count in Counter(problem.kind for problem in problems).most_common():
+        lines.append(f"{kind}: {count}")
+        lines += [
+            f"  {_printable(p.id)}  ({p.manifest})  {p.detail}" for p in problems if p.kind == kind
+        ]
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    if text == " ":
+        return "space"
+    return text if text.isprintable() else ascii(text)

@@ -1,0 +1,207 @@
+"""The command line: parse, call one function, print. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from asr.errors import AsrError
+
+app = typer.Typer(
+    help="Train your own speech recogniser, evaluate it, and turn recordings into text.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+INTERRUPTED = 130  # what shells report after Ctrl-C
+
+
+class TextFormat(StrEnum):
+    txt = "txt"
+    json = "json"
+
+
+def main() -> None:
+    """Entry point of the `asr` command."""
+    run_command(app)
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Run `command`; an expected error becomes one line on stderr and a non-zero exit."""
+    try:
+        command()
+    except AsrError as error:
+        errors.print(f"error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("stopped")
+        sys.exit(INTERRUPTED)
+
+
+@app.command(epilog="Example: asr demo --out exp/demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for audio, model and report.")] = Path(
+        "exp/demo"
+    ),
+    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 1,
+) -> None:
+    """Synthesise a small spoken corpus, train on it, evaluate, transcribe. About five minutes."""
+    from asr.demo import run_demo
+
+    run_demo(out, seed, Console(highlight=False, markup=False, soft_wrap=True))
+
+
+@app.command(epilog="Example: asr check data/train.jsonl data/dev.jsonl --model exp/an4/model")
+def check(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests of one corpus.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Check against this model's units and frame rate.")
+    ] = None,
+) -> None:
+    """Report hours, speakers, units, lengths, and every problem of a corpus by utterance id."""
+    from asr.check import check_manifests, render
+    from asr.models.bundle import load_bundle
+
+    with _progress("checking") as progress:
+        if model is None:
+            report = check_manifests(manifests, progress=progress)
+        else:
+            bundle = load_bundle(model)
+            report = check_manifests(
+                manifests,
+                bundle.tokens,
+                bundle.output_frames,
+                bundle.normalise,
+                progress=progress,
+            )
+    print(render(report))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: asr train recipe.yaml train.epochs=80 model.hidden=256")
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to it.")
+    ] = None,
+) -> None:
+    """Train a model, or go on with a training that was stopped."""
+    from asr.training.recipe import read_recipe
+
+    _train(read_recipe(recipe, overrides or []))
+
+
+@app.command(
+    epilog="Example: asr evaluate exp/an4/model exp/an4/data/test.jsonl --out exp/an4/test"
+)
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    manifest: Annotated[Path, typer.Argument(help="What to recognise, with its transcripts.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the report files.")] = None,
+) -> None:
+    """Word, character and sentence error rate with intervals, by speaker, and the worst errors."""
+    _evaluate(model, manifest, out)
+
+
+@app.command(epilog="Example: asr transcribe letters.wav recordings/ --format json")
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Audio files, and folders of them.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder; without it the AN4 model shipped here.")
+    ] = None,
+    format: Annotated[TextFormat, typer.Option(help="txt, or one JSON object a line.")] = (
+        TextFormat.txt
+    ),
+) -> None:
+    """Turn recordings into text: one line a file, the file's name first when there are several."""
+    from asr.audio import find_audio
+    from asr.models.bundle import load_bundle
+    from asr.transcribe import Transcript, default_model
+    from asr.transcribe import transcribe as transcribe_files
+
+    bundle = load_bundle(model or default_model())
+    present, failed = [], 0
+    for file in files:
+        try:
+            present += find_audio([file])
+        except AsrError as error:
+            errors.print(f"error: {error}")
+            failed += 1
+
+    def show(result: Transcript) -> str:
+        if format is TextFormat.json:
+            row = {"file": str(result.path), "text": result.text, "seconds": result.seconds}
+            return json.dumps(row, ensure_ascii=False)
+        return result.text if len(present) == 1 else f"{result.path}\t{result.text}"
+
+    for result in transcribe_files(bundle, present):
+        if result.error is not None:
+            errors.print(f"error: {result.error}")
+            failed += 1
+        else:
+            print(show(result), flush=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def run_recipe(recipe: Path, overrides: Sequence[str], test: Path) -> None:
+    """Train as a recipe says and evaluate the final model on its test set."""
+    from asr.training.recipe import read_recipe
+
+    parsed = read_recipe(recipe, overrides)
+    model = _train(parsed)
+    _evaluate(model, test, parsed.out / "test")
+
+
+def _train(recipe: object) -> Path:
+    from asr.training.recipe import Recipe
+    from asr.training.trainer import InterruptedTraining, train
+
+    assert isinstance(recipe, Recipe)
+    try:
+        model = train(recipe)
+    except InterruptedTraining as stop:
+        errors.print(str(stop))
+        raise typer.Exit(128 + stop.signal) from None
+    errors.print(f"model: {model}")
+    return model
+
+
+def _evaluate(model: Path, manifest: Path, out: Path | None) -> None:
+    from asr.evaluation.report import to_text
+    from asr.evaluation.run import evaluate
+
+    with _progress("recognising") as progress:
+        result = evaluate(model, manifest, out, progress)
+    print(to_text(result.report))
+    for reason in result.unreadable.values():
+        errors.print(f"error: {reason}")
+    if out is not None:
+        errors.print(f"report: {out}")
+    if result.unreadable:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, as a function of (done, total)."""
+    from rich.progress import Progress
+
+    with Progress(console=errors, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Typed configuration: YAML plus dotted overrides into frozen pydantic models.
+
+Each part of the package defines its own small model beside the code it configures; this module
+only turns text into those models and mistakes into one-line errors that name the nearest key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from asr.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError naming file and line."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"expected a recipe file, got none at {path}: check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"expected a readable YAML file, got {path}: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"expected YAML, got {path}{line}: {problem}; mend that line") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"expected `key: value` lines, got {path}: write at least one")
+    return values
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `values` with each `key.sub=value` applied; values are read as YAML.
+
+    >>> with_overrides({"train": {"epochs": 3}}, ["train.epochs=5", "seed=1"])
+    {'train': {'epochs': 5}, 'seed': 1}
+    """
+    result = _copy(values)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError(
+                f"expected key.sub=value, got {override!r}: for example train.epochs=5"
+            )
+        *parents, last = key.split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"expected a section at {parent!r} of {override!r}, got a value")
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(
+                f"expected a YAML value after =, got {override!r}: quote it"
+            ) from None
+    return result
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def parse(model: type[C], values: Mapping[str, Any], source: str) -> C:
+    """Validate `values` against `model`. Raises ConfigError: one line naming `source` and key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{source}: {_explain(model, first)}") from None
+
+
+def _explain(model: type[Config], error: Any) -> str:
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    if error["type"] != "extra_forbidden":
+        return f"at {key}: {error['msg'].lower()}, got {error['input']!r}"
+    known = list(_section(model, path[:-1]).model_fields)
+    nearest = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
+    return f"unknown key {key!r}: {hint}"
+
+
+def _section(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return model

@@ -1,0 +1,48 @@
+"""The CTC loss of each utterance, and which utterances cannot have one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asr.padded import Padded
+from asr.tokens import BLANK_ID
+
+
+def required_frames(ids: Sequence[int]) -> int:
+    """Fewest frames CTC needs: one a unit, and a blank between equal neighbours.
+
+    >>> required_frames([5, 5, 6])
+    4
+    """
+    return len(ids) + sum(a == b for a, b in itertools.pairwise(ids))
+
+
+def feasible(frames: Tensor, targets: Padded) -> Tensor:
+    """Whether each target fits into its frames. Shape: [B], targets [B, U] -> [B] bool."""
+    values = targets.values
+    repeats = (values[:, 1:] == values[:, :-1]) & targets.mask()[:, 1:]
+    return frames >= targets.lengths + repeats.sum(dim=1)
+
+
+def ctc_loss(log_probs: Padded, targets: Padded) -> Tensor:
+    """Negative log-likelihood of each target, in nats; infinite (no gradient) where it cannot fit.
+
+    Shape: log_probs [B, T, V], targets [B, U] -> [B].
+    """
+    # float32 and transposed here, once: torch wants [T, B, V]. Padding may hold anything.
+    scores = log_probs.zeroed().values.float().transpose(0, 1)
+    fits = feasible(log_probs.lengths, targets)
+    losses = torch.nn.functional.ctc_loss(
+        scores,
+        targets.zeroed().values,
+        log_probs.lengths,
+        targets.lengths,
+        blank=BLANK_ID,
+        reduction="none",
+        zero_infinity=True,
+    )
+    return losses.masked_fill(~fits, torch.inf)

@@ -1,0 +1,155 @@
+"""Utterances of a manifest as batches of waveforms and targets."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+
+from asr.audio import load_audio
+from asr.batching import Item
+from asr.errors import AsrError
+from asr.manifest import Utterance
+from asr.padded import Padded
+from asr.text import TextConfig, normalise
+from asr.tokens import Tokens
+
+CACHE_BYTES = 2 << 30  # waveforms kept in memory as 16-bit samples: about 18 hours at 16 kHz
+INT16 = 32768.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances ready for the model.
+
+    Shape:
+        waves: values [B, S]; targets: values [B, U] int64; speeds: B playing speeds to apply.
+    """
+
+    ids: list[str]
+    waves: Padded
+    targets: Padded
+    speeds: list[float]
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(self, waves=self.waves.to(device), targets=self.targets.to(device))
+
+
+class SpeechDataset:
+    """The utterances of a manifest; waveforms are decoded on first use and kept while they fit."""
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        tokens: Tokens | None,
+        text: TextConfig,
+        sample_rate: int,
+    ) -> None:
+        """Without `tokens` there are no targets: for evaluation, where any text may come.
+
+        Raises AsrError naming the first transcript that the units cannot write.
+        """
+        self.utterances = list(utterances)
+        self.references = [normalise(u.text, text) for u in self.utterances]
+        self.targets: list[list[int]] = [
+            _encode(tokens, u.id, reference) if tokens else []
+            for u, reference in zip(self.utterances, self.references, strict=True)
+        ]
+        self.durations = [u.duration for u in self.utterances]
+        self.sample_rate = sample_rate
+        self._cache: dict[int, np.ndarray] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def waveform(self, index: int) -> np.ndarray:
+        """Mono 16-bit samples [S] at the dataset's rate. Raises AudioError naming the file."""
+        samples = self._cache.get(index)
+        return self._decode(index) if samples is None else samples
+
+    def _decode(self, index: int) -> np.ndarray:
+        u = self.utterances[index]
+        decoded = load_audio(u.audio, self.sample_rate, u.start, u.end)
+        # Rounded even when not cached, so that the cache never changes a result.
+        samples = np.clip(np.rint(decoded * INT16), -32768, 32767).astype(np.int16)
+        if self._cached_bytes + samples.nbytes <= CACHE_BYTES:
+            self._cache[index] = samples
+            self._cached_bytes += samples.nbytes
+        return samples
+
+    def batch(self, items: Sequence[Item]) -> Batch:
+        waves = _padded([self.waveform(item.index) for item in items], np.float32)
+        waves.values.numpy()[:] /= INT16
+        return Batch(
+            ids=[self.utterances[item.index].id for item in items],
+            waves=waves,
+            targets=_padded([self.targets[item.index] for item in items], np.int64),
+            speeds=[item.speed for item in items],
+        )
+
+
+def _encode(tokens: Tokens, name: str, text: str) -> list[int]:
+    try:
+        return tokens.encode(text)
+    except AsrError as error:
+        raise AsrError(f"utterance {name}: {error}") from None
+
+
+def _padded(rows: Sequence[Sequence[int] | np.ndarray], dtype: type) -> Padded:
+    # numpy, because this runs beside the training: a second thread in torch's operators starts a
+    # second pool of OpenMP threads, and the two pools starve each other (five times slower).
+    lengths = [len(row) for row in rows]
+    values: np.ndarray = np.zeros((len(rows), max(lengths)), dtype)
+    for target, row, length in zip(values, rows, lengths, strict=True):
+        target[:length] = row
+    return Padded(torch.from_numpy(values), torch.tensor(lengths))
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def prefetch(function: Callable[[T], R], items: Iterable[T], depth: int = 2) -> Iterator[R]:
+    """Apply `function` to `items` in order, in a thread that stays up to `depth` results ahead.
+
+    An exception of `function` is raised where its result would have come.
+
+    >>> list(prefetch(abs, [-1, -2]))
+    [1, 2]
+    """
+    results: queue.Queue[tuple[R | None, BaseException | None] | None] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(result: tuple[R | None, BaseException | None] | None) -> bool:
+        while not stopped.is_set():
+            try:
+                results.put(result, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((function(item), None)):
+                    return
+            put(None)
+        except BaseException as error:
+            put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while (result := results.get()) is not None:
+            value, error = result
+            if error is not None:
+                raise error
+            yield cast(R, value)
+    finally:
+        stopped.set()

@@ -1,0 +1,28 @@
+"""The errors a person can cause: one line saying what was expected, what came, what to do.
+
+Commands catch `AsrError` and print its message; anything else is a bug and keeps its traceback.
+"""
+
+
+class AsrError(Exception):
+    """Base of every error raised on purpose; its message is one line fit for a person."""
+
+
+class AudioError(AsrError):
+    """A recording is missing, cannot be decoded, or holds no samples."""
+
+
+class ManifestError(AsrError):
+    """A manifest line is malformed; the message names file and line."""
+
+
+class ConfigError(AsrError):
+    """A recipe has an unknown key or a value of the wrong kind."""
+
+
+class CheckpointError(AsrError):
+    """A model folder or checkpoint is missing, damaged, or does not fit."""
+
+
+class TrainingError(AsrError):
+    """Training cannot start or go on: infeasible data, no memory, non-finite loss."""

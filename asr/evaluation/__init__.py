@@ -1,0 +1,1 @@
+"""How good a recogniser is: error counts, their uncertainty, and the report of one run."""

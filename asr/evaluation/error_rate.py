@@ -1,0 +1,282 @@
+"""Word, character and sentence errors as counts, and how far to trust the rate they give.
+
+Texts are compared as they come: case, punctuation and Unicode form all count, for normalisation
+belongs to the recipe. Only whitespace is taken for what it is, a boundary between words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import jiwer
+import numpy as np
+
+from asr.errors import AsrError
+
+Operation = Literal["C", "S", "D", "I"]  # correct, substituted, deleted, inserted
+_OPERATIONS: dict[str, Operation] = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}
+_WORDS = jiwer.ReduceToListOfListOfWords()
+_CHARACTERS = jiwer.ReduceToListOfListOfChars()
+_INDICES_AT_ONCE = 1_000_000  # 8 MB of indices: small enough for the cache, large enough for numpy
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Errors in one utterance or many, in units (words, characters or sentences).
+
+    Add counts and then ask for the rate; rates themselves are never averaged. Raises ValueError
+    for counts that no alignment can have.
+
+    >>> a, b = ErrorCounts(1, 0, 0, 2), ErrorCounts(0, 1, 1, 6)
+    >>> print(sum([a, b], ErrorCounts()))
+    37.50 % (3/8: 1 S, 1 D, 1 I)
+    """
+
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    reference_length: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.substitutions, self.deletions, self.insertions) < 0:
+            raise ValueError(f"expected counts of at least 0, got {self!r}")
+        if self.substitutions + self.deletions > self.reference_length:
+            raise ValueError(f"expected at most one error per reference unit, got {self!r}")
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions together."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Errors per reference unit, a fraction that insertions can lift above 1.
+
+        Without any reference unit: 0.0 if there is no error, else infinity. JSON has no infinity,
+        so reports write null for it.
+
+        >>> ErrorCounts(1, 0, 0, 4).rate, ErrorCounts().rate, ErrorCounts(insertions=2).rate
+        (0.25, 0.0, inf)
+        """
+        if self.reference_length == 0:
+            return math.inf if self.errors else 0.0
+        return self.errors / self.reference_length
+
+    def __add__(self, other: ErrorCounts) -> ErrorCounts:
+        return ErrorCounts(
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.reference_length + other.reference_length,
+        )
+
+    def __str__(self) -> str:
+        percent = f"{100 * self.rate:.2f} %" if math.isfinite(self.rate) else "n/a"
+        return (
+            f"{percent} ({self.errors}/{self.reference_length}: {self.substitutions} S, "
+            f"{self.deletions} D, {self.insertions} I)"
+        )
+
+
+class AlignedWord(NamedTuple):
+    """One column of an alignment; the side that has no word is None."""
+
+    operation: Operation
+    reference: str | None
+    hypothesis: str | None
+
+
+@dataclass(frozen=True)
+class UtteranceScore:
+    """One utterance: its texts, its errors and which word was taken for which.
+
+    Among alignments with equally few errors one is picked, so `words.errors` is exact, while
+    another tool may divide the same total differently into S, D and I.
+    """
+
+    id: str
+    reference: str
+    hypothesis: str
+    words: ErrorCounts
+    characters: ErrorCounts
+    alignment: tuple[AlignedWord, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every utterance of the reference, in its order, and the ids that had no partner."""
+
+    utterances: tuple[UtteranceScore, ...]
+    missing: tuple[str, ...]  # references without a hypothesis: scored as deletions
+    unexpected: tuple[str, ...]  # hypotheses without a reference: not scored
+
+    @cached_property
+    def words(self) -> ErrorCounts:
+        """Word errors of the whole set; the rate is the WER."""
+        return sum((utterance.words for utterance in self.utterances), ErrorCounts())
+
+    @cached_property
+    def characters(self) -> ErrorCounts:
+        """Character errors of the whole set; the rate is the CER."""
+        return sum((utterance.characters for utterance in self.utterances), ErrorCounts())
+
+    @cached_property
+    def sentences(self) -> ErrorCounts:
+        """Utterances with a word error, each as one substitution; the rate is the SER."""
+        return sum(map(sentence_counts, self.utterances), ErrorCounts())
+
+
+def sentence_counts(utterance: UtteranceScore) -> ErrorCounts:
+    """The utterance as one unit: wrong as soon as a word is."""
+    return ErrorCounts(substitutions=int(utterance.words.errors > 0), reference_length=1)
+
+
+def score(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Scores:
+    """Align each reference with the hypothesis of the same id and count the errors.
+
+    A missing hypothesis is scored as an empty one, so all its words are deletions. Words are
+    what whitespace separates. Characters are code points, with one space between words: a
+    wrong word boundary is a character error.
+
+    Raises AsrError where there is no reference, since no rate can be given.
+
+    >>> scores = score({"a": "one two", "b": "three"}, {"a": "one too", "c": "four"})
+    >>> print(scores.words)
+    66.67 % (2/3: 1 S, 1 D, 0 I)
+    >>> scores.missing, scores.unexpected, scores.sentences.errors
+    (('b',), ('c',), 2)
+    >>> [tuple(word) for word in scores.utterances[0].alignment]
+    [('C', 'one', 'one'), ('S', 'two', 'too')]
+    """
+    if not references:
+        raise AsrError("expected at least one reference utterance, got none: check the manifest")
+    reference_texts = [" ".join(text.split()) for text in references.values()]
+    hypothesis_texts = [" ".join(hypotheses.get(id_, "").split()) for id_ in references]
+    utterances = [
+        UtteranceScore(
+            id=id_,
+            reference=reference,
+            hypothesis=hypothesis,
+            words=_counts(words),
+            characters=_counts(characters),
+            alignment=_aligned_words(reference.split(), hypothesis.split(), words),
+        )
+        for id_, reference, hypothesis, words, characters in zip(
+            references,
+            reference_texts,
+            hypothesis_texts,
+            _align(reference_texts, hypothesis_texts, _WORDS),
+            _align(reference_texts, hypothesis_texts, _CHARACTERS),
+            strict=True,
+        )
+    ]
+    return Scores(
+        utterances=tuple(utterances),
+        missing=tuple(id_ for id_ in references if id_ not in hypotheses),
+        unexpected=tuple(id_ for id_ in hypotheses if id_ not in references),
+    )
+
+
+def _align(
+    references: Sequence[str], hypotheses: Sequence[str], split: jiwer.AbstractTransform
+) -> list[list[jiwer.AlignmentChunk]]:
+    """The spans that match, differ, are missing or are added, for each pair, in one call."""
+    # jiwer documents no result for an empty side, and its splitter none for an empty list.
+    both = [pair for pair in zip(references, hypotheses, strict=True) if all(pair)]
+    aligned = iter(
+        jiwer.process_words([r for r, _ in both], [h for _, h in both], split, split).alignments
+        if both
+        else ()
+    )
+    return [
+        next(aligned) if reference and hypothesis else _one_sided(reference, hypothesis, split)
+        for reference, hypothesis in zip(references, hypotheses, strict=True)
+    ]
+
+
+def _one_sided(
+    reference: str, hypothesis: str, split: jiwer.AbstractTransform
+) -> list[jiwer.AlignmentChunk]:
+    """The alignment where at least one side is empty: all deleted, all inserted, or nothing."""
+    length = len(split([reference or hypothesis])[0])
+    if reference:
+        return [jiwer.AlignmentChunk("delete", 0, length, 0, 0)]
+    if hypothesis:
+        return [jiwer.AlignmentChunk("insert", 0, 0, 0, length)]
+    return []
+
+
+def _counts(chunks: Sequence[jiwer.AlignmentChunk]) -> ErrorCounts:
+    units: Counter[str] = Counter()
+    reference_length = 0
+    for chunk in chunks:
+        in_reference = chunk.ref_end_idx - chunk.ref_start_idx
+        in_hypothesis = chunk.hyp_end_idx - chunk.hyp_start_idx
+        units[_OPERATIONS[chunk.type]] += max(in_reference, in_hypothesis)
+        reference_length += in_reference
+    return ErrorCounts(units["S"], units["D"], units["I"], reference_length)
+
+
+def _aligned_words(
+    reference: Sequence[str], hypothesis: Sequence[str], chunks: Sequence[jiwer.AlignmentChunk]
+) -> tuple[AlignedWord, ...]:
+    columns: list[AlignedWord] = []
+    for chunk in chunks:
+        operation = _OPERATIONS[chunk.type]
+        left: Sequence[str | None] = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+        right: Sequence[str | None] = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+        if operation == "D":
+            right = [None] * len(left)
+        elif operation == "I":
+            left = [None] * len(right)
+        columns += [AlignedWord(operation, r, h) for r, h in zip(left, right, strict=True)]
+    return tuple(columns)
+
+
+def bootstrap_interval(
+    counts: Sequence[ErrorCounts], confidence: float = 0.95, draws: int = 10000, seed: int = 0
+) -> tuple[float, float]:
+    """The interval of the summed rate when utterances are drawn anew, with replacement.
+
+    The percentile bootstrap of Bisani and Ney, "Bootstrap estimates for confidence intervals in
+    ASR performance evaluation", ICASSP 2004. It takes utterances as independent: with few
+    speakers the truth is wider. It cannot see an error that was never made: no errors at all
+    give (0, 0). The same seed gives the same interval, whatever the order of `counts`.
+
+    Returns the lower and upper bound as fractions; infinite where reference units run out.
+    Raises ValueError for no utterances or a confidence outside (0, 1).
+
+    >>> bootstrap_interval([ErrorCounts(1, 0, 0, 10)] * 5)
+    (0.1, 0.1)
+    """
+    if not counts:
+        raise ValueError("expected the counts of at least one utterance, got none")
+    if not 0 < confidence < 1:
+        raise ValueError(f"expected a confidence between 0 and 1, got {confidence}")
+    pairs = np.array(sorted((count.errors, count.reference_length) for count in counts))
+    # One column each, contiguous, so that the gathers below stay in the cache.
+    errors, lengths = np.ascontiguousarray(pairs.T)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _INDICES_AT_ONCE // len(counts))
+    rates = np.empty(draws)
+    for start in range(0, draws, chunk):
+        size = min(chunk, draws - start)
+        drawn = generator.integers(len(counts), size=(size, len(counts)))
+        rates[start : start + size] = _rates(
+            errors.take(drawn).sum(axis=1), lengths.take(drawn).sum(axis=1)
+        )
+    rates.sort()
+    # Order statistics, not interpolation: an infinite rate would turn into NaN.
+    tail = int((1 - confidence) / 2 * draws)
+    return float(rates[tail]), float(rates[draws - 1 - tail])
+
+
+def _rates(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """`ErrorCounts.rate` for arrays. Shape: [D], [D] -> [D] float64."""
+    undefined = np.where(errors > 0, np.inf, 0.0)
+    return np.divide(errors, lengths, out=undefined, where=lengths > 0)

@@ -1,0 +1,1 @@
+"""From waveforms to features, on batches and on any device."""

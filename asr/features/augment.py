@@ -1,0 +1,85 @@
+"""Changes to training data that keep its words: speed perturbation and SpecAugment.
+
+Random numbers come from torch's global generator, which the trainer seeds for every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torchaudio
+from pydantic import Field
+from torch import Tensor
+
+from asr.config import Config
+from asr.padded import Padded, pad
+
+
+class AugmentConfig(Config):
+    """How training utterances are varied."""
+
+    speeds: list[float] = Field([0.9, 1.0, 1.1], min_length=1)
+    """Each utterance is played at one of these speeds, drawn anew every epoch."""
+    time_masks: int = Field(2, ge=0)
+    time_mask_frames: int = Field(25, ge=1)
+    """Widest time mask, in feature frames; never more than a fifth of the utterance."""
+    frequency_masks: int = Field(2, ge=0)
+    frequency_mask_bands: int = Field(20, ge=1)
+    """Widest frequency mask, in features."""
+
+
+LONGEST_MASK_SHARE = 0.2  # of an utterance's frames: SpecAugment's bound p (Park et al. 2019, 2.1)
+
+
+def perturb_speed(waves: Padded, speeds: Sequence[float]) -> Padded:
+    """Play each utterance at its own speed, pitch included (Ko et al. 2015).
+
+    Speeds are rounded to 1/20, which keeps the resampling filters short.
+
+    Shape: [B, S] and B speeds -> [B, S'], lengths about S / speed.
+    """
+    if all(round(20 * speed) == 20 for speed in speeds):
+        return waves
+    rows: list[Tensor] = [torch.empty(0)] * len(speeds)
+    clean = waves.zeroed()
+    for ticks in sorted({round(20 * speed) for speed in speeds}):
+        chosen = [i for i, speed in enumerate(speeds) if round(20 * speed) == ticks]
+        batch = clean.values[chosen]
+        if ticks != 20:
+            batch = torchaudio.functional.resample(batch, ticks, 20, lowpass_filter_width=12)
+        for i, row in zip(chosen, batch, strict=True):
+            length = -(-int(waves.lengths[i]) * 20 // ticks)
+            rows[i] = row[:length]
+    padded = pad(rows)
+    return Padded(padded.values, padded.lengths.to(waves.lengths.device))
+
+
+def spec_augment(features: Padded, config: AugmentConfig) -> Padded:
+    """Zero random bands and stretches of each utterance (Park et al. 2019, without warping).
+
+    Meant for normalised features, where zero is the mean.
+
+    Shape: [B, T, F] -> [B, T, F].
+    """
+    B, T, F = features.values.shape
+    device = features.values.device
+    longest = (features.lengths * LONGEST_MASK_SHARE).clamp(max=config.time_mask_frames)
+    hidden = torch.zeros(B, T, 1, dtype=torch.bool, device=device)
+    for _ in range(config.time_masks):
+        hidden = hidden | _stretch(longest, features.lengths, T)[:, :, None]
+    widest = torch.full((B,), float(min(config.frequency_mask_bands, F)), device=device)
+    sizes = torch.full((B,), F, device=device)
+    banded = torch.zeros(B, 1, F, dtype=torch.bool, device=device)
+    for _ in range(config.frequency_masks):
+        banded = banded | _stretch(widest, sizes, F)[:, None, :]
+    return Padded(features.values.masked_fill(hidden | banded, 0.0), features.lengths)
+
+
+def _stretch(longest: Tensor, lengths: Tensor, size: int) -> Tensor:
+    """One random stretch per row: width uniform up to `longest`, place uniform. [B, size] bool."""
+    width = torch.rand(len(lengths), device=lengths.device) * (longest + 1)
+    width = torch.minimum(width.floor(), longest.floor())
+    start = (torch.rand(len(lengths), device=lengths.device) * (lengths - width + 1)).floor()
+    positions = torch.arange(size, device=lengths.device)[None, :]
+    return (positions >= start[:, None]) & (positions < (start + width)[:, None])

@@ -1,0 +1,75 @@
+"""The features of a model, from configuration: filterbank, deltas, normalisation, stacking."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from asr.config import Config
+from asr.features.filterbank import MFCC, LogMel
+from asr.features.transforms import (
+    GlobalNormalisation,
+    append_deltas,
+    normalise_utterance,
+    stack_frames,
+    stacked_lengths,
+)
+from asr.padded import Padded
+
+
+class FeatureConfig(Config):
+    """What the acoustic model sees of a waveform."""
+
+    kind: Literal["mel", "mfcc"] = "mel"
+    sample_rate: int = Field(16000, ge=4000, le=96000)
+    """Hz; audio of any other rate is converted to this one."""
+    bands: int = Field(80, ge=8, le=256)
+    coefficients: int = Field(13, ge=1, le=256)
+    """Cepstra kept, for kind mfcc."""
+    window_ms: float = Field(25.0, gt=1, le=200)
+    shift_ms: float = Field(10.0, gt=1, le=100)
+    deltas: int = Field(0, ge=0, le=2)
+    cmvn: Literal["none", "utterance", "global"] = "utterance"
+    stack: int = Field(1, ge=1, le=16)
+    """Frames joined into one, and the step between them is `stride`."""
+    stride: int = Field(1, ge=1, le=16)
+
+
+class FeatureExtractor(nn.Module):
+    """Waveforms to features. Runs on whichever device the model is on; always in float32."""
+
+    def __init__(self, config: FeatureConfig) -> None:
+        super().__init__()
+        self.config = config
+        log_mel = LogMel(config.sample_rate, config.bands, config.window_ms, config.shift_ms)
+        is_mfcc = config.kind == "mfcc"
+        self.filterbank = MFCC(log_mel, config.coefficients) if is_mfcc else log_mel
+        frame_size = (config.coefficients if is_mfcc else config.bands) * (config.deltas + 1)
+        self.normalisation = GlobalNormalisation(frame_size) if config.cmvn == "global" else None
+        self.size = frame_size * config.stack
+
+    def output_lengths(self, samples: Tensor) -> Tensor:
+        """Feature frames of utterances of so many samples. Shape: [B] -> [B]."""
+        return stacked_lengths(self.filterbank.output_lengths(samples), self.config.stride)
+
+    def observe(self, waves: Padded) -> None:
+        """Add a batch to the global statistics, where the configuration uses them."""
+        if self.normalisation is not None:
+            self.normalisation.observe(self._frames(waves))
+
+    def forward(self, waves: Padded) -> Padded:
+        """Shape: [B, S] samples -> [B, T, size]; padding is zero."""
+        features = self._frames(waves)
+        if self.config.cmvn == "utterance":
+            features = normalise_utterance(features)
+        elif self.normalisation is not None:
+            features = self.normalisation(features)
+        if self.config.stack > 1 or self.config.stride > 1:
+            features = stack_frames(features, self.config.stack, self.config.stride)
+        return features
+
+    def _frames(self, waves: Padded) -> Padded:
+        features: Padded = self.filterbank(waves)
+        return append_deltas(features, self.config.deltas) if self.config.deltas else features

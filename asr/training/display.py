@@ -1,0 +1,69 @@
+"""What a person sees of a running training, and the curves TensorBoard shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Display:
+    """A progress bar over the whole training, one line an epoch, and TensorBoard scalars."""
+
+    def __init__(self, folder: Path, epochs: int, console: Console | None = None) -> None:
+        # Imported here: it takes a second, and only training needs it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.console = console or Console(stderr=True)
+        self._scalars = SummaryWriter(str(folder / "tensorboard"))
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=self.console,
+            speed_estimate_period=600,
+        )
+        self._epochs = epochs
+        self._task = self._bar.add_task("starting", total=float(epochs))
+        self._dev = ""
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        self._scalars.close()
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def step(self, done: float, loss: float, hours_per_hour: float) -> None:
+        """After a step: epochs done (a fraction), loss so far, hours of audio an hour."""
+        epoch = min(int(done) + 1, self._epochs)
+        text = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  {hours_per_hour:.0f} h/h{self._dev}"
+        self._bar.update(self._task, completed=done, description=text)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """After an epoch: its row of the history."""
+        self._dev = f"  dev WER {100 * row['dev_wer']:.1f} %"
+        self.say(
+            f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}  "
+            f"dev WER {100 * row['dev_wer']:6.2f} % ({row['dev_errors']}/{row['dev_words']})  "
+            f"{row['seconds']:.1f} s"
+        )
+        for name in ("loss", "dev_wer", "learning_rate", "hours_per_hour", "fill_share"):
+            self._scalars.add_scalar(name, row[name], row["epoch"])
+        self._scalars.flush()

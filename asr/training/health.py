@@ -1,0 +1,61 @@
+"""Training that goes wrong says so: targets that cannot fit, bad gradients, blank-only output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from asr.ctc.loss import required_frames
+from asr.dataset import SpeechDataset
+from asr.models.acoustic import AcousticModel
+
+PLATEAU_EPOCHS = 8
+BLANK_SHARE = 0.95
+
+
+@dataclass
+class Health:
+    """What went wrong so far; part of every checkpoint."""
+
+    skipped_steps: int = 0
+    """Steps left out because the gradient was not finite."""
+    infinite_losses: dict[str, int] = field(default_factory=dict)
+    """How often each utterance had an infinite or undefined loss."""
+    blank_epochs: int = 0
+    """Epochs in a row in which nearly every dev hypothesis was empty."""
+
+    def count_losses(self, ids: Sequence[str], losses: torch.Tensor) -> None:
+        """Remember utterances whose loss is not finite. Shape: losses [B]."""
+        bad = ~torch.isfinite(losses)
+        if bool(bad.any()):
+            for i in bad.nonzero().flatten().tolist():
+                self.infinite_losses[ids[i]] = self.infinite_losses.get(ids[i], 0) + 1
+
+    def observe_hypotheses(self, hypotheses: Mapping[str, str]) -> str | None:
+        """Advice, once, when output has been blank for PLATEAU_EPOCHS epochs."""
+        empty = sum(not text for text in hypotheses.values()) / max(1, len(hypotheses))
+        self.blank_epochs = self.blank_epochs + 1 if empty >= BLANK_SHARE else 0
+        return PLATEAU_ADVICE if self.blank_epochs == PLATEAU_EPOCHS else None
+
+
+PLATEAU_ADVICE = (
+    f"The model has written nothing but blanks for {PLATEAU_EPOCHS} epochs. CTC always starts this "
+    "way; it should have passed. Try, in this order: check that audio and transcripts belong "
+    "together (asr check); lower train.batch_seconds, for more steps an epoch; raise "
+    "train.learning_rate threefold, or lower it if the loss jumps; less masking (augment); fewer "
+    "model.layers; more data."
+)
+
+
+def infeasible(model: AcousticModel, dataset: SpeechDataset, speed: float) -> dict[str, str]:
+    """Utterances whose target needs more frames than the model gives at the fastest `speed`."""
+    samples = torch.tensor([int(d * dataset.sample_rate / speed) for d in dataset.durations])
+    frames = model.output_lengths(samples).tolist()
+    found = {}
+    for utterance, target, given in zip(dataset.utterances, dataset.targets, frames, strict=True):
+        needed = required_frames(target)
+        if given < max(1, needed):
+            found[utterance.id] = f"{needed} frames needed, {given} given"
+    return found

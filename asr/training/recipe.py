@@ -1,0 +1,84 @@
+"""A recipe: everything that decides what a training run does, in one typed file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from asr.config import Config, parse, read_yaml, with_overrides
+from asr.errors import ConfigError
+from asr.features.augment import AugmentConfig
+from asr.features.extractor import FeatureConfig
+from asr.models.acoustic import ModelConfig
+from asr.text import TextConfig
+from asr.tokens import TokenConfig
+
+
+class DataConfig(Config):
+    """Manifests, relative to the recipe file."""
+
+    train: Path
+    dev: Path
+    """Speakers that are not in train: chooses the epochs that are kept."""
+
+
+class TrainConfig(Config):
+    """The optimisation."""
+
+    epochs: int = Field(60, ge=1)
+    batch_seconds: float = Field(48.0, gt=0)
+    """Seconds of audio in a batch, padding included."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Highest learning rate, reached after the warm-up."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the training in which the learning rate rises; after it, it falls as a cosine."""
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(5.0, gt=0)
+    """Longest gradient, as a Euclidean norm, of the loss in nats a unit."""
+    consistency: float = Field(0.0, ge=0)
+    """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off."""
+    patience: int = Field(20, ge=1)
+    """Epochs without a better dev WER after which training stops."""
+    average: int = Field(5, ge=1)
+    """How many of the best epochs are averaged into the final model."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: fp16 on a GPU, bf16 on a CPU that computes in it, else fp32."""
+    save_seconds: float = Field(60.0, ge=0)
+    """Longest time between two checkpoints: what a crash can cost."""
+    seed: int = Field(1, ge=0)
+
+
+class Recipe(Config):
+    """What `asr train` runs."""
+
+    data: DataConfig
+    out: Path
+    """Folder of the run: checkpoints, curves and the final model."""
+    text: TextConfig = TextConfig()
+    tokens: TokenConfig = TokenConfig()
+    features: FeatureConfig = FeatureConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `key.sub=value` overrides.
+
+    Paths in the file are relative to it; paths in overrides to the working folder.
+
+    Raises ConfigError: one line naming the file and the key.
+    """
+    path = Path(path)
+    values = read_yaml(path)
+    base = path.resolve().parent
+    if "out" in values:
+        values["out"] = str(base / str(values["out"]))
+    data = values.get("data", {})
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected manifests under data, got {data!r}: set data.train")
+    values["data"] = {k: str(base / str(v)) for k, v in data.items()}
+    return parse(Recipe, with_overrides(values, overrides), str(path))

@@ -1,0 +1,66 @@
+"""The loss of one batch: speed perturbation, features, masking, CTC, consistency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from asr.ctc.loss import ctc_loss
+from asr.dataset import Batch
+from asr.features.augment import AugmentConfig, perturb_speed, spec_augment
+from asr.features.extractor import FeatureExtractor
+from asr.padded import Padded
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What a step minimises, and what is worth knowing about it.
+
+    Shape: utterances [B], nats; infinite where a target cannot fit.
+    """
+
+    objective: Tensor
+    utterances: Tensor
+
+
+def batch_loss(
+    model: nn.Module,
+    extractor: FeatureExtractor,
+    batch: Batch,
+    augment: AugmentConfig,
+    consistency: float,
+    autocast: Callable[[], AbstractContextManager[None]],
+) -> StepLoss:
+    """CTC loss per unit of an augmented batch, plus disagreement between its two views.
+
+    With `consistency` each utterance is masked twice, and every frame of either view is pulled
+    towards what the model said of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4).
+    """
+    with torch.no_grad():
+        features = extractor(perturb_speed(batch.waves, batch.speeds))
+    views = 2 if consistency else 1
+    masked = [spec_augment(features, augment).values for _ in range(views)]
+    inputs = Padded(torch.cat(masked), features.lengths.repeat(views))
+    with autocast():
+        log_probs = model(inputs)
+    targets = Padded(batch.targets.values.repeat(views, 1), batch.targets.lengths.repeat(views))
+    losses = ctc_loss(log_probs, targets)
+    fits = torch.isfinite(losses)
+    # NaN must stay visible to the gradient check; only "cannot fit" is left out here.
+    kept = losses.masked_fill(torch.isposinf(losses), 0.0).sum()
+    units = (targets.lengths * fits).sum().clamp(min=1)
+    objective = kept / units
+    if consistency:
+        objective = objective + consistency * _disagreement(log_probs) / units
+    return StepLoss(objective, losses.detach().unflatten(0, (views, -1)).mean(dim=0))
+
+
+def _disagreement(log_probs: Padded) -> Tensor:
+    """Summed over frames: KL of each view from the other, which is taken as given, in nats."""
+    scores = log_probs.zeroed().values.unflatten(0, (2, -1))
+    given = scores.detach().flip(0)
+    return nn.functional.kl_div(scores, given, reduction="sum", log_target=True)

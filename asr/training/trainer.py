@@ -1,0 +1,326 @@
+"""The training run: prepare, loop over epochs, keep the best, average them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+
+from asr.batching import Item, fill_share, plan_epoch
+from asr.dataset import Batch, SpeechDataset, prefetch
+from asr.errors import TrainingError
+from asr.evaluation.decode import decode_dataset
+from asr.evaluation.error_rate import ErrorCounts, score
+from asr.files import write_json
+from asr.manifest import read_manifest
+from asr.models.acoustic import AcousticModel
+from asr.models.bundle import Bundle, load_weights, save_bundle
+from asr.text import normalise
+from asr.tokens import Tokens, build_tokens
+from asr.training.checkpoint import (
+    Progress,
+    average_weights,
+    best_epochs,
+    epoch_path,
+    load_checkpoint,
+    save_checkpoint,
+)
+from asr.training.display import Display
+from asr.training.health import infeasible
+from asr.training.interrupt import StopRequest
+from asr.training.optimizer import build_optimizer, learning_rate
+from asr.training.recipe import Recipe, TrainConfig
+from asr.training.step import batch_loss
+
+SEED_STRIDE = 1_000_003  # keeps the per-step seeds of two runs apart
+
+
+class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked
+    """Training stopped by a signal after saving; `signal` is its number."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        super().__init__(f"stopped and saved in {folder}: the same command goes on from there")
+        self.signal = number
+
+
+@dataclass
+class Run:
+    """What the steps of one training run share."""
+
+    recipe: Recipe
+    bundle: Bundle
+    train: SpeechDataset
+    dev: SpeechDataset
+    accelerator: Accelerator
+    optimizer: Any
+    progress: Progress
+    display: Display
+
+    @property
+    def model(self) -> AcousticModel:
+        return self.bundle.model
+
+
+def train(recipe: Recipe, console: Console | None = None) -> Path:
+    """Train as the recipe says, or go on where an earlier run of it stopped.
+
+    Returns the folder of the final model. Raises AsrError for bad data or configuration,
+    InterruptedTraining after Ctrl-C or SIGTERM.
+    """
+    recipe.out.mkdir(parents=True, exist_ok=True)
+    config = recipe.train
+    with Display(recipe.out, config.epochs, console) as display, StopRequest() as stop:
+        run = _prepare(recipe, display)
+        progress = run.progress
+        if progress.step:
+            display.say(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
+        while not progress.finished:
+            _train_epoch(run, stop)
+            _finish_epoch(run)
+            _save(run)
+        return _finish(run)
+
+
+def _prepare(recipe: Recipe, display: Display) -> Run:
+    accelerator = Accelerator(mixed_precision=_precision(recipe.train.precision))
+    torch.manual_seed(recipe.train.seed)
+    tokens, train_set, dev_set = _datasets(recipe)
+    model = AcousticModel(recipe.features, recipe.model, len(tokens))
+    train_set = _without_infeasible(recipe, model, tokens, train_set, display)
+    bundle = Bundle(model.to(accelerator.device), tokens, recipe.text)
+    optimizer = accelerator.prepare(build_optimizer(model, recipe.train))
+    run = Run(recipe, bundle, train_set, dev_set, accelerator, optimizer, Progress(), display)
+    display.say(
+        f"{len(train_set)} utterances, {sum(train_set.durations) / 3600:.2f} hours; "
+        f"{len(tokens)} units; {model.parameter_count() / 1e6:.1f} M parameters; "
+        f"{accelerator.device.type}, {accelerator.mixed_precision}"
+    )
+    if (folder := _checkpoint_folder(recipe)).is_dir():
+        run.progress, scale = load_checkpoint(folder, bundle, optimizer)
+        if accelerator.scaler is not None and scale:
+            accelerator.scaler.load_state_dict(scale)
+    elif recipe.features.cmvn == "global":
+        _observe_features(run)
+    write_json(recipe.out / "recipe.json", recipe.model_dump(mode="json"))
+    return run
+
+
+def _precision(choice: str) -> str:
+    if choice != "auto":
+        return {"fp32": "no"}.get(choice, choice)
+    if torch.cuda.is_available():
+        return "fp16"
+    # Emulated bf16 is slower than fp32: use it only where the processor computes in it.
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"
+
+
+def _datasets(recipe: Recipe) -> tuple[Tokens, SpeechDataset, SpeechDataset]:
+    train, dev = read_manifest(recipe.data.train), read_manifest(recipe.data.dev)
+    shared = {u.speaker for u in train} & {u.speaker for u in dev} - {""}
+    if shared:
+        raise TrainingError(
+            f"expected dev speakers that are not in train, got {len(shared)} in both "
+            f"({', '.join(sorted(shared)[:5])}): split by speaker"
+        )
+    tokens = build_tokens([normalise(u.text, recipe.text) for u in train], recipe.tokens)
+    rate = recipe.features.sample_rate
+    return (
+        tokens,
+        SpeechDataset(train, tokens, recipe.text, rate),
+        SpeechDataset(dev, None, recipe.text, rate),
+    )
+
+
+def _without_infeasible(
+    recipe: Recipe, model: AcousticModel, tokens: Tokens, data: SpeechDataset, display: Display
+) -> SpeechDataset:
+    bad = infeasible(model, data, max(recipe.augment.speeds))
+    for name, why in bad.items():
+        display.say(f"left out, transcript cannot fit: {name}: {why}")
+    kept = [u for u in data.utterances if u.id not in bad]
+    if not kept or len(bad) > len(kept):
+        raise TrainingError(
+            f"expected transcripts that fit their recordings, got {len(bad)} of {len(data)} that "
+            "cannot: check that they belong together, or lower model.strides"
+        )
+    return SpeechDataset(kept, tokens, recipe.text, data.sample_rate) if bad else data
+
+
+def _observe_features(run: Run) -> None:
+    device = run.accelerator.device
+    for batch in plan_epoch(run.train.durations, run.recipe.train.batch_seconds, [1.0], 0, 0):
+        run.model.features.observe(run.train.batch(batch).waves.to(device))
+
+
+def _train_epoch(run: Run, stop: StopRequest) -> None:
+    """Run what is left of the current epoch, saving as time passes."""
+    config, progress = run.recipe.train, run.progress
+    plan = _plan(run)
+    saved = time.monotonic()
+    run.model.train()
+    before = time.monotonic()
+    for batch in prefetch(run.train.batch, plan[progress.batch :]):
+        done = (progress.epoch + progress.batch / len(plan)) / config.epochs
+        rate = learning_rate(done, config)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        _train_step(run, batch.to(run.accelerator.device), config)
+        progress.batch += 1
+        progress.step += 1
+        now = time.monotonic()
+        progress.seconds += now - before
+        before = now
+        run.display.step(
+            progress.epoch + progress.batch / len(plan),
+            progress.loss_sum / max(1, progress.loss_units),
+            _hours_per_hour(run, progress.batch / len(plan)),
+        )
+        if stop.signal is not None:
+            _save(run)
+            raise InterruptedTraining(stop.signal, run.recipe.out)
+        if now - saved >= config.save_seconds and progress.batch < len(plan):
+            _save(run)
+            saved = before = time.monotonic()
+
+
+def _plan(run: Run) -> list[list[Item]]:
+    config = run.recipe.train
+    return plan_epoch(
+        run.train.durations,
+        config.batch_seconds,
+        run.recipe.augment.speeds,
+        config.seed,
+        run.progress.epoch,
+    )
+
+
+def _train_step(run: Run, batch: Batch, config: TrainConfig) -> None:
+    progress, health = run.progress, run.progress.health
+    torch.manual_seed(config.seed * SEED_STRIDE + progress.step)
+    try:
+        loss = batch_loss(
+            run.model,
+            run.model.features,
+            batch,
+            run.recipe.augment,
+            config.consistency,
+            run.accelerator.autocast,
+        )
+        run.accelerator.backward(loss.objective)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingError(
+            f"expected batches that fit into memory, got none left at {len(batch.ids)} utterances "
+            f"of {batch.waves.values.shape[1] / run.train.sample_rate:.1f} s: lower "
+            f"train.batch_seconds (now {config.batch_seconds:g}) ({error})"
+        ) from None
+    norm = run.accelerator.clip_grad_norm_(run.model.parameters(), config.clip_norm)
+    # Under fp16 the scaler itself leaves out overflowing steps and adapts.
+    if run.accelerator.scaler is not None or bool(torch.isfinite(norm)):
+        run.optimizer.step()
+    if not bool(torch.isfinite(norm)):
+        health.skipped_steps += 1
+    run.optimizer.zero_grad()
+    health.count_losses(batch.ids, loss.utterances)
+    finite = loss.utterances[torch.isfinite(loss.utterances)]
+    progress.loss_sum += float(finite.sum())
+    progress.loss_units += int(batch.targets.lengths.sum())
+
+
+def _hours_per_hour(run: Run, share: float) -> float:
+    return share * sum(run.train.durations) / max(run.progress.seconds, 1e-9)
+
+
+def _finish_epoch(run: Run) -> None:
+    """Score the dev set, write the epoch's row and weights, decide whether to go on."""
+    progress, config = run.progress, run.recipe.train
+    started = time.monotonic()
+    errors = _dev_errors(run)
+    progress.total_seconds += progress.seconds + time.monotonic() - started
+    row = {
+        "epoch": progress.epoch + 1,
+        "step": progress.step,
+        "loss": progress.loss_sum / max(1, progress.loss_units),
+        "dev_wer": errors.rate,
+        "dev_errors": errors.errors,
+        "dev_words": errors.reference_length,
+        "learning_rate": learning_rate((progress.epoch + 1) / config.epochs, config),
+        "seconds": progress.seconds,
+        "hours_per_hour": _hours_per_hour(run, 1.0),
+        "fill_share": fill_share(_plan(run), run.train.durations),
+    }
+    progress.history.append(row)
+    run.display.epoch(row)
+    _keep_best(run)
+    progress.epoch += 1
+    progress.batch, progress.loss_sum, progress.loss_units, progress.seconds = 0, 0.0, 0, 0.0
+    best = best_epochs(progress.history, 1)[0]
+    progress.finished = progress.epoch >= config.epochs or progress.epoch - best >= config.patience
+    write_json(run.recipe.out / "history.json", progress.history)
+
+
+def _dev_errors(run: Run) -> ErrorCounts:
+    hypotheses = decode_dataset(run.model, run.dev, run.bundle.tokens)
+    if advice := run.progress.health.observe_hypotheses(hypotheses):
+        run.display.say(advice)
+    ids = (utterance.id for utterance in run.dev.utterances)
+    return score(dict(zip(ids, run.dev.references, strict=True)), hypotheses).words
+
+
+def _keep_best(run: Run) -> None:
+    """Keep the weights of the best epochs so far, and of those only."""
+    folder = run.recipe.out / "epochs"
+    best = best_epochs(run.progress.history, run.recipe.train.average)
+    newest = run.progress.epoch + 1
+    if newest in best:
+        save_bundle(epoch_path(folder, newest), run.bundle)
+    for path in folder.glob("epoch-*"):
+        if path.name not in {epoch_path(folder, epoch).name for epoch in best}:
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
+
+
+def _checkpoint_folder(recipe: Recipe) -> Path:
+    return recipe.out / "checkpoint"
+
+
+def _save(run: Run) -> None:
+    scaler = run.accelerator.scaler
+    scale = scaler.state_dict() if scaler is not None else {}
+    folder = _checkpoint_folder(run.recipe)
+    save_checkpoint(folder, run.bundle, run.optimizer.optimizer, scale, run.progress)
+
+
+def _finish(run: Run) -> Path:
+    """Average the best epochs; keep the average unless the best single epoch beats it on dev."""
+    progress, folder = run.progress, run.recipe.out / "epochs"
+    best = best_epochs(progress.history, run.recipe.train.average)
+    averaged = average_weights([epoch_path(folder, epoch) for epoch in best])
+    load_weights(run.model, averaged, folder)
+    errors = _dev_errors(run)
+    chosen = f"average of epochs {', '.join(map(str, sorted(best)))}"
+    single = next(row for row in progress.history if row["epoch"] == best[0])
+    if errors.errors > single["dev_errors"]:
+        load_weights(run.model, average_weights([epoch_path(folder, best[0])]), folder)
+        chosen, dev_errors = f"epoch {best[0]}", single["dev_errors"]
+    else:
+        dev_errors = errors.errors
+    run.display.say(f"final model: {chosen}, dev {dev_errors}/{errors.reference_length}")
+    info = {
+        "weights": chosen,
+        "dev_errors": dev_errors,
+        "dev_words": errors.reference_length,
+        "epochs": progress.epoch,
+        "seed": run.recipe.train.seed,
+        "training_seconds": round(progress.total_seconds, 1),
+        "skipped_steps": progress.health.skipped_steps,
+        "infinite_losses": progress.health.infinite_losses,
+    }
+    final = run.recipe.out / "model"
+    save_bundle(final, Bundle(run.model, run.bundle.tokens, run.bundle.text, info))
+    return final

@@ -1,0 +1,74 @@
+"""Recordings to text with a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from asr.audio import load_audio
+from asr.dataset import prefetch
+from asr.errors import AudioError, CheckpointError
+from asr.evaluation.decode import BATCH_SECONDS, decode_waves
+from asr.models.bundle import Bundle
+from asr.padded import pad
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was heard in a file, or why nothing could be."""
+
+    path: Path
+    text: str = ""
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def default_model() -> Path:
+    """The AN4 model that comes with the project: spelled words and numbers, American English.
+
+    Raises CheckpointError where the package was installed without the recipes.
+    """
+    folder = Path(__file__).resolve().parents[1] / "recipes" / "an4" / "model"
+    if not folder.is_dir():
+        raise CheckpointError("expected --model, got none, and no model is shipped here: name one")
+    return folder
+
+
+def transcribe(bundle: Bundle, paths: Sequence[Path]) -> Iterator[Transcript]:
+    """Transcribe files in the order given; a file that cannot be read becomes an error entry.
+
+    Files are read ahead and decoded together, about a minute of audio at a time.
+    """
+    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    rate = bundle.sample_rate
+
+    def load(path: Path) -> tuple[Path, torch.Tensor | AudioError]:
+        try:
+            return path, torch.from_numpy(load_audio(path, rate))
+        except AudioError as error:
+            return path, error
+
+    waiting: list[tuple[Path, torch.Tensor | AudioError]] = []
+    for path, loaded in prefetch(load, paths, depth=16):
+        waves = [wave for _, wave in [*waiting, (path, loaded)] if not isinstance(wave, AudioError)]
+        longest = max((len(wave) for wave in waves), default=0)
+        if waiting and longest * len(waves) > BATCH_SECONDS * rate:
+            yield from _decode(bundle, waiting, rate)
+            waiting = []
+        waiting.append((path, loaded))
+    yield from _decode(bundle, waiting, rate)
+
+
+def _decode(
+    bundle: Bundle, loaded: Sequence[tuple[Path, torch.Tensor | AudioError]], rate: int
+) -> Iterator[Transcript]:
+    waves = [wave for _, wave in loaded if not isinstance(wave, AudioError)]
+    texts = iter(decode_waves(bundle.model, pad(waves), bundle.tokens) if waves else [])
+    for path, wave in loaded:
+        if isinstance(wave, AudioError):
+            yield Transcript(path, error=str(wave))
+        else:
+            yield Transcript(path, next(texts), len(wave) / rate)

@@ -1,0 +1,1 @@
+"""Public corpora: one module each, from the published archive or a local copy to manifests."""

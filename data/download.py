@@ -1,0 +1,67 @@
+"""Published archives: resumable download, and unpacking that cannot leave its folder."""
+
+from __future__ import annotations
+
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from asr.errors import AsrError
+from asr.files import atomic_path
+
+BLOCK = 1 << 20
+
+
+def download(url: str, path: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Fetch `url` into `path`, going on from what an earlier try left in `path`.part.
+
+    `progress` is told bytes done and in all (0 when unknown). Raises AsrError naming the URL.
+    """
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            if response.status != 206:
+                done = 0  # the server sends the whole file again
+            total = done + int(response.headers.get("Content-Length") or 0)
+            with part.open("ab" if done else "wb") as file:
+                while block := response.read(BLOCK):
+                    file.write(block)
+                    done += len(block)
+                    if progress:
+                        progress(done, total)
+    except (urllib.error.URLError, OSError) as error:
+        raise AsrError(
+            f"expected to download {url}, got {error}: run again to go on, or give a local copy "
+            "with --source"
+        ) from None
+    if total and done != total:
+        raise AsrError(f"expected {total} bytes of {url}, got {done}: run again to go on")
+    part.replace(path)
+    return path
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack a tar archive into `folder`, whole or not at all.
+
+    Members that would land outside, links out of it and devices are refused (tarfile's `data`
+    filter). Raises AsrError naming the archive.
+    """
+    if folder.is_dir():
+        return folder
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(temporary, filter="data")
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise AsrError(
+                f"expected a sound archive, got {archive}: {error}; delete it and run again"
+            ) from None
+    return folder

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from asr.evaluation.error_rate import AlignedWord, ErrorCounts, score
+from asr.evaluation.report import (
+    EvaluationReport,
+    RunFacts,
+    alignment_rows,
+    build_report,
+    to_json,
+    to_text,
+    write_report,
+)
+from asr.files import read_json
+
+FACTS = RunFacts(
+    model="exp/an4",
+    parameters=9_300_000,
+    manifest="data/test.jsonl",
+    manifest_sha256="ab" * 32,
+    decoder="greedy",
+    audio_seconds=120.0,
+    processing_seconds=6.0,
+    peak_memory_mib=512.0,
+    date="2025-01-31T12:00:00+00:00",
+    machine="2 CPU cores",
+)
+REFERENCES = {
+    "u1": "one two three",
+    "u2": "four five",
+    "u3": "東京 は 晴れ",
+    "u4": "",
+    "u5": "six",
+}
+HYPOTHESES = {
+    "u1": "one too three four",
+    "u2": "four five",
+    "u3": "東京 が",
+    "u4": "uh",
+    "x9": "nothing",
+}
+SPEAKERS = {"u1": "eve", "u2": "eve", "u3": "伊藤", "u4": "mia", "u5": "mia"}
+
+
+@pytest.fixture
+def report() -> EvaluationReport:
+    return build_report(score(REFERENCES, HYPOTHESES), SPEAKERS, FACTS)
+
+
+def lines_after(text: str, start: str, count: int) -> list[str]:
+    lines = text.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith(start))
+    return lines[at + 1 : at + 1 + count]
+
+
+def test_text_opens_with_the_error_rate() -> None:
+    # 46 errors in 773 words: utterances of one word each, so that the counts are plain.
+    references = {f"{i:03}": "yes" if i < 773 else "" for i in range(781)}
+    wrong = {f"{i:03}": "no" for i in [*range(30), *range(773, 781)]}
+    gone = {f"{i:03}": "" for i in range(30, 38)}
+    scores = score(references, references | wrong | gone)
+    report = build_report(scores, dict.fromkeys(references, "s"), FACTS)
+    first, second, third = to_text(report).splitlines()[:3]
+    assert first.startswith("WER 5.95 % (46/773: 30 S, 8 D, 8 I), 95 % interval ")
+    low, high = first.split("interval ")[1].split(" to ")
+    assert 3.5 < float(low) < 5.0 < 7.0 < float(high) < 8.5
+    assert second.startswith("CER ")
+    assert third.startswith("SER 5.89 % (46/781 utterances), 95 % interval ")
+
+
+def test_speakers_add_up_to_the_total(report: EvaluationReport) -> None:
+    assert [(row.speaker, row.utterances) for row in report.speakers] == [
+        ("eve", 2),
+        ("mia", 2),
+        ("伊藤", 1),
+    ]
+    assert sum((row.words for row in report.speakers), ErrorCounts()) == report.scores.words
+    characters = sum((row.characters for row in report.speakers), ErrorCounts())
+    assert characters == report.scores.characters
+    # mia: one word inserted into silence, one word missing.
+    assert report.speakers[1].words == ErrorCounts(0, 1, 1, 1)
+
+
+def test_worst_come_first_and_the_faultless_not_at_all(report: EvaluationReport) -> None:
+    # u1 and u3 tie in words, u4 and u5 as well: the characters decide (6 to 4, 3 to 2).
+    assert [(u.id, u.words.errors) for u in report.worst] == [
+        ("u1", 2),
+        ("u3", 2),
+        ("u5", 1),
+        ("u4", 1),
+    ]
+
+
+def test_intervals_hold_the_rates(report: EvaluationReport) -> None:
+    scores = report.scores
+    for counts, (low, high) in (
+        (scores.words, report.wer_interval),
+        (scores.characters, report.cer_interval),
+        (scores.sentences, report.ser_interval),
+    ):
+        assert low < counts.rate < high
+
+
+def test_an_utterance_without_speaker_is_a_bug() -> None:
+    with pytest.raises(KeyError, match="u1"):
+        build_report(score({"u1": "one"}, {}), {}, FACTS)
+
+
+def test_json_survives_a_round_trip_and_keeps_its_keys(report: EvaluationReport) -> None:
+    value = to_json(report)
+    assert json.loads(json.dumps(value, allow_nan=False)) == value
+    assert value["version"] == 1
+    assert list(value) == [
+        "version",
+        "confidence",
+        "wer",
+        "cer",
+        "ser",
+        "run",
+        "speakers",
+        "worst",
+        "missing",
+        "unexpected",
+    ]
+    counts = ["rate", "errors", "substitutions", "deletions", "insertions", "reference_length"]
+    assert list(value["wer"]) == list(value["cer"]) == [*counts, "interval"]
+    assert list(value["ser"]) == ["rate", "errors", "utterances", "interval"]
+    assert list(value["speakers"][0]) == ["speaker", "utterances", "wer", "cer"]
+    assert list(value["worst"][0]) == ["id", "reference", "hypothesis", "wer", "cer", "alignment"]
+    assert list(value["run"]) == [
+        "model",
+        "parameters",
+        "manifest",
+        "manifest_sha256",
+        "decoder",
+        "audio_seconds",
+        "processing_seconds",
+        "peak_memory_mib",
+        "date",
+        "machine",
+        "real_time_factor",
+    ]
+
+
+def test_json_holds_the_figures(report: EvaluationReport) -> None:
+    value = to_json(report)
+    assert value["wer"]["errors"] == 6
+    assert value["wer"]["reference_length"] == 9
+    assert value["wer"]["rate"] == pytest.approx(6 / 9)
+    assert value["wer"]["interval"] == list(report.wer_interval)
+    assert (value["ser"]["errors"], value["ser"]["utterances"]) == (4, 5)
+    assert value["run"]["real_time_factor"] == pytest.approx(0.05)
+    assert value["missing"] == ["u5"]
+    assert value["unexpected"] == ["x9"]
+    by_id = {row["id"]: row for row in value["worst"]}
+    assert by_id["u5"]["alignment"] == [["D", "six", None]]
+    assert by_id["u4"]["alignment"] == [["I", None, "uh"]]
+
+
+def test_infinite_rates_become_null() -> None:
+    scores = score({"a": "", "b": ""}, {"a": "uh", "b": ""})
+    report = build_report(scores, {"a": "s", "b": "s"}, replace(FACTS, audio_seconds=0.0))
+    assert report.scores.words.rate == math.inf
+    value = to_json(report)
+    assert value["wer"]["rate"] is None
+    assert value["wer"]["interval"] == [0.0, None]
+    assert value["run"]["real_time_factor"] is None
+    assert value["speakers"][0]["wer"]["rate"] is None
+    json.dumps(value, allow_nan=False)
+    assert to_text(report).startswith("WER n/a (1/0: 0 S, 0 D, 1 I), 95 % interval 0.0 to n/a\n")
+
+
+def test_json_lists_only_the_worst() -> None:
+    references = {f"u{i:02}": "a " * i for i in range(1, 31)}
+    report = build_report(score(references, {}), dict.fromkeys(references, "s"), FACTS)
+    assert [row["id"] for row in to_json(report)["worst"]] == [f"u{i}" for i in range(30, 20, -1)]
+    assert len(report.worst) == 30
+    text = to_text(report)
+    assert "u21: 100.00 %" in text
+    assert "u20: 100.00 %" not in text
+    assert "all words deleted: u01, u02, u03, u04, u05, u06, u07, u08, u09, u10 and 20 more" in text
+
+
+def test_text_shows_facts_speakers_and_pairing(report: EvaluationReport) -> None:
+    text = to_text(report)
+    assert "exp/an4 (9,300,000 parameters)" in text
+    assert f"data/test.jsonl (sha256 {'ab' * 32})" in text
+    assert "factor 0.050" in text
+    assert "no hypothesis, all words deleted: u5\n" in text
+    assert "no reference, not scored: x9\n" in text
+    assert " ".join(lines_after(text, "speaker ", 1)[0].split()) == "eve 2 5 1 0 1 40.00 27.27"
+    header = next(line for line in text.splitlines() if line.startswith("speaker "))
+    rows = lines_after(text, "speaker ", 3)
+    assert {cell_len(row) for row in rows} == {cell_len(header)}
+
+
+def test_text_without_errors_is_short() -> None:
+    report = build_report(score({"a": "yes"}, {"a": "yes"}), {"a": "s"}, FACTS)
+    text = to_text(report)
+    assert text.startswith("WER 0.00 % (0/1: 0 S, 0 D, 0 I), 95 % interval 0.0 to 0.0\n")
+    assert "most word errors" not in text
+    assert "no hypothesis" not in text
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+
+
+def test_number_of_worst_utterances_in_the_text(report: EvaluationReport) -> None:
+    assert to_text(report, worst=1).count("  REF ") == 1
+    assert to_text(report).count("  REF ") == 4
+    assert "REF" not in to_text(report, worst=0)
+
+
+def test_aligned_rows_in_the_text() -> None:
+    scores = score({"u": "one two three"}, {"u": "one too three four"})
+    text = to_text(build_report(scores, {"u": "s"}, FACTS))
+    assert lines_after(text, "u: 66.67 % (2/3: 1 S, 0 D, 1 I)", 3) == [
+        "  REF one two three ****",
+        "  HYP one too three four",
+        "          S         I",
+    ]
+
+
+def test_wide_characters_line_up() -> None:
+    (utterance,) = score({"u": "東京 は 晴れ です"}, {"u": "東京 が です"}).utterances
+    ((reference, hypothesis, marks),) = alignment_rows(utterance.alignment)
+    assert reference == "東京 は 晴れ です"
+    assert hypothesis == "東京 が **** です"
+    assert marks == "     S  D        "
+
+
+def test_markup_and_signs_appear_as_they_are() -> None:
+    reference = "[bold]x[/bold] <b> & 50% {name} \\n ünï"
+    scores = score({"[red]id": reference}, {"[red]id": ""})
+    text = to_text(build_report(scores, {"[red]id": "<s>"}, FACTS))
+    assert f"  REF {reference}\n" in text
+    assert "\n[red]id: 100.00 %" in text
+    assert "\n<s> " in text
+
+
+def test_no_control_character_reaches_the_text() -> None:
+    identity = "bad\n\x1b[2Jid\u2028"
+    scores = score({identity: "a\x07b"}, {identity: "\x1b[31mred", "un\rpaired": ""})
+    facts = replace(FACTS, machine="a\nb")
+    text = to_text(build_report(scores, {identity: "s\x00"}, facts))
+    assert all(c == "\n" or c.isprintable() for c in text)
+    assert "bad��[2Jid�: 100.00 %" in text
+
+
+# The last but one joins the letter before it: two code points in one cell.
+words = st.text(st.sampled_from("abcは京é\u0301한"), min_size=1, max_size=9).filter(
+    lambda word: word[0] != "\u0301"
+)
+
+
+def starts(row: str) -> list[int]:
+    """The cells where the words of a row begin."""
+    return [cell_len(row[: match.start()]) for match in re.finditer(r"\S+", row)]
+
+
+@settings(deadline=None)  # a busy machine is not a failure
+@given(st.lists(words, max_size=12), st.lists(words, max_size=12), st.integers(1, 60))
+def test_rows_line_up_and_lose_no_word(left: list[str], right: list[str], width: int) -> None:
+    (utterance,) = score({"u": " ".join(left)}, {"u": " ".join(right)}).utterances
+    blocks = alignment_rows(utterance.alignment, width)
+    columns = iter(utterance.alignment)
+    for reference, hypothesis, marks in blocks:
+        assert cell_len(reference) == cell_len(hypothesis) == cell_len(marks)
+        assert cell_len(reference) <= width or len(reference.split()) == 1
+        assert starts(reference) == starts(hypothesis)
+        shown = zip(starts(reference), reference.split(), hypothesis.split(), strict=True)
+        wrong = []
+        for (at, above, below), column in zip(list(shown), columns, strict=False):
+            assert above == column.reference or (column.reference is None and set(above) == {"*"})
+            assert below == column.hypothesis or (column.hypothesis is None and set(below) == {"*"})
+            wrong += [(at, column.operation)] if column.operation != "C" else []
+        assert list(zip(starts(marks), marks.split(), strict=True)) == wrong
+    assert next(columns, None) is None
+
+
+def test_a_word_that_is_an_asterisk_keeps_its_mark() -> None:
+    columns = [AlignedWord("C", "*", "*"), AlignedWord("I", None, "*")]
+    assert alignment_rows(columns) == [("* *", "* *", "  I")]
+    assert alignment_rows([]) == []
+
+
+def test_files_of_a_report(report: EvaluationReport, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "out"
+    write_report(report, folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "hypotheses.jsonl",
+        "report.json",
+        "report.txt",
+    ]
+    assert read_json(folder / "report.json") == to_json(report)
+    assert (folder / "report.txt").read_text(encoding="utf-8") == to_text(report)
+
+
+def read_pairs(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def test_the_figures_can_be_computed_again(report: EvaluationReport, tmp_path: Path) -> None:
+    write_report(report, tmp_path)
+    pairs = read_pairs(tmp_path / "hypotheses.jsonl")
+    assert [list(pair) for pair in pairs] == [["id", "reference", "hypothesis"]] * 5
+    again = score(
+        {pair["id"]: pair["reference"] for pair in pairs},
+        {pair["id"]: pair["hypothesis"] for pair in pairs},
+    )
+    assert again.utterances == report.scores.utterances
+    assert "東京" in (tmp_path / "hypotheses.jsonl").read_text(encoding="utf-8")
+
+
+def test_writing_again_replaces_the_report_and_nothing_else(
+    report: EvaluationReport, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    write_report(report, tmp_path)
+    second = build_report(score({"a": "yes"}, {"a": "yes"}), {"a": "s"}, FACTS)
+    write_report(second, tmp_path)
+    assert read_json(tmp_path / "report.json") == to_json(second)
+    assert len(read_pairs(tmp_path / "hypotheses.jsonl")) == 1
+    assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
+    assert len(list(tmp_path.iterdir())) == 4
