@@ -27,7 +27,6 @@ from asr.files import atomic_path
 
 SAMPLE_RATE = 16000
 """The rate in Hz that models hear unless their configuration says otherwise."""
-
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph", ".mp4", ".m4a", ".webm", ".aac"}
 )

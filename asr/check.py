@@ -7,6 +7,7 @@ repaired in one go before any training time is spent on it.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -168,20 +169,23 @@ def _summary(path: Path, located: Iterable[_Located]) -> ManifestSummary:
 
 
 def _histogram(seconds: Sequence[float]) -> tuple[LengthBin, ...]:
-    """At most a dozen bins of one round width, from the shortest to the longest."""
+    """About a dozen bins of one round width, from the shortest to the longest."""
     if not seconds:
         return ()
-    width = _round_up((max(seconds) - min(seconds)) / (_BINS - 1))
-    counts = Counter(int(value // width) for value in seconds)
+    low, high = min(seconds), max(seconds)
+    tenths = _round_up(10 * (high - low) / _BINS)
+    # Edges are rounded floats, so lengths are compared with them and not divided by the width.
+    first, last = int(10 * low / tenths) - 1, int(10 * high / tenths) + 1
+    edges = [n * tenths / 10 for n in range(first, last + 2)]
+    counts = Counter(bisect_right(edges, value) - 1 for value in seconds)
     return tuple(
-        LengthBin(n * width, (n + 1) * width, counts[n])
-        for n in range(min(counts), max(counts) + 1)
+        LengthBin(edges[n], edges[n + 1], counts[n]) for n in range(min(counts), max(counts) + 1)
     )
 
 
-def _round_up(width: float) -> float:
-    """The next of ..., 0.1, 0.2, 0.5, 1, 2, 5, 10, ... seconds, at least 0.1."""
-    step = 0.1
+def _round_up(width: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50, 100, ..."""
+    step = 1
     while True:
         for factor in (1, 2, 5):
             if factor * step >= width:

@@ -58,7 +58,10 @@ _ESPEAK_RATE = 22050
 _STAMP = "corpus.json"
 
 _UNITS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
-_TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "eighteen")
+_TEENS = (
+    *("ten", "eleven", "twelve", "thirteen", "fourteen"),
+    *("fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
 _TENS = ("twenty", "thirty", "forty", "fifty")
 _SLOTS: dict[str, tuple[str, ...]] = {
     "number": (*_UNITS, *_TEENS, *_TENS, *(f"{a} {b}" for a in _TENS for b in _UNITS)),
@@ -186,8 +189,7 @@ _PARAMETER_RATE, _PARAMETER_PITCH = 1, 3
 _POSITION_CHARACTER = 1
 _CHARS_UTF8 = 1
 _EVENT_LIST_TERMINATED, _EVENT_WORD = 0, 1
-# Longer data paths overrun a fixed buffer, and espeak-ng then looks elsewhere.
-_DATA_PATH_LIMIT = 140
+_DATA_PATH_LIMIT = 140  # a longer one overruns a fixed buffer, and espeak-ng looks elsewhere
 
 
 class _Event(ctypes.Structure):

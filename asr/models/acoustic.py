@@ -25,6 +25,7 @@ class ModelConfig(Config):
     hidden: int = Field(320, ge=1, le=8192)
     """LSTM cells per direction."""
     dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of the hidden features dropped between layers, the same ones in every frame."""
 
     @model_validator(mode="after")
     def _one_stride_each(self) -> Self:

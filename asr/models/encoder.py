@@ -39,17 +39,24 @@ class ConvolutionBlock(nn.Module):
         values = x.zeroed().values
         # Channels last in memory: what Conv2d sees as [B, C, T, F] is a view of [B, T, F, C].
         values = self.convolution(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        B, T, F, C = values.shape
-        # Every band is a frame of its own to the norm: fold frequency into time.
-        lengths = strided(x.lengths, self.stride)
-        flat = self.norm(Padded(values.reshape(B, T * F, C), lengths * F))
-        return Padded(torch.relu(flat.values).reshape(B, T, F, C), lengths)
+        normalised = self.norm(Padded(values, strided(x.lengths, self.stride)))
+        return Padded(torch.relu(normalised.values), normalised.lengths).zeroed()
+
+
+def locked_dropout(x: Padded, rate: float) -> Padded:
+    """Drop features, the same ones in all frames of an utterance (Gal and Ghahramani 2016).
+
+    Shape: [B, T, F] -> [B, T, F].
+    """
+    B, _, F = x.values.shape
+    kept = torch.rand(B, 1, F, device=x.values.device) >= rate
+    return Padded(x.values * kept.to(x.values.dtype) / (1 - rate), x.lengths)
 
 
 class Encoder(nn.Module):
     """Features to hidden frames.
 
-    Shape: [B, T, input_size] -> [B, output_lengths(T), 2 * hidden_size]; padding is zero.
+    Shape: [B, T, input_size] -> [B, output_lengths(T), 2 * hidden_size].
     """
 
     def __init__(
@@ -74,7 +81,7 @@ class Encoder(nn.Module):
         inputs = [width] + [2 * hidden_size] * (layers - 1)
         self.norms = nn.ModuleList(MaskedBatchNorm(size) for size in inputs)
         self.layers = nn.ModuleList(BidirectionalLSTM(size, hidden_size) for size in inputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Encoder frames for so many feature frames. Shape: [B] -> [B]."""
@@ -89,5 +96,6 @@ class Encoder(nn.Module):
         x = Padded(x.values.flatten(2), x.lengths)
         for norm, layer in zip(self.norms, self.layers, strict=True):
             x = layer(norm(x))
-            x = Padded(self.dropout(x.values), x.lengths)
+            if self.training and self.dropout:
+                x = locked_dropout(x, self.dropout)
         return x

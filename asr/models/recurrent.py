@@ -33,7 +33,7 @@ def reverse(values: Tensor, index: Tensor) -> Tensor:
 class BidirectionalLSTM(nn.Module):
     """One bidirectional LSTM layer; both directions side by side in the output.
 
-    Shape: [B, T, input_size] -> [B, T, 2 * hidden_size]; padding is zero.
+    Shape: [B, T, input_size] -> [B, T, 2 * hidden_size].
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -49,7 +49,7 @@ class BidirectionalLSTM(nn.Module):
         index = reversal_index(x.lengths, values.shape[1])
         ahead, _ = self.forward_lstm(values)
         back, _ = self.backward_lstm(reverse(values, index))
-        return Padded(torch.cat([ahead, reverse(back, index)], dim=2), x.lengths).zeroed()
+        return Padded(torch.cat([ahead, reverse(back, index)], dim=2), x.lengths)
 
 
 def _initialise(lstm: nn.LSTM) -> None:

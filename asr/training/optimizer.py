@@ -18,7 +18,7 @@ def build_optimizer(model: AcousticModel, config: TrainConfig) -> torch.optim.Ad
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def learning_rate(done: float, config: TrainConfig) -> float:
