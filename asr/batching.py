@@ -14,10 +14,20 @@ JITTER = 0.02
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance of a batch: its place in the dataset and the speed it is played at."""
+    """One utterance of a batch: its place in the dataset, its speed, and what is joined to it."""
 
     index: int
     speed: float = 1.0
+    then: tuple[int, ...] = ()
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Utterances of the dataset that are played one after another."""
+        return (self.index, *self.then)
+
+    def seconds(self, durations: Sequence[float]) -> float:
+        """How long it plays."""
+        return sum(durations[index] for index in self.indices) / self.speed
 
 
 def plan_epoch(
@@ -26,16 +36,22 @@ def plan_epoch(
     speeds: Sequence[float],
     seed: int,
     epoch: int,
+    speakers: Sequence[str] = (),
+    join: float = 0.0,
 ) -> list[list[Item]]:
     """The batches of a training epoch; a pure function, so that a resumed run sees the same ones.
 
     Utterances are sorted by length and cut where the padded batch would pass `batch_seconds`.
     Batches come in random order, except in epoch 0: the largest first, so that running out of
     memory shows at once, then from short to long (SortaGrad, Amodei et al. 2016).
+
+    A share `join` of the utterances is played after another one of the same of `speakers`, as long
+    as the two are no longer than the longest utterance alone.
     """
     random = np.random.default_rng([seed, epoch])
-    items = [Item(i, float(random.choice(speeds))) for i in range(len(durations))]
-    lengths = np.array([durations[item.index] / item.speed for item in items])
+    groups = _joined(durations, speakers, join, random)
+    items = [Item(g[0], float(random.choice(speeds)), g[1:]) for g in groups]
+    lengths = np.array([item.seconds(durations) for item in items])
     shaken = lengths * random.uniform(1 - JITTER, 1 + JITTER, len(items))
     order = [int(i) for i in np.argsort(shaken, kind="stable")]
     batches = _cut([items[i] for i in order], lengths[order], batch_seconds)
@@ -46,6 +62,29 @@ def plan_epoch(
     return [batches[int(i)] for i in random.permutation(len(batches))]
 
 
+def _joined(
+    durations: Sequence[float], speakers: Sequence[str], join: float, random: np.random.Generator
+) -> list[tuple[int, ...]]:
+    """Every utterance once, some of them in pairs of one speaker."""
+    if not join or not speakers:
+        return [(i,) for i in range(len(durations))]
+    groups: list[tuple[int, ...]] = []
+    waiting: dict[str, int] = {}
+    longest = max(durations)
+    for i in (int(i) for i in random.permutation(len(durations))):
+        mate = waiting.pop(speakers[i], None)
+        if mate is not None and durations[mate] + durations[i] <= longest:
+            groups.append((mate, i))
+        else:
+            groups += [] if mate is None else [(mate,)]
+            # Both utterances of a pair count towards the share, hence the draw by the first alone.
+            if speakers[i] and random.random() < join:
+                waiting[speakers[i]] = i
+            else:
+                groups.append((i,))
+    return groups + [(i,) for i in waiting.values()]
+
+
 def plan_in_order(durations: Sequence[float], batch_seconds: float) -> list[list[Item]]:
     """Batches of similar length for evaluation: every utterance once, unchanged, longest first."""
     order = sorted(range(len(durations)), key=lambda i: -durations[i])
@@ -54,13 +93,13 @@ def plan_in_order(durations: Sequence[float], batch_seconds: float) -> list[list
 
 def fill_share(batches: Sequence[Sequence[Item]], durations: Sequence[float]) -> float:
     """Share of the padded batches' seconds that is speech rather than padding, 0 to 1."""
-    real = sum(durations[item.index] / item.speed for batch in batches for item in batch)
+    real = sum(item.seconds(durations) for batch in batches for item in batch)
     padded = math.fsum(_padded_seconds(batch, durations) for batch in batches)
     return real / padded if padded else 1.0
 
 
 def _padded_seconds(batch: Sequence[Item], durations: Sequence[float]) -> float:
-    return len(batch) * max(durations[item.index] / item.speed for item in batch)
+    return len(batch) * max(item.seconds(durations) for item in batch)
 
 
 def _cut(

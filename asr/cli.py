@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from asr.errors import AsrError
+from asr.errors import AsrError, AudioError
+from asr.training.interrupt import InterruptedTraining
+
+if TYPE_CHECKING:
+    from asr.training.recipe import Recipe
 
 app = typer.Typer(
     help="Train your own speech recogniser, evaluate it, and turn recordings into text.",
@@ -43,6 +47,14 @@ def run_command(command: Callable[[], object]) -> None:
     except AsrError as error:
         errors.print(f"error: {error}")
         sys.exit(1)
+    except OSError as error:
+        # No permission, no space, a file where a folder should be: not a bug either.
+        where = error.filename or "a file"
+        errors.print(f"error: expected to read or write {where}, got {error.strerror or error}")
+        sys.exit(1)
+    except InterruptedTraining as stop:
+        errors.print(str(stop))
+        sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         errors.print("stopped")
         sys.exit(INTERRUPTED)
@@ -86,7 +98,7 @@ def check(
             )
     print(render(report))
     if report.problems:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 @app.command(epilog="Example: asr train recipe.yaml train.epochs=80 model.hidden=256")
@@ -102,9 +114,7 @@ def train(
     _train(read_recipe(recipe, overrides or []))
 
 
-@app.command(
-    epilog="Example: asr evaluate exp/an4/model exp/an4/data/test.jsonl --out exp/an4/test"
-)
+@app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --out exp/test")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     manifest: Annotated[Path, typer.Argument(help="What to recognise, with its transcripts.")],
@@ -134,16 +144,21 @@ def transcribe(
     present, failed = [], 0
     for file in files:
         try:
-            present += find_audio([file])
+            below = find_audio([file])
+            if not below:
+                raise AudioError(f"{file}: expected a folder with recordings, got none in it")
+            present += below
         except AsrError as error:
             errors.print(f"error: {error}")
             failed += 1
+
+    alone = len(files) == 1 and files == present
 
     def show(result: Transcript) -> str:
         if format is TextFormat.json:
             row = {"file": str(result.path), "text": result.text, "seconds": result.seconds}
             return json.dumps(row, ensure_ascii=False)
-        return result.text if len(present) == 1 else f"{result.path}\t{result.text}"
+        return result.text if alone else f"{result.path}\t{result.text}"
 
     for result in transcribe_files(bundle, present):
         if result.error is not None:
@@ -152,28 +167,28 @@ def transcribe(
         else:
             print(show(result), flush=True)
     if failed:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 def run_recipe(recipe: Path, overrides: Sequence[str], test: Path) -> None:
-    """Train as a recipe says and evaluate the final model on its test set."""
+    """Train as a recipe says, evaluate the final model on its test set, write the results."""
+    from asr.evaluation.summary import result_row, to_markdown
+    from asr.files import atomic_path
     from asr.training.recipe import read_recipe
 
     parsed = read_recipe(recipe, overrides)
     model = _train(parsed)
     _evaluate(model, test, parsed.out / "test")
+    table = to_markdown(result_row(parsed.out, parsed.out / "test"))
+    with atomic_path(parsed.out / "results.md") as temporary:
+        temporary.write_text(table + "\n", encoding="utf-8")
+    print(table)
 
 
-def _train(recipe: object) -> Path:
-    from asr.training.recipe import Recipe
-    from asr.training.trainer import InterruptedTraining, train
+def _train(recipe: Recipe) -> Path:
+    from asr.training.trainer import train
 
-    assert isinstance(recipe, Recipe)
-    try:
-        model = train(recipe)
-    except InterruptedTraining as stop:
-        errors.print(str(stop))
-        raise typer.Exit(128 + stop.signal) from None
+    model = train(recipe)
     errors.print(f"model: {model}")
     return model
 
@@ -190,7 +205,7 @@ def _evaluate(model: Path, manifest: Path, out: Path | None) -> None:
     if out is not None:
         errors.print(f"report: {out}")
     if result.unreadable:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -83,13 +84,17 @@ class SpeechDataset:
             self._cached_bytes += samples.nbytes
         return samples
 
+    def _target(self, item: Item) -> list[int]:
+        return list(itertools.chain.from_iterable(self.targets[i] for i in item.indices))
+
     def batch(self, items: Sequence[Item]) -> Batch:
-        waves = _padded([self.waveform(item.index) for item in items], np.float32)
+        joined = [np.concatenate([self.waveform(i) for i in item.indices]) for item in items]
+        waves = _padded(joined, np.float32)
         waves.values.numpy()[:] /= INT16
         return Batch(
-            ids=[self.utterances[item.index].id for item in items],
+            ids=["+".join(self.utterances[i].id for i in item.indices) for item in items],
             waves=waves,
-            targets=_padded([self.targets[item.index] for item in items], np.int64),
+            targets=_padded([self._target(item) for item in items], np.int64),
             speeds=[item.speed for item in items],
         )
 

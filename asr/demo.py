@@ -15,7 +15,6 @@ from asr.manifest import read_manifest
 from asr.models.acoustic import ModelConfig
 from asr.models.bundle import load_bundle
 from asr.synthesis import make_corpus
-from asr.tokens import TokenConfig
 from asr.training.recipe import DataConfig, Recipe, TrainConfig
 from asr.training.trainer import train
 from asr.transcribe import transcribe
@@ -28,11 +27,21 @@ def demo_recipe(out: Path, manifests: dict[str, Path], seed: int) -> Recipe:
     return Recipe(
         data=DataConfig(train=manifests["train"], dev=manifests["dev"]),
         out=out,
-        tokens=TokenConfig(kind="words"),
-        augment=AugmentConfig(speeds=[1.0], time_mask_frames=15, frequency_mask_bands=12),
+        augment=AugmentConfig(
+            speeds=[0.9, 0.95, 1.0, 1.05, 1.1],
+            warp=0.1,
+            join=0.5,
+            time_mask_frames=10,
+            frequency_mask_bands=12,
+        ),
         model=ModelConfig(channels=(16, 16), layers=2, hidden=160, dropout=0.1),
         train=TrainConfig(
-            epochs=16, batch_seconds=32, learning_rate=3e-3, average=4, seed=seed, save_seconds=30
+            epochs=16,
+            batch_seconds=32,
+            learning_rate=3e-3,
+            consistency=0.2,
+            average=4,
+            seed=seed,
         ),
     )
 

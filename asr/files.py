@@ -15,7 +15,8 @@ from typing import Any
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place on success, remove it on error.
 
-    Works for a file or a folder. An existing folder is replaced only once the new one is whole.
+    Works for a file or a folder. An existing folder is replaced only once the new one is whole;
+    a kill between the two renames that this takes is undone by `restore_folder`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +42,18 @@ def _replace_folder(new: Path, path: Path) -> None:
     new.rename(path)
     if old.exists():
         shutil.rmtree(old)
+
+
+def restore_folder(path: str | Path) -> None:
+    """Undo a replacement of folder `path` that a kill cut short, and remove what it left behind."""
+    path = Path(path)
+    for old in path.parent.glob(f".{path.name}.*.old"):
+        if path.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(path)
+    for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(unfinished)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -268,7 +268,7 @@ def _speak(
             chunks.append(ctypes.string_at(wave, 2 * count))
         for i in itertools.count():
             if events[i].type == _EVENT_LIST_TERMINATED:
-                return 0
+                break
             if events[i].type == _EVENT_WORD:
                 starts.append((events[i].text_position - 1, events[i].audio_position))
         return 0
@@ -279,17 +279,9 @@ def _speak(
         _set_voice(library, voice)
         library.espeak_SetParameter(_PARAMETER_RATE, words_per_minute, 0)
         library.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
-        encoded = ctypes.create_string_buffer(text.encode())
-        library.espeak_Synth(
-            encoded,
-            ctypes.c_size_t(len(encoded)),
-            0,
-            _POSITION_CHARACTER,
-            0,
-            _CHARS_UTF8,
-            None,
-            None,
-        )
+        data = ctypes.create_string_buffer(text.encode())
+        size = ctypes.c_size_t(len(data))
+        library.espeak_Synth(data, size, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
     if not starts:
         raise AsrError(f"speech synthesis: expected words to speak, got {text!r}; give a text")
     return b"".join(chunks), starts
@@ -344,7 +336,7 @@ def make_corpus(
 
 
 def _reusable(folder: Path, stamp: dict[str, object], manifests: Mapping[str, Path]) -> bool:
-    """Whether `folder` is this very corpus. Raises AsrError where it is something of another's."""
+    """Whether `folder` is this very corpus. Raises AsrError where it is something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
@@ -380,7 +372,7 @@ def _record(path: Path, voice: str, text: str, generator: np.random.Generator) -
     samples = _surround(synthesise(text, voice, words_per_minute, pitch), generator)
     write_wav(path, samples, SAMPLE_RATE)
     duration = len(samples) / SAMPLE_RATE
-    return Utterance(path.stem, path.resolve(), text, duration, voice.replace("+", "-"))
+    return Utterance(path.stem, path.absolute(), text, duration, voice.replace("+", "-"))
 
 
 def _surround(speech: np.ndarray, generator: np.random.Generator) -> np.ndarray:

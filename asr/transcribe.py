@@ -37,7 +37,7 @@ def default_model() -> Path:
     return folder
 
 
-def transcribe(bundle: Bundle, paths: Sequence[Path]) -> Iterator[Transcript]:
+def transcribe(bundle: Bundle, paths: Sequence[str | Path]) -> Iterator[Transcript]:
     """Transcribe files in the order given; a file that cannot be read becomes an error entry.
 
     Files are read ahead and decoded together, about a minute of audio at a time.
@@ -52,7 +52,7 @@ def transcribe(bundle: Bundle, paths: Sequence[Path]) -> Iterator[Transcript]:
             return path, error
 
     waiting: list[tuple[Path, torch.Tensor | AudioError]] = []
-    for path, loaded in prefetch(load, paths, depth=16):
+    for path, loaded in prefetch(load, map(Path, paths), depth=16):
         waves = [wave for _, wave in [*waiting, (path, loaded)] if not isinstance(wave, AudioError)]
         longest = max((len(wave) for wave in waves), default=0)
         if waiting and longest * len(waves) > BATCH_SECONDS * rate:

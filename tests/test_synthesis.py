@@ -115,6 +115,14 @@ def test_a_whole_corpus_is_used_again_and_a_damaged_one_is_not(tmp_path: Path) -
     assert fingerprint(tmp_path / "c") != before
 
 
+def test_a_folder_behind_a_link_is_as_good(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    paths = make_corpus(tmp_path / "link" / "c", 1, dict.fromkeys(VOICES, 1))
+    for path in paths.values():
+        assert all(u.audio.is_file() for u in read_manifest(path))
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     def stop(spoken: int, total: int) -> None:
         if spoken == 3:

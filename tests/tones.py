@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
+from rich.console import Console
 
 from asr.audio import write_wav
 from asr.features.augment import AugmentConfig
@@ -15,6 +20,7 @@ from asr.models.bundle import Bundle
 from asr.text import TextConfig
 from asr.tokens import TokenConfig, build_tokens
 from asr.training.recipe import DataConfig, Recipe, TrainConfig
+from asr.training.trainer import train
 
 RATE = 8000  # Hz
 WORDS = {"low": (300, 450), "high": (1500, 2200), "up": (500, 1800), "down": (1800, 500)}
@@ -66,11 +72,11 @@ def write_corpus(folder: Path, sizes: dict[str, int]) -> dict[str, Path]:
     return manifests
 
 
-def tone_recipe(manifests: dict[str, Path], out: Path, **train: object) -> Recipe:
-    """A recipe for the corpus; `train` changes its optimisation."""
+def tone_recipe(manifests: dict[str, Path], out: Path, **optimisation: object) -> Recipe:
+    """A recipe for the corpus; `optimisation` changes `train`."""
     settings: dict[str, object] = {
         "epochs": 2,
-        "batch_seconds": 4.0,
+        "batch_seconds": 2.0,
         "learning_rate": 0.01,
         "average": 2,
         "precision": "fp32",
@@ -81,10 +87,14 @@ def tone_recipe(manifests: dict[str, Path], out: Path, **train: object) -> Recip
         tokens=TOKENS,
         features=FEATURES,
         augment=AugmentConfig(
-            speeds=[1.0], time_masks=1, time_mask_frames=2, frequency_masks=1, frequency_mask_bands=2
+            speeds=[1.0],
+            time_masks=1,
+            time_mask_frames=2,
+            frequency_masks=1,
+            frequency_mask_bands=2,
         ),
         model=MODEL,
-        train=TrainConfig.model_validate(settings | train),
+        train=TrainConfig.model_validate(settings | optimisation),
     )
 
 
@@ -92,3 +102,32 @@ def untrained_bundle() -> Bundle:
     """A model for the corpus's words as it is before training."""
     tokens = build_tokens([" ".join(WORDS)], TOKENS)
     return Bundle(AcousticModel(FEATURES, MODEL, len(tokens)), tokens, TextConfig())
+
+
+def trained_tones(base: Path) -> tuple[dict[str, Path], Path]:
+    """Manifests and a model trained on them, below `base`; made on the first call only."""
+    folder = base / "tones"
+    model = folder / "run" / "model"
+    manifests = {part: folder / f"{part}.jsonl" for part in ("train", "dev", "test")}
+    if not model.is_dir():
+        write_corpus(folder, {"train": 40, "dev": 10, "test": 20})
+        run_quietly(tone_recipe(manifests, folder / "run", epochs=15, learning_rate=0.02))
+    return manifests, model
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Steps as small as these only lose by waiting for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def run_quietly(recipe: Recipe) -> tuple[Path, str]:
+    """Train; the model's folder and everything that was displayed."""
+    shown = io.StringIO()
+    with one_thread():
+        return train(recipe, Console(file=shown, width=200)), shown.getvalue()

@@ -6,6 +6,7 @@ Random numbers come from torch's global generator, which the trainer seeds for e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torchaudio
@@ -19,8 +20,15 @@ from asr.padded import Padded, pad
 class AugmentConfig(Config):
     """How training utterances are varied."""
 
-    speeds: list[float] = Field([0.9, 1.0, 1.1], min_length=1)
-    """Each utterance is played at one of these speeds, drawn anew every epoch."""
+    speeds: list[Annotated[float, Field(ge=0.5, le=2)]] = Field([0.9, 1.0, 1.1], min_length=1)
+    """Each utterance is played at one of these speeds (from 0.5 to 2), drawn anew every epoch."""
+    warp: float = Field(0.0, ge=0, le=0.3)
+    """Largest stretch of the frequency axis, either way: other vocal tracts at the same tempo."""
+    gain_db: float = Field(0.0, ge=0, le=30)
+    """Largest change of level, either way; matters where features are not normalised alone."""
+    join: float = Field(0.0, ge=0, le=1)
+    """How readily two utterances of a speaker are played as one: the words of a small corpus then
+    stand in ever new places, and cannot be told by where a recording starts and ends."""
     time_masks: int = Field(2, ge=0)
     time_mask_frames: int = Field(25, ge=1)
     """Widest time mask, in feature frames; never more than a fifth of the utterance."""
@@ -53,6 +61,24 @@ def perturb_speed(waves: Padded, speeds: Sequence[float]) -> Padded:
             rows[i] = row[:length]
     padded = pad(rows)
     return Padded(padded.values, padded.lengths.to(waves.lengths.device))
+
+
+def draw_warps(count: int, largest: float, device: torch.device) -> Tensor | None:
+    """A stretch of the frequency axis for each utterance, from 1 - largest to 1 + largest.
+
+    Shape: [count], or None where there is nothing to stretch.
+    """
+    if not largest:
+        return None
+    return 1 + largest * (2 * torch.rand(count, device=device) - 1)
+
+
+def perturb_gain(waves: Padded, decibels: float) -> Padded:
+    """Change each utterance's level by up to so many dB. Shape: [B, S] -> [B, S]."""
+    if not decibels:
+        return waves
+    change = decibels * (2 * torch.rand(len(waves.lengths), 1, device=waves.values.device) - 1)
+    return Padded(waves.values * 10 ** (change / 20), waves.lengths)
 
 
 def spec_augment(features: Padded, config: AugmentConfig) -> Padded:

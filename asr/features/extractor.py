@@ -59,9 +59,12 @@ class FeatureExtractor(nn.Module):
         if self.normalisation is not None:
             self.normalisation.observe(self._frames(waves))
 
-    def forward(self, waves: Padded) -> Padded:
-        """Shape: [B, S] samples -> [B, T, size]; padding is zero."""
-        features = self._frames(waves)
+    def forward(self, waves: Padded, warp: Tensor | None = None) -> Padded:
+        """Shape: [B, S] samples -> [B, T, size]; padding is zero.
+
+        `warp` [B] stretches each utterance's frequency axis, in training.
+        """
+        features = self._frames(waves, warp)
         if self.config.cmvn == "utterance":
             features = normalise_utterance(features)
         elif self.normalisation is not None:
@@ -70,6 +73,6 @@ class FeatureExtractor(nn.Module):
             features = stack_frames(features, self.config.stack, self.config.stride)
         return features
 
-    def _frames(self, waves: Padded) -> Padded:
-        features: Padded = self.filterbank(waves)
+    def _frames(self, waves: Padded, warp: Tensor | None = None) -> Padded:
+        features: Padded = self.filterbank(waves, warp)
         return append_deltas(features, self.config.deltas) if self.config.deltas else features

@@ -6,6 +6,8 @@ has 1 + S // hop frames whatever else is in its batch, and no frame sees another
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torchaudio
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ POWER_FLOOR = 1e-6
 class LogMel(nn.Module):
     """Natural logarithm of mel-band power (Slaney's mel scale, unit-area triangles, as librosa)."""
 
+    centres: Tensor
     filters: Tensor
     window: Tensor
 
@@ -32,6 +35,7 @@ class LogMel(nn.Module):
         )
         hann = torch.hann_window(window)
         # Constants, rebuilt from the configuration: not part of a saved model.
+        self.register_buffer("centres", band_centres(bands, sample_rate / 2), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", hann, persistent=False)
 
@@ -39,8 +43,11 @@ class LogMel(nn.Module):
         """Frames of utterances of so many samples. Shape: [B] -> [B]."""
         return torch.where(samples > 0, 1 + samples // self.shift, 0)
 
-    def forward(self, waves: Padded) -> Padded:
-        """Shape: [B, S] -> [B, T, bands], T = 1 + S // shift."""
+    def forward(self, waves: Padded, warp: Tensor | None = None) -> Padded:
+        """Shape: [B, S] -> [B, T, bands], T = 1 + S // shift.
+
+        `warp` [B] stretches each utterance's frequency axis by so much: see `warped_bands`.
+        """
         half = self.fft_size // 2
         samples = nn.functional.pad(waves.zeroed().values, (half, half))
         spectrum = torch.stft(
@@ -54,8 +61,53 @@ class LogMel(nn.Module):
         )
         power = spectrum.real.square() + spectrum.imag.square()
         mel = power.transpose(1, 2) @ self.filters
-        lengths = self.output_lengths(waves.lengths)
-        return Padded(torch.log(mel.clamp(min=POWER_FLOOR)), lengths).zeroed()
+        values = torch.log(mel.clamp(min=POWER_FLOOR))
+        if warp is not None:
+            values = _take_bands(values, warped_bands(self.centres, warp))
+        return Padded(values, self.output_lengths(waves.lengths)).zeroed()
+
+
+def band_centres(bands: int, highest: float) -> Tensor:
+    """Frequency in Hz at the peak of each band, up to `highest` Hz. Shape: [bands].
+
+    Slaney's mel scale (Auditory Toolbox, 1998): linear to 1 kHz, logarithmic above.
+    """
+    linear = 200 / 3  # Hz per mel below 1 kHz, which is 15 mel
+    step = math.log(6.4) / 27  # of the logarithm per mel above
+    top = highest / linear if highest < 1000 else 15 + math.log(highest / 1000) / step
+    mels = torch.linspace(0, top, bands + 2, dtype=torch.float64)[1:-1]
+    return torch.where(mels < 15, mels * linear, 1000 * torch.exp((mels - 15) * step)).float()
+
+
+# Above this share of the highest band's frequency the stretch fades out, so that the top band
+# stays where it is (Jaitly and Hinton 2013, F_hi = 4.8 kHz at a Nyquist frequency of 8 kHz).
+WARP_TOP = 0.6
+
+
+def warped_bands(centres: Tensor, warp: Tensor) -> Tensor:
+    """Where each band is read from under vocal tract length perturbation, as fractional bands.
+
+    Frequencies below `WARP_TOP` of the highest are scaled by `warp`, those above run linearly to
+    the top (Jaitly and Hinton 2013, section 3).
+
+    Shape: centres [F] in Hz, warp [B] near 1 -> [B, F] from 0 to F - 1.
+    """
+    top = centres[-1]
+    edge = WARP_TOP * top / warp.clamp(min=1.0)[:, None]
+    low = centres * warp[:, None]
+    slope = (top - edge * warp[:, None]) / (top - edge)
+    frequencies = torch.where(centres <= edge, low, top - slope * (top - centres))
+    above = torch.searchsorted(centres, frequencies.contiguous()).clamp(1, len(centres) - 1)
+    left, right = centres[above - 1], centres[above]
+    return (above - 1 + (frequencies - left) / (right - left)).clamp(0, len(centres) - 1)
+
+
+def _take_bands(values: Tensor, bands: Tensor) -> Tensor:
+    """Values at fractional bands, linearly interpolated. Shape: [B, T, F], [B, F] -> [B, T, F]."""
+    below = bands.floor().long().clamp(max=values.shape[2] - 2)
+    share = (bands - below)[:, None, :]
+    index = below[:, None, :].expand(-1, values.shape[1], -1)
+    return torch.lerp(values.gather(2, index), values.gather(2, index + 1), share)
 
 
 class MFCC(nn.Module):
@@ -74,7 +126,7 @@ class MFCC(nn.Module):
         """Frames of utterances of so many samples. Shape: [B] -> [B]."""
         return self.log_mel.output_lengths(samples)
 
-    def forward(self, waves: Padded) -> Padded:
-        """Shape: [B, S] -> [B, T, coefficients]."""
-        log_mel = self.log_mel(waves)
+    def forward(self, waves: Padded, warp: Tensor | None = None) -> Padded:
+        """Shape: [B, S] -> [B, T, coefficients]; `warp` as for `LogMel`."""
+        log_mel = self.log_mel(waves, warp)
         return Padded(log_mel.values @ self.transform, log_mel.lengths)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from asr.config import parse
+from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig
 from asr.files import atomic_path, read_json, write_json
@@ -27,6 +27,13 @@ from asr.text import TextConfig, normalise
 from asr.tokens import Tokens
 
 FORMAT = 1
+
+
+class _SavedConfig(Config):
+    format: int
+    text: TextConfig
+    features: FeatureConfig
+    model: ModelConfig
 
 
 @dataclass(frozen=True)
@@ -83,15 +90,19 @@ def load_bundle(folder: str | Path) -> Bundle:
         )
     try:
         source = str(folder / "config.json")
-        text = parse(TextConfig, config.get("text", {}), source)
-        features = parse(FeatureConfig, config.get("features", {}), source)
-        model_config = parse(ModelConfig, config.get("model", {}), source)
+        saved = parse(_SavedConfig, config, source)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-    tokens = Tokens.from_json(_read_json(folder / "tokens.json"))
-    model = AcousticModel(features, model_config, len(tokens))
+    info = _read_json(folder / "info.json")
+    if not isinstance(info, dict):
+        raise CheckpointError(f"expected facts by name, got others in {folder / 'info.json'}")
+    try:
+        tokens = Tokens.from_json(_read_json(folder / "tokens.json"))
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'tokens.json'}: {error}") from None
+    model = AcousticModel(saved.features, saved.model, len(tokens))
     load_weights(model, read_tensors(folder / "model.safetensors"), folder)
-    return Bundle(model.eval(), tokens, text, _read_json(folder / "info.json"))
+    return Bundle(model.eval(), tokens, saved.text, info)
 
 
 def load_weights(model: AcousticModel, weights: dict[str, Tensor], source: Path) -> None:

@@ -91,12 +91,20 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], folder: Path) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     try:
         for key, value in tensors.items():
             index, name = key.split(".")
             state.setdefault(int(index), {})[name] = value
+        expected = {i: p.shape for i, p in enumerate(_parameters(optimizer))}
+        found = {i: entry["exp_avg"].shape for i, entry in state.items()}
+        if found and found != expected:
+            raise ValueError(f"{len(expected)} parameters, got {len(found)} or other shapes")
         optimizer.load_state_dict(
             {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
         )

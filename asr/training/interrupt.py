@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+
+class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked
+    """Training stopped by a signal after saving; `signal` is its number."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        super().__init__(f"stopped and saved in {folder}: the same command goes on from there")
+        self.signal = number
 
 
 class StopRequest:

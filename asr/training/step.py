@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from asr.ctc.loss import ctc_loss
 from asr.dataset import Batch
-from asr.features.augment import AugmentConfig, perturb_speed, spec_augment
+from asr.features.augment import (
+    AugmentConfig,
+    draw_warps,
+    perturb_gain,
+    perturb_speed,
+    spec_augment,
+)
 from asr.features.extractor import FeatureExtractor
 from asr.padded import Padded
 
@@ -41,7 +47,9 @@ def batch_loss(
     towards what the model said of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4).
     """
     with torch.no_grad():
-        features = extractor(perturb_speed(batch.waves, batch.speeds))
+        waves = perturb_gain(perturb_speed(batch.waves, batch.speeds), augment.gain_db)
+        warps = draw_warps(len(batch.ids), augment.warp, waves.values.device)
+        features = extractor(waves, warps)
     views = 2 if consistency else 1
     masked = [spec_augment(features, augment).values for _ in range(views)]
     inputs = Padded(torch.cat(masked), features.lengths.repeat(views))

@@ -16,7 +16,7 @@ from asr.dataset import Batch, SpeechDataset, prefetch
 from asr.errors import TrainingError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
-from asr.files import write_json
+from asr.files import restore_folder, write_json
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_weights, save_bundle
@@ -32,20 +32,12 @@ from asr.training.checkpoint import (
 )
 from asr.training.display import Display
 from asr.training.health import infeasible
-from asr.training.interrupt import StopRequest
+from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.optimizer import build_optimizer, learning_rate
 from asr.training.recipe import Recipe, TrainConfig
 from asr.training.step import batch_loss
 
 SEED_STRIDE = 1_000_003  # keeps the per-step seeds of two runs apart
-
-
-class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked
-    """Training stopped by a signal after saving; `signal` is its number."""
-
-    def __init__(self, number: int, folder: Path) -> None:
-        super().__init__(f"stopped and saved in {folder}: the same command goes on from there")
-        self.signal = number
 
 
 @dataclass
@@ -100,7 +92,8 @@ def _prepare(recipe: Recipe, display: Display) -> Run:
         f"{len(tokens)} units; {model.parameter_count() / 1e6:.1f} M parameters; "
         f"{accelerator.device.type}, {accelerator.mixed_precision}"
     )
-    if (folder := _checkpoint_folder(recipe)).is_dir():
+    restore_folder(folder := _checkpoint_folder(recipe))
+    if folder.is_dir():
         run.progress, scale = load_checkpoint(folder, bundle, optimizer)
         if accelerator.scaler is not None and scale:
             accelerator.scaler.load_state_dict(scale)
@@ -196,6 +189,8 @@ def _plan(run: Run) -> list[list[Item]]:
         run.recipe.augment.speeds,
         config.seed,
         run.progress.epoch,
+        [utterance.speaker for utterance in run.train.utterances],
+        run.recipe.augment.join,
     )
 
 
@@ -322,5 +317,6 @@ def _finish(run: Run) -> Path:
         "infinite_losses": progress.health.infinite_losses,
     }
     final = run.recipe.out / "model"
-    save_bundle(final, Bundle(run.model, run.bundle.tokens, run.bundle.text, info))
+    # Half precision: half the size, and what is evaluated is what is shipped.
+    save_bundle(final, Bundle(run.model, run.bundle.tokens, run.bundle.text, info), half=True)
     return final

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from asr.config import parse
+from asr.ctc.loss import ctc_loss
+from asr.errors import ConfigError
+from asr.features.extractor import FeatureConfig
+from asr.models.acoustic import AcousticModel, ModelConfig
+from asr.padded import Padded, pad
+from tests.contracts import Chain, assert_contract, assert_ignores_padding, ragged, refilled
+
+FEATURES = FeatureConfig(sample_rate=8000, bands=16)
+CONFIG = ModelConfig(channels=(3, 2), strides=(2, 1), layers=2, hidden=4, dropout=0.0)
+UNITS = 6
+
+
+def model(features: FeatureConfig = FEATURES, config: ModelConfig = CONFIG) -> AcousticModel:
+    torch.manual_seed(0)
+    return AcousticModel(features, config, UNITS)
+
+
+@pytest.mark.parametrize("cmvn", ["utterance", "global", "none"])
+def test_contract_from_waveforms_to_log_probabilities(cmvn: str) -> None:
+    acoustic = model(FeatureConfig(sample_rate=8000, bands=16, cmvn=cmvn))
+    acoustic.features.observe(ragged([2000], seed=4))
+    whole = Chain(acoustic.features, acoustic)
+    waves = ragged([1100, 1, 0, 700])
+    assert_contract(whole, waves, acoustic.output_lengths, zero_padding=False, tolerance=1e-4)
+
+
+def test_contract_from_features_to_log_probabilities() -> None:
+    acoustic = model()
+    x = ragged([13, 1, 20, 0], 16)
+    assert_contract(acoustic, x, acoustic.encoder.output_lengths, zero_padding=False)
+
+
+def test_dropout_ignores_padding() -> None:
+    assert_ignores_padding(
+        model(config=CONFIG.model_copy(update={"dropout": 0.5})), ragged([9, 4], 16)
+    )
+
+
+def test_outputs_are_log_probabilities_in_float32() -> None:
+    acoustic = model()
+    features = acoustic.features(ragged([1600, 900]))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = acoustic(features)
+    for y in (acoustic(features), low):
+        assert y.values.dtype == torch.float32
+        assert y.values.shape[2] == UNITS
+        torch.testing.assert_close(y.values.logsumexp(2), torch.zeros(y.values.shape[:2]))
+
+
+def test_output_lengths_count_features_and_strides() -> None:
+    # 8 kHz and 10 ms: 80 samples a frame, of which every second is kept.
+    samples = torch.tensor([0, 1, 79, 80, 160, 8000])
+    assert model().output_lengths(samples).tolist() == [0, 1, 1, 1, 2, 51]
+
+
+def test_every_parameter_of_the_model_learns_from_the_loss() -> None:
+    acoustic = model()
+    waves = refilled(ragged([2000, 1500, 900]), torch.nan)
+    targets = pad([torch.tensor([1, 2, 2]), torch.tensor([3]), torch.tensor([5, 4])])
+    ctc_loss(acoustic(acoustic.features(waves)), targets).sum().backward()
+    for name, parameter in acoustic.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # Batch norm cancels the bias of the convolution before it.
+        if not name.endswith("convolution.bias"):
+            assert parameter.grad.any(), name
+
+
+def test_parameter_count_by_hand() -> None:
+    convolutions = (9 * 1 * 3 + 3) + (9 * 3 * 2 + 2)
+    norms = 2 * 3 + 2 * 2 + 2 * 8 + 2 * 8  # of 3 and 2 channels, of 2 * 4 bands, of 2 * 4 cells
+    lstms = 2 * 2 * (4 * 4 * (8 + 4) + 2 * 4 * 4)
+    assert model().parameter_count() == convolutions + norms + lstms + 8 * UNITS + UNITS
+
+
+def test_the_default_configuration_shortens_time_four_times() -> None:
+    config = ModelConfig(hidden=8, layers=1)
+    acoustic = AcousticModel(FeatureConfig(), config, UNITS)
+    y = acoustic(Padded(torch.zeros(1, 101, 80), torch.tensor([101])))
+    assert y.values.shape == (1, 26, UNITS)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"channels": [8]}, "as many strides as channels"),
+        ({"strides": [2, 5]}, "strides from 1 to 4"),
+        ({"strides": [0, 2]}, "strides from 1 to 4"),
+        ({"channels": [0, 8]}, "at least one channel"),
+        ({"layers": 0}, "layers"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"hiden": 1}, "'hidden'"),
+    ],
+)
+def test_wrong_configurations_are_refused_in_one_line(
+    values: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        parse(ModelConfig, values, "r.yaml")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from asr.errors import CheckpointError
+from asr.features.extractor import FeatureConfig
+from asr.models.acoustic import AcousticModel, ModelConfig
+from asr.models.bundle import Bundle, load_bundle, save_bundle
+from asr.padded import Padded
+from asr.text import TextConfig
+from asr.tokens import TokenConfig, build_tokens
+from tests.contracts import ragged
+
+FILES = ["config.json", "info.json", "model.safetensors", "tokens.json"]
+
+
+def make_bundle(seed: int = 0) -> Bundle:
+    """A small model far from every default, with statistics of its own."""
+    torch.manual_seed(seed)
+    tokens = build_tokens(["abc é"], TokenConfig())
+    features = FeatureConfig(sample_rate=8000, bands=12, shift_ms=12.5, cmvn="global", deltas=1)
+    config = ModelConfig(channels=(2,), strides=(3,), layers=1, hidden=4, dropout=0.1)
+    model = AcousticModel(features, config, len(tokens))
+    model.features.observe(ragged([3000]))
+    model(model.features(ragged([3000, 1000])))  # moves the running statistics
+    return Bundle(model.eval(), tokens, TextConfig(case="upper"), {"corpus": "toy", "wer": 0.5})
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return make_bundle()
+
+
+@pytest.fixture
+def folder(bundle: Bundle, tmp_path: Path) -> Path:
+    save_bundle(tmp_path / "model", bundle)
+    return tmp_path / "model"
+
+
+def outputs(bundle: Bundle) -> Padded:
+    with torch.no_grad():
+        scores: Padded = bundle.model(bundle.model.features(ragged([2500, 900], seed=2)))
+    return scores
+
+
+def test_what_was_saved_comes_back(bundle: Bundle, folder: Path) -> None:
+    loaded = load_bundle(folder)
+    assert (loaded.tokens, loaded.text, loaded.info) == (bundle.tokens, bundle.text, bundle.info)
+    assert loaded.model.config == bundle.model.config
+    assert loaded.model.features.config == bundle.model.features.config
+    assert not loaded.model.training
+    assert loaded.model.state_dict().keys() == bundle.model.state_dict().keys()
+    for name, value in bundle.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], value), name
+        assert loaded.model.state_dict()[name].dtype == value.dtype
+    assert torch.equal(outputs(loaded).values, outputs(bundle).values)
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
+def test_half_precision_is_half_the_size_and_loads_as_float32(
+    bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    save_bundle(tmp_path / "half", bundle, half=True)
+    loaded = load_bundle(tmp_path / "half")
+    for name, value in bundle.model.state_dict().items():
+        got = loaded.model.state_dict()[name]
+        expected = value.half().float() if value.dtype == torch.float32 else value
+        assert torch.equal(got, expected), name
+        assert got.dtype == value.dtype
+    torch.testing.assert_close(outputs(loaded).values, outputs(bundle).values, rtol=0, atol=0.02)
+    stored = [load_file(path / "model.safetensors") for path in (tmp_path / "half", folder)]
+    weights = [sum(t.nbytes for t in s.values() if t.dtype != torch.float64) for s in stored]
+    assert 2 * weights[0] == weights[1]
+    # The model in memory is untouched.
+    assert all(p.dtype == torch.float32 for p in bundle.model.parameters())
+
+
+def test_saving_replaces_the_whole_folder(bundle: Bundle, folder: Path) -> None:
+    (folder / "stray.txt").write_text("old")
+    other = make_bundle(seed=1)
+    save_bundle(folder, other)
+    assert torch.equal(outputs(load_bundle(folder)).values, outputs(other).values)
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_failed_save_leaves_the_old_model(bundle: Bundle, folder: Path) -> None:
+    broken = Bundle(make_bundle(seed=1).model, bundle.tokens, bundle.text, {"wer": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        save_bundle(folder, broken)
+    assert torch.equal(outputs(load_bundle(folder)).values, outputs(bundle).values)
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_what_users_of_a_model_need_to_know(bundle: Bundle) -> None:
+    assert bundle.sample_rate == 8000
+    assert bundle.normalise(" ab  é") == "AB É"
+    for seconds in (0.0, 0.02, 0.5, 1.0):
+        samples = int(seconds * 8000)
+        frames = bundle.model(bundle.model.features(ragged([samples, 9000]))).lengths[0]
+        assert bundle.output_frames(seconds) == int(frames)
+
+
+def refuses(folder: Path, *expected: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_bundle(folder)
+    assert "\n" not in str(caught.value)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    refuses(folder, str(folder / name))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+def test_a_truncated_file_is_named(name: str, share: float, folder: Path) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(share * (len(content) - 2))])
+    refuses(folder, str(folder / name))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_other_bytes_are_named(name: str, folder: Path) -> None:
+    (folder / name).write_bytes(b"\xff\x00\xfe" * 1000)
+    refuses(folder, str(folder / name))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_place_of_a_file_is_named(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    refuses(folder, str(folder / name))
+
+
+@pytest.mark.parametrize("name", FILES[:2] + FILES[3:])
+@pytest.mark.parametrize("content", ["null", "3", '"model"', "[[]]"])
+def test_json_of_another_kind_is_named(name: str, content: str, folder: Path) -> None:
+    (folder / name).write_text(content)
+    refuses(folder, str(folder / name))
+
+
+def test_no_folder_and_a_file_in_its_place_are_named(tmp_path: Path) -> None:
+    refuses(tmp_path / "nothing", str(tmp_path / "nothing"))
+    (tmp_path / "file").write_text("")
+    refuses(tmp_path / "file", str(tmp_path / "file"))
+
+
+def change_json(path: Path, change: Callable[[Any], Any]) -> None:
+    value = json.loads(path.read_text())
+    changed = change(value)
+    path.write_text(json.dumps(value if changed is None else changed))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda c: c.update(format=99), "format 1"),
+        (lambda c: c.pop("format"), "format 1"),
+        (lambda c: c["features"].update(band=3), "did you mean 'bands'?"),
+        (lambda c: c["model"].update(hiden=3), "did you mean 'hidden'?"),
+        (lambda c: c["text"].update(case="odd"), "case"),
+        (lambda c: c["model"].update(layers="two"), "layers"),
+        (lambda c: c.update(model=[1]), "valid dictionary"),
+        (lambda c: c.pop("features"), "features"),
+        (lambda c: c.pop("model"), "model"),
+        (lambda c: c.pop("text"), "text"),
+    ],
+    ids=range(10),
+)
+def test_a_configuration_that_does_not_fit_is_named(
+    change: Callable[[Any], Any], expected: str, folder: Path
+) -> None:
+    change_json(folder / "config.json", lambda c: change(c) and None)
+    refuses(folder, str(folder / "config.json"), expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda units: units[1:], id="no blank"),
+        pytest.param(lambda units: [*units, units[-1]], id="one twice"),
+        pytest.param(lambda units: [*units, 5], id="a number"),
+        pytest.param(lambda units: {"units": units}, id="a mapping"),
+    ],
+)
+def test_units_that_are_none_are_named(change: Callable[[Any], Any], folder: Path) -> None:
+    change_json(folder / "tokens.json", change)
+    refuses(folder, str(folder / "tokens.json"))
+
+
+def test_units_of_another_model_do_not_fit_the_weights(folder: Path) -> None:
+    change_json(folder / "tokens.json", lambda units: [*units, "ü"])
+    refuses(folder, str(folder), "output.bias of shape (7,), got (6,)")
+
+
+def test_weights_of_another_model_do_not_fit(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    kept = weights.pop("output.bias")
+    save_file(weights, path)
+    refuses(folder, str(folder), "output.bias of shape (6,), got nothing")
+    save_file({**weights, "output.bias": kept, "extra": kept.clone()}, path)
+    refuses(folder, str(folder), "extra of shape nothing, got (6,)")
+    save_file({**weights, "output.bias": torch.zeros(6, 1)}, path)
+    refuses(folder, str(folder), "output.bias of shape (6,), got (6, 1)")
+    change_json(folder / "config.json", lambda c: c["model"].update(hidden=5))
+    refuses(folder, str(folder))
+
+
+def test_any_damaged_byte_is_an_error_or_another_number(folder: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for i, name in enumerate(FILES * 25):
+        damaged = tmp_path / str(i)
+        shutil.copytree(folder, damaged)
+        content = bytearray((damaged / name).read_bytes())
+        # The first bytes of a safetensors file describe the rest.
+        place = int(random.integers(min(len(content), 400)))
+        content[place] ^= 1 << int(random.integers(8))
+        (damaged / name).write_bytes(content)
+        try:
+            load_bundle(damaged)
+        except CheckpointError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - both outcomes are right
+            assert str(damaged) in str(error)  # noqa: PT017

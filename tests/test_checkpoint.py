@@ -1,0 +1,318 @@
+"""Checkpoints come back whole, or say in one line what is wrong with them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from asr.errors import CheckpointError
+from asr.files import read_json, write_json
+from asr.models.acoustic import AcousticModel, ModelConfig
+from asr.models.bundle import Bundle, load_bundle, save_bundle
+from asr.text import TextConfig
+from asr.tokens import Tokens
+from asr.training import trainer
+from asr.training.checkpoint import (
+    Progress,
+    average_weights,
+    best_epochs,
+    epoch_path,
+    load_checkpoint,
+    save_checkpoint,
+)
+from asr.training.display import Display
+from asr.training.health import Health
+from asr.training.optimizer import build_optimizer
+from asr.training.recipe import TrainConfig
+from tests.tones import FEATURES, MODEL, run_quietly, tone_recipe, untrained_bundle, write_corpus
+
+FILES = (
+    "state.json",
+    "optimizer.safetensors",
+    "model/model.safetensors",
+    "model/config.json",
+    "model/tokens.json",
+    "model/info.json",
+)
+PROGRESS = Progress(
+    epoch=2,
+    batch=3,
+    step=17,
+    loss_sum=1.5,
+    loss_units=9,
+    seconds=0.25,
+    total_seconds=4.0,
+    history=[{"epoch": 1, "dev_errors": 3}],
+    health=Health(skipped_steps=1, infinite_losses={"a": 2}, blank_epochs=1),
+)
+SCALE = {"scale": 1024.0, "_growth_tracker": 3}
+
+
+def with_a_step(bundle: Bundle) -> torch.optim.Optimizer:
+    """An optimizer that has taken one, so that it has something to remember."""
+    optimizer = build_optimizer(bundle.model, TrainConfig())
+    for parameter in bundle.model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    bundle = untrained_bundle()
+    save_checkpoint(tmp_path / "checkpoint", bundle, with_a_step(bundle), SCALE, PROGRESS)
+    return tmp_path / "checkpoint"
+
+
+def load(folder: Path) -> tuple[Progress, dict[str, Any]]:
+    bundle = untrained_bundle()
+    return load_checkpoint(folder, bundle, build_optimizer(bundle.model, TrainConfig()))
+
+
+def refused(folder: Path) -> str:
+    """The one line with which a checkpoint is refused."""
+    with pytest.raises(CheckpointError) as error:
+        load(folder)
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
+
+
+# --- there and back ---
+
+
+def test_a_checkpoint_restores_everything(tmp_path: Path) -> None:
+    bundle = untrained_bundle()
+    optimizer = with_a_step(bundle)
+    save_checkpoint(tmp_path / "c", bundle, optimizer, SCALE, PROGRESS)
+    other = untrained_bundle()
+    restored = build_optimizer(other.model, TrainConfig())
+    progress, scale = load_checkpoint(tmp_path / "c", other, restored)
+    assert progress == PROGRESS
+    assert scale == SCALE
+    for name, weight in bundle.model.state_dict().items():
+        assert torch.equal(weight, other.model.state_dict()[name]), name
+    expected, got = optimizer.state_dict()["state"], restored.state_dict()["state"]
+    assert expected.keys() == got.keys()
+    for index, entry in expected.items():
+        for name, value in entry.items():
+            assert torch.equal(value, got[index][name]), (index, name)
+
+
+def test_an_optimizer_without_a_step_is_saved_too(tmp_path: Path) -> None:
+    bundle = untrained_bundle()
+    optimizer = build_optimizer(bundle.model, TrainConfig())
+    save_checkpoint(tmp_path / "c", bundle, optimizer, {}, Progress())
+    assert load(tmp_path / "c") == (Progress(), {})
+
+
+def test_loading_never_unpickles(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    assert load(saved)[0] == PROGRESS
+    kept = {path.suffix for path in saved.rglob("*") if path.is_file()}
+    assert kept == {".json", ".safetensors"}
+
+
+# --- damage ---
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_one_line(saved: Path, file: str) -> None:
+    (saved / file).unlink()
+    assert Path(file).name in refused(saved)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("file", FILES)
+def test_a_truncated_file_is_one_line(saved: Path, file: str, share: float) -> None:
+    content = (saved / file).read_bytes().rstrip()
+    (saved / file).write_bytes(content[: int(len(content) * share)])
+    assert Path(file).name in refused(saved)
+
+
+@pytest.mark.parametrize("content", [b"\x00" * 64, b"\xff\xfe{}", b"null", b"[1, 2]", b'{"a": 1}'])
+@pytest.mark.parametrize("file", [file for file in FILES if file != "model/info.json"])
+def test_a_file_with_something_else_in_it_is_one_line(
+    saved: Path, file: str, content: bytes
+) -> None:
+    (saved / file).write_bytes(content)
+    with pytest.raises(CheckpointError) as error:
+        load(saved)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.pop("progress"),
+        lambda state: state.pop("scale"),
+        lambda state: state["progress"].pop("health"),
+        lambda state: state["progress"].update(unknown=1),
+        lambda state: state["progress"]["health"].update(unknown=1),
+        lambda state: state.update(progress=[]),
+    ],
+)
+def test_a_state_without_its_keys_is_one_line(
+    saved: Path, damage: Callable[[dict[str, Any]], object]
+) -> None:
+    state = read_json(saved / "state.json")
+    damage(state)
+    write_json(saved / "state.json", state)
+    assert "state.json" in refused(saved)
+
+
+def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    refused(tmp_path / "checkpoint")
+
+
+# --- of something else ---
+
+
+def test_other_units_are_refused(tmp_path: Path) -> None:
+    bundle = untrained_bundle()
+    units = list(bundle.tokens.units)
+    units[2], units[3] = units[3], units[2]  # as many as before, so the weights would fit
+    swapped = Bundle(bundle.model, Tokens(tuple(units)), TextConfig())
+    save_checkpoint(tmp_path / "c", swapped, with_a_step(swapped), {}, Progress())
+    assert "units of this training data" in refused(tmp_path / "c")
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    bundle = untrained_bundle()
+    config = MODEL.model_copy(update={"hidden": MODEL.hidden + 8})
+    other = Bundle(AcousticModel(FEATURES, config, len(bundle.tokens)), bundle.tokens, TextConfig())
+    save_checkpoint(tmp_path / "c", other, with_a_step(other), {}, Progress())
+    assert "of different models" in refused(tmp_path / "c")
+
+
+def test_another_models_optimizer_is_refused(saved: Path, tmp_path: Path) -> None:
+    deeper = ModelConfig(channels=(4,), strides=(2,), layers=2, hidden=MODEL.hidden)
+    bundle = untrained_bundle()
+    other = Bundle(AcousticModel(FEATURES, deeper, len(bundle.tokens)), bundle.tokens, TextConfig())
+    save_checkpoint(tmp_path / "other", other, with_a_step(other), {}, Progress())
+    shutil.copy(tmp_path / "other" / "optimizer.safetensors", saved / "optimizer.safetensors")
+    assert "optimizer" in refused(saved)
+
+
+def test_a_run_with_other_units_is_not_gone_on_with(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
+    recipe = tone_recipe(manifests, tmp_path / "out", epochs=1)
+    run_quietly(recipe)
+    tokens = recipe.tokens.model_copy(update={"kind": "characters"})
+    with pytest.raises(CheckpointError, match="choose another out folder"):
+        run_quietly(recipe.model_copy(update={"tokens": tokens}))
+
+
+# --- killed while saving ---
+
+
+DIED = 9
+
+
+def test_a_run_killed_anywhere_in_a_save_goes_on(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
+    recipe = tone_recipe(manifests, tmp_path / "out", epochs=1)
+    run_quietly(recipe)
+    lost = []
+    for number in itertools.count(1):
+        copy = recipe.model_copy(update={"out": tmp_path / f"killed{number}"})
+        shutil.copytree(recipe.out, copy.out)
+        with Display(copy.out, 1, Console(file=io.StringIO())) as display:
+            run = trainer._prepare(copy, display)
+        if _save_and_die_at_rename(run, number) != DIED:
+            break
+        _, shown = run_quietly(copy)
+        if "resumed at epoch" not in shown:
+            lost.append(number)
+    assert number > 1
+    assert not lost, f"killed before rename {lost} of {number - 1}, it starts from nothing"
+
+
+def _save_and_die_at_rename(run: trainer.Run, number: int) -> int:
+    """Save in a child process that ends, as SIGKILL would end it, at its nth rename."""
+    if (child := os.fork()) == 0:
+        renames = itertools.count(1)
+
+        def dying(rename: Callable[..., None]) -> Callable[..., None]:
+            def call(*arguments: Any) -> None:
+                if next(renames) == number:
+                    os._exit(DIED)
+                rename(*arguments)
+
+            return call
+
+        os.rename, os.replace = dying(os.rename), dying(os.replace)  # type: ignore[assignment]
+        try:
+            trainer._save(run)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+# --- the best epochs and their average ---
+
+
+def test_the_best_epochs_have_the_fewest_errors_and_the_later_wins_a_tie() -> None:
+    errors = [9, 4, 6, 4, 5]
+    history = [{"epoch": i, "dev_errors": e} for i, e in enumerate(errors, start=1)]
+    assert best_epochs(history, 3) == [4, 2, 5]
+    assert best_epochs(history, 9) == [4, 2, 5, 3, 1]
+
+
+def test_averaging_is_the_mean(tmp_path: Path) -> None:
+    models = []
+    for epoch in (1, 2, 3):
+        torch.manual_seed(epoch)
+        bundle = untrained_bundle()
+        save_bundle(epoch_path(tmp_path, epoch), bundle)
+        models.append(bundle.model.state_dict())
+    mean = average_weights([epoch_path(tmp_path, epoch) for epoch in (1, 2, 3)])
+    assert mean.keys() == models[0].keys()
+    for name, averaged in mean.items():
+        expected = torch.stack([weights[name] for weights in models]).double().mean(dim=0)
+        assert averaged.dtype == models[0][name].dtype
+        torch.testing.assert_close(averaged.double(), expected, rtol=1e-7, atol=1e-8)
+
+
+def test_large_weights_do_not_overflow_in_an_average(tmp_path: Path) -> None:
+    largest = torch.finfo(torch.float32).max
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save_file({"w": torch.full((2,), largest)}, tmp_path / name / "model.safetensors")
+    assert torch.equal(
+        average_weights([tmp_path / "a", tmp_path / "b"])["w"], torch.full((2,), largest)
+    )
+
+
+def test_counters_are_not_averaged(tmp_path: Path) -> None:
+    for name, count in (("a", 3), ("b", 6)):
+        (tmp_path / name).mkdir()
+        save_file({"n": torch.tensor([count])}, tmp_path / name / "model.safetensors")
+    assert average_weights([tmp_path / "a", tmp_path / "b"])["n"].tolist() == [3]
+
+
+def test_one_epoch_averages_to_itself(tmp_path: Path) -> None:
+    bundle = untrained_bundle()
+    save_bundle(tmp_path / "one", bundle)
+    own = load_file(tmp_path / "one" / "model.safetensors")
+    assert all(torch.equal(v, own[k]) for k, v in average_weights([tmp_path / "one"]).items())
+    assert load_bundle(tmp_path / "one").tokens == bundle.tokens

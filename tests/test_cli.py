@@ -1,0 +1,395 @@
+"""The command line: what it takes and prints, and one line for whatever a person gets wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer.main
+
+import asr.demo
+from asr.cli import app, main, run_command, run_recipe
+from asr.errors import AsrError
+from asr.files import read_json
+from asr.manifest import read_manifest
+from asr.models.bundle import load_bundle
+from asr.training import trainer
+from asr.training.trainer import InterruptedTraining
+from tests.tones import one_thread, tone_recipe, trained_tones, write_corpus
+
+OPTIONS = {
+    "check": ["manifests", "--model"],
+    "demo": ["--out", "--seed"],
+    "evaluate": ["model", "manifest", "--out"],
+    "train": ["recipe", "overrides"],
+    "transcribe": ["files", "--model", "--format"],
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """Its error lines; that they are lines, and not a traceback, is checked here."""
+        assert "Traceback" not in self.err
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+    def error(self) -> str:
+        """The one line of a command that could do nothing."""
+        assert self.status == 1
+        assert self.out == ""
+        (line,) = self.errors
+        assert self.err.strip().splitlines()[-1] == line
+        return line
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Runs `asr` with arguments, or a function as the recipes run theirs."""
+
+    def command(*arguments: object, function: Callable[[], object] | None = None) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["asr", *map(str, arguments)])
+        capsys.readouterr()
+        status: Any = 0
+        try:
+            main() if function is None else run_command(function)
+        except SystemExit as stop:
+            status = stop.code or 0
+        said = capsys.readouterr()
+        assert isinstance(status, int)
+        return Ended(status, said.out, said.err)
+
+    with one_thread():
+        yield command
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Path]:
+    return trained_tones(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    manifests = write_corpus(tmp_path / "corpus", {"train": 6, "dev": 2, "test": 3})
+    values = tone_recipe(manifests, tmp_path / "out", epochs=1).model_dump(mode="json")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(values))
+    return tmp_path / "recipe.yaml"
+
+
+# --- what it takes ---
+
+
+def commands() -> dict[str, click.Command]:
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+def test_the_options_are_exactly_these() -> None:
+    found = {}
+    for name, command in commands().items():
+        found[name] = [
+            p.opts[0] if p.param_type_name == "option" else str(p.name) for p in command.params
+        ]
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_command_has_help_with_an_example_that_works(run: Command, name: str) -> None:
+    ended = run(name, "--help")
+    assert ended.status == 0
+    example = re.search(rf"Example: (asr {name} .*)", ended.out)
+    assert example, ended.out
+    # Parsed by the command itself; nothing is run.
+    _, _, *arguments = shlex.split(example[1])
+    commands()[name].make_context(name, arguments)
+    for option in OPTIONS[name]:
+        assert option in ended.out.lower() or name == "train"
+
+
+def test_help_and_mistyped_commands_and_options(run: Command) -> None:
+    assert all(name in run("--help").out for name in OPTIONS)
+    for arguments in (["transcibe"], ["transcribe", "--modle", "x", "y"], ["evaluate"]):
+        ended = run(*arguments)
+        assert ended.status == 2
+        assert "Traceback" not in ended.err
+        assert ended.err
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, asr.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_error_of_ours_is_one_line_and_ctrl_c_is_quiet(run: Command) -> None:
+    def fail() -> None:
+        raise AsrError("expected [this], got that: mend it")
+
+    ended = run(function=fail)
+    assert ended.error() == "error: expected [this], got that: mend it"
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    ended = run(function=interrupt)
+    assert (ended.status, ended.err) == (130, "stopped\n")
+
+
+# --- check ---
+
+
+def test_check_reports_and_fails_on_problems(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    ended = run("check", manifests["train"], manifests["dev"], "--model", model)
+    assert ended.status == 0, ended.out + ended.err
+    corpus = write_corpus(tmp_path, {"train": 3})
+    next(iter(read_manifest(corpus["train"]))).audio.unlink()
+    ended = run("check", corpus["train"])
+    assert ended.status == 1
+    assert "train00" in ended.out
+
+
+def test_check_names_what_is_missing(run: Command, tmp_path: Path) -> None:
+    assert "absent.jsonl" in run("check", tmp_path / "absent.jsonl").error()
+    assert "nowhere" in run("check", tmp_path / "a", "--model", tmp_path / "nowhere").error()
+
+
+# --- train ---
+
+
+def test_train_leaves_a_model_and_says_where(run: Command, recipe: Path) -> None:
+    ended = run("train", recipe, "train.seed=7")
+    assert ended.status == 0
+    model = recipe.parent / "out" / "model"
+    assert ended.err.splitlines()[-1] == f"model: {model}"
+    assert load_bundle(model).info["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("train.epoch=3", "did you mean 'epochs'?"),
+        ("modle.hidden=3", "did you mean 'model'?"),
+        ("train.epochs=none", "at train.epochs"),
+        ("epochs", "expected key.sub=value, got 'epochs'"),
+    ],
+)
+def test_train_refuses_a_wrong_key_or_value(
+    run: Command, recipe: Path, override: str, hint: str
+) -> None:
+    assert hint in run("train", recipe, override).error()
+
+
+def test_train_refuses_what_is_not_there(run: Command, recipe: Path, tmp_path: Path) -> None:
+    assert "absent.yaml" in run("train", tmp_path / "absent.yaml").error()
+    absent = tmp_path / "absent.jsonl"
+    assert str(absent) in run("train", recipe, f"data.train={absent}").error()
+
+
+def test_train_refuses_an_out_that_is_a_file(run: Command, recipe: Path) -> None:
+    assert str(recipe) in run("train", recipe, f"out={recipe}").error()
+
+
+# --- evaluate ---
+
+
+def test_evaluate_prints_and_writes_the_report(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    ended = run("evaluate", model, manifests["test"], "--out", tmp_path / "report")
+    assert ended.status == 0
+    report = read_json(tmp_path / "report" / "report.json")
+    words = report["wer"]
+    assert words["reference_length"] == sum(
+        len(u.text.split()) for u in read_manifest(manifests["test"])
+    )
+    assert f"{words['errors']}/{words['reference_length']}" in ended.out
+    assert (tmp_path / "report" / "report.txt").read_text().strip() == ended.out.strip()
+    without = run("evaluate", model, manifests["test"])
+    assert without.status == 0
+    assert "report:" not in without.err
+
+
+def test_evaluate_goes_on_past_a_bad_recording_and_fails(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    corpus = write_corpus(tmp_path, {"test": 3})
+    lost = read_manifest(corpus["test"])[1].audio
+    lost.write_bytes(b"RIFF")
+    ended = run("evaluate", tones[1], corpus["test"], "--out", tmp_path / "report")
+    assert ended.status == 1
+    (line,) = ended.errors
+    assert lost.name in line
+    assert len((tmp_path / "report" / "hypotheses.jsonl").read_text().splitlines()) == 3
+
+
+def test_evaluate_refuses_what_is_not_there(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    assert "nowhere" in run("evaluate", tmp_path / "nowhere", manifests["test"]).error()
+    assert "absent.jsonl" in run("evaluate", model, tmp_path / "absent.jsonl").error()
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").write_bytes(b"\0" * 100)
+    assert "model.safetensors" in run("evaluate", broken, manifests["test"]).error()
+
+
+def test_evaluate_refuses_an_out_that_is_a_file(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    (tmp_path / "taken").write_text("")
+    ended = run("evaluate", model, manifests["test"], "--out", tmp_path / "taken")
+    assert ended.status == 1
+    assert any("taken" in line for line in ended.errors)
+
+
+# --- transcribe ---
+
+
+def test_transcribe_prints_a_line_a_file(run: Command, tones: tuple[dict[str, Path], Path]) -> None:
+    manifests, model = tones
+    first, second = read_manifest(manifests["test"])[:2]
+    alone = run("transcribe", first.audio, "--model", model)
+    assert (alone.status, alone.out) == (0, f"{first.text}\n")
+    both = run("transcribe", first.audio, second.audio, "--model", model)
+    assert both.out == f"{first.audio}\t{first.text}\n{second.audio}\t{second.text}\n"
+
+
+def test_transcribe_prints_json(run: Command, tones: tuple[dict[str, Path], Path]) -> None:
+    manifests, model = tones
+    utterance = read_manifest(manifests["test"])[0]
+    ended = run("transcribe", utterance.audio, "--model", model, "--format", "json")
+    (line,) = ended.out.splitlines()
+    row = json.loads(line)
+    assert row.pop("seconds") == pytest.approx(utterance.duration, abs=1e-3)
+    assert row == {"file": str(utterance.audio), "text": utterance.text}
+    assert run("transcribe", utterance.audio, "--model", model, "--format", "srt").status == 2
+
+
+def test_transcribe_searches_folders(run: Command, tones: tuple[dict[str, Path], Path]) -> None:
+    manifests, model = tones
+    utterances = read_manifest(manifests["test"])
+    ended = run("transcribe", utterances[0].audio.parent, "--model", model)
+    assert ended.status == 0
+    named = [line.split("\t")[0] for line in ended.out.splitlines()]
+    assert named == sorted(str(u.audio) for u in utterances)
+
+
+def test_transcribe_goes_on_past_bad_files_names_them_and_fails(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    good = read_manifest(manifests["test"])[0]
+    garbage, empty, absent = (
+        tmp_path / name for name in ("garbage.wav", "empty.mp3", "absent.wav")
+    )
+    garbage.write_bytes(b"RIFF....WAVE")
+    empty.write_bytes(b"")
+    ended = run("transcribe", garbage, absent, good.audio, empty, "--model", model)
+    assert ended.status == 1
+    assert ended.out == f"{good.audio}\t{good.text}\n"
+    assert len(ended.errors) == 3
+    for path in (garbage, empty, absent):
+        assert sum(str(path) in line for line in ended.errors) == 1
+
+
+def test_transcribe_names_the_file_whenever_several_were_given(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    good = read_manifest(manifests["test"])[0]
+    ended = run("transcribe", tmp_path / "absent.wav", good.audio, "--model", model)
+    assert ended.status == 1
+    assert ended.out == f"{good.audio}\t{good.text}\n"
+
+
+def test_transcribe_refuses_a_folder_without_recordings(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no audio")
+    assert str(tmp_path) in run("transcribe", tmp_path, "--model", tones[1]).error()
+
+
+def test_transcribe_refuses_a_bad_model(run: Command, tmp_path: Path) -> None:
+    assert "nowhere" in run("transcribe", "a.wav", "--model", tmp_path / "nowhere").error()
+    (tmp_path / "empty").mkdir()
+    assert "config.json" in run("transcribe", "a.wav", "--model", tmp_path / "empty").error()
+
+
+# --- stopped by a signal, and the recipes' own commands ---
+
+
+def test_a_demo_that_is_stopped_says_how_to_go_on(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> Path:
+        raise InterruptedTraining(signal.SIGTERM, tmp_path)
+
+    manifests = write_corpus(tmp_path / "corpus", {"train": 2, "dev": 2, "test": 2})
+    monkeypatch.setattr(asr.demo, "make_corpus", lambda *_, **__: manifests)
+    monkeypatch.setattr(asr.demo, "train", stop)
+    ended = run("demo", "--out", tmp_path)
+    assert ended.status == 128 + signal.SIGTERM
+    assert ended.err.splitlines()[-1].endswith("the same command goes on from there")
+    assert "Traceback" not in ended.err
+
+
+def test_a_recipe_that_is_stopped_says_how_to_go_on(
+    run: Command, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> Path:
+        raise InterruptedTraining(signal.SIGINT, tmp_path)
+
+    monkeypatch.setattr(trainer, "train", stop)
+    ended = run(function=lambda: run_recipe(recipe, [], tmp_path / "test.jsonl"))
+    assert ended.status == 128 + signal.SIGINT
+    assert ended.err.splitlines()[-1].endswith("the same command goes on from there")
+
+
+def test_a_recipe_trains_evaluates_and_writes_its_results(
+    run: Command, recipe: Path, tmp_path: Path
+) -> None:
+    test = tmp_path / "corpus" / "test.jsonl"
+    ended = run(function=lambda: run_recipe(recipe, ["train.seed=5"], test))
+    assert ended.status == 0
+    report = read_json(tmp_path / "out" / "test" / "report.json")
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert f"{report['wer']['errors']}/{report['wer']['reference_length']}" in table
+    assert "| 5 |" in table
+    assert table.strip() in ended.out
+
+
+def test_a_recipe_whose_test_recording_is_bad_fails_in_one_line(
+    run: Command, recipe: Path, tmp_path: Path
+) -> None:
+    test = tmp_path / "corpus" / "test.jsonl"
+    lost = read_manifest(test)[0].audio
+    lost.unlink()
+    ended = run(function=lambda: run_recipe(recipe, [], test))
+    assert ended.status == 1
+    (line,) = ended.errors
+    assert lost.name in line

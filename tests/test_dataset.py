@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import asr.dataset
+from asr.batching import Item
+from asr.dataset import SpeechDataset, prefetch
+from asr.errors import AsrError, AudioError
+from asr.manifest import Utterance
+from asr.text import TextConfig
+from asr.tokens import BLANK_ID, TokenConfig, build_tokens
+
+RATE = 16000
+SAMPLES = [800, 1600, 400]
+TEXTS = ["Yes no", "no", "  yes  YES "]
+TOKENS = build_tokens(["yes no"], TokenConfig())
+
+
+def noise(samples: int) -> np.ndarray:
+    return np.random.default_rng(samples).integers(-32768, 32768, samples).astype(np.int16)
+
+
+def utterances(folder: Path) -> list[Utterance]:
+    found = []
+    for i, (samples, text) in enumerate(zip(SAMPLES, TEXTS, strict=True)):
+        path = folder / f"{i}.wav"
+        soundfile.write(path, noise(samples), RATE, subtype="PCM_16")
+        found.append(Utterance(f"u{i}", path, text, samples / RATE, "ann"))
+    return found
+
+
+def dataset(folder: Path) -> SpeechDataset:
+    return SpeechDataset(utterances(folder), TOKENS, TextConfig(), RATE)
+
+
+def test_references_targets_and_durations(tmp_path: Path) -> None:
+    data = dataset(tmp_path)
+    assert len(data) == 3
+    assert data.references == ["yes no", "no", "yes yes"]
+    assert [TOKENS.decode(ids) for ids in data.targets] == data.references
+    assert data.durations == [0.05, 0.1, 0.025]
+
+
+def test_a_batch_holds_what_was_asked_in_that_order(tmp_path: Path) -> None:
+    batch = dataset(tmp_path).batch([Item(2), Item(0, 0.9)])
+    assert batch.ids == ["u2", "u0"]
+    assert batch.speeds == [1.0, 0.9]
+    assert batch.waves.lengths.tolist() == [400, 800]
+    assert batch.waves.values.shape == (2, 800)
+    assert batch.waves.values.dtype == torch.float32
+    assert not batch.waves.values[0, 400:].any()
+    for row, samples in zip(batch.waves.unpad(), [400, 800], strict=True):
+        assert np.array_equal(row.numpy() * 32768, noise(samples))
+    assert batch.targets.values.dtype == torch.int64
+    assert [TOKENS.decode(row.tolist()) for row in batch.targets.unpad()] == ["yes yes", "yes no"]
+    assert set(batch.targets.values[1, 7:].tolist()) <= {BLANK_ID}
+
+
+def test_joined_utterances_are_played_one_after_another(tmp_path: Path) -> None:
+    data = dataset(tmp_path)
+    batch = data.batch([Item(1), Item(2, then=(0,))])
+    assert batch.ids == ["u1", "u2+u0"]
+    joined = batch.waves.unpad()[1].numpy() * 32768
+    assert np.array_equal(joined, np.concatenate([noise(400), noise(800)]))
+    assert TOKENS.decode(batch.targets.unpad()[1].tolist()) == "yes yes yes no"
+
+
+def test_a_stretch_of_a_file_at_another_rate(tmp_path: Path) -> None:
+    path = utterances(tmp_path)[1].audio
+    stretch = Utterance("part", path, "no", 0.05, "ann", start=0.025, end=0.075)
+    data = SpeechDataset([stretch], TOKENS, TextConfig(), RATE)
+    assert np.array_equal(data.waveform(0), noise(1600)[400:1200])
+    halved = SpeechDataset([stretch], TOKENS, TextConfig(), RATE // 2)
+    assert len(halved.waveform(0)) == 400
+
+
+def test_the_cache_changes_no_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = dataset(tmp_path)
+    first = cached.batch([Item(0), Item(1)]).waves.values
+    monkeypatch.setattr(asr.dataset, "CACHE_BYTES", 1000)  # the shortest of the three fits
+    uncached = dataset(tmp_path)
+    uncached.batch([Item(0), Item(1), Item(2)])
+    for path in tmp_path.glob("*.wav"):
+        path.rename(path.with_suffix(".gone"))
+    assert torch.equal(cached.batch([Item(0), Item(1)]).waves.values, first)
+    assert np.array_equal(uncached.waveform(2), noise(400))
+    with pytest.raises(AudioError, match=r"0\.wav"):
+        uncached.waveform(0)
+    for path in tmp_path.glob("*.gone"):
+        path.rename(path.with_suffix(".wav"))
+    assert torch.equal(uncached.batch([Item(0), Item(1)]).waves.values, first)
+
+
+def test_an_unreadable_recording_is_named(tmp_path: Path) -> None:
+    data = dataset(tmp_path)
+    (tmp_path / "1.wav").write_bytes(b"not audio")
+    with pytest.raises(AudioError, match=r"1\.wav"):
+        data.batch([Item(0), Item(1)])
+
+
+def test_a_transcript_the_units_cannot_write_is_named(tmp_path: Path) -> None:
+    bad = [Utterance("u7", tmp_path / "x.wav", "maybe", 1.0, "ann")]
+    with pytest.raises(AsrError, match=r"u7.*'abm'"):
+        SpeechDataset(bad, TOKENS, TextConfig(), RATE)
+    data = SpeechDataset(bad, None, TextConfig(case="upper"), RATE)  # for evaluation: any text
+    assert data.references == ["MAYBE"]
+    assert data.targets == [[]]
+
+
+def test_prefetch_keeps_the_order_and_stays_within_its_depth() -> None:
+    asked: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in range(20):
+            asked.append(i)
+            yield i
+
+    results = []
+    for result in prefetch(lambda i: i * i, items(), depth=3):
+        results.append(result)
+        # Waiting in the queue, in the hands of the thread, and the one asked for next.
+        assert len(asked) <= len(results) + 3 + 1
+    assert results == [i * i for i in range(20)]
+
+
+def test_prefetch_hands_on_none_and_nothing() -> None:
+    assert list(prefetch(lambda i: None, [1, 2])) == [None, None]
+    assert list(prefetch(abs, [])) == []
+
+
+def test_prefetch_raises_where_the_result_would_have_come() -> None:
+    results = prefetch(lambda i: 1 // i, [1, 1, 0, 1])
+    assert [next(results), next(results)] == [1, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_prefetch_raises_what_its_items_raise() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyError("lost")
+
+    results = prefetch(abs, items())
+    assert next(results) == 1
+    with pytest.raises(KeyError, match="lost"):
+        next(results)
+
+
+def test_prefetch_stops_its_thread_when_nobody_listens() -> None:
+    before = set(threading.enumerate())
+    results = prefetch(abs, iter(range(10**9)))
+    assert next(results) == 0
+    (thread,) = set(threading.enumerate()) - before
+    results.close()  # type: ignore[attr-defined]
+    thread.join(timeout=30)
+    assert not thread.is_alive()

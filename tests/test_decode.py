@@ -1,0 +1,161 @@
+"""Decoding a dataset: by id, past bad recordings, and the model left as it came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr.dataset import SpeechDataset
+from asr.errors import AudioError
+from asr.evaluation import decode
+from asr.evaluation.decode import decode_dataset, decode_waves
+from asr.evaluation.run import evaluate
+from asr.manifest import Utterance, read_manifest, write_manifest
+from asr.models.bundle import Bundle, load_bundle
+from asr.padded import Padded, pad
+from asr.text import TextConfig
+from tests.tones import RATE, one_thread, trained_tones
+
+
+@pytest.fixture(autouse=True)
+def _steady() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load_bundle(trained_tones(tmp_path_factory.getbasetemp())[1])
+
+
+@pytest.fixture(scope="module")
+def utterances(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
+    return read_manifest(trained_tones(tmp_path_factory.getbasetemp())[0]["test"])
+
+
+def dataset(utterances: list[Utterance]) -> SpeechDataset:
+    return SpeechDataset(utterances, None, TextConfig(), RATE)
+
+
+def test_hypotheses_go_by_id_and_not_by_place(bundle: Bundle, utterances: list[Utterance]) -> None:
+    forward = decode_dataset(bundle.model, dataset(utterances), bundle.tokens)
+    backward = decode_dataset(bundle.model, dataset(utterances[::-1]), bundle.tokens)
+    assert forward == backward
+    assert forward.keys() == {u.id for u in utterances}
+    assert sum(forward[u.id] == u.text for u in utterances) >= 0.8 * len(utterances)
+
+
+def test_the_batch_does_not_change_a_hypothesis(
+    bundle: Bundle, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = decode_dataset(bundle.model, dataset(utterances), bundle.tokens)
+    monkeypatch.setattr(decode, "BATCH_SECONDS", 0.01)
+    assert decode_dataset(bundle.model, dataset(utterances), bundle.tokens) == together
+
+
+def test_padding_does_not_change_a_hypothesis(bundle: Bundle, utterances: list[Utterance]) -> None:
+    data = dataset(utterances)
+    waves = pad([torch.from_numpy(data.waveform(i)).float() / 32768 for i in range(4)])
+    garbage = torch.where(waves.mask(), waves.values, torch.nan)
+    clean = decode_waves(bundle.model, waves, bundle.tokens)
+    assert decode_waves(bundle.model, Padded(garbage, waves.lengths), bundle.tokens) == clean
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_in_the_mode_it_came_in(
+    bundle: Bundle, utterances: list[Utterance], training: bool
+) -> None:
+    evaluated = decode_dataset(bundle.model.eval(), dataset(utterances), bundle.tokens)
+    before = {name: value.clone() for name, value in bundle.model.state_dict().items()}
+    bundle.model.train(training)
+    assert decode_dataset(bundle.model, dataset(utterances), bundle.tokens) == evaluated
+    assert bundle.model.training is training
+    bundle.model.eval()
+    after = bundle.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_progress_counts_up_to_all(
+    bundle: Bundle, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "BATCH_SECONDS", 2.0)
+    told: list[tuple[int, int]] = []
+    decode_dataset(
+        bundle.model,
+        dataset(utterances),
+        bundle.tokens,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    done = [d for d, _ in told]
+    assert len(done) > 1
+    assert done == sorted(set(done))
+    assert told[-1] == (len(utterances), len(utterances))
+
+
+def with_bad_ones(utterances: list[Utterance], tmp_path: Path) -> list[Utterance]:
+    garbage = tmp_path / "garbage.wav"
+    garbage.write_bytes(b"no audio")
+    bad = [
+        replace(utterances[0], id="absent", audio=tmp_path / "absent.wav"),
+        replace(utterances[1], id="garbage", audio=garbage),
+    ]
+    return [bad[0], *utterances[:3], bad[1]]
+
+
+def test_bad_recordings_are_told_and_passed_over(
+    bundle: Bundle, utterances: list[Utterance], tmp_path: Path
+) -> None:
+    told: dict[str, str] = {}
+    hypotheses = decode_dataset(
+        bundle.model,
+        dataset(with_bad_ones(utterances, tmp_path)),
+        bundle.tokens,
+        on_error=lambda name, error: told.update({name: str(error)}),
+    )
+    assert hypotheses == decode_dataset(bundle.model, dataset(utterances[:3]), bundle.tokens)
+    assert told.keys() == {"absent", "garbage"}
+    assert all(name + ".wav" in reason and "\n" not in reason for name, reason in told.items())
+
+
+def test_without_anyone_to_tell_a_bad_recording_is_an_error(
+    bundle: Bundle, utterances: list[Utterance], tmp_path: Path
+) -> None:
+    bad = with_bad_ones(utterances, tmp_path)[-1]
+    bundle.model.train()
+    with pytest.raises(AudioError, match=r"garbage\.wav"):
+        decode_dataset(bundle.model, dataset([bad]), bundle.tokens)
+    assert bundle.model.training
+    bundle.model.eval()
+
+
+# --- the whole evaluation ---
+
+
+def test_an_evaluation_counts_unreadable_recordings_as_deletions(
+    tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance], tmp_path: Path
+) -> None:
+    model = trained_tones(tmp_path_factory.getbasetemp())[1]
+    bad = with_bad_ones(utterances, tmp_path)
+    write_manifest(tmp_path / "test.jsonl", bad)
+    result = evaluate(model, tmp_path / "test.jsonl", tmp_path / "report")
+    assert result.unreadable.keys() == {"absent", "garbage"}
+    scores = result.report.scores
+    assert set(scores.missing) == {"absent", "garbage"}
+    lost = len(bad[0].text.split()) + len(bad[-1].text.split())
+    assert scores.words.deletions >= lost
+    assert (tmp_path / "report" / "report.json").is_file()
+
+
+def test_facts_say_what_was_measured(
+    tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance]
+) -> None:
+    manifests, model = trained_tones(tmp_path_factory.getbasetemp())
+    facts = evaluate(model, manifests["test"]).report.facts
+    assert facts.audio_seconds == pytest.approx(sum(u.duration for u in utterances))
+    assert facts.parameters == load_bundle(model).model.parameter_count()
+    assert facts.peak_memory_mib > 50
+    assert 0 < facts.real_time_factor < 100

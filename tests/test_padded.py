@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.padded import Padded, pad
+from tests.contracts import GARBAGE, ragged, refilled
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.sampled_from([(), (1,), (2, 3)]))
+def test_pad_and_unpad_are_inverse(lengths: list[int], shape: tuple[int, ...]) -> None:
+    rows = [torch.full((length, *shape), float(i + 1)) for i, length in enumerate(lengths)]
+    padded = pad(rows)
+    assert padded.values.shape == (len(lengths), max(lengths), *shape)
+    assert padded.lengths.tolist() == lengths
+    assert padded.lengths.dtype == torch.int64
+    assert padded.mask().sum(dim=1).tolist() == lengths
+    assert not padded.values[~padded.mask()].any()
+    for row, expected in zip(padded.unpad(), rows, strict=True):
+        assert torch.equal(row, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 2)])
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_zeroed_keeps_frames_and_removes_garbage(shape: tuple[int, ...], garbage: float) -> None:
+    x = ragged([2, 4, 0], *shape)
+    cleaned = refilled(x, garbage, spare=2).zeroed()
+    assert torch.equal(cleaned.values[:, :4], x.values)
+    assert not cleaned.values[:, 4:].any()
+    assert torch.equal(cleaned.lengths, x.lengths)
+
+
+def test_zeroed_of_integers_stays_integer() -> None:
+    units = Padded(torch.full((2, 2), 7), torch.tensor([1, 2])).zeroed().values
+    assert units.tolist() == [[7, 0], [7, 7]]
+    assert units.dtype == torch.int64
+
+
+def test_no_gradient_leaves_or_enters_the_padding() -> None:
+    values = torch.full((1, 3), math.nan)
+    values[0, 0] = 2.0
+    values.requires_grad_()
+    Padded(values, torch.tensor([1])).zeroed().values.square().sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [[4.0, 0.0, 0.0]]
+
+
+def test_to_moves_values_and_lengths() -> None:
+    moved = ragged([1, 2]).to("meta")
+    assert moved.values.device.type == moved.lengths.device.type == "meta"

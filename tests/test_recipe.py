@@ -1,0 +1,188 @@
+"""Recipes: where their paths lead, what is refused, and the recipes that come with the project."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asr.errors import ConfigError
+from asr.training.recipe import Recipe, read_recipe
+from data import an4
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*/recipe.yaml"))
+SMALLEST = "data:\n  train: train.jsonl\n  dev: ../dev.jsonl\nout: run\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "here" / "recipe.yaml"
+    path.parent.mkdir()
+    path.write_text(SMALLEST)
+    return path
+
+
+def refused(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        read_recipe(path, overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_paths_in_the_file_are_relative_to_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    parsed = read_recipe(recipe)
+    assert parsed.data.train == recipe.parent / "train.jsonl"
+    assert parsed.data.dev.resolve() == tmp_path / "dev.jsonl"
+    assert parsed.out == recipe.parent / "run"
+
+
+def test_a_recipe_named_from_its_own_folder_is_the_same(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absolute = read_recipe(recipe)
+    monkeypatch.chdir(recipe.parent)
+    assert read_recipe("recipe.yaml") == absolute
+
+
+def test_absolute_paths_stay(recipe: Path) -> None:
+    recipe.write_text("data: {train: /a/train.jsonl, dev: /a/dev.jsonl}\nout: /b\n")
+    parsed = read_recipe(recipe)
+    assert (parsed.data.train, parsed.out) == (Path("/a/train.jsonl"), Path("/b"))
+
+
+def test_paths_in_overrides_are_relative_to_the_working_folder(recipe: Path) -> None:
+    parsed = read_recipe(recipe, ["out=exp/other", "data.train=mine.jsonl"])
+    assert parsed.out == Path("exp/other")
+    assert parsed.data.train == Path("mine.jsonl")
+    assert parsed.data.dev == recipe.parent / "../dev.jsonl"
+
+
+def test_overrides_reach_every_section(recipe: Path) -> None:
+    parsed = read_recipe(
+        recipe,
+        [
+            "train.epochs=5",
+            "model.channels=[8]",
+            "model.strides=[3]",
+            "augment.speeds=[0.95, 1.05]",
+            "features.cmvn=global",
+            "tokens.kind=words",
+            "text.case=upper",
+        ],
+    )
+    assert parsed.train.epochs == 5
+    assert (parsed.model.channels, parsed.model.strides) == ((8,), (3,))
+    assert parsed.augment.speeds == [0.95, 1.05]
+    assert (parsed.features.cmvn, parsed.tokens.kind, parsed.text.case) == (
+        "global",
+        "words",
+        "upper",
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("trian.epochs=5", "did you mean 'train'?"),
+        ("train.epoch=5", "did you mean 'epochs'?"),
+        ("model.hiden=5", "did you mean 'hidden'?"),
+        ("data.test=a.jsonl", "unknown key 'data.test'"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(recipe: Path, override: str, hint: str) -> None:
+    message = refused(recipe, override)
+    assert hint in message
+    assert f"{recipe}: unknown key {override.partition('.')[0]!r}"[:-1] in message
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.epochs=0", "train.epochs"),
+        ("train.epochs=many", "train.epochs"),
+        ("train.precision=fp8", "train.precision"),
+        ("train.learning_rate=-1", "train.learning_rate"),
+        ("train.warmup=1", "train.warmup"),
+        ("model.channels=[8, 8, 8]", "model"),
+        ("augment.speeds=[]", "augment.speeds"),
+        ("data=5", "data"),
+        ("train=5", "train"),
+    ],
+)
+def test_a_value_that_makes_no_sense_names_its_key(recipe: Path, override: str, key: str) -> None:
+    assert f"at {key}" in refused(recipe, override)
+
+
+def test_manifests_are_required(recipe: Path) -> None:
+    recipe.write_text("data: {train: a.jsonl}\nout: run\n")
+    assert "data.dev" in refused(recipe)
+    recipe.write_text("data:\nout: run\n")
+    assert str(recipe) in refused(recipe)
+    recipe.write_text("out: run\n")
+    assert "data" in refused(recipe)
+
+
+def test_a_missing_or_garbled_recipe_is_one_line(recipe: Path) -> None:
+    assert "none at" in refused(recipe.with_name("absent.yaml"))
+    assert str(recipe.parent) in refused(recipe.parent)
+    recipe.write_text("data: [\n")
+    assert "line" in refused(recipe)
+    recipe.write_bytes(b"\xff\xfe\x00")
+    assert str(recipe) in refused(recipe)
+
+
+def test_a_recipe_survives_json(recipe: Path) -> None:
+    parsed = read_recipe(recipe, ["model.channels=[8, 16]", "model.strides=[2, 3]"])
+    assert Recipe.model_validate(parsed.model_dump(mode="json")) == parsed
+
+
+# --- the recipes of the project ---
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
+def test_the_recipes_of_the_project_are_valid(path: Path) -> None:
+    parsed = read_recipe(path)
+    experiment = ROOT / "exp" / path.parent.name
+    assert parsed.out.resolve() == experiment
+    assert parsed.data.train.resolve() == experiment / "data" / "train.jsonl"
+    assert parsed.data.dev.resolve() == experiment / "data" / "dev.jsonl"
+
+
+def run_an4(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "recipes" / "an4" / "run.py"), *arguments],
+        cwd=folder,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_an4_recipe_runs_from_any_folder(tmp_path: Path) -> None:
+    ended = run_an4(tmp_path, "--help")
+    assert ended.returncode == 0, ended.stderr
+    assert "--source" in ended.stdout
+    assert "key=value" in ended.stdout
+
+
+def test_the_an4_recipe_refuses_another_folder_in_one_line(tmp_path: Path) -> None:
+    ended = run_an4(tmp_path, "--source", str(tmp_path))
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        f"error: expected AN4 with its etc and wav folders, got {tmp_path}: check --source"
+    ]
+
+
+def test_the_dev_speakers_come_from_the_training_part() -> None:
+    assert set(an4.PARTS) == {"train", "test"}
+    assert an4.DEV_SPEAKERS >= 1

@@ -1,0 +1,154 @@
+"""A training that is stopped, however rudely, ends where an uninterrupted one does, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from asr.features.augment import AugmentConfig
+from asr.features.extractor import FeatureConfig
+from asr.files import read_json, write_json
+from asr.models.acoustic import ModelConfig
+from asr.training.recipe import Recipe
+from tests.tones import RATE, tone_recipe, write_corpus
+
+PATIENCE = 300  # seconds until a process that does nothing is given up
+EARLY = range(1, 5)  # batches of an epoch after which it is interrupted: well before its end
+
+
+def write_recipe(folder: Path, precision: str) -> Path:
+    """A run with everything random and everything stateful, that saves after every step."""
+    manifests = write_corpus(folder, {"train": 24, "dev": 4})
+    plain = tone_recipe(
+        manifests,
+        folder / "out",
+        epochs=3,
+        batch_seconds=1.2,
+        consistency=0.2,
+        precision=precision,
+        save_seconds=0.0,
+    )
+    recipe = plain.model_copy(
+        update={
+            "features": FeatureConfig(sample_rate=RATE, bands=16, cmvn="global"),
+            "augment": AugmentConfig(time_mask_frames=3, frequency_mask_bands=3),
+            "model": ModelConfig(channels=(4,), strides=(2,), layers=2, hidden=16, dropout=0.2),
+        }
+    )
+    write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
+    assert Recipe.model_validate(read_json(folder / "recipe.json")) == recipe
+    return folder / "recipe.json"
+
+
+def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "asr.cli", "train", str(recipe), f"out={out}"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What a process said until it ended by itself, in peace."""
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    return said
+
+
+def saved_progress(out: Path) -> dict[str, Any]:
+    """Where the checkpoint on disk is; {} while there is none."""
+    try:
+        progress: dict[str, Any] = read_json(out / "checkpoint" / "state.json")["progress"]
+        return progress
+    except FileNotFoundError:
+        return {}
+
+
+def interrupt(process: subprocess.Popen[str], out: Path, number: int) -> tuple[int, str]:
+    """Signal a run in the middle of an epoch that it has gone on with; its status and words."""
+    first = saved_progress(out).get("step", 0)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        progress = saved_progress(out)
+        if progress.get("step", 0) > first and progress["batch"] in EARLY:
+            break
+        assert process.poll() is None, f"ended before it could be stopped: {process.communicate()}"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=PATIENCE)
+    return process.returncode, said
+
+
+def assert_same_run(out: Path, uninterrupted: Path) -> None:
+    files = sorted(p.relative_to(uninterrupted) for p in uninterrupted.rglob("*.safetensors"))
+    assert Path("model/model.safetensors") in files
+    assert Path("checkpoint/optimizer.safetensors") in files
+    assert sorted(p.relative_to(out) for p in out.rglob("[!.]*.safetensors")) == files
+    for file in files:
+        weights, expected = load_file(out / file), load_file(uninterrupted / file)
+        assert weights.keys() == expected.keys()
+        for name, weight in expected.items():
+            assert torch.equal(weights[name], weight), f"{file}: {name}"
+    rows, expected_rows = (
+        [{k: v for k, v in row.items() if k not in ("seconds", "hours_per_hour")} for row in rows]
+        for rows in (read_json(out / "history.json"), read_json(uninterrupted / "history.json"))
+    )
+    assert rows == expected_rows
+
+
+def test_any_signal_in_mid_epoch_leaves_a_run_that_ends_the_same(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, "fp32")
+    out, whole = tmp_path / "stopped", tmp_path / "whole"
+    undisturbed = start(recipe, whole)
+
+    status, _ = interrupt(start(recipe, out), out, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    killed_at = saved_progress(out)
+    assert killed_at["batch"] > 0
+
+    status, said = interrupt(start(recipe, out), out, signal.SIGTERM)
+    assert f"resumed at epoch {killed_at['epoch'] + 1}, step {killed_at['step']}" in said
+    assert status == 128 + signal.SIGTERM
+    assert said.splitlines()[-1] == (
+        f"stopped and saved in {out}: the same command goes on from there"
+    )
+    assert "Traceback" not in said
+
+    status, said = interrupt(start(recipe, out), out, signal.SIGINT)
+    assert status == 128 + signal.SIGINT
+    assert "the same command goes on from there" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+    stopped_at = saved_progress(out)
+    said = finish(start(recipe, out))
+    assert f"resumed at epoch {stopped_at['epoch'] + 1}, step {stopped_at['step']}" in said
+    finish(undisturbed)
+    assert_same_run(out, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="no bfloat16 in this processor"
+)
+def test_a_killed_run_in_bfloat16_ends_the_same(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, "bf16")
+    out, whole = tmp_path / "stopped", tmp_path / "whole"
+    undisturbed = start(recipe, whole)
+    interrupt(start(recipe, out), out, signal.SIGKILL)
+    assert saved_progress(out)["batch"] > 0
+    assert "cpu, bf16" in finish(start(recipe, out))
+    finish(undisturbed)
+    assert_same_run(out, whole)

@@ -1,0 +1,96 @@
+"""The loss of one step against torch's own, and what must not reach it."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from asr.batching import Item
+from asr.dataset import Batch, SpeechDataset
+from asr.features.augment import AugmentConfig
+from asr.manifest import read_manifest
+from asr.models.acoustic import AcousticModel
+from asr.padded import Padded
+from asr.text import TextConfig
+from asr.tokens import BLANK_ID
+from asr.training import step
+from tests.tones import RATE, untrained_bundle, write_corpus
+
+PLAIN = AugmentConfig(speeds=[1.0], time_masks=0, frequency_masks=0)
+
+
+@pytest.fixture(scope="module")
+def tones_batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
+    manifests = write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 4})
+    data = SpeechDataset(
+        read_manifest(manifests["train"]), untrained_bundle().tokens, TextConfig(), RATE
+    )
+    return data.batch([Item(i) for i in range(4)])
+
+
+@pytest.fixture
+def model() -> AcousticModel:
+    torch.manual_seed(0)
+    return untrained_bundle().model.train()
+
+
+def loss_of(model: AcousticModel, batch: Batch, consistency: float = 0.0) -> step.StepLoss:
+    return step.batch_loss(model, model.features, batch, PLAIN, consistency, contextlib.nullcontext)
+
+
+def test_the_loss_is_nats_a_unit(model: AcousticModel, tones_batch: Batch) -> None:
+    loss = loss_of(model, tones_batch)
+    log_probs = model(model.features(tones_batch.waves))
+    expected = nn.functional.ctc_loss(
+        log_probs.values.transpose(0, 1),
+        tones_batch.targets.values,
+        log_probs.lengths,
+        tones_batch.targets.lengths,
+        blank=BLANK_ID,
+        reduction="none",
+    )
+    torch.testing.assert_close(loss.utterances, expected.detach())
+    units = tones_batch.targets.lengths.sum()
+    torch.testing.assert_close(loss.objective, expected.sum() / units)
+
+
+def test_padding_does_not_reach_the_loss(model: AcousticModel, tones_batch: Batch) -> None:
+    clean = loss_of(model, tones_batch)
+    waves = tones_batch.waves
+    garbage = torch.where(waves.mask(), waves.values, torch.nan)
+    dirty = Batch(
+        tones_batch.ids, Padded(garbage, waves.lengths), tones_batch.targets, tones_batch.speeds
+    )
+    assert torch.equal(loss_of(model, dirty).utterances, clean.utterances)
+
+
+def test_two_equal_views_agree(model: AcousticModel, tones_batch: Batch) -> None:
+    alone = loss_of(model, tones_batch)
+    twice = loss_of(model, tones_batch, consistency=0.5)
+    torch.testing.assert_close(twice.utterances, alone.utterances)
+    torch.testing.assert_close(twice.objective, alone.objective)
+
+
+def test_disagreement_is_the_divergence_of_each_view_from_the_other(
+    model: AcousticModel, tones_batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gains = iter([1.0, 0.5])
+
+    def scaled(features: Padded, _: AugmentConfig) -> Padded:
+        return Padded(features.values * next(gains), features.lengths)
+
+    monkeypatch.setattr(step, "spec_augment", scaled)
+    loss = loss_of(model, tones_batch, consistency=0.2)
+    features = model.features(tones_batch.waves)
+    both = torch.cat([features.values, 0.5 * features.values])
+    log_probs = model(Padded(both, features.lengths.repeat(2)))
+    first, second = log_probs.values.double().chunk(2)
+    mask = log_probs.mask()[: len(first), :, None]
+    divergence = (first.exp() * (first - second) + second.exp() * (second - first)) * mask
+    units = 2 * tones_batch.targets.lengths.sum()
+    ctc = 2 * loss.utterances.double().sum()
+    expected = (ctc + 0.2 * divergence.sum()) / units
+    torch.testing.assert_close(loss.objective.double(), expected, rtol=1e-5, atol=1e-6)

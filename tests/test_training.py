@@ -1,0 +1,393 @@
+"""The loop on a corpus of tones: it learns, it repeats itself, and it says what went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from asr.batching import plan_epoch
+from asr.dataset import Batch
+from asr.errors import AsrError, AudioError, ConfigError, TrainingError
+from asr.evaluation.run import evaluate
+from asr.features.extractor import FeatureConfig
+from asr.files import read_json
+from asr.manifest import read_manifest, write_manifest
+from asr.models.acoustic import AcousticModel
+from asr.models.bundle import load_bundle
+from asr.training import trainer
+from asr.training.checkpoint import average_weights
+from asr.training.display import Display
+from asr.training.interrupt import StopRequest
+from asr.training.optimizer import learning_rate
+from asr.training.recipe import Recipe
+from asr.training.trainer import InterruptedTraining
+from tests.tones import (
+    FEATURES,
+    MODEL,
+    RATE,
+    run_quietly,
+    tone_recipe,
+    trained_tones,
+    write_corpus,
+)
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 12, "dev": 4})
+
+
+def changed(recipe: Recipe, **sections: Any) -> Recipe:
+    return recipe.model_copy(update=sections)
+
+
+def assert_same(shipped: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """What is shipped is these weights, in half precision or as they are."""
+    assert shipped.keys() == weights.keys()
+    for name, weight in shipped.items():
+        assert torch.equal(weight, weights[name].to(weight.dtype)), name
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# --- a whole run ---
+
+
+def test_tones_are_learnt(tmp_path_factory: pytest.TempPathFactory) -> None:
+    manifests, model = trained_tones(tmp_path_factory.getbasetemp())
+    words = evaluate(model, manifests["test"]).report.scores.words
+    assert words.reference_length > 50
+    assert words.rate <= 0.1
+
+
+def test_a_run_leaves_history_curves_and_facts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    _, model = trained_tones(tmp_path_factory.getbasetemp())
+    out = model.parent
+    history = read_json(out / "history.json")
+    recipe = Recipe.model_validate(read_json(out / "recipe.json"))
+    assert [row["epoch"] for row in history] == list(range(1, recipe.train.epochs + 1))
+    assert history[-1]["loss"] < history[0]["loss"] / 4
+    assert history[-1]["learning_rate"] == learning_rate(1.0, recipe.train)
+    assert 0.5 < history[-1]["fill_share"] <= 1
+    info = load_bundle(model).info
+    assert info["dev_errors"] <= min(row["dev_errors"] for row in history)
+    assert (info["seed"], info["epochs"]) == (recipe.train.seed, recipe.train.epochs)
+    curves = EventAccumulator(str(out / "tensorboard"))
+    curves.Reload()
+    assert {"loss", "dev_wer", "learning_rate", "hours_per_hour"} <= set(curves.Tags()["scalars"])
+    written = [event.value for event in curves.Scalars("loss")]
+    assert written == pytest.approx([row["loss"] for row in history])
+
+
+def test_only_the_best_epochs_are_kept_and_their_mean_is_the_model(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    _, model = trained_tones(tmp_path_factory.getbasetemp())
+    kept = sorted((model.parent / "epochs").iterdir())
+    weights = load_bundle(model).info["weights"]
+    assert weights == f"average of epochs {', '.join(str(int(p.name[-4:])) for p in kept)}"
+    assert len(kept) == 2
+    assert_same(load_file(model / "model.safetensors"), average_weights(kept))
+
+
+def test_the_best_epoch_alone_is_kept_where_the_average_is_worse(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Scores in order: two epochs, then their average.
+    errors = iter([3, 2, 4])
+    real = trainer._dev_errors
+
+    def scripted(run: Any) -> Any:
+        counts = real(run)
+        return type(counts)(deletions=next(errors), reference_length=counts.reference_length)
+
+    monkeypatch.setattr(trainer, "_dev_errors", scripted)
+    model, shown = run_quietly(tone_recipe(manifests, tmp_path))
+    assert "final model: epoch 2, dev 2/" in shown
+    info = load_bundle(model).info
+    assert (info["weights"], info["dev_errors"]) == ("epoch 2", 2)
+    best = load_file(tmp_path / "epochs" / "epoch-0002" / "model.safetensors")
+    assert_same(load_file(model / "model.safetensors"), best)
+
+
+def test_the_seed_decides_the_weights(manifests: dict[str, Path], tmp_path: Path) -> None:
+    runs = {
+        name: load_file(
+            run_quietly(tone_recipe(manifests, tmp_path / name, epochs=1, seed=seed))[0]
+            / "model.safetensors"
+        )
+        for name, seed in (("first", 3), ("again", 3), ("other", 4))
+    }
+    for name, weight in runs["first"].items():
+        assert torch.equal(weight, runs["again"][name]), name
+    assert not torch.equal(runs["first"]["output.weight"], runs["other"]["output.weight"])
+
+
+def test_a_finished_run_is_not_trained_again(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tone_recipe(manifests, tmp_path)
+    before = load_file(run_quietly(recipe)[0] / "model.safetensors")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(trainer, "_train_step", refuse)
+    model, shown = run_quietly(recipe)
+    assert "resumed at epoch 3" in shown
+    after = load_file(model / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_global_statistics_are_those_of_the_training_set(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = changed(
+        tone_recipe(manifests, tmp_path),
+        features=FeatureConfig(sample_rate=RATE, bands=16, cmvn="global"),
+    )
+    model, _ = run_quietly(recipe)
+    bundle = load_bundle(model)
+    samples = [round(u.duration * RATE) for u in read_manifest(manifests["train"])]
+    frames = sum(bundle.model.features.output_lengths(torch.tensor(samples)).tolist())
+    assert bundle.model.features.normalisation is not None
+    assert bundle.model.features.normalisation.frames.item() == frames
+    # Nor does going on with a run count them twice.
+    assert (
+        load_bundle(run_quietly(recipe)[0]).model.state_dict()["features.normalisation.frames"]
+        == frames
+    )
+
+
+def test_gradients_are_clipped_and_the_rate_follows_the_schedule(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms, rates = [], []
+
+    def watched(model: AcousticModel, config: Any) -> torch.optim.Optimizer:
+        optimizer = build(model, config)
+
+        def note(*_: object) -> None:
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            norms.append(
+                float(torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients])))
+            )
+            rates.append(optimizer.param_groups[0]["lr"])
+
+        optimizer.register_step_pre_hook(note)
+        return optimizer
+
+    build = trainer.build_optimizer
+    monkeypatch.setattr(trainer, "build_optimizer", watched)
+    recipe = tone_recipe(manifests, tmp_path, clip_norm=0.25)
+    run_quietly(recipe)
+    assert norms
+    assert max(norms) == pytest.approx(0.25, rel=1e-3)
+    steps = len(rates)
+    expected = [learning_rate(i / steps, recipe.train) for i in range(steps)]
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="no bfloat16 in this processor"
+)
+def test_precision_may_change_between_two_runs_of_one_process(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    for precision in ("fp32", "bf16"):
+        model, shown = run_quietly(
+            tone_recipe(manifests, tmp_path / precision, epochs=1, precision=precision)
+        )
+        assert {"fp32": "cpu, no", "bf16": "cpu, bf16"}[precision] in shown
+        weights = load_file(model / "model.safetensors")
+        assert all(torch.isfinite(weight).all() for weight in weights.values())
+
+
+# --- what is refused ---
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which has fp16")
+def test_fp16_without_a_gpu_is_refused(manifests: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises((TrainingError, ConfigError)) as error:
+        run_quietly(tone_recipe(manifests, tmp_path, epochs=1, precision="fp16"))
+    assert "fp16" in one_line(error)
+
+
+def test_speakers_in_both_parts_are_refused(manifests: dict[str, Path], tmp_path: Path) -> None:
+    recipe = tone_recipe({"train": manifests["train"], "dev": manifests["train"]}, tmp_path)
+    with pytest.raises(TrainingError, match="train speaker"):
+        run_quietly(recipe)
+
+
+def test_an_out_folder_that_cannot_be_made_is_one_line(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    with pytest.raises(AsrError) as error:
+        run_quietly(tone_recipe(manifests, taken))
+    assert str(taken) in one_line(error)
+
+
+def test_a_recording_that_vanished_is_named(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
+    lost = read_manifest(manifests["train"])[2].audio
+    lost.unlink()
+    with pytest.raises(AudioError) as error:
+        run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1))
+    assert lost.name in one_line(error)
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_running_out_of_memory_comes_with_advice(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def exhaust(*_: object) -> None:
+        if where == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        torch.empty(1 << 60)  # what a processor's allocator raises is an error of another class
+
+    monkeypatch.setattr(trainer, "batch_loss", exhaust)
+    with pytest.raises(TrainingError, match=r"lower train\.batch_seconds \(now 2\)") as error:
+        run_quietly(tone_recipe(manifests, tmp_path))
+    one_line(error)
+
+
+# --- stopping ---
+
+
+def test_a_stop_signal_saves_and_says_how_to_go_on(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer._train_step
+    steps = 0
+
+    def stopping(run: Any, batch: Batch, config: Any) -> None:
+        nonlocal steps
+        real(run, batch, config)
+        steps += 1
+        if steps == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(trainer, "_train_step", stopping)
+    recipe = tone_recipe(manifests, tmp_path)
+    with pytest.raises(InterruptedTraining, match="the same command goes on") as stop:
+        run_quietly(recipe)
+    assert stop.value.signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    saved = read_json(tmp_path / "checkpoint" / "state.json")["progress"]
+    assert (saved["epoch"], saved["batch"], saved["step"]) == (0, 2, 2)
+    _, shown = run_quietly(recipe)
+    assert "resumed at epoch 1, step 2" in shown
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    with contextlib.suppress(KeyboardInterrupt), StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second Ctrl-C was not raised")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with StopRequest() as stop:
+                assert stop.signal is None
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failed
+
+
+# --- what is displayed ---
+
+
+def test_the_display_shows_loss_dev_wer_pace_and_time_left(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    row = {
+        "epoch": 1,
+        "loss": 1.25,
+        "dev_wer": 0.375,
+        "dev_errors": 3,
+        "dev_words": 8,
+        "seconds": 2.0,
+        "learning_rate": 0.001,
+        "hours_per_hour": 120.0,
+        "fill_share": 0.97,
+    }
+    with Display(tmp_path, 4, Console(file=shown, force_terminal=True, width=200)) as display:
+        display.epoch(row)
+        display.step(1.5, 0.875, 120.0)
+    text = shown.getvalue()
+    assert "dev WER  37.50 % (3/8)" in text
+    assert "epoch 2/4  loss 0.875  120 h/h  dev WER 37.5 %" in text
+    assert "left" in text
+
+
+# --- what goes into a step ---
+
+
+def test_batches_of_an_epoch_are_those_of_the_plan(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    real = trainer._train_step
+
+    def noting(run: Any, batch: Batch, config: Any) -> None:
+        seen.append(batch.ids)
+        real(run, batch, config)
+
+    monkeypatch.setattr(trainer, "_train_step", noting)
+    recipe = tone_recipe(manifests, tmp_path)
+    run_quietly(recipe)
+    utterances = read_manifest(manifests["train"])
+    durations = [u.duration for u in utterances]
+    plans = [
+        plan_epoch(durations, recipe.train.batch_seconds, [1.0], recipe.train.seed, epoch)
+        for epoch in range(2)
+    ]
+    planned = [[utterances[item.index].id for item in batch] for plan in plans for batch in plan]
+    assert seen == planned
+    assert seen[: len(plans[0])] != seen[len(plans[0]) :]
+
+
+def test_transcripts_are_normalised_before_training(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
+    for part, path in manifests.items():
+        shouted = [
+            type(u)(u.id, u.audio, u.text.upper(), u.duration, part) for u in read_manifest(path)
+        ]
+        write_manifest(path, shouted)
+    model, _ = run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1))
+    units = load_bundle(model).tokens.units
+    assert not any(unit.isupper() for unit in units)
+
+
+def test_every_weight_is_trained(manifests: dict[str, Path], tmp_path: Path) -> None:
+    model, _ = run_quietly(tone_recipe(manifests, tmp_path, epochs=1))
+    trained = load_file(tmp_path / "epochs" / "epoch-0001" / "model.safetensors")
+    torch.manual_seed(1)
+    fresh = AcousticModel(FEATURES, MODEL, len(load_bundle(model).tokens)).state_dict()
+    assert [name for name in fresh if torch.equal(fresh[name], trained[name])] == []

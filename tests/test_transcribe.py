@@ -1,0 +1,138 @@
+"""Files to text: in order, whatever the batch, and on past a bad one."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import asr
+from asr.audio import load_audio, write_wav
+from asr.errors import CheckpointError
+from asr.manifest import Utterance, read_manifest
+from asr.models.bundle import Bundle, load_bundle
+from asr.transcribe import default_model, transcribe
+from tests.tones import RATE, one_thread, trained_tones
+
+# By name, because `asr.transcribe` is also the function that the package offers.
+module = importlib.import_module("asr.transcribe")
+
+
+@pytest.fixture(autouse=True)
+def _steady() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, list[Utterance]]:
+    manifests, model = trained_tones(tmp_path_factory.getbasetemp())
+    return load_bundle(model), read_manifest(manifests["test"])
+
+
+def test_texts_come_in_the_order_of_the_files(tones: tuple[Bundle, list[Utterance]]) -> None:
+    bundle, utterances = tones
+    chosen = utterances[::-1]
+    results = list(transcribe(bundle, [u.audio for u in chosen]))
+    assert [r.path for r in results] == [u.audio for u in chosen]
+    assert [r.error for r in results] == [None] * len(chosen)
+    right = sum(r.text == u.text for r, u in zip(results, chosen, strict=True))
+    assert right >= 0.8 * len(chosen)
+    assert [r.seconds for r in results] == pytest.approx([u.duration for u in chosen], abs=1e-3)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.5])
+def test_the_batch_does_not_change_a_text(
+    tones: tuple[Bundle, list[Utterance]], monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    bundle, utterances = tones
+    paths = [u.audio for u in utterances]
+    together = list(transcribe(bundle, paths))
+    monkeypatch.setattr(module, "BATCH_SECONDS", seconds)
+    assert list(transcribe(bundle, paths)) == together
+
+
+def test_a_bad_file_is_an_entry_of_its_own(
+    tones: tuple[Bundle, list[Utterance]], tmp_path: Path
+) -> None:
+    bundle, utterances = tones
+    garbage, absent = tmp_path / "garbage.wav", tmp_path / "absent.wav"
+    garbage.write_bytes(b"RIFF and nothing else")
+    good = [u.audio for u in utterances[:2]]
+    alone = list(transcribe(bundle, good))
+    mixed = list(transcribe(bundle, [garbage, good[0], absent, good[1]]))
+    assert [mixed[1], mixed[3]] == alone
+    for result, path in ((mixed[0], garbage), (mixed[2], absent)):
+        assert result.path == path
+        assert (result.text, result.seconds) == ("", 0.0)
+        assert result.error is not None
+        assert str(path) in result.error
+        assert "\n" not in result.error
+
+
+def test_only_bad_files_and_no_files(tones: tuple[Bundle, list[Utterance]], tmp_path: Path) -> None:
+    assert list(transcribe(tones[0], [])) == []
+    results = list(transcribe(tones[0], [tmp_path / "a.wav", tmp_path / "b.wav"]))
+    assert all(result.error for result in results)
+
+
+def test_other_rates_and_channels_are_converted(
+    tones: tuple[Bundle, list[Utterance]], tmp_path: Path
+) -> None:
+    bundle, utterances = tones
+    original = utterances[0]
+    samples = load_audio(original.audio, 3 * RATE)
+    stereo = tmp_path / "stereo.flac"
+    soundfile.write(stereo, np.stack([samples, samples], axis=1), 3 * RATE)
+    results = list(transcribe(bundle, [original.audio, stereo]))
+    assert results[0].text == results[1].text == original.text
+    assert results[1].seconds == pytest.approx(results[0].seconds, abs=1e-3)
+
+
+def test_a_single_sample_is_transcribed(
+    tones: tuple[Bundle, list[Utterance]], tmp_path: Path
+) -> None:
+    write_wav(tmp_path / "short.wav", np.zeros(1), RATE)
+    (result,) = transcribe(tones[0], [tmp_path / "short.wav"])
+    assert result.error is None
+
+
+def test_results_come_while_later_files_wait(
+    tones: tuple[Bundle, list[Utterance]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, utterances = tones
+    monkeypatch.setattr(module, "BATCH_SECONDS", 0.01)
+    endless = itertools.cycle([u.audio for u in utterances])
+    first = list(itertools.islice(transcribe(bundle, endless), 3))
+    assert [r.path for r in first] == [u.audio for u in utterances[:3]]
+
+
+def test_the_package_offers_the_function_however_often_it_is_asked() -> None:
+    assert [asr.transcribe for _ in range(2)] == [transcribe] * 2
+
+
+# --- the model that comes with the project ---
+
+
+def test_without_a_shipped_model_one_must_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "asr" / "transcribe.py"))
+    with pytest.raises(CheckpointError, match="--model"):
+        default_model()
+
+
+def test_the_shipped_model_is_small_and_hears_an4(shared_data: Path) -> None:
+    try:
+        folder = default_model()
+    except CheckpointError:
+        pytest.skip("no model is shipped yet")
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= 16e6
+    files = sorted((shared_data / "an4" / "wav").rglob("an406-fcaw-b.sph"))
+    (result,) = transcribe(load_bundle(folder), files)
+    assert result.text.split() == ["rubout", "g", "m", "e", "f", "three", "nine"]
