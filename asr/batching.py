@@ -45,8 +45,8 @@ def plan_epoch(
     Batches come in random order, except in epoch 0: the largest first, so that running out of
     memory shows at once, then from short to long (SortaGrad, Amodei et al. 2016).
 
-    A share `join` of the utterances is played after another one of the same of `speakers`, as long
-    as the two are no longer than the longest utterance alone.
+    With `join` (0 to 1: how readily) two utterances of one of `speakers` are played as one, as long
+    as the two together are no longer than the longest utterance alone.
     """
     random = np.random.default_rng([seed, epoch])
     groups = _joined(durations, speakers, join, random)

@@ -32,7 +32,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"expected a recipe file, got none at {path}: check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"expected a readable YAML file, got {path}: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -65,7 +65,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
                 raise ConfigError(f"expected a section at {parent!r} of {override!r}, got a value")
         try:
             place[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
             raise ConfigError(
                 f"expected a YAML value after =, got {override!r}: quote it"
             ) from None

@@ -20,7 +20,7 @@ def normalise(text: str, config: TextConfig) -> str:
     >>> normalise("  Turn  ON ", TextConfig())
     'turn on'
     """
-    text = " ".join(unicodedata.normalize("NFC", text).split())
-    if config.case == "lower":
-        return text.lower()
-    return text.upper() if config.case == "upper" else text
+    # Composed before the change of case, which may undo it, and again after.
+    text = unicodedata.normalize("NFC", text)
+    cased = {"keep": text, "lower": text.lower(), "upper": text.upper()}[config.case]
+    return " ".join(unicodedata.normalize("NFC", cased).split())

@@ -37,8 +37,11 @@ class Tokens:
     units: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not self.units or self.units[0] != BLANK or len(set(self.units)) != len(self.units):
-            raise CheckpointError("expected distinct units that begin with the blank: rebuild them")
+        if self.units[:2] != (BLANK, WORD_START) or len(set(self.units)) != len(self.units):
+            raise CheckpointError(
+                f"expected distinct units that begin with {BLANK} and {WORD_START}, got "
+                f"{', '.join(self.units[:5])}: train the model again"
+            )
 
     def __len__(self) -> int:
         return len(self.units)
@@ -50,7 +53,7 @@ class Tokens:
     def missing(self, text: str) -> set[str]:
         """Characters of `text` that the vocabulary cannot write."""
         spelled = (word for word in text.split() if WORD_START + word not in self._ids)
-        return {c for word in spelled for c in word if c not in self._ids}
+        return {c for word in spelled for c in word if c == WORD_START or c not in self._ids}
 
     def encode(self, text: str) -> list[int]:
         """Unit ids of a normalised transcript. Raises AsrError naming characters it cannot write.

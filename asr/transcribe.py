@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def default_model() -> Path:
     return folder
 
 
-def transcribe(bundle: Bundle, paths: Sequence[str | Path]) -> Iterator[Transcript]:
+def transcribe(bundle: Bundle, paths: Iterable[str | Path]) -> Iterator[Transcript]:
     """Transcribe files in the order given; a file that cannot be read becomes an error entry.
 
     Files are read ahead and decoded together, about a minute of audio at a time.

@@ -47,12 +47,12 @@ def prepare(
 
 def _read_part(source: Path, part: str) -> list[Utterance]:
     transcripts = {}
-    for line in (source / "etc" / f"an4_{part}.transcription").read_text().splitlines():
+    for line in _read(source / "etc" / f"an4_{part}.transcription").splitlines():
         if match := re.fullmatch(r"(?:<s> )?(.*?)(?: </s>)? \((\S+)\)", line.strip()):
             transcripts[match[2]] = match[1].strip()
     audio = {path.stem: path for path in (source / "wav").rglob("*.sph")}
     utterances = []
-    for line in (source / "etc" / f"an4_{part}.fileids").read_text().split():
+    for line in _read(source / "etc" / f"an4_{part}.fileids").split():
         # train: an4_clstk/fash/an251-fash-b; test: test/fcaw/an406-fcaw-b.wav
         name = Path(line).name.removesuffix(".wav")
         if name not in audio or name not in transcripts:
@@ -63,6 +63,15 @@ def _read_part(source: Path, part: str) -> list[Utterance]:
             Utterance(name, path.resolve(), transcripts[name], audio_duration(path), speaker)
         )
     return utterances
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AsrError(
+            f"expected a list of AN4, got {path}: {error}; get the corpus again"
+        ) from None
 
 
 def _verify(source: Path, parts: dict[str, list[Utterance]]) -> None:

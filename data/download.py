@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import tarfile
-import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from asr.errors import AsrError
 from asr.files import atomic_path
 
 BLOCK = 1 << 20
+RANGE_NOT_SATISFIABLE = 416
 
 
 def download(url: str, path: Path, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -36,7 +38,11 @@ def download(url: str, path: Path, progress: Callable[[int, int], None] | None =
                     done += len(block)
                     if progress:
                         progress(done, total)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        if done and getattr(error, "code", None) == RANGE_NOT_SATISFIABLE:
+            # Nothing is missing: an earlier try was stopped just before the rename.
+            part.replace(path)
+            return path
         raise AsrError(
             f"expected to download {url}, got {error}: run again to go on, or give a local copy "
             "with --source"
@@ -60,8 +66,9 @@ def unpack(archive: Path, folder: Path) -> Path:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(temporary, filter="data")
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
             raise AsrError(
-                f"expected a sound archive, got {archive}: {error}; delete it and run again"
+                f"expected a sound archive, got {archive}: {' '.join(str(error).split())}; "
+                "delete it and run again"
             ) from None
     return folder

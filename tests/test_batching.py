@@ -142,6 +142,13 @@ def test_epochs_and_seeds_differ() -> None:
     assert set(speeds[0].values()) == set(SPEEDS)
 
 
+def test_batches_differ_even_at_one_speed() -> None:
+    durations = an4_like()
+    plans = [plan_epoch(durations, 48.0, [1.0], seed=1, epoch=epoch) for epoch in (1, 2)]
+    together = [{frozenset(item.index for item in batch) for batch in plan} for plan in plans]
+    assert len(together[0] & together[1]) < len(plans[0]) / 2
+
+
 def test_the_first_epoch_goes_from_short_to_long_after_the_largest() -> None:
     durations = an4_like()
     largest, *rest = plan_epoch(durations, 48.0, SPEEDS, seed=1, epoch=0)

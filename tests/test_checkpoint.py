@@ -243,6 +243,7 @@ def test_a_run_killed_anywhere_in_a_save_goes_on(tmp_path: Path) -> None:
         _, shown = run_quietly(copy)
         if "resumed at epoch" not in shown:
             lost.append(number)
+        assert [path.name for path in copy.out.iterdir() if path.name.startswith(".")] == []
     assert number > 1
     assert not lost, f"killed before rename {lost} of {number - 1}, it starts from nothing"
 

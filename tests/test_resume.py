@@ -40,7 +40,9 @@ def write_recipe(folder: Path, precision: str) -> Path:
     recipe = plain.model_copy(
         update={
             "features": FeatureConfig(sample_rate=RATE, bands=16, cmvn="global"),
-            "augment": AugmentConfig(time_mask_frames=3, frequency_mask_bands=3),
+            "augment": AugmentConfig(
+                join=0.5, warp=0.1, gain_db=6.0, time_mask_frames=3, frequency_mask_bands=3
+            ),
             "model": ModelConfig(channels=(4,), strides=(2,), layers=2, hidden=16, dropout=0.2),
         }
     )

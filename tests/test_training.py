@@ -18,7 +18,7 @@ from torch import Tensor
 
 from asr.batching import plan_epoch
 from asr.dataset import Batch
-from asr.errors import AsrError, AudioError, ConfigError, TrainingError
+from asr.errors import AudioError, ConfigError, TrainingError
 from asr.evaluation.run import evaluate
 from asr.features.extractor import FeatureConfig
 from asr.files import read_json
@@ -232,16 +232,6 @@ def test_speakers_in_both_parts_are_refused(manifests: dict[str, Path], tmp_path
     recipe = tone_recipe({"train": manifests["train"], "dev": manifests["train"]}, tmp_path)
     with pytest.raises(TrainingError, match="train speaker"):
         run_quietly(recipe)
-
-
-def test_an_out_folder_that_cannot_be_made_is_one_line(
-    manifests: dict[str, Path], tmp_path: Path
-) -> None:
-    taken = tmp_path / "taken"
-    taken.write_text("a file")
-    with pytest.raises(AsrError) as error:
-        run_quietly(tone_recipe(manifests, taken))
-    assert str(taken) in one_line(error)
 
 
 def test_a_recording_that_vanished_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 
-import asr
 from asr.audio import load_audio, write_wav
 from asr.errors import CheckpointError
 from asr.manifest import Utterance, read_manifest
@@ -110,10 +109,6 @@ def test_results_come_while_later_files_wait(
     endless = itertools.cycle([u.audio for u in utterances])
     first = list(itertools.islice(transcribe(bundle, endless), 3))
     assert [r.path for r in first] == [u.audio for u in utterances[:3]]
-
-
-def test_the_package_offers_the_function_however_often_it_is_asked() -> None:
-    assert [asr.transcribe for _ in range(2)] == [transcribe] * 2
 
 
 # --- the model that comes with the project ---

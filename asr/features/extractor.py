@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asr.config import Config
@@ -35,6 +35,12 @@ class FeatureConfig(Config):
     stack: int = Field(1, ge=1, le=16)
     """Frames joined into one, and the step between them is `stride`."""
     stride: int = Field(1, ge=1, le=16)
+
+    @model_validator(mode="after")
+    def _cepstra_of_bands(self) -> Self:
+        if self.kind == "mfcc" and self.coefficients > self.bands:
+            raise ValueError("expected no more coefficients than bands")
+        return self
 
 
 class FeatureExtractor(nn.Module):

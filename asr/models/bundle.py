@@ -96,8 +96,9 @@ def load_bundle(folder: str | Path) -> Bundle:
     info = _read_json(folder / "info.json")
     if not isinstance(info, dict):
         raise CheckpointError(f"expected facts by name, got others in {folder / 'info.json'}")
+    units = _read_json(folder / "tokens.json")
     try:
-        tokens = Tokens.from_json(_read_json(folder / "tokens.json"))
+        tokens = Tokens.from_json(units)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / 'tokens.json'}: {error}") from None
     model = AcousticModel(saved.features, saved.model, len(tokens))

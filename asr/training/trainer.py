@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from rich.console import Console
 
 from asr.batching import Item, fill_share, plan_epoch
@@ -64,7 +65,12 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
     Returns the folder of the final model. Raises AsrError for bad data or configuration,
     InterruptedTraining after Ctrl-C or SIGTERM.
     """
-    recipe.out.mkdir(parents=True, exist_ok=True)
+    try:
+        recipe.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"expected a folder to write to, got {recipe.out}: {error.strerror}; choose another out"
+        ) from None
     config = recipe.train
     with Display(recipe.out, config.epochs, console) as display, StopRequest() as stop:
         run = _prepare(recipe, display)
@@ -79,6 +85,8 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
 
 
 def _prepare(recipe: Recipe, display: Display) -> Run:
+    # The first Accelerator of a process fixes its precision; a later run may want another.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=_precision(recipe.train.precision))
     torch.manual_seed(recipe.train.seed)
     tokens, train_set, dev_set = _datasets(recipe)
@@ -104,6 +112,8 @@ def _prepare(recipe: Recipe, display: Display) -> Run:
 
 
 def _precision(choice: str) -> str:
+    if choice == "fp16" and not torch.cuda.is_available():
+        raise TrainingError("expected a GPU for fp16, got none: set train.precision to auto")
     if choice != "auto":
         return {"fp32": "no"}.get(choice, choice)
     if torch.cuda.is_available():
@@ -197,6 +207,7 @@ def _plan(run: Run) -> list[list[Item]]:
 def _train_step(run: Run, batch: Batch, config: TrainConfig) -> None:
     progress, health = run.progress, run.progress.health
     torch.manual_seed(config.seed * SEED_STRIDE + progress.step)
+    statistics = [buffer.clone() for buffer in run.model.buffers()]
     try:
         loss = batch_loss(
             run.model,
@@ -207,7 +218,9 @@ def _train_step(run: Run, batch: Batch, config: TrainConfig) -> None:
             run.accelerator.autocast,
         )
         run.accelerator.backward(loss.objective)
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         raise TrainingError(
             f"expected batches that fit into memory, got none left at {len(batch.ids)} utterances "
             f"of {batch.waves.values.shape[1] / run.train.sample_rate:.1f} s: lower "
@@ -219,11 +232,21 @@ def _train_step(run: Run, batch: Batch, config: TrainConfig) -> None:
         run.optimizer.step()
     if not bool(torch.isfinite(norm)):
         health.skipped_steps += 1
+        # The forward pass has already moved the running statistics of the normalisation.
+        for buffer, before in zip(run.model.buffers(), statistics, strict=True):
+            buffer.copy_(before)
     run.optimizer.zero_grad()
     health.count_losses(batch.ids, loss.utterances)
-    finite = loss.utterances[torch.isfinite(loss.utterances)]
-    progress.loss_sum += float(finite.sum())
-    progress.loss_units += int(batch.targets.lengths.sum())
+    finite = torch.isfinite(loss.utterances)
+    progress.loss_sum += float(loss.utterances[finite].sum())
+    progress.loss_units += int(batch.targets.lengths[finite].sum())
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # A processor's allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(
+        error
+    )
 
 
 def _hours_per_hour(run: Run, share: float) -> float:
@@ -253,7 +276,8 @@ def _finish_epoch(run: Run) -> None:
     _keep_best(run)
     progress.epoch += 1
     progress.batch, progress.loss_sum, progress.loss_units, progress.seconds = 0, 0.0, 0, 0.0
-    best = best_epochs(progress.history, 1)[0]
+    # The first of the best: as good is not better.
+    best = min(progress.history, key=lambda row: row["dev_errors"])["epoch"]
     progress.finished = progress.epoch >= config.epochs or progress.epoch - best >= config.patience
     write_json(run.recipe.out / "history.json", progress.history)
 

@@ -1,0 +1,1 @@
+"""Benchmarks: each measures the peer in the same interleaved run and first checks equal outputs."""

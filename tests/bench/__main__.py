@@ -1,0 +1,30 @@
+"""`python -m tests.bench [name ...]` runs the named benchmarks, or all of them."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from asr.evaluation.run import machine_name
+from tests.bench import an4, features, loading, recurrent
+
+BENCHMARKS = {
+    "recurrent": recurrent.run,
+    "an4": an4.run,
+    "loading": loading.run,
+    "features": features.run,
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        sys.exit(f"error: expected benchmarks among {', '.join(BENCHMARKS)}, got {unknown[0]}")
+    print(f"torch {torch.__version__} on {machine_name()}")
+    for name in names:
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What the README says is run as it stands there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asr.cli import main
+from asr.models.bundle import save_bundle
+from tests.tones import one_thread, trained_tones, untrained_bundle, write_corpus
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+# The example recipe is for real speech; these make it fit a corpus of tones.
+SMALL = [
+    "features.sample_rate=8000",
+    "features.bands=16",
+    "model.layers=1",
+    "model.hidden=8",
+    "train.epochs=1",
+]
+
+
+def blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
+
+
+def shell_lines() -> list[str]:
+    lines = (line for block in blocks("") for line in block.splitlines())
+    return [line.partition("#")[0].strip() for line in lines if line.strip()]
+
+
+def test_make_targets_exist() -> None:
+    targets = {line.split()[1] for line in shell_lines() if line.startswith("make ")}
+    targets |= set(re.findall(r"`make (\w+)", README))
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        subprocess.run(
+            ["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True, timeout=60
+        )
+
+
+def test_ci_calls_the_readme_test_command() -> None:
+    assert "make test" in shell_lines()
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_files_named_exist() -> None:
+    for name in re.findall(r"`([\w./-]+/[\w./-]*)`", README):
+        if not name.startswith("exp/"):
+            assert (ROOT / name).exists(), name
+
+
+def test_own_recordings_as_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path, {"train": 6, "dev": 2})
+    (example,) = blocks("json")
+    written = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
+    assert set(json.loads(example)) == set(written)
+    (tmp_path / "recipe.yaml").write_text(blocks("yaml")[0])
+    monkeypatch.chdir(tmp_path)
+    commands = [
+        shlex.split(line)[1:]
+        for line in shell_lines()
+        if line.startswith(".venv/bin/asr") and ("jsonl" in line or "recipe.yaml" in line)
+    ]
+    assert [command[0] for command in commands] == ["check", "train", "evaluate"]
+    with one_thread():
+        for command in commands:
+            small = SMALL if command[0] == "train" else []
+            monkeypatch.setattr(sys, "argv", ["asr", *command, *small])
+            with pytest.raises(SystemExit) as stop:
+                main()
+            assert not stop.value.code, (command, capsys.readouterr())
+    assert (tmp_path / "exp" / "mine" / "dev" / "report.json").is_file()
+
+
+def test_transcribe_as_described(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    (line,) = [line for line in shell_lines() if line.startswith(".venv/bin/asr transcribe")]
+    manifests, _ = trained_tones(tmp_path_factory.getbasetemp())
+    audio = sorted((manifests["test"].parent / "test").glob("*.wav"))
+    (tmp_path / "recordings").mkdir()
+    shutil.copy(audio[0], tmp_path / "letters.wav")
+    shutil.copy(audio[1], tmp_path / "recordings")
+    monkeypatch.chdir(tmp_path)
+    if not (ROOT / "recipes" / "an4" / "model").is_dir():
+        save_bundle(tmp_path / "model", untrained_bundle())
+        line += " --model model"
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    with one_thread(), pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_python_as_described(tmp_path_factory: pytest.TempPathFactory) -> None:
+    manifests, model = trained_tones(tmp_path_factory.getbasetemp())
+    audio = next((manifests["test"].parent / "test").glob("*.wav"))
+    (code,) = blocks("python")
+    code = re.sub(r'load_bundle\("[^"]*"\)', f'load_bundle("{model}")', code)
+    code = re.sub(r'\["[^"]*\.wav"\]', f'["{audio}"]', code)
+    out = io.StringIO()
+    with one_thread(), contextlib.redirect_stdout(out):
+        exec(compile(code, "README.md", "exec"), {})
+    assert out.getvalue().startswith("['")
