@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from asr.composition import Item, joined, spliced
+
 # Durations are shaken by up to this share before sorting, so that batches differ every epoch.
 JITTER = 0.02
-
-
-@dataclass(frozen=True)
-class Item:
-    """One utterance of a batch: its place in the dataset, its speed, and what is joined to it."""
-
-    index: int
-    speed: float = 1.0
-    then: tuple[int, ...] = ()
-
-    @property
-    def indices(self) -> tuple[int, ...]:
-        """Utterances of the dataset that are played one after another."""
-        return (self.index, *self.then)
-
-    def seconds(self, durations: Sequence[float]) -> float:
-        """How long it plays."""
-        return sum(durations[index] for index in self.indices) / self.speed
 
 
 def plan_epoch(
@@ -38,6 +21,8 @@ def plan_epoch(
     epoch: int,
     speakers: Sequence[str] = (),
     join: float = 0.0,
+    word_starts: Mapping[int, Sequence[float]] | None = None,
+    splice: float = 0.0,
 ) -> list[list[Item]]:
     """The batches of a training epoch; a pure function, so that a resumed run sees the same ones.
 
@@ -46,11 +31,14 @@ def plan_epoch(
     memory shows at once, then from short to long (SortaGrad, Amodei et al. 2016).
 
     With `join` (0 to 1: how readily) two utterances of one of `speakers` are played as one, as long
-    as the two together are no longer than the longest utterance alone.
+    as the two together are no longer than the longest utterance alone. Given `word_starts`
+    (seconds, by utterance), a share `splice` is replaced by words of the same speaker in new order.
     """
     random = np.random.default_rng([seed, epoch])
-    groups = _joined(durations, speakers, join, random)
+    groups = joined(durations, speakers, join, random)
     items = [Item(g[0], float(random.choice(speeds)), g[1:]) for g in groups]
+    if word_starts:
+        items = spliced(items, durations, speakers, word_starts, splice, random)
     lengths = np.array([item.seconds(durations) for item in items])
     shaken = lengths * random.uniform(1 - JITTER, 1 + JITTER, len(items))
     order = [int(i) for i in np.argsort(shaken, kind="stable")]
@@ -60,29 +48,6 @@ def plan_epoch(
         batches.insert(0, batches.pop(int(np.argmax(sizes))))
         return batches
     return [batches[int(i)] for i in random.permutation(len(batches))]
-
-
-def _joined(
-    durations: Sequence[float], speakers: Sequence[str], join: float, random: np.random.Generator
-) -> list[tuple[int, ...]]:
-    """Every utterance once, some of them in pairs of one speaker."""
-    if not join or not speakers:
-        return [(i,) for i in range(len(durations))]
-    groups: list[tuple[int, ...]] = []
-    waiting: dict[str, int] = {}
-    longest = max(durations)
-    for i in (int(i) for i in random.permutation(len(durations))):
-        mate = waiting.pop(speakers[i], None)
-        if mate is not None and durations[mate] + durations[i] <= longest:
-            groups.append((mate, i))
-        else:
-            groups += [] if mate is None else [(mate,)]
-            # Both utterances of a pair count towards the share, hence the draw by the first alone.
-            if speakers[i] and random.random() < join:
-                waiting[speakers[i]] = i
-            else:
-                groups.append((i,))
-    return groups + [(i,) for i in waiting.values()]
 
 
 def plan_in_order(durations: Sequence[float], batch_seconds: float) -> list[list[Item]]:

@@ -22,6 +22,7 @@ from asr.tokens import Tokens
 
 CACHE_BYTES = 2 << 30  # waveforms kept in memory as 16-bit samples: about 18 hours at 16 kHz
 INT16 = 32768.0
+FADE_S = 0.004  # at the edges of a spliced stretch
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class SpeechDataset:
         ]
         self.durations = [u.duration for u in self.utterances]
         self.sample_rate = sample_rate
+        self._tokens = tokens
         self._cache: dict[int, np.ndarray] = {}
         self._cached_bytes = 0
 
@@ -84,12 +86,24 @@ class SpeechDataset:
             self._cached_bytes += samples.nbytes
         return samples
 
+    def _samples(self, item: Item) -> np.ndarray:
+        if not item.stretches:
+            return np.concatenate([self.waveform(i) for i in item.indices])
+        rate = self.sample_rate
+        cut = [
+            self.waveform(s.index)[int(s.start * rate) : int(s.end * rate)] for s in item.stretches
+        ]
+        return np.concatenate([_faded(samples, int(FADE_S * rate)) for samples in cut])
+
     def _target(self, item: Item) -> list[int]:
+        if item.stretches:
+            assert self._tokens is not None
+            words = [self.references[s.index].split()[s.first : s.last] for s in item.stretches]
+            return self._tokens.encode(" ".join(itertools.chain.from_iterable(words)))
         return list(itertools.chain.from_iterable(self.targets[i] for i in item.indices))
 
     def batch(self, items: Sequence[Item]) -> Batch:
-        joined = [np.concatenate([self.waveform(i) for i in item.indices]) for item in items]
-        waves = _padded(joined, np.float32)
+        waves = _padded([self._samples(item) for item in items], np.float32)
         waves.values.numpy()[:] /= INT16
         return Batch(
             ids=["+".join(self.utterances[i].id for i in item.indices) for item in items],
@@ -97,6 +111,16 @@ class SpeechDataset:
             targets=_padded([self._target(item) for item in items], np.int64),
             speeds=[item.speed for item in items],
         )
+
+
+def _faded(samples: np.ndarray, length: int) -> np.ndarray:
+    """The same with soft edges, so that a cut does not click."""
+    length = min(length, len(samples) // 2)
+    ramp = np.linspace(0, 1, length)
+    faded = samples.astype(np.float32)
+    faded[:length] *= ramp
+    faded[len(faded) - length :] *= ramp[::-1]
+    return faded
 
 
 def _encode(tokens: Tokens, name: str, text: str) -> list[int]:

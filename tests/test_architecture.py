@@ -26,6 +26,7 @@ ROWS = {
     "tokens": 3,
     "dataset": 4,
     "batching": 4,
+    "composition": 4,
     "models": 5,
     "ctc": 6,
     "evaluation": 7,

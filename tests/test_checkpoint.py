@@ -261,7 +261,7 @@ def _save_and_die_at_rename(run: trainer.Run, number: int) -> int:
 
             return call
 
-        os.rename, os.replace = dying(os.rename), dying(os.replace)  # type: ignore[assignment]
+        os.rename, os.replace = dying(os.rename), dying(os.replace)
         try:
             trainer._save(run)
         finally:

@@ -177,7 +177,8 @@ def test_global_statistics_are_those_of_the_training_set(
 def test_gradients_are_clipped_and_the_rate_follows_the_schedule(
     manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    norms, rates = [], []
+    norms: list[float] = []
+    rates: list[float] = []
 
     def watched(model: AcousticModel, config: Any) -> torch.optim.Optimizer:
         optimizer = build(model, config)

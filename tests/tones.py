@@ -55,7 +55,7 @@ def sentence(seed: int) -> str:
 
 def write_corpus(folder: Path, sizes: dict[str, int]) -> dict[str, Path]:
     """Recordings and a manifest for each part, with `sizes` utterances and a speaker of its own."""
-    manifests = {}
+    manifests: dict[str, Path] = {}
     for part, size in sizes.items():
         utterances = []
         for number in range(size):

@@ -29,6 +29,10 @@ class AugmentConfig(Config):
     join: float = Field(0.0, ge=0, le=1)
     """How readily two utterances of a speaker are played as one: the words of a small corpus then
     stand in ever new places, and cannot be told by where a recording starts and ends."""
+    splice: float = Field(0.0, ge=0, le=1)
+    """Share of the utterances replaced by new sentences from words of the same speaker."""
+    splice_from: float = Field(0.3, ge=0, le=1)
+    """Share of the training after which the model aligns its data and splicing begins."""
     time_masks: int = Field(2, ge=0)
     time_mask_frames: int = Field(25, ge=1)
     """Widest time mask, in feature frames; never more than a fifth of the utterance."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from asr.dataset import Batch, SpeechDataset, prefetch
 from asr.errors import TrainingError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
-from asr.files import restore_folder, write_json
+from asr.files import read_json, restore_folder, write_json
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_weights, save_bundle
@@ -37,6 +38,7 @@ from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.optimizer import build_optimizer, learning_rate
 from asr.training.recipe import Recipe, TrainConfig
 from asr.training.step import batch_loss
+from asr.training.word_starts import word_starts
 
 SEED_STRIDE = 1_000_003  # keeps the per-step seeds of two runs apart
 
@@ -53,6 +55,8 @@ class Run:
     optimizer: Any
     progress: Progress
     display: Display
+    word_starts: dict[int, list[float]] | None = None
+    """Seconds at which the words of each training utterance begin, once splicing has begun."""
 
     @property
     def model(self) -> AcousticModel:
@@ -163,6 +167,7 @@ def _observe_features(run: Run) -> None:
 def _train_epoch(run: Run, stop: StopRequest) -> None:
     """Run what is left of the current epoch, saving as time passes."""
     config, progress = run.recipe.train, run.progress
+    _align_words(run)
     plan = _plan(run)
     saved = time.monotonic()
     run.model.train()
@@ -191,6 +196,18 @@ def _train_epoch(run: Run, stop: StopRequest) -> None:
             saved = before = time.monotonic()
 
 
+def _align_words(run: Run) -> None:
+    """From the epoch in which splicing begins, know where words begin; aligned once, then kept."""
+    augment, path = run.recipe.augment, run.recipe.out / "word_starts.json"
+    begins = math.ceil(augment.splice_from * run.recipe.train.epochs)
+    if not augment.splice or run.progress.epoch < begins or run.word_starts:
+        return
+    if (run.progress.batch == 0 and run.progress.epoch == begins) or not path.exists():
+        run.display.say("aligning the training data, to splice new sentences from it")
+        write_json(path, word_starts(run.model, run.train, run.bundle.tokens))
+    run.word_starts = {int(index): starts for index, starts in read_json(path).items()}
+
+
 def _plan(run: Run) -> list[list[Item]]:
     config = run.recipe.train
     return plan_epoch(
@@ -201,6 +218,8 @@ def _plan(run: Run) -> list[list[Item]]:
         run.progress.epoch,
         [utterance.speaker for utterance in run.train.utterances],
         run.recipe.augment.join,
+        run.word_starts,
+        run.recipe.augment.splice,
     )
 
 

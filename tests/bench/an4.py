@@ -24,8 +24,7 @@ def run() -> None:
         return
     torch.manual_seed(0)
     hidden = corpus.recipe.model.hidden
-    width = corpus.model.encoder.layers[0].forward_lstm.input_size
-    assert isinstance(width, int)
+    width = corpus.model.state_dict()["encoder.layers.0.forward_lstm.weight_ih_l0"].shape[1]
     batches = encoder_batches(corpus, width)
     ours, theirs = twins(width, hidden, LAYERS)
     with threads(2):

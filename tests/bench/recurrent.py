@@ -9,7 +9,7 @@ import torch
 from tests.bench.stacks import contestants, largest_difference, random_batch, training_step, twins
 from tests.bench.timing import interleave, print_table, threads, verdict
 
-B, T, I, H = 16, 400, 640, 320
+B, T, INPUT, H = 16, 400, 640, 320
 SHORTEST = 0.6  # of T
 ROUNDS = 9
 
@@ -17,8 +17,8 @@ ROUNDS = 9
 def run() -> None:
     """Print the table."""
     torch.manual_seed(0)
-    ours, theirs = twins(I, H, layers=1)
-    x = random_batch(torch.linspace(SHORTEST * T, T, B).long(), I)
+    ours, theirs = twins(INPUT, H, layers=1)
+    x = random_batch(torch.linspace(SHORTEST * T, T, B).long(), INPUT)
     with threads(1):
         outputs, gradients = largest_difference(ours, theirs, x)
         steps = {
@@ -27,7 +27,7 @@ def run() -> None:
         }
         seconds = interleave(steps, ROUNDS)
     print_table(
-        f"recurrent: training step of one layer, B={B} T={T} I={I} H={H}, "
+        f"recurrent: training step of one layer, B={B} T={T} I={INPUT} H={H}, "
         f"lengths {SHORTEST:.0%} to 100 %, one thread, median of {ROUNDS}",
         ["", "ms", "to ours"],
         [

@@ -18,15 +18,15 @@ SAME_OUTPUTS = 1e-5
 def twins(input_size: int, hidden_size: int, layers: int) -> tuple[nn.Sequential, nn.LSTM]:
     """A stack of our layers and torch's bidirectional LSTM with the very same weights."""
     sizes = [input_size] + [2 * hidden_size] * (layers - 1)
-    ours = nn.Sequential(*(BidirectionalLSTM(size, hidden_size) for size in sizes))
+    stack = [BidirectionalLSTM(size, hidden_size) for size in sizes]
     theirs = nn.LSTM(input_size, hidden_size, layers, batch_first=True, bidirectional=True)
     weights = {}
-    for number, layer in enumerate(ours):
+    for number, layer in enumerate(stack):
         for direction, suffix in ((layer.forward_lstm, ""), (layer.backward_lstm, "_reverse")):
             for name, weight in direction.named_parameters():
                 weights[name.replace("_l0", f"_l{number}{suffix}")] = weight.detach()
     theirs.load_state_dict(weights)
-    return ours, theirs
+    return nn.Sequential(*stack), theirs
 
 
 def contestants(ours: nn.Sequential, theirs: nn.LSTM) -> dict[str, tuple[Forward, nn.Module]]:
@@ -44,9 +44,10 @@ def contestants(ours: nn.Sequential, theirs: nn.LSTM) -> dict[str, tuple[Forward
 
 
 def training_step(forward: Forward, module: nn.Module, batches: Iterable[Padded]) -> None:
-    """Forward and backward over batches; the loss counts valid frames only."""
+    """Forward and backward over batches, down to the input; the loss counts valid frames only."""
     for x in batches:
         module.zero_grad(set_to_none=True)
+        x.values.grad = None
         (forward(x) * x.mask()[:, :, None]).square().mean().backward()
 
 
@@ -71,7 +72,7 @@ def largest_difference(ours: nn.Sequential, theirs: nn.LSTM, x: Padded) -> tuple
 
 
 def random_batch(lengths: Tensor, size: int, seed: int = 0) -> Padded:
-    """Noise of these lengths. Shape: [B] -> [B, max, size]."""
+    """Noise of these lengths that wants a gradient. Shape: [B] -> [B, max, size]."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(len(lengths), int(lengths.max()), size, generator=generator)
-    return Padded(values, lengths).zeroed()
+    return Padded(Padded(values, lengths).zeroed().values.requires_grad_(), lengths)

@@ -1,0 +1,82 @@
+"""Where words begin in the training recordings, so that they can be put together anew.
+
+A small corpus holds few word sequences, and a recurrent network learns them by heart. Once the
+model can align its own training data, recordings are cut between words, and stretches of one
+speaker are joined at random (in the manner of Lam et al. 2021, aligned data augmentation).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+
+from asr.batching import plan_in_order
+from asr.ctc.align import align
+from asr.dataset import SpeechDataset
+from asr.models.acoustic import AcousticModel
+from asr.padded import Padded
+from asr.tokens import WORD_START, Tokens
+
+WINDOW_S = 0.01  # resolution at which the quietest place between two words is sought
+
+
+def word_starts(
+    model: AcousticModel, dataset: SpeechDataset, tokens: Tokens
+) -> dict[int, list[float]]:
+    """Seconds at which each word of an utterance begins, by place in the dataset.
+
+    The first word begins with the recording; between two words the cut is at the quietest place
+    between the units on either side of it. Aligned with the CTC Viterbi path of the model.
+    """
+    starts = {}
+    for index, spans in _unit_spans(model, dataset).items():
+        samples = dataset.waveform(index)
+        words = dataset.references[index].split()
+        starts[index] = [0.0]
+        last = -1
+        for word, following in itertools.pairwise(words):
+            last += len(tokens.encode(word))
+            units = tokens.encode(following)
+            # A spelled word begins with its mark, which fills the silence before it.
+            first = last + (2 if tokens.units[units[0]] == WORD_START else 1)
+            cut = _quietest(samples, spans[last][1], spans[first][0], dataset.sample_rate)
+            starts[index].append(cut)
+    return starts
+
+
+@torch.inference_mode()
+def _unit_spans(
+    model: AcousticModel, dataset: SpeechDataset
+) -> dict[int, list[tuple[float, float]]]:
+    """Seconds at which each target unit is first and last heard."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    spans = {}
+    for items in plan_in_order(dataset.durations, batch_seconds=60.0):
+        batch = dataset.batch(items)
+        log_probs = model(model.features(batch.waves.to(device)))
+        rows = Padded(log_probs.values.cpu(), log_probs.lengths.cpu()).unpad()
+        for item, scores, samples in zip(items, rows, batch.waves.lengths.tolist(), strict=True):
+            if dataset.targets[item.index]:
+                step = samples / len(scores) / dataset.sample_rate
+                path = align(scores, dataset.targets[item.index])
+                spans[item.index] = [(a * step, (b + 1) * step) for a, b in path]
+    model.train(was_training)
+    return spans
+
+
+def _quietest(samples: np.ndarray, before: float, after: float, rate: int) -> float:
+    """Second between `before` and `after` where the signal is weakest."""
+    window = int(WINDOW_S * rate)
+    low = max(0, min(round(before * rate), round(after * rate) - 4 * window))
+    high = min(len(samples), max(round(after * rate), low + 8 * window))
+    count = (high - low) // window
+    if count < 1:
+        return (before + after) / 2
+    blocks = samples[low : low + count * window].reshape(count, window).astype(np.float64)
+    energy = np.convolve(blocks.var(axis=1), np.ones(3) / 3, mode="same")
+    energy[[0, -1]] *= 1.5  # what lies outside is not counted there
+    return float(low + (int(energy.argmin()) + 0.5) * window) / rate

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from asr.composition import Item, spliced
+from asr.ctc.align import align
+from asr.ctc.reference import collapse
+from asr.dataset import SpeechDataset
+from asr.manifest import Utterance
+from asr.text import TextConfig
+from asr.tokens import TokenConfig, build_tokens
+
+SPEAKERS = ["ann", "bob", "ann", "", "bob"]
+DURATIONS = [2.0, 3.0, 1.0, 2.0, 4.0]
+WORD_STARTS = {
+    0: [0.0, 0.5, 1.5],
+    1: [0.0, 2.0],
+    2: [0.0],
+    3: [0.0, 1.0],
+    4: [0.0, 0.5, 1.0, 2.0, 3.0],
+}
+
+
+def plan(splice: float, seed: int) -> list[Item]:
+    items = [Item(i, 0.9) for i in range(5)]
+    random = np.random.default_rng(seed)
+    return spliced(items, DURATIONS, SPEAKERS, WORD_STARTS, splice, random)
+
+
+def test_new_sentences_are_whole_words_of_one_speaker() -> None:
+    for item in itertools.chain.from_iterable(plan(1.0, seed) for seed in range(100)):
+        if not SPEAKERS[item.index]:
+            assert not item.stretches
+            continue
+        assert item.stretches
+        for stretch in item.stretches:
+            assert SPEAKERS[stretch.index] == SPEAKERS[item.index]
+            bounds = [*WORD_STARTS[stretch.index], DURATIONS[stretch.index]]
+            assert 1 <= stretch.last - stretch.first <= 3
+            assert (stretch.start, stretch.end) == (bounds[stretch.first], bounds[stretch.last])
+
+
+def test_new_sentences_are_about_as_long_as_the_old() -> None:
+    for item in itertools.chain.from_iterable(plan(1.0, seed) for seed in range(100)):
+        longest = max(s.end - s.start for s in item.stretches) if item.stretches else 0.0
+        assert abs(item.seconds(DURATIONS) * 0.9 - DURATIONS[item.index]) <= longest / 2 + 4.0 / 2
+    means = [plan(1.0, seed)[4].seconds(DURATIONS) * 0.9 for seed in range(200)]
+    assert np.mean(means) == pytest.approx(DURATIONS[4], rel=0.25)
+
+
+def test_share_and_repeatability() -> None:
+    assert plan(0.0, 1) == [Item(i, 0.9) for i in range(5)]
+    replaced = [bool(item.stretches) for seed in range(200) for item in plan(0.5, seed)[:3]]
+    assert 0.4 < np.mean(replaced) < 0.6
+    assert plan(0.5, 7) == plan(0.5, 7)
+
+
+def test_a_dataset_plays_the_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a b c", "d e"]
+    tokens = build_tokens(texts, TokenConfig())
+    utterances = [
+        Utterance(f"u{i}", None, text, 1.0, "ann")  # type: ignore[arg-type]
+        for i, text in enumerate(texts)
+    ]
+    data = SpeechDataset(utterances, tokens, TextConfig(), 1000)
+    ramp = np.arange(1000, dtype=np.int16)
+    monkeypatch.setattr(data, "waveform", lambda index: ramp + 10_000 * index)
+    (item,) = spliced(
+        [Item(0)], [1.0], ["ann"], {0: [0.0, 0.25, 0.5]}, 1.0, np.random.default_rng(3)
+    )
+    batch = data.batch([item])
+    said = " ".join(" ".join("abc"[s.first : s.last]) for s in item.stretches)
+    assert tokens.decode(batch.targets.values[0].tolist()) == said
+    expected = np.concatenate(
+        [ramp[int(s.start * 1000) : int(s.end * 1000)] for s in item.stretches]
+    )
+    played = batch.waves.values[0].numpy() * 32768
+    assert len(played) == len(expected)
+    # Equal but for soft edges.
+    assert np.mean(np.isclose(played, expected, atol=0.01)) > 0.9
+
+
+def test_alignment_spells_the_target_on_the_best_path() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        scores = torch.log_softmax(torch.randn(7, 4, generator=generator), dim=1)
+        target = [1, 1, 3]
+        spans = align(scores, target)
+        path = np.zeros(7, int)
+        for unit, (first, last) in zip(target, spans, strict=True):
+            path[first : last + 1] = unit
+        assert collapse(path.tolist()) == target
+        best = max(
+            sum(float(scores[t, u]) for t, u in enumerate(p))
+            for p in itertools.product(range(4), repeat=7)
+            if collapse(p) == target
+        )
+        got = sum(float(scores[t, u]) for t, u in enumerate(path))
+        assert got == pytest.approx(best, abs=1e-4)
