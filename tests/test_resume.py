@@ -41,7 +41,13 @@ def write_recipe(folder: Path, precision: str) -> Path:
         update={
             "features": FeatureConfig(sample_rate=RATE, bands=16, cmvn="global"),
             "augment": AugmentConfig(
-                join=0.5, warp=0.1, gain_db=6.0, time_mask_frames=3, frequency_mask_bands=3
+                warp=0.1,
+                gain_db=6.0,
+                join=0.5,
+                splice=0.3,
+                splice_from=0.3,
+                time_mask_frames=3,
+                frequency_mask_bands=3,
             ),
             "model": ModelConfig(channels=(4,), strides=(2,), layers=2, hidden=16, dropout=0.2),
         }
@@ -78,13 +84,14 @@ def saved_progress(out: Path) -> dict[str, Any]:
         return {}
 
 
-def interrupt(process: subprocess.Popen[str], out: Path, number: int) -> tuple[int, str]:
-    """Signal a run in the middle of an epoch that it has gone on with; its status and words."""
-    first = saved_progress(out).get("step", 0)
+def interrupt(
+    process: subprocess.Popen[str], out: Path, number: int, epoch: int
+) -> tuple[int, str]:
+    """Signal a run in the middle of an epoch (counted from 0); its exit status and its words."""
     deadline = time.monotonic() + PATIENCE
     while True:
         progress = saved_progress(out)
-        if progress.get("step", 0) > first and progress["batch"] in EARLY:
+        if progress.get("epoch") == epoch and progress["batch"] in EARLY:
             break
         assert process.poll() is None, f"ended before it could be stopped: {process.communicate()}"
         assert time.monotonic() < deadline
@@ -116,12 +123,12 @@ def test_any_signal_in_mid_epoch_leaves_a_run_that_ends_the_same(tmp_path: Path)
     out, whole = tmp_path / "stopped", tmp_path / "whole"
     undisturbed = start(recipe, whole)
 
-    status, _ = interrupt(start(recipe, out), out, signal.SIGKILL)
+    status, _ = interrupt(start(recipe, out), out, signal.SIGKILL, epoch=0)
     assert status == -signal.SIGKILL
     killed_at = saved_progress(out)
     assert killed_at["batch"] > 0
 
-    status, said = interrupt(start(recipe, out), out, signal.SIGTERM)
+    status, said = interrupt(start(recipe, out), out, signal.SIGTERM, epoch=1)
     assert f"resumed at epoch {killed_at['epoch'] + 1}, step {killed_at['step']}" in said
     assert status == 128 + signal.SIGTERM
     assert said.splitlines()[-1] == (
@@ -129,7 +136,7 @@ def test_any_signal_in_mid_epoch_leaves_a_run_that_ends_the_same(tmp_path: Path)
     )
     assert "Traceback" not in said
 
-    status, said = interrupt(start(recipe, out), out, signal.SIGINT)
+    status, said = interrupt(start(recipe, out), out, signal.SIGINT, epoch=2)
     assert status == 128 + signal.SIGINT
     assert "the same command goes on from there" in said.splitlines()[-1]
     assert "Traceback" not in said
@@ -149,7 +156,7 @@ def test_a_killed_run_in_bfloat16_ends_the_same(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, "bf16")
     out, whole = tmp_path / "stopped", tmp_path / "whole"
     undisturbed = start(recipe, whole)
-    interrupt(start(recipe, out), out, signal.SIGKILL)
+    interrupt(start(recipe, out), out, signal.SIGKILL, epoch=1)
     assert saved_progress(out)["batch"] > 0
     assert "cpu, bf16" in finish(start(recipe, out))
     finish(undisturbed)

@@ -67,6 +67,8 @@ def save_bundle(folder: str | Path, bundle: Bundle, half: bool = False) -> None:
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         save_file(weights, temporary / "model.safetensors")
+        # safetensors lets only the owner read what it writes.
+        (temporary / "model.safetensors").chmod(0o644)
         config = {
             "format": FORMAT,
             "text": bundle.text.model_dump(),
