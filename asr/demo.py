@@ -34,7 +34,7 @@ def demo_recipe(out: Path, manifests: dict[str, Path], seed: int) -> Recipe:
             time_mask_frames=10,
             frequency_mask_bands=12,
         ),
-        model=ModelConfig(channels=(16, 16), layers=2, hidden=160, dropout=0.1),
+        model=ModelConfig(channels=(16, 16), strides=(3, 1), layers=2, hidden=160, dropout=0.1),
         train=TrainConfig(
             epochs=16,
             batch_seconds=32,
