@@ -27,7 +27,7 @@ EARLY = range(1, 5)  # batches of an epoch after which it is interrupted: well b
 
 def write_recipe(folder: Path, precision: str) -> Path:
     """A run with everything random and everything stateful, that saves after every step."""
-    manifests = write_corpus(folder, {"train": 24, "dev": 4})
+    manifests = write_corpus(folder, {"train": 18, "dev": 4})
     plain = tone_recipe(
         manifests,
         folder / "out",
