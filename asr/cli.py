@@ -67,7 +67,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 1,
 ) -> None:
-    """Synthesise a small spoken corpus, train on it, evaluate, transcribe. About five minutes."""
+    """Synthesise a small spoken corpus, train on it, evaluate, transcribe. About three minutes."""
     from asr.demo import run_demo
 
     run_demo(out, seed, Console(highlight=False, markup=False, soft_wrap=True))
