@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from asr.composition import Item, joined, spliced
+from asr.composition import Corpus, Item, joined, spliced, whole
+from asr.features.augment import AugmentConfig
 
 # Durations are shaken by up to this share before sorting, so that batches differ every epoch.
 JITTER = 0.02
 
 
 def plan_epoch(
-    durations: Sequence[float],
-    batch_seconds: float,
-    speeds: Sequence[float],
-    seed: int,
-    epoch: int,
-    speakers: Sequence[str] = (),
-    join: float = 0.0,
-    word_starts: Mapping[int, Sequence[float]] | None = None,
-    splice: float = 0.0,
+    corpus: Corpus, augment: AugmentConfig, batch_seconds: float, seed: int, epoch: int
 ) -> list[list[Item]]:
     """The batches of a training epoch; a pure function, so that a resumed run sees the same ones.
 
@@ -30,15 +23,16 @@ def plan_epoch(
     Batches come in random order, except in epoch 0: the largest first, so that running out of
     memory shows at once, then from short to long (SortaGrad, Amodei et al. 2016).
 
-    With `join` (0 to 1: how readily) two utterances of one of `speakers` are played as one, as long
-    as the two together are no longer than the longest utterance alone. Given `word_starts`
-    (seconds, by utterance), a share `splice` is replaced by words of the same speaker in new order.
+    `augment` decides the speeds, which utterances of one speaker are played as one (never longer
+    than the longest utterance alone), and, where words are known, which are replaced by words of
+    the same speaker in new order.
     """
     random = np.random.default_rng([seed, epoch])
-    groups = joined(durations, speakers, join, random)
-    items = [Item(g[0], float(random.choice(speeds)), g[1:]) for g in groups]
-    if word_starts:
-        items = spliced(items, durations, speakers, word_starts, splice, random)
+    groups = joined(corpus, augment.join, random)
+    items = [whole(*group, speed=_speed(group, corpus, augment, random)) for group in groups]
+    if corpus.word_starts:
+        items = spliced(items, corpus, augment.splice, random)
+    durations = corpus.durations
     lengths = np.array([item.seconds(durations) for item in items])
     shaken = lengths * random.uniform(1 - JITTER, 1 + JITTER, len(items))
     order = [int(i) for i in np.argsort(shaken, kind="stable")]
@@ -50,10 +44,17 @@ def plan_epoch(
     return [batches[int(i)] for i in random.permutation(len(batches))]
 
 
+def _speed(
+    group: Sequence[int], corpus: Corpus, augment: AugmentConfig, random: np.random.Generator
+) -> float:
+    drawn = float(random.choice(augment.speeds))
+    return min([drawn, *(corpus.fastest[index] for index in group if corpus.fastest)])
+
+
 def plan_in_order(durations: Sequence[float], batch_seconds: float) -> list[list[Item]]:
     """Batches of similar length for evaluation: every utterance once, unchanged, longest first."""
     order = sorted(range(len(durations)), key=lambda i: -durations[i])
-    return _cut([Item(i) for i in order], [durations[i] for i in order], batch_seconds)
+    return _cut([whole(i) for i in order], [durations[i] for i in order], batch_seconds)
 
 
 def fill_share(batches: Sequence[Sequence[Item]], durations: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,42 +11,69 @@ LONGEST_STRETCH = 3  # words that stay together when a sentence is spliced
 
 
 @dataclass(frozen=True)
+class Corpus:
+    """What is known of the training utterances before their audio is read, by place."""
+
+    durations: Sequence[float]
+    """Seconds."""
+    speakers: Sequence[str] = ()
+    fastest: Sequence[float] = ()
+    """The highest speed at which each transcript still fits; empty: any speed does."""
+    word_starts: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    """Seconds at which each word begins, of the utterances whose words are known."""
+
+
+@dataclass(frozen=True)
 class Stretch:
-    """Words [first, last) of utterance `index`, spoken from `start` to `end` seconds of it."""
+    """Utterance `index`, or words [first, last) of it, spoken from `start` to `end` seconds.
+
+    None is the end of the utterance.
+    """
 
     index: int
-    start: float
-    end: float
-    first: int
-    last: int
+    start: float = 0.0
+    end: float | None = None
+    first: int = 0
+    last: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.start == 0.0 and self.end is None
+
+    def seconds(self, durations: Sequence[float]) -> float:
+        end = durations[self.index] if self.end is None else self.end
+        return end - self.start
 
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance of a batch: its place in the dataset, its speed, and what is joined to it."""
+    """One row of a batch: what is played, one stretch after another, and at what speed."""
 
-    index: int
+    stretches: tuple[Stretch, ...]
     speed: float = 1.0
-    then: tuple[int, ...] = ()
-    stretches: tuple[Stretch, ...] = ()
-    """Played instead, where there are any."""
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """Utterances of the dataset that are played one after another."""
-        return (self.index, *self.then)
+        """The utterances it is made of."""
+        return tuple(stretch.index for stretch in self.stretches)
 
     def seconds(self, durations: Sequence[float]) -> float:
         """How long it plays."""
-        if self.stretches:
-            return sum(s.end - s.start for s in self.stretches) / self.speed
-        return sum(durations[index] for index in self.indices) / self.speed
+        return sum(stretch.seconds(durations) for stretch in self.stretches) / self.speed
 
 
-def joined(
-    durations: Sequence[float], speakers: Sequence[str], join: float, random: np.random.Generator
-) -> list[tuple[int, ...]]:
+def whole(*indices: int, speed: float = 1.0) -> Item:
+    """Whole utterances, one after another.
+
+    >>> whole(3, 5).indices
+    (3, 5)
+    """
+    return Item(tuple(Stretch(index) for index in indices), speed)
+
+
+def joined(corpus: Corpus, join: float, random: np.random.Generator) -> list[tuple[int, ...]]:
     """Every utterance once, some of them in pairs of one speaker."""
+    durations, speakers = corpus.durations, corpus.speakers
     if not join or not speakers:
         return [(i,) for i in range(len(durations))]
     groups: list[tuple[int, ...]] = []
@@ -67,46 +94,35 @@ def joined(
 
 
 def spliced(
-    items: Sequence[Item],
-    durations: Sequence[float],
-    speakers: Sequence[str],
-    word_starts: Mapping[int, Sequence[float]],
-    splice: float,
-    random: np.random.Generator,
+    items: Sequence[Item], corpus: Corpus, splice: float, random: np.random.Generator
 ) -> list[Item]:
     """Replace a share `splice` of the items by words of the same speaker, about as long.
 
-    `word_starts` holds the seconds at which each word of an utterance begins; speakers without a
-    name are left as they are.
+    Speakers without a name, or of whom no words are known, are left as they are.
     """
     words: dict[str, list[tuple[int, int]]] = {}
-    for index, starts in word_starts.items():
-        if speakers[index]:
-            words.setdefault(speakers[index], []).extend((index, i) for i in range(len(starts)))
+    for index, starts in corpus.word_starts.items():
+        if speaker := corpus.speakers[index]:
+            words.setdefault(speaker, []).extend((index, i) for i in range(len(starts)))
     result = []
     for item in items:
-        own = words.get(speakers[item.index])
+        own = words.get(corpus.speakers[item.indices[0]])
         if own and random.random() < splice:
-            seconds = sum(durations[index] for index in item.indices)
-            stretches = _new_sentence(own, word_starts, durations, seconds, random)
-            item = Item(item.index, item.speed, stretches=stretches)
+            seconds = item.seconds(corpus.durations) * item.speed
+            item = Item(_new_sentence(own, corpus, seconds, random), item.speed)
         result.append(item)
     return result
 
 
 def _new_sentence(
-    words: Sequence[tuple[int, int]],
-    word_starts: Mapping[int, Sequence[float]],
-    durations: Sequence[float],
-    seconds: float,
-    random: np.random.Generator,
+    words: Sequence[tuple[int, int]], corpus: Corpus, seconds: float, random: np.random.Generator
 ) -> tuple[Stretch, ...]:
     """Random stretches from (utterance, word) on, together about `seconds` long; at least one."""
     chosen: list[Stretch] = []
     total = 0.0
     while total < seconds:
         index, first = words[int(random.integers(len(words)))]
-        bounds = [*word_starts[index], durations[index]]
+        bounds = [*corpus.word_starts[index], corpus.durations[index]]
         last = min(first + int(random.integers(1, LONGEST_STRETCH + 1)), len(bounds) - 1)
         length = bounds[last] - bounds[first]
         if chosen and total + length / 2 > seconds:

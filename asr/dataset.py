@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from asr.audio import load_audio
-from asr.batching import Item
+from asr.composition import Item, Stretch
 from asr.errors import AsrError
 from asr.manifest import Utterance
 from asr.padded import Padded
@@ -86,29 +86,33 @@ class SpeechDataset:
             self._cached_bytes += samples.nbytes
         return samples
 
-    def _samples(self, item: Item) -> np.ndarray:
-        if not item.stretches:
-            return np.concatenate([self.waveform(i) for i in item.indices])
+    def _samples(self, stretch: Stretch) -> np.ndarray:
+        samples = self.waveform(stretch.index)
+        if stretch.whole:
+            return samples
         rate = self.sample_rate
-        cut = [
-            self.waveform(s.index)[int(s.start * rate) : int(s.end * rate)] for s in item.stretches
-        ]
-        return np.concatenate([_faded(samples, int(FADE_S * rate)) for samples in cut])
+        end = None if stretch.end is None else int(stretch.end * rate)
+        return _faded(samples[int(stretch.start * rate) : end], int(FADE_S * rate))
 
-    def _target(self, item: Item) -> list[int]:
-        if item.stretches:
-            assert self._tokens is not None
-            words = [self.references[s.index].split()[s.first : s.last] for s in item.stretches]
-            return self._tokens.encode(" ".join(itertools.chain.from_iterable(words)))
-        return list(itertools.chain.from_iterable(self.targets[i] for i in item.indices))
+    def _target(self, stretch: Stretch) -> list[int]:
+        if stretch.whole:
+            return self.targets[stretch.index]
+        assert self._tokens is not None
+        words = self.references[stretch.index].split()[stretch.first : stretch.last]
+        return self._tokens.encode(" ".join(words))
 
     def batch(self, items: Sequence[Item]) -> Batch:
-        waves = _padded([self._samples(item) for item in items], np.float32)
+        played = [np.concatenate([self._samples(s) for s in item.stretches]) for item in items]
+        targets = [
+            list(itertools.chain.from_iterable(self._target(s) for s in item.stretches))
+            for item in items
+        ]
+        waves = _padded(played, np.float32)
         waves.values.numpy()[:] /= INT16
         return Batch(
             ids=["+".join(self.utterances[i].id for i in item.indices) for item in items],
             waves=waves,
-            targets=_padded([self._target(item) for item in items], np.int64),
+            targets=_padded(targets, np.int64),
             speeds=[item.speed for item in items],
         )
 

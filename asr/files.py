@@ -16,7 +16,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place on success, remove it on error.
 
     Works for a file or a folder. An existing folder is replaced only once the new one is whole;
-    a kill between the two renames that this takes is undone by `restore_folder`.
+    a kill between the two renames that this takes is undone by `restore_folders`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,16 +44,24 @@ def _replace_folder(new: Path, path: Path) -> None:
         shutil.rmtree(old)
 
 
-def restore_folder(path: str | Path) -> None:
-    """Undo a replacement of folder `path` that a kill cut short, and remove what it left behind."""
-    path = Path(path)
-    for old in path.parent.glob(f".{path.name}.*.old"):
+def restore_folders(parent: str | Path) -> None:
+    """Undo replacements in `parent` that a kill cut short, and remove what they left behind."""
+    for old in Path(parent).glob(".*.[0-9]*.old"):
+        path = old.with_name(_target_name(old))
         if path.exists():
             shutil.rmtree(old)
         else:
             old.rename(path)
-    for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(unfinished)
+    for unfinished in Path(parent).glob(".*.[0-9]*.tmp"):
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        else:
+            unfinished.unlink()
+
+
+def _target_name(leftover: Path) -> str:
+    # .NAME.PID.old
+    return leftover.name[1:].rsplit(".", 2)[0]
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from asr.composition import Item, spliced
+from asr.composition import Corpus, Item, spliced, whole
 from asr.ctc.align import align
 from asr.ctc.reference import collapse
 from asr.dataset import SpeechDataset
@@ -23,38 +24,50 @@ WORD_STARTS = {
     3: [0.0, 1.0],
     4: [0.0, 0.5, 1.0, 2.0, 3.0],
 }
+CORPUS = Corpus(DURATIONS, SPEAKERS, word_starts=WORD_STARTS)
 
 
 def plan(splice: float, seed: int) -> list[Item]:
-    items = [Item(i, 0.9) for i in range(5)]
+    items = [whole(i, speed=0.9) for i in range(5)]
     random = np.random.default_rng(seed)
-    return spliced(items, DURATIONS, SPEAKERS, WORD_STARTS, splice, random)
+    return spliced(items, CORPUS, splice, random)
+
+
+def new_sentences() -> Iterator[tuple[int, Item]]:
+    """A hundred times every utterance of a named speaker, with what replaces it."""
+    for seed in range(100):
+        for index, item in enumerate(plan(1.0, seed)):
+            if SPEAKERS[index]:
+                yield index, item
+            else:
+                assert item == whole(index, speed=0.9)
 
 
 def test_new_sentences_are_whole_words_of_one_speaker() -> None:
-    for item in itertools.chain.from_iterable(plan(1.0, seed) for seed in range(100)):
-        if not SPEAKERS[item.index]:
-            assert not item.stretches
-            continue
-        assert item.stretches
+    for index, item in new_sentences():
         for stretch in item.stretches:
-            assert SPEAKERS[stretch.index] == SPEAKERS[item.index]
+            assert SPEAKERS[stretch.index] == SPEAKERS[index]
+            assert stretch.last is not None
             bounds = [*WORD_STARTS[stretch.index], DURATIONS[stretch.index]]
             assert 1 <= stretch.last - stretch.first <= 3
             assert (stretch.start, stretch.end) == (bounds[stretch.first], bounds[stretch.last])
 
 
 def test_new_sentences_are_about_as_long_as_the_old() -> None:
-    for item in itertools.chain.from_iterable(plan(1.0, seed) for seed in range(100)):
-        longest = max(s.end - s.start for s in item.stretches) if item.stretches else 0.0
-        assert abs(item.seconds(DURATIONS) * 0.9 - DURATIONS[item.index]) <= longest / 2 + 4.0 / 2
+    for index, item in new_sentences():
+        longest = max(stretch.seconds(DURATIONS) for stretch in item.stretches)
+        assert abs(item.seconds(DURATIONS) * 0.9 - DURATIONS[index]) <= longest / 2 + 4.0 / 2
     means = [plan(1.0, seed)[4].seconds(DURATIONS) * 0.9 for seed in range(200)]
     assert np.mean(means) == pytest.approx(DURATIONS[4], rel=0.25)
 
 
 def test_share_and_repeatability() -> None:
-    assert plan(0.0, 1) == [Item(i, 0.9) for i in range(5)]
-    replaced = [bool(item.stretches) for seed in range(200) for item in plan(0.5, seed)[:3]]
+    assert plan(0.0, 1) == [whole(i, speed=0.9) for i in range(5)]
+    replaced = [
+        item != whole(i, speed=0.9)
+        for seed in range(200)
+        for i, item in enumerate(plan(0.5, seed)[:3])
+    ]
     assert 0.4 < np.mean(replaced) < 0.6
     assert plan(0.5, 7) == plan(0.5, 7)
 
@@ -69,14 +82,14 @@ def test_a_dataset_plays_the_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     data = SpeechDataset(utterances, tokens, TextConfig(), 1000)
     ramp = np.arange(1000, dtype=np.int16)
     monkeypatch.setattr(data, "waveform", lambda index: ramp + 10_000 * index)
-    (item,) = spliced(
-        [Item(0)], [1.0], ["ann"], {0: [0.0, 0.25, 0.5]}, 1.0, np.random.default_rng(3)
-    )
+    corpus = Corpus([1.0], ["ann"], word_starts={0: [0.0, 0.25, 0.5]})
+    (item,) = spliced([whole(0)], corpus, 1.0, np.random.default_rng(3))
     batch = data.batch([item])
+    assert batch.ids == ["+".join(["u0"] * len(item.stretches))]
     said = " ".join(" ".join("abc"[s.first : s.last]) for s in item.stretches)
     assert tokens.decode(batch.targets.values[0].tolist()) == said
     expected = np.concatenate(
-        [ramp[int(s.start * 1000) : int(s.end * 1000)] for s in item.stretches]
+        [ramp[int(s.start * 1000) : int((s.end or 0) * 1000)] for s in item.stretches]
     )
     played = batch.waves.values[0].numpy() * 32768
     assert len(played) == len(expected)

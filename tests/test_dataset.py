@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 import asr.dataset
-from asr.batching import Item
+from asr.composition import whole
 from asr.dataset import SpeechDataset, prefetch
 from asr.errors import AsrError, AudioError
 from asr.manifest import Utterance
@@ -49,7 +49,7 @@ def test_references_targets_and_durations(tmp_path: Path) -> None:
 
 
 def test_a_batch_holds_what_was_asked_in_that_order(tmp_path: Path) -> None:
-    batch = dataset(tmp_path).batch([Item(2), Item(0, 0.9)])
+    batch = dataset(tmp_path).batch([whole(2), whole(0, speed=0.9)])
     assert batch.ids == ["u2", "u0"]
     assert batch.speeds == [1.0, 0.9]
     assert batch.waves.lengths.tolist() == [400, 800]
@@ -65,7 +65,7 @@ def test_a_batch_holds_what_was_asked_in_that_order(tmp_path: Path) -> None:
 
 def test_joined_utterances_are_played_one_after_another(tmp_path: Path) -> None:
     data = dataset(tmp_path)
-    batch = data.batch([Item(1), Item(2, then=(0,))])
+    batch = data.batch([whole(1), whole(2, 0)])
     assert batch.ids == ["u1", "u2+u0"]
     joined = batch.waves.unpad()[1].numpy() * 32768
     assert np.array_equal(joined, np.concatenate([noise(400), noise(800)]))
@@ -83,26 +83,26 @@ def test_a_stretch_of_a_file_at_another_rate(tmp_path: Path) -> None:
 
 def test_the_cache_changes_no_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = dataset(tmp_path)
-    first = cached.batch([Item(0), Item(1)]).waves.values
+    first = cached.batch([whole(0), whole(1)]).waves.values
     monkeypatch.setattr(asr.dataset, "CACHE_BYTES", 1000)  # the shortest of the three fits
     uncached = dataset(tmp_path)
-    uncached.batch([Item(0), Item(1), Item(2)])
+    uncached.batch([whole(0), whole(1), whole(2)])
     for path in tmp_path.glob("*.wav"):
         path.rename(path.with_suffix(".gone"))
-    assert torch.equal(cached.batch([Item(0), Item(1)]).waves.values, first)
+    assert torch.equal(cached.batch([whole(0), whole(1)]).waves.values, first)
     assert np.array_equal(uncached.waveform(2), noise(400))
     with pytest.raises(AudioError, match=r"0\.wav"):
         uncached.waveform(0)
     for path in tmp_path.glob("*.gone"):
         path.rename(path.with_suffix(".wav"))
-    assert torch.equal(uncached.batch([Item(0), Item(1)]).waves.values, first)
+    assert torch.equal(uncached.batch([whole(0), whole(1)]).waves.values, first)
 
 
 def test_an_unreadable_recording_is_named(tmp_path: Path) -> None:
     data = dataset(tmp_path)
     (tmp_path / "1.wav").write_bytes(b"not audio")
     with pytest.raises(AudioError, match=r"1\.wav"):
-        data.batch([Item(0), Item(1)])
+        data.batch([whole(0), whole(1)])
 
 
 def test_a_transcript_the_units_cannot_write_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.files import atomic_path, read_json, write_json
+from asr.files import atomic_path, read_json, restore_folders, write_json
 
 
 def test_failure_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -28,3 +28,19 @@ def test_folder_is_replaced_whole(tmp_path: Path) -> None:
             (temporary / content).write_text(content)
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["new"]
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_a_kill_left_behind_is_undone(tmp_path: Path) -> None:
+    (tmp_path / ".whole.12.old").mkdir()  # killed after the new one came, before the old one went
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "new").touch()
+    (tmp_path / ".moved.away.12.old").mkdir()  # killed between the two renames
+    (tmp_path / ".moved.away.12.old" / "kept").touch()
+    (tmp_path / ".moved.away.12.tmp").mkdir()
+    (tmp_path / ".half.json.12.tmp").touch()
+    (tmp_path / ".hidden").touch()
+    (tmp_path / ".notes.tmp").touch()  # somebody else's
+    restore_folders(tmp_path)
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*"))
+    assert left == [".hidden", ".notes.tmp", "moved.away", "moved.away/kept", "whole", "whole/new"]
+    restore_folders(tmp_path / "missing")

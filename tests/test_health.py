@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from asr.batching import plan_epoch
+from asr.composition import Corpus
 from asr.ctc.loss import required_frames
 from asr.dataset import Batch, SpeechDataset
 from asr.errors import TrainingError
+from asr.features.augment import AugmentConfig
 from asr.files import read_json
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
@@ -20,7 +22,7 @@ from asr.models.bundle import load_bundle
 from asr.padded import Padded
 from asr.text import TextConfig
 from asr.training import trainer
-from asr.training.health import PLATEAU_ADVICE, PLATEAU_EPOCHS, Health, infeasible
+from asr.training.health import PLATEAU_ADVICE, PLATEAU_EPOCHS, Health, fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 from tests.tones import RATE, run_quietly, tone_recipe, untrained_bundle, write_corpus
 
@@ -69,7 +71,7 @@ def test_a_corpus_in_which_most_cannot_fit_is_refused(
 
 
 @pytest.mark.parametrize(("speed", "fits"), [(1.0, True), (1.25, False)])
-def test_the_fastest_speed_decides_what_fits(speed: float, fits: bool) -> None:
+def test_what_fits_depends_on_the_speed(speed: float, fits: bool) -> None:
     bundle = untrained_bundle()
     text = "low high " * 10
     needed = required_frames(bundle.tokens.encode(text))
@@ -79,6 +81,7 @@ def test_the_fastest_speed_decides_what_fits(speed: float, fits: bool) -> None:
     data = SpeechDataset([utterance], bundle.tokens, TextConfig(), RATE)
     assert int(bundle.model.output_lengths(torch.tensor(samples))) == needed
     assert list(infeasible(bundle.model, data, speed)) == ([] if fits else ["tight"])
+    assert fastest_speeds(bundle.model, data, [1.25, 0.9, 1.0, 1.1]) == [1.0]
 
 
 # --- losses and gradients that are not finite ---
@@ -267,7 +270,7 @@ def test_the_first_batch_is_the_largest_whatever_the_lengths() -> None:
     for seed in range(20):
         durations = (0.3 + 20 * torch.rand(60, generator=random)).tolist()
         sizes = [
-            len(batch) * max(durations[item.index] / item.speed for item in batch)
-            for batch in plan_epoch(durations, 48.0, [0.9, 1.0, 1.1], seed, epoch=0)
+            len(batch) * max(item.seconds(durations) for item in batch)
+            for batch in plan_epoch(Corpus(durations), AugmentConfig(), 48.0, seed, epoch=0)
         ]
         assert sizes[0] == max(sizes)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from asr.batching import Item
+from asr.composition import whole
 from asr.dataset import Batch, SpeechDataset
 from asr.features.augment import AugmentConfig
 from asr.manifest import read_manifest
@@ -28,7 +28,7 @@ def tones_batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     data = SpeechDataset(
         read_manifest(manifests["train"]), untrained_bundle().tokens, TextConfig(), RATE
     )
-    return data.batch([Item(i) for i in range(4)])
+    return data.batch([whole(i) for i in range(4)])
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from asr.batching import plan_epoch
+from asr.composition import Corpus
 from asr.dataset import Batch
-from asr.errors import AudioError, ConfigError, TrainingError
+from asr.errors import AudioError, CheckpointError, ConfigError, TrainingError
 from asr.evaluation.run import evaluate
 from asr.features.extractor import FeatureConfig
 from asr.files import read_json
@@ -152,6 +153,34 @@ def test_a_finished_run_is_not_trained_again(
     assert "resumed at epoch 3" in shown
     after = load_file(model / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    run_quietly(tone_recipe(manifests, tmp_path, epochs=1))
+    longer = tone_recipe(manifests, tmp_path, epochs=3, patience=50)
+    model, shown = run_quietly(longer)
+    assert "resumed at epoch 2" in shown
+    assert load_bundle(model).info["epochs"] == 3
+
+
+def test_a_run_is_not_gone_on_with_under_other_settings(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    run_quietly(tone_recipe(manifests, tmp_path, epochs=1))
+    with pytest.raises(CheckpointError) as error:
+        run_quietly(tone_recipe(manifests, tmp_path, epochs=2, batch_seconds=3.0))
+    assert "expected train.batch_seconds=2.0" in one_line(error)
+    assert "got 3.0: choose another out" in one_line(error)
+
+
+def test_a_run_is_not_gone_on_with_on_other_data(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
+    run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1))
+    write_manifest(manifests["train"], read_manifest(manifests["train"])[::-1])
+    with pytest.raises(CheckpointError, match=r"expected data\.train="):
+        run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=2))
 
 
 def test_global_statistics_are_those_of_the_training_set(
@@ -356,10 +385,14 @@ def test_batches_of_an_epoch_are_those_of_the_plan(
     utterances = read_manifest(manifests["train"])
     durations = [u.duration for u in utterances]
     plans = [
-        plan_epoch(durations, recipe.train.batch_seconds, [1.0], recipe.train.seed, epoch)
+        plan_epoch(
+            Corpus(durations), recipe.augment, recipe.train.batch_seconds, recipe.train.seed, epoch
+        )
         for epoch in range(2)
     ]
-    planned = [[utterances[item.index].id for item in batch] for plan in plans for batch in plan]
+    planned = [
+        [utterances[item.indices[0]].id for item in batch] for plan in plans for batch in plan
+    ]
     assert seen == planned
     assert seen[: len(plans[0])] != seen[len(plans[0]) :]
 

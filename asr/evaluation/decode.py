@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from asr.batching import Item, plan_in_order
+from asr.batching import plan_in_order
+from asr.composition import Item
 from asr.ctc.greedy import greedy_decode
 from asr.dataset import Batch, SpeechDataset, prefetch
 from asr.errors import AudioError
@@ -41,13 +42,14 @@ def decode_dataset(
     def load(items: Sequence[Item]) -> Batch | None:
         readable = []
         for item in items:
+            (index,) = item.indices
             try:
-                dataset.waveform(item.index)
+                dataset.waveform(index)
                 readable.append(item)
             except AudioError as error:
                 if on_error is None:
                     raise
-                on_error(dataset.utterances[item.index].id, error)
+                on_error(dataset.utterances[index].id, error)
         return dataset.batch(readable) if readable else None
 
     was_training = model.training

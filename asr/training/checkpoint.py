@@ -37,7 +37,8 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One row an epoch: loss, dev WER, learning rate, seconds."""
     health: Health = field(default_factory=Health)
-    finished: bool = False
+    identity: dict[str, Any] = field(default_factory=dict)
+    """Settings and data the run began with: it is gone on with only with the same ones."""
 
 
 def save_checkpoint(

@@ -50,12 +50,29 @@ PLATEAU_ADVICE = (
 
 
 def infeasible(model: AcousticModel, dataset: SpeechDataset, speed: float) -> dict[str, str]:
-    """Utterances whose target needs more frames than the model gives at the fastest `speed`."""
-    samples = torch.tensor([int(d * dataset.sample_rate / speed) for d in dataset.durations])
-    frames = model.output_lengths(samples).tolist()
+    """Utterances whose target needs more frames than the model gives at `speed`, and why."""
     found = {}
+    frames = _frames(model, dataset, speed)
     for utterance, target, given in zip(dataset.utterances, dataset.targets, frames, strict=True):
         needed = required_frames(target)
         if given < max(1, needed):
             found[utterance.id] = f"{needed} frames needed, {given} given"
     return found
+
+
+def fastest_speeds(
+    model: AcousticModel, dataset: SpeechDataset, speeds: Sequence[float]
+) -> list[float]:
+    """The highest of `speeds` at which each target fits; the lowest where none does."""
+    fastest = [min(speeds)] * len(dataset)
+    for speed in sorted(speeds):
+        for i, given in enumerate(_frames(model, dataset, speed)):
+            if given >= max(1, required_frames(dataset.targets[i])):
+                fastest[i] = speed
+    return fastest
+
+
+def _frames(model: AcousticModel, dataset: SpeechDataset, speed: float) -> list[int]:
+    samples = torch.tensor([int(d * dataset.sample_rate / speed) for d in dataset.durations])
+    frames: list[int] = model.output_lengths(samples).tolist()
+    return frames

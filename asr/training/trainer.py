@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,15 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from rich.console import Console
 
-from asr.batching import Item, fill_share, plan_epoch
+from asr.batching import fill_share, plan_epoch, plan_in_order
+from asr.composition import Corpus
 from asr.dataset import Batch, SpeechDataset, prefetch
 from asr.errors import TrainingError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
-from asr.files import read_json, restore_folder, write_json
-from asr.manifest import read_manifest
+from asr.files import read_json, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_weights, save_bundle
-from asr.text import normalise
-from asr.tokens import Tokens, build_tokens
 from asr.training.checkpoint import (
     Progress,
     average_weights,
@@ -33,9 +31,16 @@ from asr.training.checkpoint import (
     save_checkpoint,
 )
 from asr.training.display import Display
-from asr.training.health import infeasible
 from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.optimizer import build_optimizer, learning_rate
+from asr.training.prepare import (
+    check_identity,
+    datasets,
+    identity,
+    precision,
+    training_corpus,
+    without_infeasible,
+)
 from asr.training.recipe import Recipe, TrainConfig
 from asr.training.step import batch_loss
 from asr.training.word_starts import word_starts
@@ -51,12 +56,12 @@ class Run:
     bundle: Bundle
     train: SpeechDataset
     dev: SpeechDataset
+    corpus: Corpus
+    """Of the training set; its words are known once splicing has begun."""
     accelerator: Accelerator
     optimizer: Any
     progress: Progress
     display: Display
-    word_starts: dict[int, list[float]] | None = None
-    """Seconds at which the words of each training utterance begin, once splicing has begun."""
 
     @property
     def model(self) -> AcousticModel:
@@ -81,9 +86,9 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
         progress = run.progress
         if progress.step:
             display.say(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
-        while not progress.finished:
-            _train_epoch(run, stop)
-            _finish_epoch(run)
+        while not _is_finished(progress, config):
+            fill = _train_epoch(run, stop)
+            _finish_epoch(run, fill)
             _save(run)
         return _finish(run)
 
@@ -91,22 +96,26 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
 def _prepare(recipe: Recipe, display: Display) -> Run:
     # The first Accelerator of a process fixes its precision; a later run may want another.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=_precision(recipe.train.precision))
+    accelerator = Accelerator(mixed_precision=precision(recipe.train.precision))
     torch.manual_seed(recipe.train.seed)
-    tokens, train_set, dev_set = _datasets(recipe)
+    tokens, train_set, dev_set = datasets(recipe)
     model = AcousticModel(recipe.features, recipe.model, len(tokens))
-    train_set = _without_infeasible(recipe, model, tokens, train_set, display)
+    train_set = without_infeasible(recipe, model, tokens, train_set, display.say)
+    corpus = training_corpus(recipe, model, train_set)
     bundle = Bundle(model.to(accelerator.device), tokens, recipe.text)
     optimizer = accelerator.prepare(build_optimizer(model, recipe.train))
-    run = Run(recipe, bundle, train_set, dev_set, accelerator, optimizer, Progress(), display)
+    progress = Progress(identity=identity(recipe, train_set))
+    run = Run(recipe, bundle, train_set, dev_set, corpus, accelerator, optimizer, progress, display)
     display.say(
         f"{len(train_set)} utterances, {sum(train_set.durations) / 3600:.2f} hours; "
         f"{len(tokens)} units; {model.parameter_count() / 1e6:.1f} M parameters; "
         f"{accelerator.device.type}, {accelerator.mixed_precision}"
     )
-    restore_folder(folder := _checkpoint_folder(recipe))
-    if folder.is_dir():
+    restore_folders(recipe.out)
+    restore_folders(recipe.out / "epochs")
+    if (folder := _checkpoint_folder(recipe)).is_dir():
         run.progress, scale = load_checkpoint(folder, bundle, optimizer)
+        check_identity(run.progress.identity, progress.identity, recipe)
         if accelerator.scaler is not None and scale:
             accelerator.scaler.load_state_dict(scale)
     elif recipe.features.cmvn == "global":
@@ -115,60 +124,27 @@ def _prepare(recipe: Recipe, display: Display) -> Run:
     return run
 
 
-def _precision(choice: str) -> str:
-    if choice == "fp16" and not torch.cuda.is_available():
-        raise TrainingError("expected a GPU for fp16, got none: set train.precision to auto")
-    if choice != "auto":
-        return {"fp32": "no"}.get(choice, choice)
-    if torch.cuda.is_available():
-        return "fp16"
-    # Emulated bf16 is slower than fp32: use it only where the processor computes in it.
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"
-
-
-def _datasets(recipe: Recipe) -> tuple[Tokens, SpeechDataset, SpeechDataset]:
-    train, dev = read_manifest(recipe.data.train), read_manifest(recipe.data.dev)
-    shared = {u.speaker for u in train} & {u.speaker for u in dev} - {""}
-    if shared:
-        raise TrainingError(
-            f"expected dev speakers that are not in train, got {len(shared)} in both "
-            f"({', '.join(sorted(shared)[:5])}): split by speaker"
-        )
-    tokens = build_tokens([normalise(u.text, recipe.text) for u in train], recipe.tokens)
-    rate = recipe.features.sample_rate
-    return (
-        tokens,
-        SpeechDataset(train, tokens, recipe.text, rate),
-        SpeechDataset(dev, None, recipe.text, rate),
-    )
-
-
-def _without_infeasible(
-    recipe: Recipe, model: AcousticModel, tokens: Tokens, data: SpeechDataset, display: Display
-) -> SpeechDataset:
-    bad = infeasible(model, data, max(recipe.augment.speeds))
-    for name, why in bad.items():
-        display.say(f"left out, transcript cannot fit: {name}: {why}")
-    kept = [u for u in data.utterances if u.id not in bad]
-    if not kept or len(bad) > len(kept):
-        raise TrainingError(
-            f"expected transcripts that fit their recordings, got {len(bad)} of {len(data)} that "
-            "cannot: check that they belong together, or lower model.strides"
-        )
-    return SpeechDataset(kept, tokens, recipe.text, data.sample_rate) if bad else data
-
-
 def _observe_features(run: Run) -> None:
     device = run.accelerator.device
-    for batch in plan_epoch(run.train.durations, run.recipe.train.batch_seconds, [1.0], 0, 0):
+    for batch in plan_in_order(run.train.durations, run.recipe.train.batch_seconds):
         run.model.features.observe(run.train.batch(batch).waves.to(device))
 
 
-def _train_epoch(run: Run, stop: StopRequest) -> None:
-    """Run what is left of the current epoch, saving as time passes."""
+def _is_finished(progress: Progress, config: TrainConfig) -> bool:
+    if not progress.history:
+        return False
+    # The first of the best: as good is not better.
+    best = min(progress.history, key=lambda row: row["dev_errors"])["epoch"]
+    return progress.epoch >= config.epochs or progress.epoch - best >= config.patience
+
+
+def _train_epoch(run: Run, stop: StopRequest) -> float:
+    """Run what is left of the current epoch, saving as time passes; return its fill share."""
     config, progress = run.recipe.train, run.progress
     _align_words(run)
-    plan = _plan(run)
+    plan = plan_epoch(
+        run.corpus, run.recipe.augment, config.batch_seconds, config.seed, progress.epoch
+    )
     saved = time.monotonic()
     run.model.train()
     before = time.monotonic()
@@ -194,33 +170,20 @@ def _train_epoch(run: Run, stop: StopRequest) -> None:
         if now - saved >= config.save_seconds and progress.batch < len(plan):
             _save(run)
             saved = before = time.monotonic()
+    return fill_share(plan, run.corpus.durations)
 
 
 def _align_words(run: Run) -> None:
     """From the epoch in which splicing begins, know where words begin; aligned once, then kept."""
     augment, path = run.recipe.augment, run.recipe.out / "word_starts.json"
     begins = math.ceil(augment.splice_from * run.recipe.train.epochs)
-    if not augment.splice or run.progress.epoch < begins or run.word_starts:
+    if not augment.splice or run.progress.epoch < begins or run.corpus.word_starts:
         return
     if (run.progress.batch == 0 and run.progress.epoch == begins) or not path.exists():
         run.display.say("aligning the training data, to splice new sentences from it")
         write_json(path, word_starts(run.model, run.train, run.bundle.tokens))
-    run.word_starts = {int(index): starts for index, starts in read_json(path).items()}
-
-
-def _plan(run: Run) -> list[list[Item]]:
-    config = run.recipe.train
-    return plan_epoch(
-        run.train.durations,
-        config.batch_seconds,
-        run.recipe.augment.speeds,
-        config.seed,
-        run.progress.epoch,
-        [utterance.speaker for utterance in run.train.utterances],
-        run.recipe.augment.join,
-        run.word_starts,
-        run.recipe.augment.splice,
-    )
+    starts = {int(index): seconds for index, seconds in read_json(path).items()}
+    run.corpus = replace(run.corpus, word_starts=starts)
 
 
 def _train_step(run: Run, batch: Batch, config: TrainConfig) -> None:
@@ -272,8 +235,8 @@ def _hours_per_hour(run: Run, share: float) -> float:
     return share * sum(run.train.durations) / max(run.progress.seconds, 1e-9)
 
 
-def _finish_epoch(run: Run) -> None:
-    """Score the dev set, write the epoch's row and weights, decide whether to go on."""
+def _finish_epoch(run: Run, fill: float) -> None:
+    """Score the dev set, write the epoch's row and weights."""
     progress, config = run.progress, run.recipe.train
     started = time.monotonic()
     errors = _dev_errors(run)
@@ -288,16 +251,13 @@ def _finish_epoch(run: Run) -> None:
         "learning_rate": learning_rate((progress.epoch + 1) / config.epochs, config),
         "seconds": progress.seconds,
         "hours_per_hour": _hours_per_hour(run, 1.0),
-        "fill_share": fill_share(_plan(run), run.train.durations),
+        "fill_share": fill,
     }
     progress.history.append(row)
     run.display.epoch(row)
     _keep_best(run)
     progress.epoch += 1
     progress.batch, progress.loss_sum, progress.loss_units, progress.seconds = 0, 0.0, 0, 0.0
-    # The first of the best: as good is not better.
-    best = min(progress.history, key=lambda row: row["dev_errors"])["epoch"]
-    progress.finished = progress.epoch >= config.epochs or progress.epoch - best >= config.patience
     write_json(run.recipe.out / "history.json", progress.history)
 
 

@@ -60,10 +60,11 @@ def _unit_spans(
         log_probs = model(model.features(batch.waves.to(device)))
         rows = Padded(log_probs.values.cpu(), log_probs.lengths.cpu()).unpad()
         for item, scores, samples in zip(items, rows, batch.waves.lengths.tolist(), strict=True):
-            if dataset.targets[item.index]:
+            (index,) = item.indices
+            if dataset.targets[index]:
                 step = samples / len(scores) / dataset.sample_rate
-                path = align(scores, dataset.targets[item.index])
-                spans[item.index] = [(a * step, (b + 1) * step) for a, b in path]
+                path = align(scores, dataset.targets[index])
+                spans[index] = [(a * step, (b + 1) * step) for a, b in path]
     model.train(was_training)
     return spans
 

@@ -6,12 +6,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.batching import Item, plan_epoch
+from asr.batching import plan_epoch
+from asr.composition import Item
 from asr.dataset import SpeechDataset
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.text import normalise
 from asr.tokens import build_tokens
+from asr.training.prepare import training_corpus
 from asr.training.recipe import Recipe, read_recipe
 from data import an4
 
@@ -29,15 +31,9 @@ class Corpus:
 
     def plan(self, epoch: int) -> list[list[Item]]:
         """The batches of an epoch, as the trainer makes them."""
-        return plan_epoch(
-            self.data.durations,
-            self.recipe.train.batch_seconds,
-            self.recipe.augment.speeds,
-            self.recipe.train.seed,
-            epoch,
-            [utterance.speaker for utterance in self.data.utterances],
-            self.recipe.augment.join,
-        )
+        corpus = training_corpus(self.recipe, self.model, self.data)
+        config = self.recipe.train
+        return plan_epoch(corpus, self.recipe.augment, config.batch_seconds, config.seed, epoch)
 
 
 def load() -> Corpus | None:

@@ -8,7 +8,8 @@ from statistics import median
 
 import torch
 
-from asr.batching import Item, fill_share
+from asr.batching import fill_share
+from asr.composition import Item
 from asr.features.augment import perturb_speed
 from asr.training.optimizer import build_optimizer
 from asr.training.step import batch_loss

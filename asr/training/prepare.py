@@ -1,0 +1,105 @@
+"""What a training run needs before its first step: data, precision, and proof that it fits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from asr.composition import Corpus
+from asr.dataset import SpeechDataset
+from asr.errors import CheckpointError, TrainingError
+from asr.manifest import read_manifest
+from asr.models.acoustic import AcousticModel
+from asr.text import normalise
+from asr.tokens import Tokens, build_tokens
+from asr.training.health import fastest_speeds, infeasible
+from asr.training.recipe import Recipe
+
+# What may change between two sessions of a run: where things lie, when it ends, what it keeps.
+FREE = {"out", "data", "train.epochs", "train.patience", "train.average", "train.save_seconds"}
+
+
+def precision(choice: str) -> str:
+    """accelerate's name for the precision to train in. Raises TrainingError without the device."""
+    if choice == "fp16" and not torch.cuda.is_available():
+        raise TrainingError("expected a GPU for fp16, got none: set train.precision to auto")
+    if choice != "auto":
+        return {"fp32": "no"}.get(choice, choice)
+    if torch.cuda.is_available():
+        return "fp16"
+    # Emulated bf16 is slower than fp32: use it only where the processor computes in it.
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"
+
+
+def datasets(recipe: Recipe) -> tuple[Tokens, SpeechDataset, SpeechDataset]:
+    """The units, the training set and the dev set. Raises AsrError for data that cannot be used."""
+    train, dev = read_manifest(recipe.data.train), read_manifest(recipe.data.dev)
+    shared = {u.speaker for u in train} & {u.speaker for u in dev} - {""}
+    if shared:
+        raise TrainingError(
+            f"expected dev speakers that are not in train, got {len(shared)} in both "
+            f"({', '.join(sorted(shared)[:5])}): split by speaker"
+        )
+    tokens = build_tokens([normalise(u.text, recipe.text) for u in train], recipe.tokens)
+    rate = recipe.features.sample_rate
+    return (
+        tokens,
+        SpeechDataset(train, tokens, recipe.text, rate),
+        SpeechDataset(dev, None, recipe.text, rate),
+    )
+
+
+def without_infeasible(
+    recipe: Recipe,
+    model: AcousticModel,
+    tokens: Tokens,
+    data: SpeechDataset,
+    say: Callable[[str], None],
+) -> SpeechDataset:
+    """Leave out, by name, what cannot fit at any speed. Raises TrainingError where most cannot."""
+    bad = infeasible(model, data, min(recipe.augment.speeds))
+    for name, why in bad.items():
+        say(f"left out, transcript cannot fit: {name}: {why}")
+    kept = [u for u in data.utterances if u.id not in bad]
+    if not kept or len(bad) > len(kept):
+        raise TrainingError(
+            f"expected transcripts that fit their recordings, got {len(bad)} of {len(data)} that "
+            "cannot: check that they belong together, or lower model.strides"
+        )
+    return SpeechDataset(kept, tokens, recipe.text, data.sample_rate) if bad else data
+
+
+def training_corpus(recipe: Recipe, model: AcousticModel, data: SpeechDataset) -> Corpus:
+    """What the batches are planned from."""
+    return Corpus(
+        durations=data.durations,
+        speakers=[utterance.speaker for utterance in data.utterances],
+        fastest=fastest_speeds(model, data, recipe.augment.speeds),
+    )
+
+
+def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
+    """What must stay the same for a run to be gone on with: settings by key, and the data."""
+    settings = recipe.model_dump(mode="json")
+    flat = {k: v for k, v in settings.items() if not isinstance(v, dict)}
+    for section, values in settings.items():
+        if isinstance(values, dict):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+    kept = {k: v for k, v in flat.items() if k not in FREE and k.split(".")[0] not in FREE}
+    rows = [(u.id, u.text, u.duration, u.speaker) for u in data.utterances]
+    kept["data.train"] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    return kept
+
+
+def check_identity(began: dict[str, Any], now: dict[str, Any], recipe: Recipe) -> None:
+    """Raises CheckpointError naming the first setting that differs from those a run began with."""
+    for key in sorted(began.keys() | now.keys()):
+        if began.get(key) != now.get(key):
+            raise CheckpointError(
+                f"expected {key}={began.get(key)}, with which the run in {recipe.out} began, got "
+                f"{now.get(key)}: choose another out, or remove that folder"
+            )
