@@ -1,68 +1,16 @@
 from __future__ import annotations
 
 import io
-import itertools
-import struct
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from asr.audio import AUDIO_SUFFIXES, audio_duration, find_audio, load_audio, write_wav
 from asr.errors import AudioError
-
-PITCH = 440.0
-LEVEL = 0.5
-
-
-def tone(seconds: float, rate: int) -> np.ndarray:
-    return (LEVEL * np.sin(2 * np.pi * PITCH * np.arange(round(seconds * rate)) / rate)).astype(
-        "f4"
-    )
-
-
-def chirp(seconds: float, rate: int) -> np.ndarray:
-    """Every moment differs from every other, so that a wrong offset shows."""
-    time = np.arange(round(seconds * rate)) / rate
-    return (LEVEL * np.sin(2 * np.pi * (200 * time + 300 * time**2))).astype("f4")
-
-
-def with_soundfile(samples: np.ndarray, rate: int, kind: str, subtype: str | None = None) -> bytes:
-    stream = io.BytesIO()
-    soundfile.write(stream, samples, rate, format=kind, subtype=subtype)
-    return stream.getvalue()
-
-
-def with_pyav(samples: np.ndarray, rate: int, container: str, codec: str, layout: str) -> bytes:
-    """Samples [S] or [S, C] encoded by FFmpeg."""
-    stream = io.BytesIO()
-    with av.open(stream, "w", format=container) as out:
-        track = out.add_stream(codec, rate=rate, layout=layout)
-        assert isinstance(track, av.AudioStream)
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(np.atleast_2d(samples.T)), format="fltp", layout=layout
-        )
-        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-        resampler = av.AudioResampler(track.format.name, layout, rate)
-        for part in itertools.chain(resampler.resample(frame), resampler.resample(None)):
-            out.mux(track.encode(part))
-        out.mux(track.encode(None))
-    return stream.getvalue()
-
-
-def sphere(samples: np.ndarray, rate: int, byte_format: str) -> bytes:
-    header = (
-        f"NIST_1A\n   1024\nsample_count -i {len(samples)}\nsample_rate -i {rate}\n"
-        f"sample_n_bytes -i 2\nsample_byte_format -s2 {byte_format}\nchannel_count -i 1\n"
-        "sample_coding -s3 pcm\nend_head\n"
-    )
-    kind = "<i2" if byte_format == "01" else ">i2"
-    return header.encode().ljust(1024) + samples.astype(kind).tobytes()
+from tests.recordings import FORMATS, LEVEL, PITCH, STRETCHES, chirp, sphere, tone, with_soundfile
 
 
 def assert_tone(samples: np.ndarray, rate: int, seconds: float) -> None:
@@ -74,33 +22,6 @@ def assert_tone(samples: np.ndarray, rate: int, seconds: float) -> None:
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
     assert abs(spectrum.argmax() * rate / len(middle) - PITCH) < 2 * rate / len(middle)
     assert abs(np.sqrt(2 * np.mean(middle**2)) / LEVEL - 1) < 0.05
-
-
-def stereo(samples: np.ndarray) -> np.ndarray:
-    return np.stack([samples, samples], axis=1)
-
-
-FORMATS = {
-    "wav 8 kHz": with_soundfile(tone(0.5, 8000), 8000, "WAV"),
-    "wav 24-bit 44.1 kHz stereo": with_soundfile(stereo(tone(0.5, 44100)), 44100, "WAV", "PCM_24"),
-    "wav float": with_soundfile(tone(0.5, 22050), 22050, "WAV", "FLOAT"),
-    "wav mu-law": with_soundfile(tone(0.5, 8000), 8000, "WAV", "ULAW"),
-    "wav 8-bit": with_soundfile(tone(0.5, 11025), 11025, "WAV", "PCM_U8"),
-    "flac": with_soundfile(tone(0.5, 16000), 16000, "FLAC"),
-    "ogg vorbis": with_soundfile(tone(0.5, 32000), 32000, "OGG", "VORBIS"),
-    "ogg opus": with_soundfile(stereo(tone(0.5, 48000)), 48000, "OGG", "OPUS"),
-    "mp3": with_soundfile(tone(0.5, 44100), 44100, "MP3"),
-    "mp3 stereo 22.05 kHz": with_soundfile(stereo(tone(0.5, 22050)), 22050, "MP3"),
-    "sphere": with_soundfile(tone(0.5, 16000), 16000, "NIST"),
-    "mp4 aac stereo": with_pyav(stereo(tone(0.5, 44100)), 44100, "mp4", "aac", "stereo"),
-    "m4a aac": with_pyav(tone(0.5, 16000), 16000, "ipod", "aac", "mono"),
-    "m4a alac": with_pyav(tone(0.5, 48000), 48000, "ipod", "alac", "mono"),
-    "webm opus": with_pyav(tone(0.5, 48000), 48000, "webm", "libopus", "mono"),
-    "aac": with_pyav(tone(0.5, 24000), 24000, "adts", "aac", "mono"),
-    "mov pcm stereo": with_pyav(stereo(tone(0.5, 48000)), 48000, "mov", "pcm_s16le", "stereo"),
-    "mkv pcm 32-bit": with_pyav(tone(0.5, 48000), 48000, "matroska", "pcm_s32le", "mono"),
-    "mov pcm 8-bit": with_pyav(tone(0.5, 8000), 8000, "mov", "pcm_u8", "mono"),
-}
 
 
 @pytest.mark.parametrize("rate", [16000, 8000])
@@ -162,17 +83,6 @@ def test_resampling_removes_what_would_alias() -> None:
     assert np.abs(loaded[500:-500]).max() < 1e-3
 
 
-STRETCHES = {
-    "wav": with_soundfile(chirp(3, 16000), 16000, "WAV"),
-    "flac": with_soundfile(chirp(3, 16000), 16000, "FLAC"),
-    "vorbis": with_soundfile(chirp(3, 16000), 16000, "OGG", "VORBIS"),
-    "opus": with_soundfile(chirp(3, 16000), 16000, "OGG", "OPUS"),
-    "sphere": with_soundfile(chirp(3, 16000), 16000, "NIST"),
-    "mp3": with_soundfile(chirp(3, 16000), 16000, "MP3"),
-    "m4a": with_pyav(chirp(3, 16000), 16000, "ipod", "aac", "mono"),
-}
-
-
 @pytest.mark.parametrize("name", STRETCHES)
 def test_a_stretch_is_what_the_whole_has_there(name: str) -> None:
     whole = load_audio(STRETCHES[name])
@@ -203,44 +113,6 @@ def test_a_stretch_past_the_end_is_an_error(name: str) -> None:
 def test_impossible_stretches(start: float, end: float | None) -> None:
     with pytest.raises(AudioError, match=r"expected (start|end) >"):
         load_audio(STRETCHES["wav"], start=start, end=end)
-
-
-def test_truncated_pcm_gives_what_is_there() -> None:
-    for whole in (STRETCHES["wav"], STRETCHES["sphere"]):
-        half = load_audio(whole[: len(whole) // 2])
-        assert abs(len(half) - 24000) < 1024
-        assert np.array_equal(half, load_audio(whole)[: len(half)])
-
-
-def test_compressed_audio_with_a_hole_is_an_error() -> None:
-    for name in ("flac", "opus", "mp3", "m4a"):
-        whole = STRETCHES[name]
-        third = len(whole) // 3
-        with pytest.raises(AudioError, match=r"^<\d+ bytes>: expected"):
-            load_audio(whole[:third] + b"\xa5" * third + whole[2 * third :])
-    with pytest.raises(AudioError, match="lost sync"):
-        load_audio(STRETCHES["flac"][: len(STRETCHES["flac"]) // 2])
-
-
-@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_wav_of_unknown_size_as_written_to_a_pipe(size: int) -> None:
-    wav = bytearray(STRETCHES["wav"])
-    at = wav.index(b"data") + 4
-    wav[at : at + 4] = struct.pack("<I", size)
-    if size:
-        assert len(load_audio(bytes(wav))) == 48000
-    else:
-        with pytest.raises(AudioError, match="no samples"):
-            load_audio(bytes(wav))
-
-
-def test_flac_of_unknown_length(tmp_path: Path) -> None:
-    flac = bytearray(STRETCHES["flac"])
-    flac[21] &= 0xF0  # STREAMINFO: the low 36 bits of bytes 18 to 25 count the samples
-    flac[22:26] = bytes(4)
-    (tmp_path / "a.flac").write_bytes(flac)
-    assert np.array_equal(load_audio(bytes(flac)), load_audio(STRETCHES["flac"]))
-    assert audio_duration(tmp_path / "a.flac") == 3.0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 32768.0])
@@ -303,52 +175,6 @@ def test_streams_that_fail_or_are_text() -> None:
     for stream in (io.StringIO("words"), open(__file__, encoding="utf-8")):  # noqa: PTH123, SIM115
         with stream, pytest.raises(AudioError, match="expected"):
             load_audio(stream)  # type: ignore[arg-type]
-
-
-def audio_or_error(content: bytes) -> str | None:
-    """The message where the content is no audio; anything but audio or a message is a failure."""
-    try:
-        samples = load_audio(content)
-    except AudioError as error:
-        return str(error)
-    assert samples.dtype == np.float32
-    assert len(samples)
-    assert np.abs(samples).max() <= 1  # false for NaN
-    return None
-
-
-def test_damage_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    random = np.random.default_rng(0)
-    refused = 0
-    for content in list(FORMATS.values()) * 3:
-        damaged = bytearray(content)
-        for position in random.integers(0, len(damaged), 20):
-            damaged[position] = random.integers(256)
-        refused += audio_or_error(bytes(damaged[: random.integers(len(damaged))])) is not None
-    assert refused > len(FORMATS)
-    assert capfd.readouterr() == ("", "")
-
-
-MAGIC = [b"", b"RIFF\0\0\0\0WAVEfmt ", b"fLaC", b"OggS", b"NIST_1A\n   1024\n", b"\xff\xfb", b"ID3"]
-MAGIC += [b"\0\0\0\x18ftypmp42", b"\x1a\x45\xdf\xa3", b"\xff\xf1"]
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.sampled_from(MAGIC), st.binary(max_size=400))
-def test_random_bytes_are_audio_or_an_error(magic: bytes, content: bytes) -> None:
-    assert "\n" not in (audio_or_error(magic + content) or "")
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.sampled_from(sorted(FORMATS)), st.data())
-def test_damaged_files_are_audio_or_an_error(name: str, data: st.DataObject) -> None:
-    content = bytearray(FORMATS[name])
-    reach = data.draw(st.sampled_from([100, 1000, len(content)]))  # headers break best
-    position = st.integers(0, min(reach, len(content)) - 1)
-    for start, patch in data.draw(st.lists(st.tuples(position, st.binary(max_size=8)), max_size=4)):
-        content[start : start + data.draw(st.sampled_from([0, len(patch), 5]))] = patch
-    message = audio_or_error(bytes(content[: data.draw(st.integers(0, len(content)))]))
-    assert "\n" not in (message or "")
 
 
 def test_write_wav_keeps_16_bit_samples(tmp_path: Path) -> None:
