@@ -65,7 +65,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for audio, model and report.")] = Path(
         "exp/demo"
     ),
-    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 1,
 ) -> None:
     """Synthesise a small spoken corpus, train on it, evaluate, transcribe. About three minutes."""
     from asr.demo import run_demo

@@ -9,9 +9,8 @@ import torch
 from asr.padded import Padded
 from tests.bench.corpus import Corpus, load, spread
 from tests.bench.stacks import contestants, largest_difference, random_batch, training_step, twins
-from tests.bench.timing import interleave, print_table, threads, verdict
+from tests.bench.timing import interleave, print_ratios, threads, verdict
 
-LAYERS = 4
 BATCHES = 6
 ROUNDS = 3
 
@@ -26,7 +25,8 @@ def run() -> None:
     hidden = corpus.recipe.model.hidden
     width = corpus.model.state_dict()["encoder.layers.0.forward_lstm.weight_ih_l0"].shape[1]
     batches = encoder_batches(corpus, width)
-    ours, theirs = twins(width, hidden, LAYERS)
+    layers = corpus.recipe.model.layers
+    ours, theirs = twins(width, hidden, layers)
     with threads(2):
         outputs, gradients = largest_difference(ours, theirs, batches[-1])
         steps = {
@@ -35,13 +35,11 @@ def run() -> None:
         }
         seconds = interleave(steps, ROUNDS)
     sizes = ", ".join(f"{x.values.shape[0]}x{x.values.shape[1]}" for x in batches)
-    print_table(
-        f"  {LAYERS} layers, H={hidden}, batches (B x T) {sizes}, two threads, median of {ROUNDS}",
-        ["", "s for all", "to ours"],
-        [
-            [name, f"{value:.2f}", f"{value / seconds['ours']:.2f}"]
-            for name, value in seconds.items()
-        ],
+    print_ratios(
+        f"  {layers} layers, H={hidden}, batches (B x T) {sizes}, two threads, median of {ROUNDS}",
+        "s for all",
+        seconds,
+        lambda value: f"{value:.2f}",
     )
     print(f"  ours and packed differ by {outputs:.1e} (outputs), {gradients:.1e} (gradients)")
     gain = seconds["packed nn.LSTM"] / seconds["ours"]

@@ -8,7 +8,7 @@ import torch
 
 from asr.features.filterbank import POWER_FLOOR, LogMel
 from asr.padded import Padded
-from tests.bench.timing import interleave, print_table, threads
+from tests.bench.timing import interleave, print_ratios, threads
 
 RATE, SECONDS, B, BANDS = 16000, 10, 16, 80
 ROUNDS = 5
@@ -33,13 +33,11 @@ def run() -> None:
         difference = float(np.abs(ours() - theirs()).max())
         assert difference <= SAME, f"features differ by {difference:.2g}"
         seconds = interleave({"ours": ours, "librosa": theirs}, ROUNDS)
-    print_table(
+    print_ratios(
         f"features: {BANDS} log-mel bands of {B} x {SECONDS} s, one thread, median of {ROUNDS}",
-        ["", "s of audio a second", "to ours"],
-        [
-            [name, f"{B * SECONDS / value:.0f}", f"{value / seconds['ours']:.2f}"]
-            for name, value in seconds.items()
-        ],
+        "s of audio a second",
+        seconds,
+        lambda value: f"{B * SECONDS / value:.0f}",
     )
     print(f"  they differ by {difference:.1e}")
 

@@ -49,6 +49,17 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         print("  " + "   ".join([first, *rest]))
 
 
+def print_ratios(
+    title: str, unit: str, seconds: Mapping[str, float], show: Callable[[float], str]
+) -> None:
+    """Each contestant's time, as `show` writes it, and how many times that of "ours" it is."""
+    print_table(
+        title,
+        ["", unit, "to ours"],
+        [[name, show(value), f"{value / seconds['ours']:.2f}"] for name, value in seconds.items()],
+    )
+
+
 def verdict(what: str, value: float, goal: str, reached: bool) -> None:
     """One line: what was measured, its value, the goal and whether it is reached."""
     print(f"  {what}: {value:.3g} (goal {goal}: {'reached' if reached else 'missed'})")
