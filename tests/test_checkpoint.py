@@ -33,6 +33,7 @@ from asr.training.checkpoint import (
 )
 from asr.training.display import Display
 from asr.training.health import Health
+from asr.training.interrupt import StopRequest
 from asr.training.optimizer import build_optimizer
 from asr.training.recipe import TrainConfig
 from tests.tones import FEATURES, MODEL, run_quietly, tone_recipe, untrained_bundle, write_corpus
@@ -237,7 +238,7 @@ def test_a_run_killed_anywhere_in_a_save_goes_on(tmp_path: Path) -> None:
         copy = recipe.model_copy(update={"out": tmp_path / f"killed{number}"})
         shutil.copytree(recipe.out, copy.out)
         with Display(copy.out, 1, Console(file=io.StringIO())) as display:
-            run = trainer._prepare(copy, display)
+            run = trainer._prepare(copy, display, StopRequest())
         if _save_and_die_at_rename(run, number) != DIED:
             break
         _, shown = run_quietly(copy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import signal
 import threading
 from pathlib import Path
@@ -314,6 +315,28 @@ def test_a_stop_signal_saves_and_says_how_to_go_on(
     assert (saved["epoch"], saved["batch"], saved["step"]) == (0, 2, 2)
     _, shown = run_quietly(recipe)
     assert "resumed at epoch 1, step 2" in shown
+
+
+@pytest.mark.parametrize("scoring", [1, 3])
+def test_a_stop_signal_is_answered_while_the_dev_set_is_scored(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoring: int
+) -> None:
+    # Scored in order: the first epoch, the second, the average.
+    real, calls = trainer.decode_dataset, itertools.count(1)
+
+    def stopping(*arguments: Any, **more: Any) -> Any:
+        if next(calls) == scoring:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*arguments, **more)
+
+    undisturbed, _ = run_quietly(tone_recipe(manifests, tmp_path / "undisturbed"))
+    monkeypatch.setattr(trainer, "decode_dataset", stopping)
+    recipe = tone_recipe(manifests, tmp_path / "stopped")
+    with pytest.raises(InterruptedTraining):
+        run_quietly(recipe)
+    model, _ = run_quietly(recipe)
+    weights = load_file(model / "model.safetensors")
+    assert_same(weights, load_file(undisturbed / "model.safetensors"))
 
 
 def test_a_second_interrupt_does_not_wait() -> None:

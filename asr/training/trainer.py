@@ -62,6 +62,7 @@ class Run:
     optimizer: Any
     progress: Progress
     display: Display
+    stop: StopRequest
 
     @property
     def model(self) -> AcousticModel:
@@ -82,18 +83,22 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
         ) from None
     config = recipe.train
     with Display(recipe.out, config.epochs, console) as display, StopRequest() as stop:
-        run = _prepare(recipe, display)
+        run = _prepare(recipe, display, stop)
         progress = run.progress
         if progress.step:
             display.say(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
         while not _is_finished(progress, config):
-            fill = _train_epoch(run, stop)
-            _finish_epoch(run, fill)
+            fill = _train_epoch(run)
+            try:
+                _finish_epoch(run, fill)
+            except InterruptedTraining:
+                _save(run)
+                raise
             _save(run)
         return _finish(run)
 
 
-def _prepare(recipe: Recipe, display: Display) -> Run:
+def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     # The first Accelerator of a process fixes its precision; a later run may want another.
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=precision(recipe.train.precision))
@@ -105,7 +110,9 @@ def _prepare(recipe: Recipe, display: Display) -> Run:
     bundle = Bundle(model.to(accelerator.device), tokens, recipe.text)
     optimizer = accelerator.prepare(build_optimizer(model, recipe.train))
     progress = Progress(identity=identity(recipe, train_set))
-    run = Run(recipe, bundle, train_set, dev_set, corpus, accelerator, optimizer, progress, display)
+    run = Run(
+        recipe, bundle, train_set, dev_set, corpus, accelerator, optimizer, progress, display, stop
+    )
     display.say(
         f"{len(train_set)} utterances, {sum(train_set.durations) / 3600:.2f} hours; "
         f"{len(tokens)} units; {model.parameter_count() / 1e6:.1f} M parameters; "
@@ -138,7 +145,7 @@ def _is_finished(progress: Progress, config: TrainConfig) -> bool:
     return progress.epoch >= config.epochs or progress.epoch - best >= config.patience
 
 
-def _train_epoch(run: Run, stop: StopRequest) -> float:
+def _train_epoch(run: Run) -> float:
     """Run what is left of the current epoch, saving as time passes; return its fill share."""
     config, progress = run.recipe.train, run.progress
     _align_words(run)
@@ -164,9 +171,9 @@ def _train_epoch(run: Run, stop: StopRequest) -> float:
             progress.loss_sum / max(1, progress.loss_units),
             _hours_per_hour(run, progress.batch / len(plan)),
         )
-        if stop.signal is not None:
+        if run.stop.signal is not None:
             _save(run)
-            raise InterruptedTraining(stop.signal, run.recipe.out)
+            raise InterruptedTraining(run.stop.signal, run.recipe.out)
         if now - saved >= config.save_seconds and progress.batch < len(plan):
             _save(run)
             saved = before = time.monotonic()
@@ -262,7 +269,11 @@ def _finish_epoch(run: Run, fill: float) -> None:
 
 
 def _dev_errors(run: Run) -> ErrorCounts:
-    hypotheses = decode_dataset(run.model, run.dev, run.bundle.tokens)
+    def answer_stop(_done: int, _total: int) -> None:
+        if run.stop.signal is not None:
+            raise InterruptedTraining(run.stop.signal, run.recipe.out)
+
+    hypotheses = decode_dataset(run.model, run.dev, run.bundle.tokens, progress=answer_stop)
     if advice := run.progress.health.observe_hypotheses(hypotheses):
         run.display.say(advice)
     ids = (utterance.id for utterance in run.dev.utterances)
