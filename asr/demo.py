@@ -29,17 +29,14 @@ def demo_recipe(out: Path, manifests: dict[str, Path], seed: int) -> Recipe:
         out=out,
         augment=AugmentConfig(
             speeds=[0.9, 0.95, 1.0, 1.05, 1.1],
-            warp=0.1,
-            join=0.5,
             time_mask_frames=10,
             frequency_mask_bands=12,
         ),
-        model=ModelConfig(channels=(16, 16), strides=(3, 1), layers=2, hidden=160, dropout=0.1),
+        model=ModelConfig(channels=(16, 16), layers=2, hidden=160, dropout=0.1),
         train=TrainConfig(
             epochs=16,
             batch_seconds=32,
             learning_rate=3e-3,
-            consistency=0.2,
             average=4,
             seed=seed,
         ),

@@ -19,7 +19,7 @@ from asr.tokens import BLANK_ID
 from asr.training import step
 from tests.tones import RATE, untrained_bundle, write_corpus
 
-PLAIN = AugmentConfig(speeds=[1.0], time_masks=0, frequency_masks=0)
+PLAIN = AugmentConfig(speeds=[1.0], warp=0.0, join=0.0, time_masks=0, frequency_masks=0)
 
 
 @pytest.fixture(scope="module")

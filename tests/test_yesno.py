@@ -51,12 +51,15 @@ def yesno_recipe(manifests: dict[str, Path], out: Path, seed: int) -> Recipe:
         out=out,
         tokens=TokenConfig(kind="words"),
         features=FeatureConfig(sample_rate=8000, bands=40),
-        augment=AugmentConfig(speeds=[0.85, 1.0, 1.15], time_masks=0, frequency_mask_bands=8),
+        augment=AugmentConfig(
+            speeds=[0.85, 1.0, 1.15], warp=0.0, join=0.0, time_masks=0, frequency_mask_bands=8
+        ),
         model=ModelConfig(channels=(16, 16), strides=(3, 4), layers=1, hidden=96, dropout=0.1),
         train=TrainConfig(
             epochs=16,
             batch_seconds=14.0,
             learning_rate=2e-3,
+            consistency=0.0,
             average=3,
             precision="fp32",
             seed=seed,

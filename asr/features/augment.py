@@ -22,11 +22,11 @@ class AugmentConfig(Config):
 
     speeds: list[Annotated[float, Field(ge=0.5, le=2)]] = Field([0.9, 1.0, 1.1], min_length=1)
     """Each utterance is played at one of these speeds (from 0.5 to 2), drawn anew every epoch."""
-    warp: float = Field(0.0, ge=0, le=0.3)
+    warp: float = Field(0.1, ge=0, le=0.3)
     """Largest stretch of the frequency axis, either way: other vocal tracts at the same tempo."""
     gain_db: float = Field(0.0, ge=0, le=30)
     """Largest change of level, either way; matters where features are not normalised alone."""
-    join: float = Field(0.0, ge=0, le=1)
+    join: float = Field(0.5, ge=0, le=1)
     """How readily two utterances of a speaker are played as one: the words of a small corpus then
     stand in ever new places, and cannot be told by where a recording starts and ends."""
     splice: float = Field(0.0, ge=0, le=1)

@@ -19,8 +19,9 @@ class ModelConfig(Config):
 
     channels: tuple[int, ...] = (32, 32)
     """Channels of each 3x3 convolution of the front end; each halves the number of bands."""
-    strides: tuple[int, ...] = (2, 2)
-    """Step in time of each convolution; their product is the subsampling factor."""
+    strides: tuple[int, ...] = (3, 1)
+    """Step in time of each convolution; their product is the subsampling factor. 3 gives frames of
+    30 ms: quick speech says more than one character in 40 ms, and CTC writes one a frame."""
     layers: int = Field(4, ge=1, le=32)
     hidden: int = Field(320, ge=1, le=8192)
     """LSTM cells per direction."""

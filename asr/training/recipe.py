@@ -38,8 +38,9 @@ class TrainConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(5.0, gt=0)
     """Longest gradient, as a Euclidean norm, of the loss in nats a unit."""
-    consistency: float = Field(0.0, ge=0)
-    """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off."""
+    consistency: float = Field(0.2, ge=0)
+    """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off, and
+    halves the time of a step."""
     patience: int = Field(20, ge=1)
     """Epochs without a better dev WER after which training stops."""
     average: int = Field(5, ge=1)
