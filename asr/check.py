@@ -145,10 +145,10 @@ def _read(
         before = len(located) + len(problems)
         for line, entry in read_entries(path):
             if isinstance(entry, BadLine):
-                name = entry.id or f"line {line}"
-                problems.append(
-                    Problem("malformed line", name, path, f"line {line}: {entry.problem}")
-                )
+                name, detail = f"line {line}", entry.problem
+                if entry.id:
+                    name, detail = entry.id, f"{name}: {detail}"
+                problems.append(Problem("malformed line", name, path, detail))
             else:
                 text = normalise(entry.text) if normalise is not None else entry.text
                 located.append(_Located(replace(entry, text=text), path, line))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -101,12 +102,32 @@ def check(
         sys.exit(1)
 
 
+def _show_settings(wanted: bool) -> None:
+    if not wanted:
+        return
+    from asr.config import settings
+    from asr.training.recipe import Recipe
+
+    for setting in settings(Recipe):
+        default = f" = {setting.default}" if setting.default else ""
+        print(f"{setting.key}{default}")
+        if setting.meaning:
+            print(textwrap.indent(textwrap.fill(setting.meaning, 84), "    "))
+    raise typer.Exit
+
+
 @app.command(epilog="Example: asr train recipe.yaml train.epochs=80 model.hidden=256")
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to it.")
     ] = None,
+    settings: Annotated[
+        bool,
+        typer.Option(
+            "--settings", callback=_show_settings, is_eager=True, help="List every key, and stop."
+        ),
+    ] = False,
 ) -> None:
     """Train a model, or go on with a training that was stopped."""
     from asr.training.recipe import read_recipe

@@ -7,9 +7,11 @@ only turns text into those models and mistakes into one-line errors that name th
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,9 +20,12 @@ from asr.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, and an unknown key is an error."""
+    """Base of every configuration: immutable, and an unknown key is an error.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    The text under a field says what it means, and `settings` shows it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 C = TypeVar("C", bound=Config)
@@ -83,6 +88,30 @@ def parse(model: type[C], values: Mapping[str, Any], source: str) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{source}: {_explain(model, first)}") from None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key as it is written in a recipe or on the command line; without a default it must be."""
+
+    key: str
+    default: str
+    meaning: str
+
+
+def settings(model: type[BaseModel], prefix: str = "") -> list[Setting]:
+    """Every key of a configuration, in the order in which it is declared."""
+    found = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += settings(field.annotation, f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() else json.dumps(field.default)
+            meaning = " ".join((field.description or "").split())
+            if get_origin(field.annotation) is Literal:
+                meaning += f" One of: {', '.join(get_args(field.annotation))}."
+            found.append(Setting(prefix + name, default, meaning))
+    return found
 
 
 def _explain(model: type[Config], error: Any) -> str:

@@ -6,6 +6,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
@@ -148,12 +149,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def prefetch(function: Callable[[T], R], items: Iterable[T], depth: int = 2) -> Iterator[R]:
+@contextmanager
+def prefetch(
+    function: Callable[[T], R], items: Iterable[T], depth: int = 2
+) -> Iterator[Iterator[R]]:
     """Apply `function` to `items` in order, in a thread that stays up to `depth` results ahead.
 
-    An exception of `function` is raised where its result would have come.
+    An exception of `function` is raised where its result would have come. The thread has ended when
+    the block is left: one that still ran while Python shuts down could abort the process.
 
-    >>> list(prefetch(abs, [-1, -2]))
+    >>> with prefetch(abs, [-1, -2]) as results:
+    ...     list(results)
     [1, 2]
     """
     results: queue.Queue[tuple[R | None, BaseException | None] | None] = queue.Queue(depth)
@@ -177,12 +183,17 @@ def prefetch(function: Callable[[T], R], items: Iterable[T], depth: int = 2) -> 
         except BaseException as error:
             put((None, error))
 
-    threading.Thread(target=work, daemon=True).start()
-    try:
+    def arriving() -> Iterator[R]:
         while (result := results.get()) is not None:
             value, error = result
             if error is not None:
                 raise error
             yield cast(R, value)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield arriving()
     finally:
         stopped.set()
+        thread.join()

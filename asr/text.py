@@ -12,6 +12,7 @@ class TextConfig(Config):
     """How transcripts are normalised."""
 
     case: Literal["keep", "lower", "upper"] = "lower"
+    """Letter case of every transcript, and so of what the model writes."""
 
 
 def normalise(text: str, config: TextConfig) -> str:

@@ -26,6 +26,7 @@ class TokenConfig(Config):
     """Which units to use."""
 
     kind: Literal["characters", "words"] = "characters"
+    """What the model writes: characters, or frequent words with the rest spelled."""
     word_count: int = Field(5, ge=1)
     """For kind words: a word seen at least so often in training is a unit of its own."""
 

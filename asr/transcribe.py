@@ -15,6 +15,8 @@ from asr.evaluation.decode import BATCH_SECONDS, decode_waves
 from asr.models.bundle import Bundle
 from asr.padded import pad
 
+Loaded = tuple[Path, torch.Tensor | AudioError]  # a file with its samples, or why there are none
+
 
 @dataclass(frozen=True)
 class Transcript:
@@ -45,26 +47,28 @@ def transcribe(bundle: Bundle, paths: Iterable[str | Path]) -> Iterator[Transcri
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     rate = bundle.sample_rate
 
-    def load(path: Path) -> tuple[Path, torch.Tensor | AudioError]:
+    def load(path: Path) -> Loaded:
         try:
             return path, torch.from_numpy(load_audio(path, rate))
         except AudioError as error:
             return path, error
 
-    waiting: list[tuple[Path, torch.Tensor | AudioError]] = []
-    for path, loaded in prefetch(load, map(Path, paths), depth=16):
-        waves = [wave for _, wave in [*waiting, (path, loaded)] if not isinstance(wave, AudioError)]
-        longest = max((len(wave) for wave in waves), default=0)
-        if waiting and longest * len(waves) > BATCH_SECONDS * rate:
-            yield from _decode(bundle, waiting, rate)
-            waiting = []
-        waiting.append((path, loaded))
+    waiting: list[Loaded] = []
+    with prefetch(load, map(Path, paths), depth=16) as results:
+        for loaded in results:
+            if waiting and _padded_samples([*waiting, loaded]) > BATCH_SECONDS * rate:
+                yield from _decode(bundle, waiting, rate)
+                waiting = []
+            waiting.append(loaded)
     yield from _decode(bundle, waiting, rate)
 
 
-def _decode(
-    bundle: Bundle, loaded: Sequence[tuple[Path, torch.Tensor | AudioError]], rate: int
-) -> Iterator[Transcript]:
+def _padded_samples(loaded: Sequence[Loaded]) -> int:
+    lengths = [len(wave) for _, wave in loaded if not isinstance(wave, AudioError)]
+    return len(lengths) * max(lengths, default=0)
+
+
+def _decode(bundle: Bundle, loaded: Sequence[Loaded], rate: int) -> Iterator[Transcript]:
     waves = [wave for _, wave in loaded if not isinstance(wave, AudioError)]
     texts = iter(decode_waves(bundle.model, pad(waves), bundle.tokens) if waves else [])
     for path, wave in loaded:

@@ -78,7 +78,7 @@ def saved(tmp_path: Path) -> Path:
 
 def load(folder: Path) -> tuple[Progress, dict[str, Any]]:
     bundle = untrained_bundle()
-    return load_checkpoint(folder, bundle, build_optimizer(bundle.model, TrainConfig()))
+    return load_checkpoint(folder, bundle, build_optimizer(bundle.model, TrainConfig()), {})
 
 
 def refused(folder: Path) -> str:
@@ -100,7 +100,7 @@ def test_a_checkpoint_restores_everything(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", bundle, optimizer, SCALE, PROGRESS)
     other = untrained_bundle()
     restored = build_optimizer(other.model, TrainConfig())
-    progress, scale = load_checkpoint(tmp_path / "c", other, restored)
+    progress, scale = load_checkpoint(tmp_path / "c", other, restored, {})
     assert progress == PROGRESS
     assert scale == SCALE
     for name, weight in bundle.model.state_dict().items():

@@ -32,7 +32,7 @@ OPTIONS = {
     "check": ["manifests", "--model"],
     "demo": ["--out", "--seed"],
     "evaluate": ["model", "manifest", "--out"],
-    "train": ["recipe", "overrides"],
+    "train": ["recipe", "overrides", "--settings"],
     "transcribe": ["files", "--model", "--format"],
 }
 

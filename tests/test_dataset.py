@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,23 +125,29 @@ def test_prefetch_keeps_the_order_and_stays_within_its_depth() -> None:
             yield i
 
     results = []
-    for result in prefetch(lambda i: i * i, items(), depth=3):
-        results.append(result)
-        # Waiting in the queue, in the hands of the thread, and the one asked for next.
-        assert len(asked) <= len(results) + 3 + 1
+    with prefetch(lambda i: i * i, items(), depth=3) as arriving:
+        for result in arriving:
+            results.append(result)
+            # Waiting in the queue, in the hands of the thread, and the one asked for next.
+            assert len(asked) <= len(results) + 3 + 1
     assert results == [i * i for i in range(20)]
 
 
+def fetched(function: Callable[[Any], object], items: Iterable[object]) -> list[object]:
+    with prefetch(function, items) as arriving:
+        return list(arriving)
+
+
 def test_prefetch_hands_on_none_and_nothing() -> None:
-    assert list(prefetch(lambda i: None, [1, 2])) == [None, None]
-    assert list(prefetch(abs, [])) == []
+    assert fetched(lambda i: None, [1, 2]) == [None, None]
+    assert fetched(abs, []) == []
 
 
 def test_prefetch_raises_where_the_result_would_have_come() -> None:
-    results = prefetch(lambda i: 1 // i, [1, 1, 0, 1])
-    assert [next(results), next(results)] == [1, 1]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
+    with prefetch(lambda i: 1 // i, [1, 1, 0, 1]) as results:
+        assert [next(results), next(results)] == [1, 1]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
 
 
 def test_prefetch_raises_what_its_items_raise() -> None:
@@ -147,17 +155,25 @@ def test_prefetch_raises_what_its_items_raise() -> None:
         yield 1
         raise KeyError("lost")
 
-    results = prefetch(abs, items())
-    assert next(results) == 1
-    with pytest.raises(KeyError, match="lost"):
-        next(results)
+    with prefetch(abs, items()) as results:
+        assert next(results) == 1
+        with pytest.raises(KeyError, match="lost"):
+            next(results)
 
 
-def test_prefetch_stops_its_thread_when_nobody_listens() -> None:
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_the_thread_of_prefetch_has_ended_when_its_block_is_left(
+    error: type[BaseException] | None,
+) -> None:
     before = set(threading.enumerate())
-    results = prefetch(abs, iter(range(10**9)))
-    assert next(results) == 0
-    (thread,) = set(threading.enumerate()) - before
-    results.close()  # type: ignore[attr-defined]
-    thread.join(timeout=30)
-    assert not thread.is_alive()
+
+    def leave() -> None:
+        with prefetch(abs, iter(range(10**9))) as results:
+            assert next(results) == 0
+            assert len(set(threading.enumerate()) - before) == 1
+            if error is not None:
+                raise error
+
+    with contextlib.nullcontext() if error is None else pytest.raises(error):
+        leave()
+    assert set(threading.enumerate()) == before

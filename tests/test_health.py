@@ -207,7 +207,9 @@ def test_the_advice_names_what_to_try() -> None:
 def test_a_training_that_writes_nothing_shows_the_advice(
     manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_nothing(model: object, dataset: SpeechDataset, tokens: object) -> dict[str, str]:
+    def write_nothing(
+        model: object, dataset: SpeechDataset, tokens: object, progress: object
+    ) -> dict[str, str]:
         return {utterance.id: "" for utterance in dataset.utterances}
 
     monkeypatch.setattr(trainer, "decode_dataset", write_nothing)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from asr.config import parse, settings, with_overrides
 from asr.errors import ConfigError
-from asr.training.recipe import Recipe, read_recipe
+from asr.training.recipe import Recipe, TrainConfig, read_recipe
 from data import an4
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,3 +187,15 @@ def test_the_an4_recipe_refuses_another_folder_in_one_line(tmp_path: Path) -> No
 def test_the_dev_speakers_come_from_the_training_part() -> None:
     assert set(an4.PARTS) == {"train", "test"}
     assert an4.DEV_SPEAKERS >= 1
+
+
+def test_every_setting_is_listed_with_its_default_and_meaning() -> None:
+    listed = {setting.key: setting for setting in settings(Recipe)}
+    assert listed["train.epochs"].default == str(TrainConfig().epochs)
+    assert listed["data.train"].default == ""
+    assert "One of: none, utterance, global." in listed["features.cmvn"].meaning
+    assert [key for key, setting in listed.items() if not setting.meaning] == []
+    for key, setting in listed.items():
+        if setting.default:  # what is listed can be given back
+            overrides = [f"{key}={setting.default}", "out=x", "data.train=a", "data.dev=b"]
+            parse(Recipe, with_overrides({}, overrides), "test")

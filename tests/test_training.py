@@ -151,7 +151,7 @@ def test_a_finished_run_is_not_trained_again(
 
     monkeypatch.setattr(trainer, "_train_step", refuse)
     model, shown = run_quietly(recipe)
-    assert "resumed at epoch 3" in shown
+    assert "already trained for 2 epochs" in shown
     after = load_file(model / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -269,9 +269,19 @@ def test_a_recording_that_vanished_is_named(tmp_path: Path) -> None:
     manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
     lost = read_manifest(manifests["train"])[2].audio
     lost.unlink()
-    with pytest.raises(AudioError) as error:
+    with pytest.raises(TrainingError, match="got 1 of 4 missing, first train02") as error:
         run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1))
     assert lost.name in one_line(error)
+    assert not (tmp_path / "out" / "history.json").exists()
+
+
+def test_a_recording_that_broke_is_named(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
+    broken = read_manifest(manifests["train"])[2].audio
+    broken.write_bytes(b"no audio")
+    with pytest.raises(AudioError) as error:
+        run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1))
+    assert broken.name in one_line(error)
 
 
 @pytest.mark.parametrize("where", ["cpu", "cuda"])

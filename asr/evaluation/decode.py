@@ -58,13 +58,14 @@ def decode_dataset(
     batches = plan_in_order(dataset.durations, BATCH_SECONDS)
     done = 0
     try:
-        for items, batch in zip(batches, prefetch(load, batches), strict=True):
-            if batch is not None:
-                texts = decode_waves(model, batch.waves, tokens)
-                hypotheses.update(zip(batch.ids, texts, strict=True))
-            done += len(items)
-            if progress:
-                progress(done, len(dataset))
+        with prefetch(load, batches) as loaded:
+            for items, batch in zip(batches, loaded, strict=True):
+                if batch is not None:
+                    texts = decode_waves(model, batch.waves, tokens)
+                    hypotheses.update(zip(batch.ids, texts, strict=True))
+                done += len(items)
+                if progress:
+                    progress(done, len(dataset))
     finally:
         model.train(was_training)
     return hypotheses

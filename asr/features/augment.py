@@ -34,9 +34,11 @@ class AugmentConfig(Config):
     splice_from: float = Field(0.3, ge=0, le=1)
     """Share of the training after which the model aligns its data and splicing begins."""
     time_masks: int = Field(2, ge=0)
+    """SpecAugment: stretches of time hidden in each utterance."""
     time_mask_frames: int = Field(25, ge=1)
     """Widest time mask, in feature frames; never more than a fifth of the utterance."""
     frequency_masks: int = Field(2, ge=0)
+    """SpecAugment: stretches of the frequency axis hidden in each utterance."""
     frequency_mask_bands: int = Field(20, ge=1)
     """Widest frequency mask, in features."""
 

@@ -23,18 +23,25 @@ class FeatureConfig(Config):
     """What the acoustic model sees of a waveform."""
 
     kind: Literal["mel", "mfcc"] = "mel"
+    """Log-mel energies, or the cepstra made of them."""
     sample_rate: int = Field(16000, ge=4000, le=96000)
     """Hz; audio of any other rate is converted to this one."""
     bands: int = Field(80, ge=8, le=256)
+    """Mel bands of the filterbank."""
     coefficients: int = Field(13, ge=1, le=256)
     """Cepstra kept, for kind mfcc."""
     window_ms: float = Field(25.0, gt=1, le=200)
+    """How much of the waveform a frame looks at."""
     shift_ms: float = Field(10.0, gt=1, le=100)
+    """Step from one frame to the next."""
     deltas: int = Field(0, ge=0, le=2)
+    """How many times to append the slope over time: 1 speed, 2 acceleration as well."""
     cmvn: Literal["none", "utterance", "global"] = "utterance"
+    """Mean and variance normalisation: over each utterance, over the training set, or none."""
     stack: int = Field(1, ge=1, le=16)
-    """Frames joined into one, and the step between them is `stride`."""
+    """How many neighbouring frames are joined into one."""
     stride: int = Field(1, ge=1, le=16)
+    """Of the joined frames every so many-th is kept."""
 
     @model_validator(mode="after")
     def _cepstra_of_bands(self) -> Self:

@@ -23,6 +23,7 @@ class ModelConfig(Config):
     """Step in time of each convolution; their product is the subsampling factor. 3 gives frames of
     30 ms: quick speech says more than one character in 40 ms, and CTC writes one a frame."""
     layers: int = Field(4, ge=1, le=32)
+    """Bidirectional LSTM layers."""
     hidden: int = Field(320, ge=1, le=8192)
     """LSTM cells per direction."""
     dropout: float = Field(0.2, ge=0, lt=1)

@@ -7,7 +7,7 @@ numbers need no saving: batches are a function of (seed, epoch), every step seed
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,15 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer
+    folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
 ) -> tuple[Progress, dict[str, Any]]:
     """Restore weights and optimizer in place; return progress and loss-scaling state.
 
-    Raises CheckpointError where the checkpoint is damaged or of another vocabulary or model.
+    Raises CheckpointError where the checkpoint is damaged, or of a run that began with another
+    `identity`, vocabulary or model.
     """
+    progress, scale = _read_state(folder / "state.json")
+    _check_identity(progress.identity, identity, folder)
     saved = load_bundle(folder / "model")
     if saved.tokens != bundle.tokens:
         raise CheckpointError(
@@ -72,15 +75,28 @@ def load_checkpoint(
         )
     load_weights(bundle.model, saved.model.state_dict(), folder)
     _unflatten(optimizer, read_tensors(folder / "optimizer.safetensors"), folder)
+    return progress, scale
+
+
+def _read_state(path: Path) -> tuple[Progress, dict[str, Any]]:
     try:
-        state = read_json(folder / "state.json")
+        state = read_json(path)
         values = dict(state["progress"])
         values["health"] = Health(**values["health"])
         return Progress(**values), state["scale"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"expected a checkpoint, got {folder / 'state.json'}: {error!r}; remove the folder"
+            f"expected a checkpoint, got {path}: {error!r}; remove the folder"
         ) from None
+
+
+def _check_identity(began: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    for key in sorted(began.keys() | now.keys()):
+        if began.get(key) != now.get(key):
+            raise CheckpointError(
+                f"expected {key}={began.get(key)}, with which the run in {folder.parent} began, "
+                f"got {now.get(key)}: choose another out, or remove that folder"
+            )
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -56,6 +56,10 @@ class Display:
         text = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  {hours_per_hour:.0f} h/h{self._dev}"
         self._bar.update(self._task, completed=done, description=text)
 
+    def complete(self) -> None:
+        """After the last epoch, however many there were."""
+        self._bar.update(self._task, completed=self._epochs, description="trained")
+
     def epoch(self, row: dict[str, Any]) -> None:
         """After an epoch: its row of the history."""
         self._dev = f"  dev WER {100 * row['dev_wer']:.1f} %"

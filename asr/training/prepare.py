@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from asr.composition import Corpus
 from asr.dataset import SpeechDataset
-from asr.errors import CheckpointError, TrainingError
-from asr.manifest import read_manifest
+from asr.errors import TrainingError
+from asr.manifest import Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.text import normalise
 from asr.tokens import Tokens, build_tokens
@@ -44,6 +45,8 @@ def datasets(recipe: Recipe) -> tuple[Tokens, SpeechDataset, SpeechDataset]:
             f"expected dev speakers that are not in train, got {len(shared)} in both "
             f"({', '.join(sorted(shared)[:5])}): split by speaker"
         )
+    _require_audio(recipe.data.train, train)
+    _require_audio(recipe.data.dev, dev)
     tokens = build_tokens([normalise(u.text, recipe.text) for u in train], recipe.tokens)
     rate = recipe.features.sample_rate
     return (
@@ -51,6 +54,17 @@ def datasets(recipe: Recipe) -> tuple[Tokens, SpeechDataset, SpeechDataset]:
         SpeechDataset(train, tokens, recipe.text, rate),
         SpeechDataset(dev, None, recipe.text, rate),
     )
+
+
+def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> None:
+    # Before the first step, and not hours later when the first batch wants it.
+    missing = [utterance for utterance in utterances if not utterance.audio.is_file()]
+    if missing:
+        first = missing[0]
+        raise TrainingError(
+            f"{manifest}: expected every recording, got {len(missing)} of {len(utterances)} "
+            f"missing, first {first.id} ({first.audio}): `asr check {manifest}` lists them"
+        )
 
 
 def without_infeasible(
@@ -93,13 +107,3 @@ def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
     rows = [(u.id, u.text, u.duration, u.speaker) for u in data.utterances]
     kept["data.train"] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
     return kept
-
-
-def check_identity(began: dict[str, Any], now: dict[str, Any], recipe: Recipe) -> None:
-    """Raises CheckpointError naming the first setting that differs from those a run began with."""
-    for key in sorted(began.keys() | now.keys()):
-        if began.get(key) != now.get(key):
-            raise CheckpointError(
-                f"expected {key}={began.get(key)}, with which the run in {recipe.out} began, got "
-                f"{now.get(key)}: choose another out, or remove that folder"
-            )

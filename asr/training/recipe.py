@@ -21,14 +21,16 @@ class DataConfig(Config):
     """Manifests, relative to the recipe file."""
 
     train: Path
+    """Manifest of what is learnt."""
     dev: Path
-    """Speakers that are not in train: chooses the epochs that are kept."""
+    """Manifest of speakers that are not in train: chooses the epochs that are kept."""
 
 
 class TrainConfig(Config):
     """The optimisation."""
 
     epochs: int = Field(60, ge=1)
+    """How often the training set is gone through."""
     batch_seconds: float = Field(48.0, gt=0)
     """Seconds of audio in a batch, padding included."""
     learning_rate: float = Field(1e-3, gt=0)
@@ -36,6 +38,7 @@ class TrainConfig(Config):
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the training in which the learning rate rises; after it, it falls as a cosine."""
     weight_decay: float = Field(0.01, ge=0)
+    """AdamW's pull of the weight matrices towards zero."""
     clip_norm: float = Field(5.0, gt=0)
     """Longest gradient, as a Euclidean norm, of the loss in nats a unit."""
     consistency: float = Field(0.2, ge=0)
@@ -50,6 +53,7 @@ class TrainConfig(Config):
     save_seconds: float = Field(60.0, ge=0)
     """Longest time between two checkpoints: what a crash can cost."""
     seed: int = Field(1, ge=0)
+    """Decides the first weights, the batches and every random draw."""
 
 
 class Recipe(Config):

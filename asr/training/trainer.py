@@ -34,7 +34,6 @@ from asr.training.display import Display
 from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.optimizer import build_optimizer, learning_rate
 from asr.training.prepare import (
-    check_identity,
     datasets,
     identity,
     precision,
@@ -85,7 +84,9 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
     with Display(recipe.out, config.epochs, console) as display, StopRequest() as stop:
         run = _prepare(recipe, display, stop)
         progress = run.progress
-        if progress.step:
+        if progress.step and _is_finished(progress, config):
+            display.say(f"already trained for {progress.epoch} epochs in {recipe.out}")
+        elif progress.step:
             display.say(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
         while not _is_finished(progress, config):
             fill = _train_epoch(run)
@@ -95,6 +96,11 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
                 _save(run)
                 raise
             _save(run)
+        if progress.epoch < config.epochs:
+            display.say(
+                f"stopped early: no better dev WER for {config.patience} epochs (train.patience)"
+            )
+        display.complete()
         return _finish(run)
 
 
@@ -121,8 +127,7 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     restore_folders(recipe.out)
     restore_folders(recipe.out / "epochs")
     if (folder := _checkpoint_folder(recipe)).is_dir():
-        run.progress, scale = load_checkpoint(folder, bundle, optimizer)
-        check_identity(run.progress.identity, progress.identity, recipe)
+        run.progress, scale = load_checkpoint(folder, bundle, optimizer, progress.identity)
         if accelerator.scaler is not None and scale:
             accelerator.scaler.load_state_dict(scale)
     elif recipe.features.cmvn == "global":
@@ -155,28 +160,29 @@ def _train_epoch(run: Run) -> float:
     saved = time.monotonic()
     run.model.train()
     before = time.monotonic()
-    for batch in prefetch(run.train.batch, plan[progress.batch :]):
-        done = (progress.epoch + progress.batch / len(plan)) / config.epochs
-        rate = learning_rate(done, config)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
-        _train_step(run, batch.to(run.accelerator.device), config)
-        progress.batch += 1
-        progress.step += 1
-        now = time.monotonic()
-        progress.seconds += now - before
-        before = now
-        run.display.step(
-            progress.epoch + progress.batch / len(plan),
-            progress.loss_sum / max(1, progress.loss_units),
-            _hours_per_hour(run, progress.batch / len(plan)),
-        )
-        if run.stop.signal is not None:
-            _save(run)
-            raise InterruptedTraining(run.stop.signal, run.recipe.out)
-        if now - saved >= config.save_seconds and progress.batch < len(plan):
-            _save(run)
-            saved = before = time.monotonic()
+    with prefetch(run.train.batch, plan[progress.batch :]) as batches:
+        for batch in batches:
+            done = (progress.epoch + progress.batch / len(plan)) / config.epochs
+            rate = learning_rate(done, config)
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            _train_step(run, batch.to(run.accelerator.device), config)
+            progress.batch += 1
+            progress.step += 1
+            now = time.monotonic()
+            progress.seconds += now - before
+            before = now
+            run.display.step(
+                progress.epoch + progress.batch / len(plan),
+                progress.loss_sum / max(1, progress.loss_units),
+                _hours_per_hour(run, progress.batch / len(plan)),
+            )
+            if run.stop.signal is not None:
+                _save(run)
+                raise InterruptedTraining(run.stop.signal, run.recipe.out)
+            if now - saved >= config.save_seconds and progress.batch < len(plan):
+                _save(run)
+                saved = before = time.monotonic()
     return fill_share(plan, run.corpus.durations)
 
 
