@@ -1,0 +1,50 @@
+"""Words are cut where nobody speaks, and aligned again as the model learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asr.dataset import SpeechDataset
+from asr.features.augment import AugmentConfig
+from asr.manifest import read_manifest
+from asr.models.bundle import load_bundle
+from asr.training.word_starts import word_starts
+from tests.tones import (
+    GAP_SECONDS,
+    RATE,
+    TONE_SECONDS,
+    run_quietly,
+    tone_recipe,
+    trained_tones,
+    write_corpus,
+)
+
+WORD_SECONDS = 2 * TONE_SECONDS + GAP_SECONDS
+
+
+def test_words_are_cut_in_the_gaps_between_them(tmp_path_factory: pytest.TempPathFactory) -> None:
+    manifests, folder = trained_tones(tmp_path_factory.getbasetemp())
+    bundle = load_bundle(folder)
+    data = SpeechDataset(read_manifest(manifests["train"]), bundle.tokens, bundle.text, RATE)
+    starts = word_starts(bundle.model, data, bundle.tokens)
+    cuts = 0
+    for index, reference in enumerate(data.references):
+        assert len(starts[index]) == len(reference.split())
+        assert starts[index][0] == 0.0
+        for number, cut in enumerate(starts[index][1:], start=1):
+            # A word is two tones and a gap, after the gap with which a recording begins.
+            gap_ends = GAP_SECONDS + number * WORD_SECONDS
+            assert gap_ends - GAP_SECONDS <= cut <= gap_ends
+            cuts += 1
+    assert cuts > 40
+
+
+def test_words_are_aligned_again_as_training_goes_on(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path, {"train": 8, "dev": 2})
+    plain = tone_recipe(manifests, tmp_path / "out", epochs=20)
+    augment = AugmentConfig(speeds=[1.0], splice=0.5, splice_from=0.5, time_masks=0)
+    _, shown = run_quietly(plain.model_copy(update={"augment": augment}))
+    # From the eleventh of twenty epochs on, every second one.
+    assert shown.count("aligning the training data") == 5
