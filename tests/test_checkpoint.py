@@ -214,12 +214,24 @@ def test_another_models_optimizer_is_refused(saved: Path, tmp_path: Path) -> Non
     assert "optimizer" in refused(saved)
 
 
+def test_a_checkpoint_of_other_units_is_refused(saved: Path) -> None:
+    other = untrained_bundle()
+    tokens = Tokens((*other.tokens.units[:-1], "▁sideways"))
+    with pytest.raises(CheckpointError, match="expected the units of this training data"):
+        load_checkpoint(
+            saved,
+            Bundle(other.model, tokens, other.text),
+            build_optimizer(other.model, TrainConfig()),
+            {},
+        )
+
+
 def test_a_run_with_other_units_is_not_gone_on_with(tmp_path: Path) -> None:
     manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
     recipe = tone_recipe(manifests, tmp_path / "out", epochs=1)
     run_quietly(recipe)
     tokens = recipe.tokens.model_copy(update={"kind": "characters"})
-    with pytest.raises(CheckpointError, match="choose another out folder"):
+    with pytest.raises(CheckpointError, match=r"expected tokens\.kind=words"):
         run_quietly(recipe.model_copy(update={"tokens": tokens}))
 
 
@@ -242,7 +254,7 @@ def test_a_run_killed_anywhere_in_a_save_goes_on(tmp_path: Path) -> None:
         if _save_and_die_at_rename(run, number) != DIED:
             break
         _, shown = run_quietly(copy)
-        if "resumed at epoch" not in shown:
+        if "already trained for 1 epochs" not in shown:
             lost.append(number)
         assert [path.name for path in copy.out.iterdir() if path.name.startswith(".")] == []
     assert number > 1
