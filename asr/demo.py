@@ -12,8 +12,8 @@ from asr.evaluation.report import to_text
 from asr.evaluation.run import evaluate
 from asr.features.augment import AugmentConfig
 from asr.manifest import read_manifest
-from asr.models.acoustic import ModelConfig
 from asr.models.bundle import load_bundle
+from asr.models.config import ModelConfig
 from asr.synthesis import make_corpus
 from asr.training.recipe import DataConfig, Recipe, TrainConfig
 from asr.training.trainer import train

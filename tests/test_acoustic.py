@@ -9,7 +9,8 @@ from asr.config import parse
 from asr.ctc.loss import ctc_loss
 from asr.errors import ConfigError
 from asr.features.extractor import FeatureConfig
-from asr.models.acoustic import AcousticModel, ModelConfig
+from asr.models.acoustic import AcousticModel
+from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
 from tests.contracts import Chain, assert_contract, assert_ignores_padding, ragged, refilled
 
@@ -77,7 +78,7 @@ def test_every_parameter_of_the_model_learns_from_the_loss() -> None:
 def test_parameter_count_by_hand() -> None:
     convolutions = (9 * 1 * 3 + 3) + (9 * 3 * 2 + 2)
     norms = 2 * 3 + 2 * 2 + 2 * 8 + 2 * 8  # of 3 and 2 channels, of 2 * 4 bands, of 2 * 4 cells
-    lstms = 2 * 2 * (4 * 4 * (8 + 4) + 2 * 4 * 4)
+    lstms = 2 * 2 * (4 * 4 * (8 + 4) + 4 * 4)
     assert model().parameter_count() == convolutions + norms + lstms + 8 * UNITS + UNITS
 
 

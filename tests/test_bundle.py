@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig
-from asr.models.acoustic import AcousticModel, ModelConfig
+from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
+from asr.models.config import ModelConfig
 from asr.padded import Padded
 from asr.text import TextConfig
 from asr.tokens import TokenConfig, build_tokens

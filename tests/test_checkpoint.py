@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from asr.errors import CheckpointError
 from asr.files import read_json, write_json
-from asr.models.acoustic import AcousticModel, ModelConfig
+from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
+from asr.models.config import ModelConfig
 from asr.text import TextConfig
 from asr.tokens import Tokens
 from asr.training import trainer

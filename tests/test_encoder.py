@@ -1,16 +1,31 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from asr.models.encoder import ConvolutionBlock, Encoder, locked_dropout, strided
-from asr.padded import Padded
+from asr.models.config import ModelConfig
+from asr.models.encoder import (
+    ConvolutionBlock,
+    Encoder,
+    joined_pairs,
+    locked_dropout,
+    strided,
+)
+from asr.padded import Padded, pad
 from tests.contracts import Chain, assert_contract, assert_ignores_padding, ragged
 
 LENGTHS = [9, 1, 14, 0, 6]
+
+
+def config(
+    channels: tuple[int, ...], strides: tuple[int, ...], layers: int, **more: Any
+) -> ModelConfig:
+    settings = {"hidden": 4, "dropout": 0.0} | more
+    return ModelConfig(channels=channels, strides=strides, layers=layers, **settings)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
@@ -23,10 +38,11 @@ def test_strided_is_the_output_size_of_a_convolution(stride: int) -> None:
     assert strided(0, stride) == 0
 
 
+@pytest.mark.parametrize("pooling", [False, True])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_convolution_block_contract(stride: int) -> None:
+def test_convolution_block_contract(stride: int, pooling: bool) -> None:
     torch.manual_seed(0)
-    block = ConvolutionBlock(2, 3, stride)
+    block = ConvolutionBlock(2, 3, stride, pooling)
     x = ragged(LENGTHS, 7, 2)
     assert block(x).values.shape == (5, strided(14, stride), 4, 3)
     assert_contract(block, x, lambda lengths: strided(lengths, stride))
@@ -53,16 +69,58 @@ STACKS = [((4, 3), (2, 2), 2), ((3,), (3,), 1), ((2, 2, 2), (1, 2, 1), 1), ((), 
 @pytest.mark.parametrize(("channels", "strides", "layers"), STACKS)
 def test_encoder_contract(channels: tuple[int, ...], strides: tuple[int, ...], layers: int) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(11, channels, strides, layers, 4, dropout=0.0)
+    encoder = Encoder(11, config(channels, strides, layers))
     x = ragged(LENGTHS, 11)
     assert_contract(encoder, x, encoder.output_lengths, zero_padding=False)
     assert encoder(x).values.shape[2] == 8
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"cell": "gru", "residual": True, "dense": 8},
+        {"cell": "projected", "projection": 3, "pyramid": 2},
+        {"cell": "layer_norm", "bidirectional": False},
+        {"cell": "light_gru", "pooling": True},
+        {"cell": "peephole", "zoneout": 0.3, "weight_dropout": 0.2},
+        {"chunk": 3, "right_context": 2},
+        {"chunk": 4, "cell": "peephole"},
+        {"bidirectional": False, "lookahead": 3},
+    ],
+)
+def test_contract_of_other_encoders(more: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(11, config((3,), (2,), 3, **more))
+    assert_contract(encoder, ragged(LENGTHS, 11), encoder.output_lengths, zero_padding=False)
+
+
+def test_pairs_are_joined_and_an_odd_frame_is_joined_to_silence() -> None:
+    x = pad([torch.arange(1.0, 7.0).reshape(3, 2), torch.tensor([[8.0, 9.0]])])
+    y = joined_pairs(x)
+    assert y.lengths.tolist() == [2, 1]
+    assert y.values.tolist() == [[[1, 2, 3, 4], [5, 6, 0, 0]], [[8, 9, 0, 0], [0, 0, 0, 0]]]
+    assert_contract(joined_pairs, ragged(LENGTHS, 3), lambda lengths: strided(lengths, 2))
+
+
+def test_a_residual_connection_adds_the_input_of_layers_of_equal_width() -> None:
+    torch.manual_seed(0)
+    plain = Encoder(8, config((), (), 2)).eval()
+    residual = Encoder(8, config((), (), 2, residual=True)).eval()
+    residual.load_state_dict(plain.state_dict())
+    x = ragged(LENGTHS, 8)
+    with torch.no_grad():
+        first = plain.layers[0](plain.norms[0](x))
+        first = Padded(x.values + first.values, x.lengths)
+        second = plain.layers[1](plain.norms[1](first))
+        expected = Padded(first.values + second.values, x.lengths)
+        for row, wanted in zip(residual(x).unpad(), expected.unpad(), strict=True):
+            torch.testing.assert_close(row, wanted)
+
+
 def test_encoder_after_another_layer_contract() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(8, (3,), (2,), 1, 4, dropout=0.0)
-    chain = Chain(Encoder(5, (2,), (2,), 1, 4, dropout=0.0), encoder)
+    encoder = Encoder(8, config((3,), (2,), 1))
+    chain = Chain(Encoder(5, config((2,), (2,), 1)), encoder)
     assert_contract(
         chain, ragged(LENGTHS, 5), lambda n: strided(strided(n, 2), 2), zero_padding=False
     )
@@ -70,7 +128,7 @@ def test_encoder_after_another_layer_contract() -> None:
 
 def test_dropout_ignores_padding_and_works_in_training_only() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(11, (3,), (2,), 2, 4, dropout=0.5)
+    encoder = Encoder(11, config((3,), (2,), 2, dropout=0.5))
     x = ragged(LENGTHS, 11)
     assert_ignores_padding(encoder, x)
     y = encoder(x)
@@ -96,7 +154,7 @@ def test_locked_dropout_keeps_the_mean() -> None:
 
 def test_every_output_hears_the_whole_utterance_and_no_other() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(6, (3,), (2,), 1, 4, dropout=0.0).eval()
+    encoder = Encoder(6, config((3,), (2,), 1)).eval()
     x = ragged([8, 12], 6)
     values = x.values.clone().requires_grad_()
     y = encoder(Padded(values, x.lengths)).unpad()

@@ -11,7 +11,7 @@ import torch
 from asr.ctc.loss import ctc_loss
 from asr.evaluation.run import evaluate
 from asr.features.extractor import FeatureConfig, FeatureExtractor
-from asr.models.recurrent import BidirectionalLSTM
+from asr.models.recurrent import RecurrentLayer
 from asr.padded import Padded
 from tests.contracts import ragged
 from tests.tones import run_quietly, tone_recipe, write_corpus
@@ -23,7 +23,7 @@ LENGTHS = [7, 30, 1, 19]
 
 def test_a_layer_gives_the_same_there() -> None:
     torch.manual_seed(0)
-    layer = BidirectionalLSTM(12, 16)
+    layer = RecurrentLayer(12, 16)
     x = ragged(LENGTHS, 12)
     expected = layer(x).zeroed().values
     there = copy.deepcopy(layer).cuda()(x.to("cuda")).zeroed().values

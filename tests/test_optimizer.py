@@ -25,10 +25,10 @@ def test_matrices_decay_and_biases_and_scales_do_not() -> None:
     names = dict(model.named_parameters())
     assert decay.keys() == {id(p) for p in names.values()}
     assert decay[id(names["output.weight"])] == 0.25
-    assert decay[id(names["encoder.layers.0.forward_lstm.weight_hh_l0"])] == 0.25
+    assert decay[id(names["encoder.layers.0.ahead.weight_hh"])] == 0.25
     assert decay[id(names["encoder.front_end.0.convolution.weight"])] == 0.25
     assert decay[id(names["output.bias"])] == 0
-    assert decay[id(names["encoder.layers.0.backward_lstm.bias_ih_l0"])] == 0
+    assert decay[id(names["encoder.layers.0.back.bias"])] == 0
     assert decay[id(names["encoder.norms.0.weight"])] == 0
 
 

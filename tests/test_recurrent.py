@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -9,38 +10,55 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asr.models.recurrent import BidirectionalLSTM, reversal_index, reverse
+from asr.errors import ConfigError
+from asr.models.cells import CELLS
+from asr.models.recurrent import Direction, RecurrentLayer, reversal_index, reverse
 from asr.padded import Padded
-from tests.contracts import assert_contract, ragged, refilled
+from tests.contracts import assert_contract, assert_ignores_padding, ragged, refilled
 
 INPUT, HIDDEN = 5, 4
-NAMES = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+NAMES = ["weight_ih", "weight_hh", "bias"]
 
 
-def torch_twin(layer: BidirectionalLSTM, input_size: int, hidden: int) -> nn.LSTM:
-    """torch's own bidirectional LSTM with the same weights."""
+def directions(layer: RecurrentLayer) -> dict[str, Direction]:
+    """By the ending that torch's own layer gives to their weights."""
+    assert layer.back is not None
+    return {"_l0": layer.ahead, "_l0_reverse": layer.back}
+
+
+def torch_twin(layer: RecurrentLayer, input_size: int, hidden: int) -> nn.LSTM:
+    """torch's own bidirectional LSTM with the same weights; of its two biases one is zero."""
     twin = nn.LSTM(input_size, hidden, batch_first=True, bidirectional=True)
     twin.to(next(layer.parameters()).dtype)
     with torch.no_grad():
-        for name in NAMES:
-            getattr(twin, name).copy_(getattr(layer.forward_lstm, name))
-            getattr(twin, name + "_reverse").copy_(getattr(layer.backward_lstm, name))
+        for ending, direction in directions(layer).items():
+            for name in NAMES:
+                torch_name = name.replace("bias", "bias_ih") + ending
+                getattr(twin, torch_name).copy_(getattr(direction, name))
+            getattr(twin, "bias_hh" + ending).zero_()
     return twin
 
 
 def outputs_and_gradients(
-    layer: BidirectionalLSTM, x: Padded, packed: nn.LSTM | None
+    layer: RecurrentLayer, x: Padded, packed: nn.LSTM | None
 ) -> dict[str, Tensor]:
-    """Of our layer, or of torch's where one is given, by the names of torch's parameters."""
+    """Of our layer, or of torch's where one is given."""
     values = x.values.clone().requires_grad_()
     if packed is None:
         y = layer(Padded(values, x.lengths)).zeroed().values
-        sources = [(layer.forward_lstm, ""), (layer.backward_lstm, "_reverse")]
-        parameters = {name + suffix: getattr(m, name) for m, suffix in sources for name in NAMES}
+        parameters = {
+            name + ending: getattr(direction, name)
+            for ending, direction in directions(layer).items()
+            for name in NAMES
+        }
     else:
         sequence = pack_padded_sequence(values, x.lengths, batch_first=True, enforce_sorted=False)
         y, _ = pad_packed_sequence(packed(sequence)[0], batch_first=True)
-        parameters = dict(packed.named_parameters())
+        parameters = {
+            name.replace("bias_ih", "bias"): weight
+            for name, weight in packed.named_parameters()
+            if not name.startswith("bias_hh")
+        }
     random = torch.Generator().manual_seed(3)
     (y * torch.randn(y.shape, generator=random, dtype=y.dtype)).sum().backward()
     assert values.grad is not None
@@ -52,7 +70,7 @@ def assert_equal_to_packed(
     lengths: list[int], size: tuple[int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
     torch.manual_seed(len(lengths))
-    layer = BidirectionalLSTM(*size).to(dtype)
+    layer = RecurrentLayer(*size).to(dtype)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # no two biases alike
@@ -101,20 +119,20 @@ def test_reversal_is_its_own_inverse_and_keeps_padding(lengths: list[int], spare
 
 def test_contract() -> None:
     torch.manual_seed(0)
-    layer, x = BidirectionalLSTM(INPUT, HIDDEN), ragged([6, 1, 9, 0, 9], INPUT)
+    layer, x = RecurrentLayer(INPUT, HIDDEN), ragged([6, 1, 9, 0, 9], INPUT)
     assert_contract(layer, x, zero_padding=False)
     assert layer(refilled(x, torch.nan, spare=3)).values.isfinite().all()
 
 
 def test_contract_without_any_frames() -> None:
-    layer = BidirectionalLSTM(INPUT, HIDDEN)
+    layer = RecurrentLayer(INPUT, HIDDEN)
     y = layer(Padded(torch.full((2, 3, INPUT), torch.nan), torch.tensor([0, 0])))
     assert y.values.isfinite().all()
 
 
 def test_the_first_output_half_hears_the_past_and_the_second_the_future() -> None:
     torch.manual_seed(0)
-    layer = BidirectionalLSTM(INPUT, HIDDEN)
+    layer = RecurrentLayer(INPUT, HIDDEN)
     x = ragged([8, 5], INPUT)
     changed = x.values.clone()
     changed[:, 3] += 1.0
@@ -129,10 +147,79 @@ def test_the_first_output_half_hears_the_past_and_the_second_the_future() -> Non
 
 
 def test_forget_gates_start_open_and_recurrences_orthogonal() -> None:
-    layer = BidirectionalLSTM(INPUT, HIDDEN)
-    for lstm in (layer.forward_lstm, layer.backward_lstm):
-        weights = dict(lstm.named_parameters())
-        gates = (weights["bias_ih_l0"] + weights["bias_hh_l0"]).reshape(4, HIDDEN)
-        assert gates.sum(dim=1).tolist() == [0.0, HIDDEN, 0.0, 0.0]  # input, forget, cell, output
-        for gate in weights["weight_hh_l0"].split(HIDDEN):
+    layer = RecurrentLayer(INPUT, HIDDEN)
+    for direction in directions(layer).values():
+        # input, forget, cell, output
+        assert direction.bias.reshape(4, HIDDEN).sum(dim=1).tolist() == [0.0, HIDDEN, 0.0, 0.0]
+        for gate in direction.weight_hh.split(HIDDEN):
             torch.testing.assert_close(gate @ gate.T, torch.eye(HIDDEN))
+
+
+# --- every cell ---
+
+
+def layer_of(name: str, bidirectional: bool = True, **options: Any) -> RecurrentLayer:
+    torch.manual_seed(0)
+    projection = 3 if name == "projected" else None
+    return RecurrentLayer(
+        INPUT, HIDDEN, name, bidirectional=bidirectional, projection=projection, **options
+    )
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("name", CELLS)
+def test_contract_of_every_cell(name: str, bidirectional: bool) -> None:
+    layer, x = layer_of(name, bidirectional), ragged([6, 1, 9, 0, 9], INPUT)
+    assert_contract(layer, x, zero_padding=False)
+    assert layer(x).values.shape[2] == layer.output_size
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("name", CELLS)
+def test_states_in_and_out_continue_an_utterance(name: str, bidirectional: bool) -> None:
+    layer = layer_of(name, bidirectional).eval()
+    x = ragged([9, 6, 4], INPUT)
+    whole, after = layer.run(x)
+    first, middle = layer.ahead(Padded(x.values[:, :4], x.lengths.clamp(max=4)), None, True)
+    rest, last = layer.ahead(Padded(x.values[:, 4:], (x.lengths - 4).clamp(min=0)), middle, True)
+    together = torch.cat([first.values, rest.values], dim=1)
+    for row, wanted in zip(Padded(together, x.lengths).unpad(), whole.unpad(), strict=True):
+        torch.testing.assert_close(row, wanted[:, : row.shape[1]], rtol=1e-5, atol=1e-5)
+    for ours, wanted in zip(last, after[0], strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
+    for i, length in enumerate(x.lengths.tolist()):
+        ends = whole.values[i, length - 1, : layer.ahead.output_size]
+        torch.testing.assert_close(after[0][0][i], ends, rtol=1e-5, atol=1e-5)
+
+
+def test_dropped_recurrent_weights_are_the_same_in_every_frame() -> None:
+    layer = layer_of("rnn_relu", bidirectional=False, weight_dropout=0.5)
+    x = ragged([5, 5], INPUT)
+    torch.manual_seed(1)
+    y = layer(x).values
+    torch.manual_seed(1)
+    kept = torch.nn.functional.dropout(layer.ahead.weight_hh, 0.5)
+    (h,) = layer.ahead.initial_state(2)
+    for t in range(5):
+        h = torch.relu(x.values[:, t] @ layer.ahead.weight_ih.T + layer.ahead.bias + h @ kept.T)
+        torch.testing.assert_close(y[:, t], h)
+    layer.eval()
+    assert torch.equal(layer(x).values, layer(x).values)
+
+
+def test_zoneout_ignores_padding() -> None:
+    assert_ignores_padding(layer_of("lstm", zoneout=0.4), ragged([6, 1, 9], INPUT))
+
+
+@pytest.mark.parametrize(
+    ("name", "projection", "message"),
+    [
+        ("lstn", None, "expected a cell among rnn_tanh"),
+        ("lstm", 3, "no projection but for the projected cell"),
+        ("projected", None, "expected a projection for the projected cell"),
+    ],
+)
+def test_cells_that_cannot_be_built(name: str, projection: int | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        RecurrentLayer(INPUT, HIDDEN, name, projection=projection)
+    assert "\n" not in str(error.value)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.files import read_json, write_json
-from asr.models.acoustic import ModelConfig
+from asr.models.config import ModelConfig
 from asr.training.recipe import Recipe
 from tests.tones import RATE, tone_recipe, write_corpus
 

@@ -11,7 +11,7 @@ from asr.evaluation.run import evaluate
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.manifest import Utterance, write_manifest
-from asr.models.acoustic import ModelConfig
+from asr.models.config import ModelConfig
 from asr.tokens import TokenConfig
 from asr.training.recipe import DataConfig, Recipe, TrainConfig
 from tests.tones import run_quietly

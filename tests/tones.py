@@ -15,8 +15,9 @@ from asr.audio import write_wav
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.manifest import Utterance, write_manifest
-from asr.models.acoustic import AcousticModel, ModelConfig
+from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
+from asr.models.config import ModelConfig
 from asr.text import TextConfig
 from asr.tokens import TokenConfig, build_tokens
 from asr.training.recipe import DataConfig, Recipe, TrainConfig

@@ -51,12 +51,16 @@ class FeatureConfig(Config):
 
 
 class FeatureExtractor(nn.Module):
-    """Waveforms to features. Runs on whichever device the model is on; always in float32."""
+    """Waveforms to features. Runs on whichever device the model is on; always in float32.
+
+    `shift` and `window`: samples from one frame to the next, and that a frame looks at.
+    """
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.config = config
         log_mel = LogMel(config.sample_rate, config.bands, config.window_ms, config.shift_ms)
+        self.shift, self.window = log_mel.shift, log_mel.fft_size
         is_mfcc = config.kind == "mfcc"
         self.filterbank = MFCC(log_mel, config.coefficients) if is_mfcc else log_mel
         frame_size = (config.coefficients if is_mfcc else config.bands) * (config.deltas + 1)

@@ -22,7 +22,8 @@ from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig
 from asr.files import atomic_path, read_json, write_json
-from asr.models.acoustic import AcousticModel, ModelConfig
+from asr.models.acoustic import AcousticModel
+from asr.models.config import ModelConfig
 from asr.text import TextConfig, normalise
 from asr.tokens import Tokens
 

@@ -1,15 +1,19 @@
-"""The encoder: a convolutional front end that shortens time, then bidirectional LSTM layers."""
+"""The encoder: a convolutional front end that shortens time, then recurrent layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from asr.models.cells import State
+from asr.models.config import ModelConfig
 from asr.models.normalisation import MaskedBatchNorm
-from asr.models.recurrent import BidirectionalLSTM
+from asr.models.recurrent import RecurrentLayer
 from asr.padded import Padded
 
 KERNEL = 3
@@ -26,21 +30,35 @@ def strided(size: Size, stride: int) -> Size:
 class ConvolutionBlock(nn.Module):
     """3x3 convolution over time and frequency, masked batch norm per channel, ReLU.
 
+    With `pooling` the convolution keeps every frame and band, and the maximum of each patch is
+    handed on.
+
     Shape: [B, T, F, C_in] -> [B, ceil(T / stride), ceil(F / 2), C_out]; padding is zero.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, stride: int, pooling: bool = False
+    ) -> None:
         super().__init__()
-        self.stride = stride
-        self.convolution = nn.Conv2d(channels_in, channels_out, KERNEL, (stride, 2), padding=1)
+        self.stride, self.pooling = stride, pooling
+        steps = (1, 1) if pooling else (stride, 2)
+        self.convolution = nn.Conv2d(channels_in, channels_out, KERNEL, steps, padding=1)
         self.norm = MaskedBatchNorm(channels_out)
 
     def forward(self, x: Padded) -> Padded:
         values = x.zeroed().values
         # Channels last in memory: what Conv2d sees as [B, C, T, F] is a view of [B, T, F, C].
         values = self.convolution(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        normalised = self.norm(Padded(values, strided(x.lengths, self.stride)))
-        return Padded(torch.relu(normalised.values), normalised.lengths).zeroed()
+        lengths = x.lengths if self.pooling else strided(x.lengths, self.stride)
+        y = self.norm(Padded(values, lengths))
+        y = Padded(torch.relu(y.values), lengths).zeroed()
+        return self._pooled(y) if self.pooling else y
+
+    def _pooled(self, x: Padded) -> Padded:
+        # After a ReLU zero is the least of all, so neither edge nor padding can be the maximum.
+        patch = (self.stride, 2)
+        values = functional.max_pool2d(x.values.permute(0, 3, 1, 2), patch, ceil_mode=True)
+        return Padded(values.permute(0, 2, 3, 1), strided(x.lengths, self.stride))
 
 
 def locked_dropout(x: Padded, rate: float) -> Padded:
@@ -53,49 +71,143 @@ def locked_dropout(x: Padded, rate: float) -> Padded:
     return Padded(x.values * kept.to(x.values.dtype) / (1 - rate), x.lengths)
 
 
+def joined_pairs(x: Padded) -> Padded:
+    """Two neighbouring frames as one; a last odd one is joined to silence.
+
+    Shape: [B, T, F] -> [B, ceil(T / 2), 2 F].
+    """
+    values = x.zeroed().values
+    values = functional.pad(values, (0, 0, 0, values.shape[1] % 2))
+    return Padded(values.unflatten(1, (-1, 2)).flatten(2), strided(x.lengths, 2))
+
+
+class LookaheadConvolution(nn.Module):
+    """Each feature of a frame, mixed with the same feature of the coming ones (Wang et al. 2016,
+    "Lookahead convolution layer for unidirectional recurrent neural networks", eq. 1).
+
+    Shape: [B, T, F] -> [B, T, F]; past the end of an utterance there is silence.
+    """
+
+    def __init__(self, features: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.weight = nn.Parameter(torch.zeros(frames + 1, features))
+        with torch.no_grad():
+            self.weight[0] = 1.0  # begins as if it were not there
+
+    def forward(self, x: Padded) -> Padded:
+        T = x.values.shape[1]
+        values = functional.pad(x.zeroed().values, (0, 0, 0, self.frames))
+        shifted = [values[:, j : j + T] * row for j, row in enumerate(self.weight)]
+        return Padded(torch.stack(shifted).sum(dim=0), x.lengths)
+
+
 class Encoder(nn.Module):
     """Features to hidden frames.
 
-    Shape: [B, T, input_size] -> [B, output_lengths(T), 2 * hidden_size].
+    Shape: [B, T, input_size] -> [B, output_lengths(T), output_size].
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        channels: Sequence[int],
-        strides: Sequence[int],
-        layers: int,
-        hidden_size: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, input_size: int, config: ModelConfig) -> None:
         super().__init__()
-        sizes = [1, *channels]
+        self.config = config
+        sizes = [1, *config.channels]
         self.front_end = nn.ModuleList(
-            ConvolutionBlock(a, b, s) for a, b, s in zip(sizes, channels, strides, strict=False)
+            ConvolutionBlock(a, b, s, config.pooling)
+            for a, b, s in zip(sizes, config.channels, config.strides, strict=False)
         )
-        self.strides = list(strides)
         bands = input_size
-        for _ in channels:
+        for _ in config.channels:
             bands = strided(bands, 2)
         width = bands * sizes[-1]
-        inputs = [width] + [2 * hidden_size] * (layers - 1)
-        self.norms = nn.ModuleList(MaskedBatchNorm(size) for size in inputs)
-        self.layers = nn.ModuleList(BidirectionalLSTM(size, hidden_size) for size in inputs)
-        self.dropout = dropout
+        self.dense = nn.Linear(width, config.dense) if config.dense else None
+        width = config.dense or width
+        norms, layers = [], []
+        for number in range(config.layers):
+            width *= 2 if self._joins(number) else 1
+            layer = RecurrentLayer(
+                width,
+                config.hidden,
+                config.cell,
+                config.bidirectional,
+                projection=config.projection,
+                zoneout=config.zoneout,
+                weight_dropout=config.weight_dropout,
+            )
+            norms.append(MaskedBatchNorm(width))
+            layers.append(layer)
+            width = layer.output_size
+        self.norms, self.layers = nn.ModuleList(norms), nn.ModuleList(layers)
+        self.lookahead = LookaheadConvolution(width, config.lookahead) if config.lookahead else None
+        self.output_size = width
+
+    def _joins(self, number: int) -> bool:
+        return 1 <= number <= self.config.pyramid
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Encoder frames for so many feature frames. Shape: [B] -> [B]."""
-        for stride in self.strides:
+        for stride in self.config.strides:
             lengths = strided(lengths, stride)
+        for _ in range(self.config.pyramid):
+            lengths = strided(lengths, 2)
         return lengths
 
     def forward(self, features: Padded) -> Padded:
+        x = self.front(features)
+        if self.config.chunk:
+            x = self._by_chunk(x)
+        else:
+            for number, layer in enumerate(self.layers):
+                x = self._surrounded(number, x, layer)
+        return x if self.lookahead is None else self.lookahead(x)
+
+    def front(self, features: Padded) -> Padded:
+        """What the first recurrent layer is given. Shape: [B, T, input_size] -> [B, T', width]."""
         x = Padded(features.values[:, :, :, None], features.lengths)
         for block in self.front_end:
             x = block(x)
         x = Padded(x.values.flatten(2), x.lengths)
-        for norm, layer in zip(self.norms, self.layers, strict=True):
-            x = layer(norm(x))
-            if self.training and self.dropout:
-                x = locked_dropout(x, self.dropout)
-        return x
+        return x if self.dense is None else Padded(torch.relu(self.dense(x.values)), x.lengths)
+
+    def chunk(
+        self, x: Padded, size: int, states: Sequence[State] | None
+    ) -> tuple[Padded, list[State]]:
+        """The recurrent layers over a chunk of `size` frames and what lies right of it.
+
+        Shape: [B, size + context, width] -> [B, size, output_size], and the forward states of all
+        layers after the chunk.
+        """
+        after: list[State] = []
+
+        def run(layer: RecurrentLayer, state: State | None, x: Padded) -> Padded:
+            y, reached = layer.chunk(x, size, state)
+            after.append(reached)
+            return y
+
+        before: Sequence[State | None] = states or [None] * len(self.layers)
+        for number, (layer, state) in enumerate(zip(self.layers, before, strict=True)):
+            x = self._surrounded(number, x, partial(run, cast(RecurrentLayer, layer), state))
+        return Padded(x.values[:, :size], x.lengths.clamp(max=size)), after
+
+    def _by_chunk(self, x: Padded) -> Padded:
+        size, context = self.config.chunk, self.config.right_context
+        states: Sequence[State] | None = None
+        outputs = []
+        for start in range(0, x.values.shape[1], size):
+            end = min(start + size, x.values.shape[1])
+            lengths = (x.lengths - start).clamp(min=0, max=size + context)
+            piece = Padded(x.values[:, start : start + size + context], lengths)
+            y, states = self.chunk(piece, end - start, states)
+            outputs.append(y.values)
+        return Padded(torch.cat(outputs, dim=1), x.lengths)
+
+    def _surrounded(self, number: int, x: Padded, layer: Callable[[Padded], Padded]) -> Padded:
+        """One recurrent layer with what surrounds it."""
+        if self._joins(number):
+            x = joined_pairs(x)
+        y = layer(self.norms[number](x))
+        if self.training and self.config.dropout:
+            y = locked_dropout(y, self.config.dropout)
+        if self.config.residual and y.values.shape == x.values.shape:
+            y = Padded(x.values + y.values, y.lengths)
+        return y

@@ -1,16 +1,24 @@
-"""A bidirectional LSTM layer that is exact with lengths and as fast as a dense one.
+"""Recurrent layers: any cell over time, in one direction or two, exact with lengths.
 
 `pack_padded_sequence` loses the fast kernels of oneDNN and cuDNN. Here each direction is a dense
-single-layer call instead; for the backward direction every utterance is reversed by its own length
-first and the result reversed back, so its recurrence starts at the utterance's last real frame.
-What either direction computes on padding comes after the real frames and is never read.
+pass instead; for the backward direction every utterance is reversed by its own length first and the
+result reversed back, so its recurrence starts at the utterance's last real frame. What either
+direction computes on padding comes after the real frames and is never read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from asr.errors import ConfigError
+from asr.models.cells import CELLS, State
+from asr.models.kernels import cpu, dense, reference
+from asr.models.normalisation import MaskedBatchNorm
 from asr.padded import Padded
 
 
@@ -30,36 +38,170 @@ def reverse(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
 
 
-class BidirectionalLSTM(nn.Module):
-    """One bidirectional LSTM layer; both directions side by side in the output.
+class Direction(nn.Module):
+    """One cell over time, from the first frame to the last. B batch, H cells, R output features."""
 
-    Shape: [B, T, input_size] -> [B, T, 2 * hidden_size].
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        cell: str = "lstm",
+        projection: int | None = None,
+        zoneout: float = 0.0,
+        weight_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.name, self.cell = cell, _cell(cell, projection)
+        self.hidden_size, self.output_size = hidden_size, projection or hidden_size
+        self.zoneout, self.weight_dropout = zoneout, weight_dropout
+        rows = self.cell.gates * hidden_size
+        self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(rows, self.output_size))
+        for vector, (times, start) in self.cell.vectors.items():
+            self.register_parameter(vector, nn.Parameter(torch.full((times * hidden_size,), start)))
+        if self.cell.projects:
+            self.weight_hr = nn.Parameter(torch.empty(self.output_size, hidden_size))
+        if self.cell.input_norm == "batch":
+            self.norm = MaskedBatchNorm(rows)  # brings a bias of its own
+        else:
+            self.bias = nn.Parameter(torch.zeros(rows))
+        if self.cell.input_norm == "layer":
+            self.gain_x = nn.Parameter(torch.ones(rows))
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Orthogonal recurrences, and forget gates that start open (Jozefowicz et al. 2015)."""
+        nn.init.xavier_uniform_(self.weight_ih)
+        for gate in self.weight_hh.split(self.hidden_size):
+            nn.init.orthogonal_(gate)
+        if self.cell.projects:
+            nn.init.xavier_uniform_(self.weight_hr)
+        if self.cell.forget_gate is not None:
+            self.bias.view(self.cell.gates, -1)[self.cell.forget_gate] = 1.0
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: h [B, R], and c [B, H] where the cell has a memory."""
+        h = self.weight_hh.new_zeros(batch, self.output_size)
+        return (h, h.new_zeros(batch, self.hidden_size)) if self.cell.memory else (h,)
+
+    def forward(
+        self, x: Padded, state: State | None = None, final: bool = False
+    ) -> tuple[Padded, State]:
+        """Outputs, and the state after each utterance's last frame if `final` asks for it.
+
+        Shape: [B, T, I] -> [B, T, R].
+        """
+        if state is None:
+            state = self.initial_state(len(x.lengths))
+        weights: dict[str, Tensor] = dict(self.named_parameters(recurse=False))
+        if self.training and self.weight_dropout:
+            # The same recurrent weights are missing in all frames (Merity et al. 2018).
+            weights["weight_hh"] = functional.dropout(self.weight_hh, self.weight_dropout)
+        ragged = final and bool((x.lengths < x.values.shape[1]).any())
+        if dense.serves(self.name, x.values) and not self.zoneout and not ragged:
+            # The libraries do not give the memory anywhere but after the last frame.
+            values, after = dense.run(self.name, x.values, state, weights)
+            return Padded(values, x.lengths), after
+        share = self.input_share(x).transpose(0, 1)
+        if cpu.serves(self.name, share) and not self.zoneout:
+            states = cpu.run(self.name, self.cell, share, state, weights)
+        else:
+            states = reference.run(
+                self.cell, share, state, weights, self.zoneout, draw=self.training
+            )
+        after = tuple(
+            _last(part, before, x.lengths) for part, before in zip(states, state, strict=True)
+        )
+        return Padded(states[0].transpose(0, 1), x.lengths), after
+
+    def input_share(self, x: Padded) -> Tensor:
+        """What the input adds to every gate. Shape: [B, T, I] -> [B, T, G*H]."""
+        if self.cell.input_norm is None:
+            return functional.linear(x.values, self.weight_ih, self.bias)
+        share = functional.linear(x.values, self.weight_ih)
+        if self.cell.input_norm == "batch":
+            normalised: Padded = self.norm(Padded(share, x.lengths))
+            return normalised.values
+        return functional.layer_norm(share, share.shape[2:], self.gain_x, self.bias)
+
+
+class RecurrentLayer(nn.Module):
+    """A cell over time in one direction or both; both side by side in the output.
+
+    Shape: [B, T, input_size] -> [B, T, output_size], which is twice R for two directions.
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        cell: str = "lstm",
+        bidirectional: bool = True,
+        **options: Any,
+    ) -> None:
+        """`options` are those of `Direction`. Raises ConfigError for an unknown cell."""
         super().__init__()
-        self.forward_lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
-        self.backward_lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
-        for lstm in (self.forward_lstm, self.backward_lstm):
-            _initialise(lstm)
+        self.ahead = Direction(input_size, hidden_size, cell, **options)
+        self.back = Direction(input_size, hidden_size, cell, **options) if bidirectional else None
+        self.output_size = self.ahead.output_size * (2 if bidirectional else 1)
 
     def forward(self, x: Padded) -> Padded:
+        return self._over(x, None, final=False)[0]
+
+    def run(self, x: Padded, states: Sequence[State] | None = None) -> tuple[Padded, list[State]]:
+        """From given states (one a direction), and with the states after each last real frame."""
+        return self._over(x, states, final=True)
+
+    def chunk(self, x: Padded, size: int, state: State | None) -> tuple[Padded, State]:
+        """The first `size` frames are a chunk of a longer utterance, the rest is its context.
+
+        The forward direction goes on from `state` and gives the one after the chunk's last frame;
+        the backward direction starts at the end of the context, from nothing (latency-controlled
+        BLSTM: Zhang et al. 2016, "Highway long short-term memory RNNs for distant speech
+        recognition", section 4). Outputs of the context are what this chunk sees of it.
+
+        Shape: [B, size + context, input_size] -> [B, size + context, output_size].
+        """
+        x = x.zeroed()
+        main = Padded(x.values[:, :size], x.lengths.clamp(max=size))
+        rest = Padded(x.values[:, size:], (x.lengths - size).clamp(min=0))
+        ahead, after = self.ahead(main, state, final=True)
+        values = ahead.values
+        if rest.values.shape[1]:
+            values = torch.cat([values, self.ahead(rest, after)[0].values], dim=1)
+        if self.back is not None:
+            index = reversal_index(x.lengths, x.values.shape[1])
+            back, _ = self.back(Padded(reverse(x.values, index), x.lengths))
+            values = torch.cat([values, reverse(back.values, index)], dim=2)
+        return Padded(values, x.lengths), after
+
+    def _over(
+        self, x: Padded, states: Sequence[State] | None, final: bool
+    ) -> tuple[Padded, list[State]]:
         # Garbage in the padding would reach real frames through NaN * 0 in the gradients.
-        values = x.zeroed().values
-        index = reversal_index(x.lengths, values.shape[1])
-        ahead, _ = self.forward_lstm(values)
-        back, _ = self.backward_lstm(reverse(values, index))
-        return Padded(torch.cat([ahead, reverse(back, index)], dim=2), x.lengths)
+        x = x.zeroed()
+        before: Sequence[State | None] = states or [None, None]
+        ahead, after = self.ahead(x, before[0], final)
+        if self.back is None:
+            return ahead, [after]
+        index = reversal_index(x.lengths, x.values.shape[1])
+        turned = Padded(reverse(x.values, index), x.lengths)
+        back, after_back = self.back(turned, before[1], final)
+        both = torch.cat([ahead.values, reverse(back.values, index)], dim=2)
+        return Padded(both, x.lengths), [after, after_back]
 
 
-def _initialise(lstm: nn.LSTM) -> None:
-    """Orthogonal recurrences, and forget gates that start open (Jozefowicz et al. 2015)."""
-    H = lstm.hidden_size
-    weights = dict(lstm.named_parameters())
-    with torch.no_grad():
-        nn.init.xavier_uniform_(weights["weight_ih_l0"])
-        for gate in weights["weight_hh_l0"].split(H):
-            nn.init.orthogonal_(gate)
-        weights["bias_ih_l0"].zero_()
-        weights["bias_hh_l0"].zero_()
-        weights["bias_ih_l0"][H : 2 * H] = 1.0
+def _cell(name: str, projection: int | None) -> Any:
+    if name not in CELLS:
+        raise ConfigError(f"expected a cell among {', '.join(CELLS)}, got {name!r}: choose one")
+    if CELLS[name].projects != (projection is not None):
+        need = "a projection for" if CELLS[name].projects else "no projection but for"
+        raise ConfigError(f"expected {need} the projected cell, got {projection} for {name!r}")
+    return CELLS[name]
+
+
+def _last(states: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
+    """The state after each utterance's last frame. Shape: [T, B, H], [B, H], [B] -> [B, H]."""
+    rows = torch.arange(len(lengths), device=lengths.device)
+    return torch.cat([before[None], states])[lengths, rows]

@@ -12,7 +12,7 @@ from asr.config import Config, parse, read_yaml, with_overrides
 from asr.errors import ConfigError
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
-from asr.models.acoustic import ModelConfig
+from asr.models.config import ModelConfig
 from asr.text import TextConfig
 from asr.tokens import TokenConfig
 

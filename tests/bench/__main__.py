@@ -7,10 +7,11 @@ import sys
 import torch
 
 from asr.evaluation.run import machine_name
-from tests.bench import an4, features, loading, recurrent
+from tests.bench import an4, family, features, loading, recurrent
 
 BENCHMARKS = {
     "recurrent": recurrent.run,
+    "family": family.run,
     "an4": an4.run,
     "loading": loading.run,
     "features": features.run,

@@ -23,7 +23,7 @@ def run() -> None:
         return
     torch.manual_seed(0)
     hidden = corpus.recipe.model.hidden
-    width = corpus.model.state_dict()["encoder.layers.0.forward_lstm.weight_ih_l0"].shape[1]
+    width = corpus.model.state_dict()["encoder.layers.0.ahead.weight_ih"].shape[1]
     batches = encoder_batches(corpus, width)
     layers = corpus.recipe.model.layers
     ours, theirs = twins(width, hidden, layers)

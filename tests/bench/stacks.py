@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asr.models.recurrent import BidirectionalLSTM
+from asr.models.recurrent import RecurrentLayer
 from asr.padded import Padded
 
 Forward = Callable[[Padded], Tensor]
@@ -18,13 +18,17 @@ SAME_OUTPUTS = 1e-5
 def twins(input_size: int, hidden_size: int, layers: int) -> tuple[nn.Sequential, nn.LSTM]:
     """A stack of our layers and torch's bidirectional LSTM with the very same weights."""
     sizes = [input_size] + [2 * hidden_size] * (layers - 1)
-    stack = [BidirectionalLSTM(size, hidden_size) for size in sizes]
+    stack = [RecurrentLayer(size, hidden_size) for size in sizes]
     theirs = nn.LSTM(input_size, hidden_size, layers, batch_first=True, bidirectional=True)
     weights = {}
     for number, layer in enumerate(stack):
-        for direction, suffix in ((layer.forward_lstm, ""), (layer.backward_lstm, "_reverse")):
-            for name, weight in direction.named_parameters():
-                weights[name.replace("_l0", f"_l{number}{suffix}")] = weight.detach()
+        assert layer.back is not None
+        for direction, suffix in ((layer.ahead, ""), (layer.back, "_reverse")):
+            ending = f"_l{number}{suffix}"
+            weights[f"weight_ih{ending}"] = direction.weight_ih.detach()
+            weights[f"weight_hh{ending}"] = direction.weight_hh.detach()
+            weights[f"bias_ih{ending}"] = direction.bias.detach()
+            weights[f"bias_hh{ending}"] = torch.zeros_like(direction.bias)
     theirs.load_state_dict(weights)
     return nn.Sequential(*stack), theirs
 

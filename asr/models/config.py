@@ -1,0 +1,73 @@
+"""What a network looks like, in one typed place."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from asr.config import Config
+from asr.models.cells import CELLS
+
+
+class ModelConfig(Config):
+    """Size and shape of the network, from the features to the last hidden layer."""
+
+    channels: tuple[int, ...] = (32, 32)
+    """Channels of each 3x3 convolution of the front end; each halves the number of bands."""
+    strides: tuple[int, ...] = (3, 1)
+    """Step in time of each convolution; their product is the subsampling factor. 3 gives frames of
+    30 ms: quick speech says more than one character in 40 ms, and CTC writes one a frame."""
+    pooling: bool = False
+    """Convolve every frame and band, and let maximum pooling do the halving and striding."""
+    dense: int = Field(0, ge=0, le=8192)
+    """Width of a dense layer with ReLU between front end and recurrent layers; 0 is none."""
+    cell: str = "lstm"
+    """What the recurrent layers are made of: rnn_tanh, rnn_relu, lstm, gru, peephole, layer_norm,
+    projected, coupled or light_gru."""
+    bidirectional: bool = True
+    """Read every utterance in both directions, each with cells of its own."""
+    layers: int = Field(4, ge=1, le=32)
+    """Recurrent layers."""
+    hidden: int = Field(320, ge=1, le=8192)
+    """Cells per direction."""
+    projection: int | None = Field(None, ge=1, le=8192)
+    """Features per direction that a projected LSTM hands on."""
+    pyramid: int = Field(0, ge=0, le=4)
+    """How many of the recurrent layers join pairs of frames first, from the second layer on
+    (Chan et al. 2016): each halves the frame rate."""
+    chunk: int = Field(0, ge=0, le=10000)
+    """For streaming with two directions: encoder frames that are read at once; 0 is all of them.
+    The backward direction starts anew in every chunk (latency-controlled BLSTM)."""
+    right_context: int = Field(0, ge=0, le=10000)
+    """Encoder frames beyond the chunk that the backward direction starts from."""
+    lookahead: int = Field(0, ge=0, le=100)
+    """For streaming with one direction: coming frames that each output may look at."""
+    residual: bool = False
+    """Add the input of every recurrent layer of equal width to its output: for deep stacks."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of the hidden features dropped between layers, the same ones in every frame."""
+    weight_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the recurrent weights dropped, the same ones in every frame."""
+    zoneout: float = Field(0.0, ge=0, lt=1)
+    """Share of the state that keeps its value from frame to frame. Slow: no fast path serves it."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.channels) != len(self.strides):
+            raise ValueError("expected as many strides as channels")
+        if any(not 1 <= s <= 4 for s in self.strides) or any(c < 1 for c in self.channels):
+            raise ValueError("expected strides from 1 to 4 and at least one channel")
+        if self.cell not in CELLS:
+            raise ValueError(f"expected a cell among {', '.join(CELLS)}")
+        if CELLS[self.cell].projects != (self.projection is not None):
+            raise ValueError("expected a projection for the cell projected, and for no other")
+        if self.pyramid >= self.layers:
+            raise ValueError("expected fewer pyramid steps than layers")
+        if (self.chunk or self.lookahead) and self.pyramid:
+            raise ValueError("expected no pyramid in a network that reads by chunk or looks ahead")
+        if self.chunk and not self.bidirectional:
+            raise ValueError("expected a chunk with two directions only: one needs none")
+        if self.right_context and not self.chunk:
+            raise ValueError("expected a right context with a chunk only")
+        return self

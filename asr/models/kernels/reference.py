@@ -1,0 +1,36 @@
+"""Recurrences as a plain loop over a cell's step: slow, for every device and every option."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asr.models.cells import Cell, State, Weights
+
+
+def run(
+    cell: Cell, x: Tensor, state: State, weights: Weights, zoneout: float = 0.0, draw: bool = False
+) -> State:
+    """The states after every frame. T time, B batch.
+
+    With `zoneout` each part of the state keeps its old value with that probability, drawn anew for
+    every element if `draw`; else it is mixed in that proportion (Krueger et al. 2017, eq. 4).
+
+    Shape: x [T, B, G*H], state h [B, R] and c [B, H] -> h [T, B, R] and c [T, B, H].
+    """
+    states = []
+    for frame in x:
+        new = cell.step(frame, state, weights)
+        if zoneout:
+            new = tuple(
+                _zoneout(old, part, zoneout, draw) for old, part in zip(state, new, strict=True)
+            )
+        state = new
+        states.append(state)
+    return tuple(torch.stack(part) for part in zip(*states, strict=True))
+
+
+def _zoneout(old: Tensor, new: Tensor, rate: float, draw: bool) -> Tensor:
+    if not draw:
+        return rate * old + (1 - rate) * new
+    return torch.where(torch.rand_like(new) < rate, old, new)
