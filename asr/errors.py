@@ -26,3 +26,7 @@ class CheckpointError(AsrError):
 
 class TrainingError(AsrError):
     """Training cannot start or go on: infeasible data, no memory, non-finite loss."""
+
+
+class StreamError(AsrError):
+    """A stream is given what it cannot take: the wrong shape, or anything after its end."""

@@ -1,0 +1,195 @@
+"""Recognition while somebody speaks: samples in, scores of units out as soon as they are certain.
+
+A stream gives the very scores the model gives for the whole utterance. That takes a model which
+does not look arbitrarily far ahead: one direction, or two by chunk (`model.chunk`), and features
+that need no statistics of the whole utterance (`features.cmvn` none or global).
+
+N scores, S samples, T frames, V units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asr.errors import ConfigError, StreamError
+from asr.models.acoustic import AcousticModel
+from asr.models.cells import State
+from asr.padded import Padded
+
+STEP = 10  # encoder frames that a model of one direction takes at a time
+
+
+class Stream:
+    """One utterance as it arrives. `push` samples, then `finish`."""
+
+    def __init__(self, model: AcousticModel) -> None:
+        """Raises ConfigError for a model that has to hear the whole utterance first."""
+        _require_streaming(model)
+        self._model = model.eval()
+        config = model.config
+        self._size = config.chunk or STEP
+        self._context = config.right_context
+        self._shift, half = model.features.shift, model.features.window // 2
+        # Frames at either end of a slice that see its edge instead of its neighbours.
+        self._frame_margin = -(-half // self._shift)
+        self._block_margin = len(config.channels)
+        self._stride = 1
+        for stride in config.strides:
+            self._stride *= stride
+        device = next(model.parameters()).device
+        self._samples = _Buffer(torch.zeros(0, device=device))
+        self._features = _Buffer(torch.zeros(0, model.features.size, device=device))
+        self._inputs: _Buffer | None = None
+        self._outputs: _Buffer | None = None
+        self._states: Sequence[State] | None = None
+        self._done = [0, 0, 0, 0]  # features, encoder inputs, outputs, scores made so far
+        self._finished = False
+
+    @torch.inference_mode()
+    def push(self, samples: Tensor) -> Tensor:
+        """Log-probabilities that these samples make certain. Shape: [S] -> [N, V], N may be 0.
+
+        Samples are mono, within [-1, 1], at the model's rate. Raises StreamError after `finish`.
+        """
+        if self._finished:
+            raise StreamError("expected no samples after the end, got some: begin a new stream")
+        if samples.dim() != 1:
+            raise StreamError(
+                f"expected mono samples [S], got shape {list(samples.shape)}: average the channels"
+            )
+        self._samples.append(samples.to(self._samples.values))
+        return self._advance()
+
+    @torch.inference_mode()
+    def finish(self) -> Tensor:
+        """The rest, once nothing more comes. Shape: [N, V]. Raises StreamError the second time."""
+        if self._finished:
+            raise StreamError("expected one end, got a second: begin a new stream")
+        self._finished = True
+        return self._advance()
+
+    def _advance(self) -> Tensor:
+        self._make_features()
+        self._make_inputs()
+        self._make_outputs()
+        return self._make_scores()
+
+    def _make_features(self) -> None:
+        heard = self._samples.end
+        whole = int(self._model.features.output_lengths(torch.tensor(heard)))
+        certain = whole if self._finished else max(0, whole - self._frame_margin)
+        if certain <= self._done[0]:
+            return
+        first = max(0, self._done[0] - self._frame_margin)
+        piece = self._samples.since(first * self._shift)
+        features = self._model.features(Padded(piece[None], torch.tensor([len(piece)])))
+        self._features.append(features.values[0, self._done[0] - first : certain - first])
+        self._done[0] = certain
+        self._samples.drop((certain - self._frame_margin) * self._shift)
+
+    def _make_inputs(self) -> None:
+        encoder = self._model.encoder
+        frames = self._done[0]
+        certain = -(-frames // self._stride)
+        if not self._finished:
+            certain = max(0, frames // self._stride - self._block_margin)
+        if certain <= self._done[1]:
+            return
+        first = max(0, self._done[1] - self._block_margin)
+        piece = self._features.since(first * self._stride)
+        inputs = encoder.front(Padded(piece[None], torch.tensor([len(piece)])))
+        made = inputs.values[0, self._done[1] - first : certain - first]
+        self._inputs = self._inputs or _Buffer(made[:0])
+        self._inputs.append(made)
+        self._done[1] = certain
+        self._features.drop((certain - self._block_margin) * self._stride)
+
+    def _make_outputs(self) -> None:
+        if self._inputs is None:
+            return
+        while self._done[2] < self._done[1]:
+            start, end = self._done[2], min(self._done[2] + self._size, self._done[1])
+            wanted = self._done[2] + self._size + self._context
+            if wanted > self._done[1] and not self._finished:
+                return
+            piece = self._inputs.since(start)[: self._size + self._context]
+            x = Padded(piece[None], torch.tensor([len(piece)]))
+            y, self._states = self._model.encoder.chunk(x, end - start, self._states)
+            self._outputs = self._outputs or _Buffer(y.values[0, :0])
+            self._outputs.append(y.values[0])
+            self._done[2] = end
+            self._inputs.drop(end)
+
+    def _make_scores(self) -> Tensor:
+        units = self._model.output.out_features
+        ahead = self._model.config.lookahead
+        certain = self._done[2] if self._finished else max(0, self._done[2] - ahead)
+        if self._outputs is None or certain <= self._done[3]:
+            return torch.zeros(0, units)
+        piece = self._outputs.since(self._done[3])
+        y = Padded(piece[None], torch.tensor([len(piece)]))
+        if self._model.encoder.lookahead is not None:
+            y = self._model.encoder.lookahead(y)
+        scores = self._model.scores(y).values[0, : certain - self._done[3]]
+        self._done[3] = certain
+        self._outputs.drop(certain)
+        return scores
+
+
+def latency(model: AcousticModel) -> float:
+    """Seconds between a sound and the last moment at which its scores are certain, at most.
+
+    Computing time comes on top of it. Raises ConfigError for a model that cannot stream.
+    """
+    _require_streaming(model)
+    config = model.config
+    stride = 1
+    for step in config.strides:
+        stride *= step
+    frames = (config.chunk or STEP) + config.right_context + config.lookahead
+    frames += len(config.channels)
+    samples = frames * stride * model.features.shift + model.features.window
+    return samples / model.features.config.sample_rate
+
+
+def _require_streaming(model: AcousticModel) -> None:
+    features, config = model.features.config, model.config
+    reasons = {
+        "features.cmvn none or global": features.cmvn != "utterance",
+        "features.deltas 0 and no stacking": (
+            features.deltas == 0 and features.stack == features.stride == 1
+        ),
+        "one direction, or model.chunk": bool(config.chunk) or not config.bidirectional,
+        "model.pyramid 0": config.pyramid == 0,
+    }
+    missing = [what for what, present in reasons.items() if not present]
+    if missing:
+        raise ConfigError(
+            f"expected a model that can stream, got one without {'; '.join(missing)}: train one"
+        )
+
+
+class _Buffer:
+    """The end of a growing sequence whose beginning has been dropped. Shape: [T, ...]."""
+
+    def __init__(self, empty: Tensor) -> None:
+        self.values = empty
+        self._start = 0
+
+    @property
+    def end(self) -> int:
+        return self._start + len(self.values)
+
+    def append(self, values: Tensor) -> None:
+        self.values = torch.cat([self.values, values])
+
+    def since(self, position: int) -> Tensor:
+        return self.values[position - self._start :]
+
+    def drop(self, before: int) -> None:
+        if before > self._start:
+            self.values = self.values[before - self._start :].clone()
+            self._start = before
