@@ -191,6 +191,27 @@ def transcribe(
         sys.exit(1)
 
 
+@app.command(epilog="Example: asr gradients docs/gradients.yaml frames=200 --out exp/gradients")
+def gradients(
+    config: Annotated[
+        Path | None, typer.Argument(help="What to compare (YAML); without it, the usual suspects.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the picture and the numbers.")] = Path(
+        "exp/gradients"
+    ),
+) -> None:
+    """Measure and draw how far back in time recurrent layers hand their gradient."""
+    from asr.gradients import measure, read_config, to_text, write
+
+    result = measure(read_config(config, overrides or []))
+    write(result, out)
+    print(to_text(result))
+    errors.print(f"picture: {out / 'gradients.png'}")
+
+
 def run_recipe(recipe: Path, overrides: Sequence[str], test: Path) -> None:
     """Train as a recipe says, evaluate the final model on its test set, write the results."""
     from asr.evaluation.summary import result_row, to_markdown

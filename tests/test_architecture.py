@@ -33,6 +33,7 @@ ROWS = {
     "training": 8,
     "transcribe": 9,
     "check": 9,
+    "gradients": 9,
     "streaming": 9,
     "synthesis": 9,
     "demo": 9,
