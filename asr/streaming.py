@@ -163,7 +163,9 @@ def _require_streaming(model: AcousticModel) -> None:
             features.deltas == 0 and features.stack == features.stride == 1
         ),
         "one direction, or model.chunk": bool(config.chunk) or not config.bidirectional,
-        "model.pyramid 0": config.pyramid == 0,
+        "pyramid, conv_lstm and attention_heads 0": not (
+            config.pyramid or config.conv_lstm or config.attention_heads
+        ),
     }
     missing = [what for what, present in reasons.items() if not present]
     if missing:

@@ -84,6 +84,8 @@ def test_encoder_contract(channels: tuple[int, ...], strides: tuple[int, ...], l
         {"cell": "light_gru", "pooling": True},
         {"cell": "peephole", "zoneout": 0.3, "weight_dropout": 0.2},
         {"chunk": 3, "right_context": 2},
+        {"conv_lstm": 2, "attention_heads": 2},
+        {"attention_heads": 4, "attention_window": 2, "pyramid": 1},
         {"chunk": 4, "cell": "peephole"},
         {"bidirectional": False, "lookahead": 3},
     ],

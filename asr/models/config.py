@@ -20,6 +20,8 @@ class ModelConfig(Config):
     30 ms: quick speech says more than one character in 40 ms, and CTC writes one a frame."""
     pooling: bool = False
     """Convolve every frame and band, and let maximum pooling do the halving and striding."""
+    conv_lstm: int = Field(0, ge=0, le=512)
+    """Channels a direction of a ConvLSTM over the bands, after the convolutions; 0 is none."""
     dense: int = Field(0, ge=0, le=8192)
     """Width of a dense layer with ReLU between front end and recurrent layers; 0 is none."""
     cell: str = "lstm"
@@ -45,6 +47,10 @@ class ModelConfig(Config):
     """For streaming with one direction: coming frames that each output may look at."""
     residual: bool = False
     """Add the input of every recurrent layer of equal width to its output: for deep stacks."""
+    attention_heads: int = Field(0, ge=0, le=64)
+    """Heads of a self-attention layer over the recurrent outputs; 0 is none."""
+    attention_window: int | None = Field(None, ge=1)
+    """Frames either side that attention looks at; null is the whole utterance."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Share of the hidden features dropped between layers, the same ones in every frame."""
     weight_dropout: float = Field(0.0, ge=0, lt=1)
@@ -64,8 +70,14 @@ class ModelConfig(Config):
             raise ValueError("expected a projection for the cell projected, and for no other")
         if self.pyramid >= self.layers:
             raise ValueError("expected fewer pyramid steps than layers")
-        if (self.chunk or self.lookahead) and self.pyramid:
-            raise ValueError("expected no pyramid in a network that reads by chunk or looks ahead")
+        whole = self.pyramid or self.conv_lstm or self.attention_heads
+        if (self.chunk or self.lookahead) and whole:
+            raise ValueError(
+                "expected no pyramid, conv_lstm or attention where a network reads by chunk or "
+                "looks ahead"
+            )
+        if self.attention_window is not None and not self.attention_heads:
+            raise ValueError("expected an attention_window with attention_heads only")
         if self.chunk and not self.bidirectional:
             raise ValueError("expected a chunk with two directions only: one needs none")
         if self.right_context and not self.chunk:

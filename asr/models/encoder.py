@@ -1,4 +1,4 @@
-"""The encoder: a convolutional front end that shortens time, then recurrent layers."""
+"""The encoder: a convolutional front end that shortens time, recurrent layers, attention."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asr.models.attention import SelfAttention
 from asr.models.cells import State
 from asr.models.config import ModelConfig
+from asr.models.conv_lstm import ConvLSTM
 from asr.models.normalisation import MaskedBatchNorm
 from asr.models.recurrent import RecurrentLayer
 from asr.padded import Padded
@@ -119,7 +121,11 @@ class Encoder(nn.Module):
         bands = input_size
         for _ in config.channels:
             bands = strided(bands, 2)
-        width = bands * sizes[-1]
+        channels = sizes[-1]
+        self.conv_lstm = ConvLSTM(channels, config.conv_lstm) if config.conv_lstm else None
+        if self.conv_lstm is not None:
+            channels = self.conv_lstm.output_channels
+        width = bands * channels
         self.dense = nn.Linear(width, config.dense) if config.dense else None
         width = config.dense or width
         norms, layers = [], []
@@ -139,6 +145,11 @@ class Encoder(nn.Module):
             width = layer.output_size
         self.norms, self.layers = nn.ModuleList(norms), nn.ModuleList(layers)
         self.lookahead = LookaheadConvolution(width, config.lookahead) if config.lookahead else None
+        self.attention = (
+            SelfAttention(width, config.attention_heads, config.attention_window, config.dropout)
+            if config.attention_heads
+            else None
+        )
         self.output_size = width
 
     def _joins(self, number: int) -> bool:
@@ -159,6 +170,8 @@ class Encoder(nn.Module):
         else:
             for number, layer in enumerate(self.layers):
                 x = self._surrounded(number, x, layer)
+        if self.attention is not None:
+            x = self.attention(x)
         return x if self.lookahead is None else self.lookahead(x)
 
     def front(self, features: Padded) -> Padded:
@@ -166,6 +179,8 @@ class Encoder(nn.Module):
         x = Padded(features.values[:, :, :, None], features.lengths)
         for block in self.front_end:
             x = block(x)
+        if self.conv_lstm is not None:
+            x = self.conv_lstm(x)
         x = Padded(x.values.flatten(2), x.lengths)
         return x if self.dense is None else Padded(torch.relu(self.dense(x.values)), x.lengths)
 
