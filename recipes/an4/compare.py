@@ -1,0 +1,230 @@
+"""Train every member of the recurrent family on AN4 with the same budget, and compare them.
+
+python recipes/an4/compare.py --source DIR                  all members, seeds 1 and 2
+python recipes/an4/compare.py --members gru peephole        some of them
+python recipes/an4/compare.py train.epochs=20               with another schedule for all
+
+Stopped, it goes on where it was when the same command is given again. The dev set chooses epochs as
+in the recipe; the test set is opened once a run and chooses nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from asr.cli import run_command
+from asr.errors import AsrError
+from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
+from asr.evaluation.run import evaluate
+from asr.evaluation.significance import Difference, paired_bootstrap
+from asr.files import atomic_path, read_json, write_json
+from asr.manifest import read_manifest
+from asr.models.acoustic import AcousticModel
+from asr.text import normalise
+from asr.tokens import build_tokens
+from asr.training.recipe import Recipe, read_recipe
+from asr.training.trainer import train
+from data import an4
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE.parents[1] / "exp" / "an4-family"
+BASELINE = "BiLSTM"
+MEMBERS: dict[str, list[str]] = {
+    BASELINE: [],
+    "BiRNN tanh": ["model.cell=rnn_tanh"],
+    "BiRNN relu": ["model.cell=rnn_relu"],
+    "BiGRU": ["model.cell=gru"],
+    "light BiGRU": ["model.cell=light_gru"],
+    "peephole BiLSTM": ["model.cell=peephole"],
+    "coupled-gate BiLSTM": ["model.cell=coupled"],
+    "layer-norm BiLSTM": ["model.cell=layer_norm"],
+    "projected BiLSTM": ["model.cell=projected", "model.projection=96"],
+    "LSTM, one direction": ["model.bidirectional=false"],
+    "deep BiLSTM, 10 layers": ["model.layers=10", "model.residual=true"],
+    "pyramidal BiLSTM": ["model.strides=[2,1]", "model.pyramid=1"],
+    "BiLSTM and ConvLSTM": ["model.conv_lstm=16"],
+    "BiLSTM and attention": ["model.attention_heads=4"],
+}
+COLUMNS = (
+    "member", "hidden", "parameters", "errors", "WER % (95 %)", "to BiLSTM, points (95 %)",
+    "P(not better)", "s/epoch", "RTF",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One member trained with one seed. `words` are the test errors by utterance."""
+
+    member: str
+    seed: int
+    hidden: int
+    parameters: int
+    seconds_per_epoch: float
+    real_time_factor: float
+    machine: str
+    date: str
+    words: dict[str, ErrorCounts]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
+    parser.add_argument("--members", nargs="+", choices=MEMBERS, default=list(MEMBERS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--parameters", type=float, default=2.0, help="budget, in millions")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_intermixed_args()
+    run_command(lambda: compare(arguments))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Run what is missing, then write the table, its numbers and its picture."""
+    test = an4.prepare(HERE.parents[1] / "exp" / "an4" / "data", arguments.source)["test"]
+    overrides = ["train.epochs=30", *arguments.overrides]
+    runs = []
+    for seed in arguments.seeds:
+        for member in dict.fromkeys([BASELINE, *arguments.members]):
+            print(f"{member}, seed {seed}")
+            runs.append(run_member(member, seed, arguments.parameters * 1e6, overrides, test))
+            write_results(runs)
+
+
+def run_member(member: str, seed: int, budget: float, overrides: Sequence[str], test: Path) -> Run:
+    """Train one member, or take it as it was trained before, and evaluate it."""
+    out = OUT / f"{member.replace(',', '').replace(' ', '-')}-{seed}"
+    settings = [*overrides, *MEMBERS[member], f"train.seed={seed}", f"out={out}"]
+    hidden = hidden_for(settings, budget)
+    recipe = read_recipe(HERE / "recipe.yaml", [*settings, f"model.hidden={hidden}"])
+    report = evaluate(train(recipe), test, out / "test").report
+    seconds = sorted(row["seconds"] for row in read_json(out / "history.json"))
+    return Run(
+        member,
+        seed,
+        hidden,
+        report.facts.parameters,
+        seconds[len(seconds) // 2],
+        report.facts.real_time_factor,
+        report.facts.machine,
+        report.facts.date[:10],
+        {utterance.id: utterance.words for utterance in report.scores.utterances},
+    )
+
+
+def hidden_for(settings: Sequence[str], budget: float) -> int:
+    """The cells a direction with which the model comes closest to so many parameters.
+
+    Raises AsrError where even a handful are too many.
+    """
+    recipe = read_recipe(HERE / "recipe.yaml", settings)
+    texts = [normalise(u.text, recipe.text) for u in read_manifest(recipe.data.train)]
+    units = len(build_tokens(texts, recipe.tokens))
+
+    def excess(hidden: int) -> float:
+        return _parameters(recipe, 4 * hidden, units) - budget
+
+    low, high = 2, 512  # in fours, so that attention heads divide them
+    if excess(low) > 0:
+        raise AsrError(f"expected a budget of more parameters, got {budget:g}: raise --parameters")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
+    return 4 * min(low, high, key=lambda hidden: abs(excess(hidden)))
+
+
+def _parameters(recipe: Recipe, hidden: int, units: int) -> int:
+    config = recipe.model.model_copy(update={"hidden": hidden})
+    return AcousticModel(recipe.features, config, units).parameter_count()
+
+
+def write_results(runs: Sequence[Run]) -> None:
+    """family.json, family.md and family.png in the folder of the runs."""
+    write_json(OUT / "family.json", [asdict(run) for run in runs])
+    rows = [table_row(member, runs) for member in dict.fromkeys(run.member for run in runs)]
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", f"{runs[-1].date}, {runs[-1].machine}, seeds {sorted({r.seed for r in runs})}"]
+    with atomic_path(OUT / "family.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw(runs)
+    print("\n".join(lines))
+
+
+def pooled(member: str, runs: Sequence[Run], seeds: set[int]) -> dict[str, ErrorCounts]:
+    """Test errors by seed and utterance."""
+    return {
+        f"{run.seed} {name}": counts
+        for run in runs
+        if run.member == member and run.seed in seeds
+        for name, counts in run.words.items()
+    }
+
+
+def difference(member: str, runs: Sequence[Run]) -> Difference:
+    """From the baseline, over the seeds that both have been trained with."""
+    seeds = {run.seed for run in runs if run.member == member}
+    return paired_bootstrap(pooled(member, runs, seeds), pooled(BASELINE, runs, seeds))
+
+
+def table_row(member: str, runs: Sequence[Run]) -> list[str]:
+    own = [run for run in runs if run.member == member]
+    counts = list(pooled(member, runs, {run.seed for run in own}).values())
+    low, high = bootstrap_interval(counts)
+    rate = sum(count.errors for count in counts) / sum(count.reference_length for count in counts)
+    errors = [sum(count.errors for count in run.words.values()) for run in own]
+    against = difference(member, runs)
+    compared = (
+        f"{100 * against.difference:+.2f} ({100 * against.low:+.2f} to {100 * against.high:+.2f})"
+    )
+    return [
+        member,
+        str(own[0].hidden),
+        f"{own[0].parameters / 1e6:.2f} M",
+        ", ".join(map(str, errors)),
+        f"{100 * rate:.2f} ({100 * low:.1f} to {100 * high:.1f})",
+        "" if member == BASELINE else compared,
+        "" if member == BASELINE else f"{against.worse:.3f}",
+        f"{min(run.seconds_per_epoch for run in own):.0f}",
+        f"{min(run.real_time_factor for run in own):.4f}",
+    ]
+
+
+def draw(runs: Sequence[Run]) -> None:
+    """WER of every member with its interval, best first, and the single seeds as dots."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    members = list(dict.fromkeys(run.member for run in runs))
+    seeds = {run.seed for run in runs}
+    counts = {member: list(pooled(member, runs, seeds).values()) for member in members}
+    rates = {member: _wer(values) for member, values in counts.items()}
+    members.sort(key=lambda member: -rates[member])
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(members)), layout="constrained")
+    for place, member in enumerate(members):
+        low, high = bootstrap_interval(counts[member])
+        colour = "tab:orange" if member == BASELINE else "tab:blue"
+        axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=3, alpha=0.4)
+        axes.plot(100 * rates[member], place, "o", color=colour, markersize=9)
+        for run in runs:
+            if run.member == member:
+                axes.plot(100 * _wer(list(run.words.values())), place, ".", color="black")
+    axes.set_yticks(range(len(members)), members)
+    axes.set_xlabel("word error rate on AN4's test set, %: mean and 95 % interval; dots are seeds")
+    axes.grid(axis="x", alpha=0.3)
+    with atomic_path(OUT / "family.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    plt.close(figure)
+
+
+def _wer(counts: Sequence[ErrorCounts]) -> float:
+    return sum(c.errors for c in counts) / max(1, sum(c.reference_length for c in counts))
+
+
+if __name__ == "__main__":
+    main()
