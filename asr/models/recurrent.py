@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from asr.errors import ConfigError
 from asr.models.cells import CELLS, State
-from asr.models.kernels import cpu, dense, reference
+from asr.models.kernels import cpu, dense, gpu, reference
 from asr.models.normalisation import MaskedBatchNorm
 from asr.padded import Padded
 
@@ -106,6 +106,8 @@ class Direction(nn.Module):
         share = self.input_share(x).transpose(0, 1)
         if cpu.serves(self.name, share) and not self.zoneout:
             states = cpu.run(self.name, self.cell, share, state, weights)
+        elif gpu.serves(self.name, share) and not self.zoneout:
+            states = gpu.run(self.name, self.cell, share, state, weights)
         else:
             states = reference.run(
                 self.cell, share, state, weights, self.zoneout, draw=self.training
