@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError
@@ -109,7 +109,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     return Bundle(model.eval(), tokens, saved.text, info)
 
 
-def load_weights(model: AcousticModel, weights: dict[str, Tensor], source: Path) -> None:
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
     """Copy weights into `model`. Raises CheckpointError unless names and shapes fit exactly."""
     own = model.state_dict()
     for name in sorted(own.keys() | weights.keys()):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 
-from asr.models.acoustic import AcousticModel
 from asr.training.recipe import TrainConfig
 
 
-def build_optimizer(model: AcousticModel, config: TrainConfig) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]

@@ -1,0 +1,182 @@
+"""A sequence as one of a few classes: features, encoder, pooling over time, linear layer.
+
+On disk it is a folder, and loading it runs no code:
+
+model.safetensors   weights and statistics
+config.json         format version, feature and model configuration, names of the classes
+info.json           where it came from (free facts: corpus, date, accuracy)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import PositiveInt
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from asr.config import Config, parse
+from asr.errors import CheckpointError, ConfigError
+from asr.features.extractor import FeatureConfig, FeatureExtractor
+from asr.files import atomic_path, read_json, write_json
+from asr.models.attention import AttentionPooling
+from asr.models.bundle import load_weights, read_tensors
+from asr.models.config import ModelConfig
+from asr.models.encoder import Encoder
+from asr.padded import Padded
+
+FORMAT = 1
+# Root mean square of a recording's samples: about -50 dB re full scale, so that the filterbank's
+# floor lies not far below speech, above the noise of any room.
+RMS = 0.003
+
+Inputs = FeatureConfig | int
+"""What a classifier is given: waveforms that become these features, or features of this size."""
+
+
+class Classifier(nn.Module):
+    """Sequences to scores of classes, with the extractor that makes features of waveforms.
+
+    They are two calls, so that training can augment in between: what comes in -> `extract` ->
+    [B, T, F] -> `forward` -> scores [B, V]. `config.dropout` also acts on the pooled vector.
+    """
+
+    def __init__(self, inputs: Inputs, config: ModelConfig, classes: int) -> None:
+        super().__init__()
+        self.inputs, self.config = inputs, config
+        self.extractor: FeatureExtractor | None = None
+        if isinstance(inputs, int):
+            size = inputs
+        else:
+            self.extractor = FeatureExtractor(inputs)
+            size = self.extractor.size
+        self.encoder = Encoder(size, config)
+        self.pooling = AttentionPooling(self.encoder.output_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(self.encoder.output_size, classes)
+
+    def extract(self, x: Padded, warp: Tensor | None = None) -> Padded:
+        """Features of what comes in, which is itself where it is features already.
+
+        Shape: waveforms [B, S] or features [B, T, F] -> [B, T, F]; `warp` [B] as for the extractor.
+        """
+        return x if self.extractor is None else self.extractor(levelled(x), warp)
+
+    def forward(self, features: Padded) -> Tensor:
+        """Unnormalised log-probabilities. Shape: [B, T, F] -> [B, V] in float32."""
+        pooled = self.pooling(self.encoder(features))
+        return self.output(self.dropout(pooled)).float()
+
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def levelled(waves: Padded) -> Padded:
+    """Every recording at the same level, so that the filterbank's floor cuts off the same share of
+    each: of quiet recordings it would hide speech, and of loud ones show the room.
+
+    Shape: [B, S] -> [B, S]; padding is zero, and so is a recording of silence.
+    """
+    waves = waves.zeroed()
+    power = waves.values.square().sum(dim=1) / waves.lengths.clamp(min=1)
+    gain = RMS / power.sqrt().clamp(min=1e-6)
+    return Padded(waves.values * gain[:, None], waves.lengths)
+
+
+class _SavedConfig(Config):
+    format: int
+    inputs: FeatureConfig | PositiveInt
+    model: ModelConfig
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClassifierBundle:
+    """A classifier with the names of its classes."""
+
+    model: Classifier
+    classes: tuple[str, ...]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def log_probs(self, x: Padded) -> Tensor:
+        """Log-probability of each class, in evaluation mode; the model's mode stays as it is.
+
+        Shape: waveforms [B, S] or features [B, T, F] -> [B, V].
+        """
+        training = self.model.training
+        self.model.eval()
+        scores = self.model(self.model.extract(x))
+        self.model.train(training)
+        return torch.log_softmax(scores, dim=1)
+
+    def classify(self, x: Padded) -> list[str]:
+        """The likeliest class of each sequence. Shape: [B, S] or [B, T, F] -> B names."""
+        return [self.classes[i] for i in self.log_probs(x).argmax(dim=1).tolist()]
+
+
+def checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Raises ConfigError unless these are at least two different names."""
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ConfigError(
+            f"expected at least two classes of different names, got {list(classes)}: name them anew"
+        )
+    return tuple(classes)
+
+
+def save_classifier(folder: str | Path, bundle: ClassifierBundle) -> None:
+    """Write the folder, whole or not at all."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in bundle.model.state_dict().items()}
+    inputs = bundle.model.inputs
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_file(weights, temporary / "model.safetensors")
+        # safetensors lets only the owner read what it writes.
+        (temporary / "model.safetensors").chmod(0o644)
+        config = {
+            "format": FORMAT,
+            "inputs": inputs if isinstance(inputs, int) else inputs.model_dump(),
+            "model": bundle.model.config.model_dump(),
+            "classes": list(bundle.classes),
+        }
+        write_json(temporary / "config.json", config)
+        write_json(temporary / "info.json", bundle.info)
+
+
+def load_classifier(folder: str | Path) -> ClassifierBundle:
+    """Read a classifier's folder. Raises CheckpointError naming the file that is missing or bad."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"expected a classifier's folder, got {folder}: check the path")
+    path = folder / "config.json"
+    config, info = _read_facts(path), _read_facts(folder / "info.json")
+    if config.get("format") != FORMAT or "classes" not in config:
+        raise CheckpointError(f"expected a classifier of format {FORMAT}, got {path}: train it")
+    try:
+        saved = parse(_SavedConfig, config, str(path))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    try:
+        classes = checked_classes(saved.classes)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    model = Classifier(saved.inputs, saved.model, len(classes))
+    load_weights(model, read_tensors(folder / "model.safetensors"), folder)
+    return ClassifierBundle(model.eval(), classes, info)
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = read_json(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"expected JSON, got {path}: {error}; copy it again") from None
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"expected facts by name, got others in {path}: copy it again")
+    return facts

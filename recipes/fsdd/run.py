@@ -1,0 +1,146 @@
+"""Recognise spoken digits: train and evaluate on the Free Spoken Digit Dataset.
+
+python recipes/fsdd/run.py --source DIR                    the official split
+python recipes/fsdd/run.py --source DIR --speakers         test each speaker unheard
+python recipes/fsdd/run.py --source DIR train.seed=2       with other settings
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+from asr.cli import run_command
+from asr.config import Config, parse, with_overrides
+from asr.evaluation.classification import (
+    Confusion,
+    accuracy_text,
+    confusion,
+    to_text,
+    write_classification,
+)
+from asr.evaluation.confusion_picture import write_picture
+from asr.evaluation.run import machine_name
+from asr.evaluation.summary import to_markdown
+from asr.features.augment import AugmentConfig
+from asr.features.extractor import FeatureConfig
+from asr.files import atomic_path
+from asr.manifest import read_manifest
+from asr.models.classifier import ClassifierBundle, save_classifier
+from asr.models.config import ModelConfig
+from asr.training.classify import ClassifyConfig, Recordings, predict, train_classifier
+from data import fsdd
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "exp" / "fsdd"
+
+
+class Settings(Config):
+    """What can be changed on the command line."""
+
+    features: FeatureConfig = FeatureConfig(sample_rate=fsdd.SAMPLE_RATE, bands=40, cmvn="global")
+    augment: AugmentConfig = AugmentConfig(
+        speeds=[0.8, 0.9, 1.0, 1.1, 1.2],
+        warp=0.15,
+        time_masks=1,
+        time_mask_frames=8,
+        frequency_masks=1,
+        frequency_mask_bands=8,
+    )
+    model: ModelConfig = ModelConfig(
+        channels=(16, 32), strides=(2, 1), layers=2, hidden=64, dropout=0.3
+    )
+    train: ClassifyConfig = ClassifyConfig(epochs=16, learning_rate=4e-3)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one split."""
+
+    name: str
+    bundle: ClassifierBundle
+    test: Confusion
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", type=Path, help="folder with FSDD's recordings")
+    parser.add_argument(
+        "--speakers", action="store_true", help="leave one speaker out, for every speaker"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_args()
+    run_command(lambda: work(arguments.source, arguments.speakers, arguments.overrides))
+
+
+def work(source: Path | None, speakers: bool, overrides: Sequence[str]) -> None:
+    settings = parse(Settings, with_overrides(Settings().model_dump(), overrides), "settings")
+    splits = fsdd.prepare(EXPERIMENTS / "data", source)
+    chosen = fsdd.SPEAKERS if speakers else (fsdd.OFFICIAL,)
+    outcomes = [learn(name, splits[name], settings) for name in chosen]
+    together = reduce(add, (outcome.test for outcome in outcomes))
+    name, title = (
+        ("speakers", "speakers never heard") if speakers else ("official", "official split")
+    )
+    out = EXPERIMENTS / name
+    write_classification(together, out)
+    write_picture(together, out / "confusion.png", f"Free Spoken Digit Dataset, {title}")
+    table = "\n".join(results(outcomes, together, settings))
+    with atomic_path(out / "results.md") as temporary:
+        temporary.write_text(table + "\n", encoding="utf-8")
+    print(f"{to_text(together)}\n{table}")
+
+
+def learn(name: str, manifests: dict[str, Path], settings: Settings) -> Outcome:
+    """Train on a split, then open its test set for the first time."""
+    print(f"split {name}")
+    rate = settings.features.sample_rate
+    parts = {part: read_manifest(path) for part, path in manifests.items()}
+    train, dev, test = (
+        Recordings(parts[part], fsdd.DIGITS, rate) for part in ("train", "dev", "test")
+    )
+    bundle = train_classifier(
+        settings.features, settings.model, fsdd.DIGITS, train, dev, settings.train, settings.augment
+    )
+    save_classifier(EXPERIMENTS / "models" / name, bundle)
+    references = [utterance.text for utterance in parts["test"]]
+    return Outcome(name, bundle, confusion(fsdd.DIGITS, references, predict(bundle, test)))
+
+
+def results(outcomes: Sequence[Outcome], together: Confusion, settings: Settings) -> list[str]:
+    """Markdown: a row a split and, of several splits, their mean."""
+    lines: list[str] = []
+    for outcome in outcomes:
+        info = outcome.bundle.info
+        row = {
+            "date": date.today().isoformat(),
+            "test": outcome.name,
+            "seed": str(settings.train.seed),
+            "accuracy (95 %)": accuracy_text(outcome.test),
+            "dev": f"{info['dev_correct']}/{info['dev_total']}",
+            "epoch": f"{info['epoch']} of {settings.train.epochs}",
+            "parameters": f"{outcome.bundle.model.parameter_count() / 1e6:.2f} M",
+            "seconds": f"{info['training_seconds']:.0f}",
+            "machine": machine_name(),
+        }
+        table = to_markdown(row).splitlines()
+        lines += table[2:] if lines else table
+    if len(outcomes) > 1:
+        rates = [100 * outcome.test.accuracy for outcome in outcomes]
+        mean = math.fsum(rates) / len(rates)
+        lines.append(
+            f"\nMean of the speakers {mean:.2f} %, the worst {min(rates):.2f} %; "
+            f"together {accuracy_text(together)}."
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
