@@ -14,7 +14,6 @@ from torch import Tensor
 from asr.models.cells import Cell, State, Weights
 from asr.models.kernels.gates import GATES, Gates
 
-
 # Up to so many rows MKL multiplies by a matrix that is stored transposed 15 to 30 % faster.
 FEW = 16
 
