@@ -31,16 +31,19 @@ class Batch:
     """Utterances ready for the model.
 
     Shape:
-        waves: values [B, S]; targets: values [B, U] int64; speeds: B playing speeds to apply.
+        waves: values [B, S]; targets: values [B, U] int64; spelled: the same text in characters,
+        values [B, C] int64; speeds: B playing speeds to apply.
     """
 
     ids: list[str]
     waves: Padded
     targets: Padded
+    spelled: Padded
     speeds: list[float]
 
     def to(self, device: torch.device | str) -> Batch:
-        return replace(self, waves=self.waves.to(device), targets=self.targets.to(device))
+        waves, targets = self.waves.to(device), self.targets.to(device)
+        return replace(self, waves=waves, targets=targets, spelled=self.spelled.to(device))
 
 
 class SpeechDataset:
@@ -58,14 +61,15 @@ class SpeechDataset:
         Raises AsrError naming the first transcript that the units cannot write.
         """
         self.utterances = list(utterances)
+        self._tokens = tokens
         self.references = [normalise(u.text, text) for u in self.utterances]
         self.targets: list[list[int]] = [
             _encode(tokens, u.id, reference) if tokens else []
             for u, reference in zip(self.utterances, self.references, strict=True)
         ]
+        self.spelled = [self._spelled(target) for target in self.targets]
         self.durations = [u.duration for u in self.utterances]
         self.sample_rate = sample_rate
-        self._tokens = tokens
         self._cache: dict[int, np.ndarray] = {}
         self._cached_bytes = 0
 
@@ -102,6 +106,9 @@ class SpeechDataset:
         words = self.references[stretch.index].split()[stretch.first : stretch.last]
         return self._tokens.encode(" ".join(words))
 
+    def _spelled(self, target: Sequence[int]) -> list[int]:
+        return self._tokens.spell(target) if self._tokens else []
+
     def batch(self, items: Sequence[Item]) -> Batch:
         played = [np.concatenate([self._samples(s) for s in item.stretches]) for item in items]
         targets = [
@@ -114,6 +121,7 @@ class SpeechDataset:
             ids=["+".join(self.utterances[i].id for i in item.indices) for item in items],
             waves=waves,
             targets=_padded(targets, np.int64),
+            spelled=_padded([self._spelled(target) for target in targets], np.int64),
             speeds=[item.speed for item in items],
         )
 

@@ -77,6 +77,15 @@ class Tokens:
                 ids.extend([self._ids[WORD_START], *(self._ids[c] for c in word)])
         return ids
 
+    def spell(self, ids: Iterable[int]) -> list[int]:
+        """The same text in characters only.
+
+        >>> tokens = build_tokens(["ten ten"], TokenConfig(kind="words", word_count=2))
+        >>> [tokens.units[i] for i in tokens.spell(tokens.encode("ten"))]
+        ['▁', 't', 'e', 'n']
+        """
+        return [self._ids[c] for i in ids for c in self.units[i]]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of unit ids (no blanks).
 

@@ -110,9 +110,9 @@ def test_an_infinite_loss_neither_stops_nor_spoils_training(
     units = 0
     real = trainer.batch_loss
 
-    def noting(model: Any, extractor: Any, batch: Batch, *rest: Any) -> Any:
+    def noting(model: Any, batch: Batch, *rest: Any) -> Any:
         nonlocal units
-        loss = real(model, extractor, batch, *rest)
+        loss = real(model, batch, *rest)
         for value, length in zip(loss.utterances, batch.targets.lengths, strict=True):
             if torch.isfinite(value):
                 losses.append(float(value))
@@ -137,7 +137,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     real = trainer.batch_loss
     calls = 0
 
-    def spoiled(model: AcousticModel, extractor: Any, batch: Batch, *rest: Any) -> Any:
+    def spoiled(model: AcousticModel, batch: Batch, *rest: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 2 and how == "samples":
@@ -145,7 +145,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
             values = waves.values.clone()
             values[0, 100] = torch.nan
             batch = replace(batch, waves=Padded(values, waves.lengths))
-        loss = real(model, extractor, batch, *rest)
+        loss = real(model, batch, *rest)
         if calls == 2 and how == "objective":
             return replace(loss, objective=loss.objective * torch.inf)
         return loss

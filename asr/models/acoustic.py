@@ -23,9 +23,9 @@ class AcousticModel(nn.Module):
         self.config = config
         self.features = FeatureExtractor(features)
         self.encoder = Encoder(self.features.size, config)
-        self.output = nn.Linear(self.encoder.output_size, units)
-        nn.init.xavier_uniform_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        self.output = _ctc_layer(self.encoder.output_size, units)
+        spells = config.spelling_layer
+        self.spelling = _ctc_layer(self.encoder.output_size, units) if spells else None
 
     def output_lengths(self, samples: Tensor) -> Tensor:
         """Frames of log-probabilities for utterances of so many samples. Shape: [B] -> [B]."""
@@ -35,10 +35,34 @@ class AcousticModel(nn.Module):
         """Shape: features [B, T, F] -> log-probabilities [B, T', V] in float32."""
         return self.scores(self.encoder(features))
 
+    def forward_and_spell(self, features: Padded) -> tuple[Padded, Padded | None]:
+        """What `forward` gives, and what the spelling layer writes, if there is one.
+
+        The spelling comes from an earlier layer (hierarchical CTC: Fernandez et al. 2007, "Sequence
+        labelling in structured domains with hierarchical recurrent neural networks", section 3).
+
+        Shape: features [B, T, F] -> log-probabilities [B, T', V] and [B, T'', V] in float32.
+        """
+        if self.spelling is None:
+            return self.forward(features), None
+        layers = self.encoder.layer_outputs(features)
+        spelled = layers[self.config.spelling_layer - 1]
+        return self.scores(self.encoder.finish(layers[-1])), _log_softmax(self.spelling, spelled)
+
     def scores(self, hidden: Padded) -> Padded:
         """Shape: encoder frames [B, T', output_size] -> log-probabilities [B, T', V]."""
-        logits = self.output(hidden.values).float()
-        return Padded(torch.log_softmax(logits, dim=2), hidden.lengths)
+        return _log_softmax(self.output, hidden)
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _ctc_layer(width: int, units: int) -> nn.Linear:
+    layer = nn.Linear(width, units)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _log_softmax(layer: nn.Linear, hidden: Padded) -> Padded:
+    return Padded(torch.log_softmax(layer(hidden.values).float(), dim=2), hidden.lengths)

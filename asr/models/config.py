@@ -35,6 +35,10 @@ class ModelConfig(Config):
     """Cells per direction."""
     projection: int | None = Field(None, ge=1, le=8192)
     """Features per direction that a projected LSTM hands on."""
+    spelling_layer: int = Field(0, ge=0, le=32)
+    """Recurrent layer on which a second CTC layer learns to spell what the last one writes; 0 is
+    none. For tokens of kind words: they are learnt sooner and better from layers that can spell,
+    and the spelling tells where words begin."""
     pyramid: int = Field(0, ge=0, le=4)
     """How many of the recurrent layers join pairs of frames first, from the second layer on
     (Chan et al. 2016): each halves the frame rate."""
@@ -68,6 +72,8 @@ class ModelConfig(Config):
             raise ValueError(f"expected a cell among {', '.join(CELLS)}")
         if CELLS[self.cell].projects != (self.projection is not None):
             raise ValueError("expected a projection for the cell projected, and for no other")
+        if self.spelling_layer > self.layers or (self.spelling_layer and self.chunk):
+            raise ValueError("expected a spelling_layer among the layers, and none with a chunk")
         if self.pyramid >= self.layers:
             raise ValueError("expected fewer pyramid steps than layers")
         whole = self.pyramid or self.conv_lstm or self.attention_heads

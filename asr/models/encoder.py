@@ -164,12 +164,21 @@ class Encoder(nn.Module):
         return lengths
 
     def forward(self, features: Padded) -> Padded:
-        x = self.front(features)
         if self.config.chunk:
-            x = self._by_chunk(x)
-        else:
-            for number, layer in enumerate(self.layers):
-                x = self._surrounded(number, x, layer)
+            return self.finish(self._by_chunk(self.front(features)))
+        return self.finish(self.layer_outputs(features)[-1])
+
+    def layer_outputs(self, features: Padded) -> list[Padded]:
+        """What each recurrent layer hands on. Shape: [B, T, input_size] -> [B, T', width] each."""
+        x = self.front(features)
+        outputs = []
+        for number, layer in enumerate(self.layers):
+            x = self._surrounded(number, x, layer)
+            outputs.append(x)
+        return outputs
+
+    def finish(self, x: Padded) -> Padded:
+        """What comes after the recurrent layers. Shape: [B, T', width] -> the same."""
         if self.attention is not None:
             x = self.attention(x)
         return x if self.lookahead is None else self.lookahead(x)

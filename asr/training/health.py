@@ -53,9 +53,10 @@ def infeasible(model: AcousticModel, dataset: SpeechDataset, speed: float) -> di
     """Utterances whose target needs more frames than the model gives at `speed`, and why."""
     found = {}
     frames = _frames(model, dataset, speed)
-    for utterance, target, given in zip(dataset.utterances, dataset.targets, frames, strict=True):
-        needed = required_frames(target)
-        if given < max(1, needed):
+    for utterance, needed, given in zip(
+        dataset.utterances, _needed(model, dataset), frames, strict=True
+    ):
+        if given < needed:
             found[utterance.id] = f"{needed} frames needed, {given} given"
     return found
 
@@ -65,11 +66,17 @@ def fastest_speeds(
 ) -> list[float]:
     """The highest of `speeds` at which each target fits; the lowest where none does."""
     fastest = [min(speeds)] * len(dataset)
+    needed = _needed(model, dataset)
     for speed in sorted(speeds):
         for i, given in enumerate(_frames(model, dataset, speed)):
-            if given >= max(1, required_frames(dataset.targets[i])):
+            if given >= needed[i]:
                 fastest[i] = speed
     return fastest
+
+
+def _needed(model: AcousticModel, dataset: SpeechDataset) -> list[int]:
+    targets = dataset.targets if model.spelling is None else dataset.spelled
+    return [max(1, required_frames(target)) for target in targets]
 
 
 def _frames(model: AcousticModel, dataset: SpeechDataset, speed: float) -> list[int]:

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from asr.ctc.loss import ctc_loss
 from asr.dataset import Batch
@@ -18,7 +19,7 @@ from asr.features.augment import (
     perturb_speed,
     spec_augment,
 )
-from asr.features.extractor import FeatureExtractor
+from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 
 
@@ -34,8 +35,7 @@ class StepLoss:
 
 
 def batch_loss(
-    model: nn.Module,
-    extractor: FeatureExtractor,
+    model: AcousticModel,
     batch: Batch,
     augment: AugmentConfig,
     consistency: float,
@@ -44,23 +44,33 @@ def batch_loss(
     """CTC loss per unit of an augmented batch, plus disagreement between its two views.
 
     With `consistency` each utterance is masked twice, and every frame of either view is pulled
-    towards what the model said of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4).
+    towards what the model said of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4). A spelling layer
+    adds the same of its own; what is reported of utterances is the last layer's.
     """
     with torch.no_grad():
         waves = perturb_gain(perturb_speed(batch.waves, batch.speeds), augment.gain_db)
         warps = draw_warps(len(batch.ids), augment.warp, waves.values.device)
-        features = extractor(waves, warps)
+        features = model.features(waves, warps)
     views = 2 if consistency else 1
     masked = [spec_augment(features, augment).values for _ in range(views)]
     inputs = Padded(torch.cat(masked), features.lengths.repeat(views))
     with autocast():
-        log_probs = model(inputs)
-    targets = Padded(batch.targets.values.repeat(views, 1), batch.targets.lengths.repeat(views))
-    losses = ctc_loss(log_probs, targets)
+        log_probs, spelled = model.forward_and_spell(inputs)
+    loss = _ctc_of_views(log_probs, batch.targets, views, consistency)
+    if spelled is None:
+        return loss
+    spelling = _ctc_of_views(spelled, batch.spelled, views, consistency)
+    return StepLoss(loss.objective + spelling.objective, loss.utterances)
+
+
+def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, consistency: float) -> StepLoss:
+    """Shape: log_probs [views * B, T, V], targets [B, U]."""
+    repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
+    losses = ctc_loss(log_probs, repeated)
     fits = torch.isfinite(losses)
     # NaN must stay visible to the gradient check; only "cannot fit" is left out here.
     kept = losses.masked_fill(torch.isposinf(losses), 0.0).sum()
-    units = (targets.lengths * fits).sum().clamp(min=1)
+    units = (repeated.lengths * fits).sum().clamp(min=1)
     objective = kept / units
     if consistency:
         objective = objective + consistency * _disagreement(log_probs) / units
@@ -71,4 +81,4 @@ def _disagreement(log_probs: Padded) -> Tensor:
     """Summed over frames: KL of each view from the other, which is taken as given, in nats."""
     scores = log_probs.zeroed().values.unflatten(0, (2, -1))
     given = scores.detach().flip(0)
-    return nn.functional.kl_div(scores, given, reduction="sum", log_target=True)
+    return functional.kl_div(scores, given, reduction="sum", log_target=True)

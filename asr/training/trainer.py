@@ -215,7 +215,6 @@ def _train_step(run: Run, batch: Batch, config: TrainConfig) -> None:
     try:
         loss = batch_loss(
             run.model,
-            run.model.features,
             batch,
             run.recipe.augment,
             config.consistency,

@@ -28,22 +28,29 @@ def word_starts(
     """Seconds at which each word of an utterance begins, by place in the dataset.
 
     The first word begins with the recording; between two words the cut is at the quietest place
-    between the units on either side of it. Aligned with the CTC Viterbi path of the model.
+    between the units on either side of it. Aligned with the CTC Viterbi path of the model: of its
+    spelling layer if it has one, which must see every sound, where the last layer need not.
     """
     starts = {}
+    spells = model.spelling is not None
     for index, spans in _unit_spans(model, dataset).items():
         samples = dataset.waveform(index)
         words = dataset.references[index].split()
         starts[index] = [0.0]
         last = -1
         for word, following in itertools.pairwise(words):
-            last += len(tokens.encode(word))
-            units = tokens.encode(following)
+            last += len(_units(tokens, word, spells))
+            units = _units(tokens, following, spells)
             # A spelled word begins with its mark, which fills the silence before it.
             first = last + (2 if tokens.units[units[0]] == WORD_START else 1)
             cut = _quietest(samples, spans[last][1], spans[first][0], dataset.sample_rate)
             starts[index].append(cut)
     return starts
+
+
+def _units(tokens: Tokens, word: str, spelled: bool) -> list[int]:
+    units = tokens.encode(word)
+    return tokens.spell(units) if spelled else units
 
 
 @torch.inference_mode()
@@ -55,15 +62,17 @@ def _unit_spans(
     was_training = model.training
     model.eval()
     spans = {}
+    targets = dataset.targets if model.spelling is None else dataset.spelled
     for items in plan_in_order(dataset.durations, batch_seconds=60.0):
         batch = dataset.batch(items)
-        log_probs = model(model.features(batch.waves.to(device)))
+        written, spelled = model.forward_and_spell(model.features(batch.waves.to(device)))
+        log_probs = written if spelled is None else spelled
         rows = Padded(log_probs.values.cpu(), log_probs.lengths.cpu()).unpad()
         for item, scores, samples in zip(items, rows, batch.waves.lengths.tolist(), strict=True):
             (index,) = item.indices
-            if dataset.targets[index]:
+            if targets[index]:
                 step = samples / len(scores) / dataset.sample_rate
-                path = align(scores, dataset.targets[index])
+                path = align(scores, targets[index])
                 spans[index] = [(a * step, (b + 1) * step) for a, b in path]
     model.train(was_training)
     return spans

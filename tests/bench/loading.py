@@ -68,7 +68,6 @@ def measure(corpus: Corpus, items: list[Item]) -> dict[str, float]:
         recipe = corpus.recipe
         loss = batch_loss(
             corpus.model,
-            corpus.model.features,
             batch,
             recipe.augment,
             recipe.train.consistency,
