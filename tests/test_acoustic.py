@@ -89,9 +89,37 @@ def test_the_default_configuration_shortens_time_three_times() -> None:
     assert y.values.shape == (1, 34, UNITS)
 
 
+def spelling_model(**settings: Any) -> AcousticModel:
+    return model(config=CONFIG.model_copy(update={"spelling_layer": 1} | settings))
+
+
+@pytest.mark.parametrize("settings", [{}, {"pyramid": 1}, {"attention_heads": 2}, {"lookahead": 1}])
+def test_the_spelling_layer_reads_an_earlier_layer(settings: dict[str, Any]) -> None:
+    acoustic = spelling_model(**settings).eval()
+    x = ragged([13, 1, 20], 16)
+    written, spelled = acoustic.forward_and_spell(x)
+    assert spelled is not None
+    assert torch.equal(written.values, acoustic(x).values)
+    first = acoustic.encoder.layer_outputs(x)[0]
+    expected = torch.log_softmax(acoustic.spelling(first.values), dim=2)  # type: ignore[misc]
+    assert torch.equal(spelled.values, expected)
+    assert torch.equal(spelled.lengths, first.lengths)
+    garbage = acoustic.forward_and_spell(refilled(x, torch.nan))[1]
+    assert garbage is not None
+    torch.testing.assert_close(garbage.zeroed().values, spelled.zeroed().values)
+
+
+def test_a_model_without_a_spelling_layer_spells_nothing() -> None:
+    acoustic = model()
+    assert acoustic.forward_and_spell(ragged([9], 16))[1] is None
+    assert not any(name.startswith("spelling") for name in acoustic.state_dict())
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
+        ({"layers": 2, "spelling_layer": 3}, "spelling_layer among the layers"),
+        ({"chunk": 8, "spelling_layer": 1}, "none with a chunk"),
         ({"channels": [8]}, "as many strides as channels"),
         ({"strides": [2, 5]}, "strides from 1 to 4"),
         ({"strides": [0, 2]}, "strides from 1 to 4"),

@@ -24,7 +24,15 @@ from asr.text import TextConfig
 from asr.training import trainer
 from asr.training.health import PLATEAU_ADVICE, PLATEAU_EPOCHS, Health, fastest_speeds, infeasible
 from asr.training.recipe import Recipe
-from tests.tones import RATE, run_quietly, tone_recipe, untrained_bundle, write_corpus
+from tests.tones import (
+    FEATURES,
+    MODEL,
+    RATE,
+    run_quietly,
+    tone_recipe,
+    untrained_bundle,
+    write_corpus,
+)
 
 
 @pytest.fixture
@@ -82,6 +90,19 @@ def test_what_fits_depends_on_the_speed(speed: float, fits: bool) -> None:
     assert int(bundle.model.output_lengths(torch.tensor(samples))) == needed
     assert list(infeasible(bundle.model, data, speed)) == ([] if fits else ["tight"])
     assert fastest_speeds(bundle.model, data, [1.25, 0.9, 1.0, 1.1]) == [1.0]
+
+
+def test_a_spelling_layer_needs_room_for_every_character() -> None:
+    tokens = untrained_bundle().tokens
+    config = MODEL.model_copy(update={"spelling_layer": 1})
+    model = AcousticModel(FEATURES, config, len(tokens))
+    needed = len("▁low▁high")
+    seconds = [80 * (2 * frames - 1) / RATE for frames in (needed - 1, needed)]
+    utterances = [Utterance(f"{s}", Path("x.wav"), "low high", s) for s in seconds]
+    data = SpeechDataset(utterances, tokens, TextConfig(), RATE)
+    assert list(infeasible(model, data, 1.0)) == [f"{seconds[0]}"]
+    assert not infeasible(untrained_bundle().model, data, 1.0)
+    assert fastest_speeds(model, data, [1.0, 0.5]) == [0.5, 1.0]
 
 
 # --- losses and gradients that are not finite ---

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from asr.composition import whole
+from asr.ctc.loss import ctc_loss
 from asr.dataset import Batch, SpeechDataset
 from asr.features.augment import AugmentConfig
 from asr.manifest import read_manifest
@@ -18,7 +19,7 @@ from asr.padded import Padded
 from asr.text import TextConfig
 from asr.tokens import BLANK_ID
 from asr.training import step
-from tests.tones import RATE, untrained_bundle, write_corpus
+from tests.tones import FEATURES, MODEL, RATE, untrained_bundle, write_corpus
 
 PLAIN = AugmentConfig(speeds=[1.0], warp=0.0, join=0.0, time_masks=0, frequency_masks=0)
 
@@ -56,6 +57,27 @@ def test_the_loss_is_nats_a_unit(model: AcousticModel, tones_batch: Batch) -> No
     torch.testing.assert_close(loss.utterances, expected.detach())
     units = tones_batch.targets.lengths.sum()
     torch.testing.assert_close(loss.objective, expected.sum() / units)
+
+
+def test_a_spelling_layer_adds_its_loss(tones_batch: Batch) -> None:
+    torch.manual_seed(0)
+    config = MODEL.model_copy(update={"layers": 2, "spelling_layer": 1})
+    model = AcousticModel(FEATURES, config, len(untrained_bundle().tokens))
+    loss = loss_of(model, tones_batch)
+    written, spelled = model.forward_and_spell(model.features(tones_batch.waves))
+    assert spelled is not None
+    words = ctc_loss(written, tones_batch.targets)
+    letters = ctc_loss(spelled, tones_batch.spelled)
+    assert tones_batch.spelled.lengths.sum() > 3 * tones_batch.targets.lengths.sum()
+    expected = (
+        words.sum() / tones_batch.targets.lengths.sum()
+        + letters.sum() / tones_batch.spelled.lengths.sum()
+    )
+    torch.testing.assert_close(loss.objective, expected)
+    torch.testing.assert_close(loss.utterances, words.detach())
+    loss.objective.backward()
+    assert model.spelling is not None
+    assert model.spelling.weight.grad is not None
 
 
 def test_padding_does_not_reach_the_loss(model: AcousticModel, tones_batch: Batch) -> None:

@@ -39,6 +39,9 @@ def test_round_trip(corpus: list[str], config: TokenConfig) -> None:
         assert BLANK_ID not in ids
         assert not tokens.missing(text)
         assert tokens.decode(ids) == " ".join(text.split())
+        spelled = tokens.spell(ids)
+        assert tokens.decode(spelled) == tokens.decode(ids)
+        assert all(len(tokens.units[i]) == 1 for i in spelled)
 
 
 @settings(deadline=None)

@@ -24,9 +24,21 @@ from tests.tones import (
 WORD_SECONDS = 2 * TONE_SECONDS + GAP_SECONDS
 
 
-def test_words_are_cut_in_the_gaps_between_them(tmp_path_factory: pytest.TempPathFactory) -> None:
-    manifests, folder = trained_tones(tmp_path_factory.getbasetemp())
+def trained_to_spell(tmp_path: Path) -> tuple[dict[str, Path], Path]:
+    manifests = write_corpus(tmp_path, {"train": 40, "dev": 4})
+    recipe = tone_recipe(manifests, tmp_path / "out", epochs=15, learning_rate=0.02)
+    model = recipe.model.model_copy(update={"strides": (1,), "layers": 2, "spelling_layer": 1})
+    return manifests, run_quietly(recipe.model_copy(update={"model": model}))[0]
+
+
+@pytest.mark.parametrize("spells", [False, True])
+def test_words_are_cut_in_the_gaps_between_them(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, spells: bool
+) -> None:
+    base = tmp_path_factory.getbasetemp()
+    manifests, folder = trained_to_spell(tmp_path) if spells else trained_tones(base)
     bundle = load_bundle(folder)
+    assert (bundle.model.spelling is not None) == spells
     data = SpeechDataset(read_manifest(manifests["train"]), bundle.tokens, bundle.text, RATE)
     starts = word_starts(bundle.model, data, bundle.tokens)
     cuts = 0
