@@ -181,12 +181,14 @@ def transcribe(
             return json.dumps(row, ensure_ascii=False)
         return result.text if alone else f"{result.path}\t{result.text}"
 
-    for result in transcribe_files(bundle, present):
-        if result.error is not None:
-            errors.print(f"error: {result.error}")
-            failed += 1
-        else:
-            print(show(result), flush=True)
+    with _progress("transcribing") as progress:
+        for done, result in enumerate(transcribe_files(bundle, present), start=1):
+            if result.error is not None:
+                errors.print(f"error: {result.error}")
+                failed += 1
+            else:
+                print(show(result), flush=True)
+            progress(done, len(present))
     if failed:
         sys.exit(1)
 
@@ -252,10 +254,13 @@ def _evaluate(model: Path, manifest: Path, out: Path | None) -> None:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, as a function of (done, total)."""
+    """A progress bar with the time left on stderr, as a function of (done, total)."""
     from rich.progress import Progress
 
-    with Progress(console=errors, transient=True) as bar:
+    # Where both are the terminal, rich prints above the bar what goes to stdout; a file or a pipe
+    # must get it itself.
+    terminal = sys.stdout.isatty()
+    with Progress(console=errors, transient=True, redirect_stdout=terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
