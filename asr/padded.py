@@ -19,10 +19,22 @@ class Padded:
 
     Shape:
         values: [B, T, ...], lengths: [B] int64 with 0 <= lengths <= T, on the same device.
+
+    Raises ValueError where they do not belong together; on a GPU, where looking at lengths would
+    wait for all work before, only for their number.
     """
 
     values: Tensor
     lengths: Tensor
+
+    def __post_init__(self) -> None:
+        B, T = self.values.shape[:2]
+        if self.lengths.shape != (B,):
+            raise ValueError(f"expected {B} lengths, got shape {list(self.lengths.shape)}")
+        if B and self.lengths.device.type == "cpu":
+            low, high = self.lengths.aminmax()
+            if low < 0 or high > T:
+                raise ValueError(f"expected lengths from 0 to {T}, got {self.lengths.tolist()}")
 
     def mask(self) -> Tensor:
         """True where a frame is real. Shape: [B, T] bool.

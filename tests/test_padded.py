@@ -53,3 +53,16 @@ def test_no_gradient_leaves_or_enters_the_padding() -> None:
 def test_to_moves_values_and_lengths() -> None:
     moved = ragged([1, 2]).to("meta")
     assert moved.values.device.type == moved.lengths.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [([2, 4], "from 0 to 3, got .2, 4."), ([-1, 3], "from 0 to 3"), ([2], "expected 2 lengths")],
+)
+def test_lengths_that_do_not_fit_are_refused(lengths: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Padded(torch.zeros(2, 3, 5), torch.tensor(lengths))
+
+
+def test_no_utterances_at_all_are_fine() -> None:
+    assert not Padded(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)).mask().any()

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import ConfigError
+from asr.models import recurrent
 from asr.models.cells import CELLS
+from asr.models.kernels import reference
 from asr.models.recurrent import Direction, RecurrentLayer, reversal_index, reverse
 from asr.padded import Padded
 from tests.contracts import assert_contract, assert_ignores_padding, ragged, refilled
@@ -190,6 +192,36 @@ def test_states_in_and_out_continue_an_utterance(name: str, bidirectional: bool)
     for i, length in enumerate(x.lengths.tolist()):
         ends = whole.values[i, length - 1, : layer.ahead.output_size]
         torch.testing.assert_close(after[0][0][i], ends, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_no_frames_give_no_outputs_and_leave_the_state(name: str) -> None:
+    layer, x = layer_of(name), ragged([0, 0], INPUT)
+    y, (after, _) = layer.run(x)
+    assert y.values.shape == (2, 0, layer.output_size)
+    assert not torch.cat(after, dim=1).any()
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_autocast_does_not_leave_the_fast_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = layer_of(name), ragged([6, 1, 9], INPUT)
+    monkeypatch.setattr(reference, "run", None)
+    expected = layer(x).zeroed().values
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x).zeroed().values
+    torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_a_slow_path_says_so_once(recwarn: pytest.WarningsRecorder) -> None:
+    recurrent._say_slow.cache_clear()
+    for _ in range(2):
+        layer_of("gru", zoneout=0.4)(ragged([3], INPUT))
+        layer_of("gru").double()(Padded(torch.zeros(1, 2, INPUT).double(), torch.tensor([2])))
+    said = [str(warning.message) for warning in recwarn]
+    assert len(said) == 2
+    assert "gru run as a plain loop" in said[0]
+    assert "zoneout" in said[0]
+    assert "torch.float64 on cpu" in said[1]
 
 
 def test_dropped_recurrent_weights_are_the_same_in_every_frame() -> None:

@@ -8,6 +8,8 @@ direction computes on padding comes after the real frames and is never read.
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +96,8 @@ class Direction(nn.Module):
         """
         if state is None:
             state = self.initial_state(len(x.lengths))
+        if not x.values.shape[1]:
+            return Padded(x.values.new_zeros(len(x.lengths), 0, self.output_size), x.lengths), state
         weights: dict[str, Tensor] = dict(self.named_parameters(recurse=False))
         if self.training and self.weight_dropout:
             # The same recurrent weights are missing in all frames (Merity et al. 2018).
@@ -104,18 +108,24 @@ class Direction(nn.Module):
             values, after = dense.run(self.name, x.values, state, weights)
             return Padded(values, x.lengths), after
         share = self.input_share(x).transpose(0, 1)
-        if cpu.serves(self.name, share) and not self.zoneout:
-            states = cpu.run(self.name, self.cell, share, state, weights)
-        elif gpu.serves(self.name, share) and not self.zoneout:
-            states = gpu.run(self.name, self.cell, share, state, weights)
-        else:
-            states = reference.run(
-                self.cell, share, state, weights, self.zoneout, draw=self.training
-            )
+        if share.device.type == "cpu":
+            # Autocast makes the share short; what adds up over frames stays long.
+            share = share.to(self.weight_hh.dtype)
+        states = self._recurrence(share, state, weights)
         after = tuple(
             _last(part, before, x.lengths) for part, before in zip(states, state, strict=True)
         )
         return Padded(states[0].transpose(0, 1), x.lengths), after
+
+    def _recurrence(self, share: Tensor, state: State, weights: dict[str, Tensor]) -> State:
+        if not self.zoneout:
+            if cpu.serves(self.name, share):
+                return cpu.run(self.name, self.cell, share, state, weights)
+            if gpu.serves(self.name, share):
+                return gpu.run(self.name, self.cell, share, state, weights)
+        why = "zoneout" if self.zoneout else f"{share.dtype} on {share.device.type}"
+        _say_slow(self.name, why)
+        return reference.run(self.cell, share, state, weights, self.zoneout, draw=self.training)
 
     def input_share(self, x: Padded) -> Tensor:
         """What the input adds to every gate. Shape: [B, T, I] -> [B, T, G*H]."""
@@ -192,6 +202,15 @@ class RecurrentLayer(nn.Module):
         back, after_back = self.back(turned, before[1], final)
         both = torch.cat([ahead.values, reverse(back.values, index)], dim=2)
         return Padded(both, x.lengths), [after, after_back]
+
+
+@functools.cache
+def _say_slow(cell: str, why: str) -> None:
+    """Once a process for each reason."""
+    warnings.warn(
+        f"recurrent layers of {cell} run as a plain loop, which is slow: no fast path serves {why}",
+        stacklevel=4,
+    )
 
 
 def _cell(name: str, projection: int | None) -> Any:
