@@ -10,13 +10,27 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from asr.cli import main
+from asr.config import parse, with_overrides
+from asr.models.acoustic import AcousticModel
 from asr.models.bundle import save_bundle
-from tests.tones import one_thread, trained_tones, untrained_bundle, write_corpus
+from asr.models.config import ModelConfig
+from asr.training.recipe import Recipe
+from tests.tones import (
+    FEATURES,
+    MODEL,
+    RATE,
+    one_thread,
+    trained_tones,
+    untrained_bundle,
+    write_corpus,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -112,10 +126,38 @@ def test_transcribe_as_described(
 def test_python_as_described(tmp_path_factory: pytest.TempPathFactory) -> None:
     manifests, model = trained_tones(tmp_path_factory.getbasetemp())
     audio = next((manifests["test"].parent / "test").glob("*.wav"))
-    (code,) = blocks("python")
+    code = blocks("python")[0]
     code = re.sub(r'load_bundle\("[^"]*"\)', f'load_bundle("{model}")', code)
     code = re.sub(r'\["[^"]*\.wav"\]', f'["{audio}"]', code)
     out = io.StringIO()
     with one_thread(), contextlib.redirect_stdout(out):
         exec(compile(code, "README.md", "exec"), {})
     assert out.getvalue().startswith("['")
+
+
+def test_streaming_as_described() -> None:
+    torch.manual_seed(0)
+    settings = re.findall(r"`(model\.[^`]*features\.cmvn=global)`", README)
+    assert len(settings) == 2
+    for line in settings:
+        values = with_overrides({"model": MODEL.model_dump()}, line.split())
+        features = FEATURES.model_copy(update=values["features"])
+        model = AcousticModel(features, parse(ModelConfig, values["model"], "README"), 5).eval()
+        bundle = replace(untrained_bundle(), model=model)
+        samples = torch.rand(RATE) - 0.5
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            names = {"bundle": bundle, "microphone": samples.split(900)}
+            exec(compile(blocks("python")[1], "README.md", "exec"), names)
+        scores = [int(frames) for frames in re.findall(r"\[(\d+), 5\]", out.getvalue())]
+        assert sum(scores) == int(model.output_lengths(torch.tensor(RATE)))
+        assert sum(scores[:-1]) > 0
+
+
+def test_settings_named_exist() -> None:
+    table = README.partition("## Other networks")[2].partition("##")[0]
+    rows = re.findall(r"`((?:model|tokens)\.[^`]*)`", table)
+    assert len(rows) == 8
+    for row in rows:
+        data = {"data": {"train": "a", "dev": "b"}, "out": "c"}
+        parse(Recipe, with_overrides(data, row.split()), row)
