@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import itertools
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +26,8 @@ from asr.models.bundle import load_bundle
 from asr.training import trainer
 from asr.training.checkpoint import average_weights
 from asr.training.display import Display
-from asr.training.interrupt import StopRequest
 from asr.training.optimizer import learning_rate
 from asr.training.recipe import Recipe
-from asr.training.trainer import InterruptedTraining
 from tests.tones import (
     FEATURES,
     MODEL,
@@ -297,81 +291,6 @@ def test_running_out_of_memory_comes_with_advice(
     with pytest.raises(TrainingError, match=r"lower train\.batch_seconds \(now 2\)") as error:
         run_quietly(tone_recipe(manifests, tmp_path))
     one_line(error)
-
-
-# --- stopping ---
-
-
-def test_a_stop_signal_saves_and_says_how_to_go_on(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = trainer._train_step
-    steps = 0
-
-    def stopping(run: Any, batch: Batch, config: Any) -> None:
-        nonlocal steps
-        real(run, batch, config)
-        steps += 1
-        if steps == 2:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(trainer, "_train_step", stopping)
-    recipe = tone_recipe(manifests, tmp_path)
-    with pytest.raises(InterruptedTraining, match="the same command goes on") as stop:
-        run_quietly(recipe)
-    assert stop.value.signal == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    saved = read_json(tmp_path / "checkpoint" / "state.json")["progress"]
-    assert (saved["epoch"], saved["batch"], saved["step"]) == (0, 2, 2)
-    _, shown = run_quietly(recipe)
-    assert "resumed at epoch 1, step 2" in shown
-
-
-@pytest.mark.parametrize("scoring", [1, 3])
-def test_a_stop_signal_is_answered_while_the_dev_set_is_scored(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoring: int
-) -> None:
-    # Scored in order: the first epoch, the second, the average.
-    real, calls = trainer.decode_dataset, itertools.count(1)
-
-    def stopping(*arguments: Any, **more: Any) -> Any:
-        if next(calls) == scoring:
-            signal.raise_signal(signal.SIGTERM)
-        return real(*arguments, **more)
-
-    undisturbed, _ = run_quietly(tone_recipe(manifests, tmp_path / "undisturbed"))
-    monkeypatch.setattr(trainer, "decode_dataset", stopping)
-    recipe = tone_recipe(manifests, tmp_path / "stopped")
-    with pytest.raises(InterruptedTraining):
-        run_quietly(recipe)
-    model, _ = run_quietly(recipe)
-    weights = load_file(model / "model.safetensors")
-    assert_same(weights, load_file(undisturbed / "model.safetensors"))
-
-
-def test_a_second_interrupt_does_not_wait() -> None:
-    with contextlib.suppress(KeyboardInterrupt), StopRequest() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.signal == signal.SIGINT
-        signal.raise_signal(signal.SIGINT)
-        pytest.fail("the second Ctrl-C was not raised")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_signals_are_left_alone_outside_the_main_thread() -> None:
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            with StopRequest() as stop:
-                assert stop.signal is None
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert not failed
 
 
 # --- what is displayed ---

@@ -62,14 +62,9 @@ class Bundle:
 
 def save_bundle(folder: str | Path, bundle: Bundle, half: bool = False) -> None:
     """Write the folder, whole or not at all. `half` stores weights as float16, half the size."""
-    weights = {k: v.detach().cpu().contiguous() for k, v in bundle.model.state_dict().items()}
-    if half:
-        weights = {k: v.half() if v.dtype == torch.float32 else v for k, v in weights.items()}
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        save_file(weights, temporary / "model.safetensors")
-        # safetensors lets only the owner read what it writes.
-        (temporary / "model.safetensors").chmod(0o644)
+        save_weights(temporary / "model.safetensors", bundle.model, half)
         config = {
             "format": FORMAT,
             "text": bundle.text.model_dump(),
@@ -86,8 +81,8 @@ def load_bundle(folder: str | Path) -> Bundle:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"expected a model folder, got {folder}: check the path")
-    config = _read_json(folder / "config.json")
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    config = read_facts(folder / "config.json")
+    if config.get("format") != FORMAT:
         raise CheckpointError(
             f"expected a model of format {FORMAT}, got {folder / 'config.json'}: train it again"
         )
@@ -96,9 +91,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         saved = parse(_SavedConfig, config, source)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-    info = _read_json(folder / "info.json")
-    if not isinstance(info, dict):
-        raise CheckpointError(f"expected facts by name, got others in {folder / 'info.json'}")
+    info = read_facts(folder / "info.json")
     units = _read_json(folder / "tokens.json")
     try:
         tokens = Tokens.from_json(units)
@@ -107,6 +100,15 @@ def load_bundle(folder: str | Path) -> Bundle:
     model = AcousticModel(saved.features, saved.model, len(tokens))
     load_weights(model, read_tensors(folder / "model.safetensors"), folder)
     return Bundle(model.eval(), tokens, saved.text, info)
+
+
+def save_weights(path: Path, model: nn.Module, half: bool = False) -> None:
+    """Write parameters and buffers; `half` as float16."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        weights = {k: v.half() if v.dtype == torch.float32 else v for k, v in weights.items()}
+    save_file(weights, path)
+    path.chmod(0o644)  # safetensors lets only the owner read what it writes
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
@@ -131,6 +133,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"expected safetensors, got {path}: {error}; copy it again") from None
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """A JSON object of a model's folder. Raises CheckpointError naming the file."""
+    facts = _read_json(path)
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"expected facts by name, got others in {path}: copy it again")
+    return facts
 
 
 def _read_json(path: Path) -> Any:

@@ -9,7 +9,6 @@ info.json           where it came from (free facts: corpus, date, accuracy)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +16,14 @@ from typing import Any
 
 import torch
 from pydantic import PositiveInt
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig, FeatureExtractor
-from asr.files import atomic_path, read_json, write_json
+from asr.files import atomic_path, write_json
 from asr.models.attention import AttentionPooling
-from asr.models.bundle import load_weights, read_tensors
+from asr.models.bundle import load_weights, read_facts, read_tensors, save_weights
 from asr.models.config import ModelConfig
 from asr.models.encoder import Encoder
 from asr.padded import Padded
@@ -131,13 +129,10 @@ def checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
 
 def save_classifier(folder: str | Path, bundle: ClassifierBundle) -> None:
     """Write the folder, whole or not at all."""
-    weights = {k: v.detach().cpu().contiguous() for k, v in bundle.model.state_dict().items()}
     inputs = bundle.model.inputs
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        save_file(weights, temporary / "model.safetensors")
-        # safetensors lets only the owner read what it writes.
-        (temporary / "model.safetensors").chmod(0o644)
+        save_weights(temporary / "model.safetensors", bundle.model)
         config = {
             "format": FORMAT,
             "inputs": inputs if isinstance(inputs, int) else inputs.model_dump(),
@@ -154,7 +149,7 @@ def load_classifier(folder: str | Path) -> ClassifierBundle:
     if not folder.is_dir():
         raise CheckpointError(f"expected a classifier's folder, got {folder}: check the path")
     path = folder / "config.json"
-    config, info = _read_facts(path), _read_facts(folder / "info.json")
+    config, info = read_facts(path), read_facts(folder / "info.json")
     if config.get("format") != FORMAT or "classes" not in config:
         raise CheckpointError(f"expected a classifier of format {FORMAT}, got {path}: train it")
     try:
@@ -168,15 +163,3 @@ def load_classifier(folder: str | Path) -> ClassifierBundle:
     model = Classifier(saved.inputs, saved.model, len(classes))
     load_weights(model, read_tensors(folder / "model.safetensors"), folder)
     return ClassifierBundle(model.eval(), classes, info)
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = read_json(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"expected JSON, got {path}: {error}; copy it again") from None
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"expected facts by name, got others in {path}: copy it again")
-    return facts

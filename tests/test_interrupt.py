@@ -1,0 +1,100 @@
+"""Stopped by a signal, a training saves itself and goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from asr.dataset import Batch
+from asr.files import read_json
+from asr.training import trainer
+from asr.training.interrupt import StopRequest
+from asr.training.trainer import InterruptedTraining
+from tests.tones import run_quietly, tone_recipe, write_corpus
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 12, "dev": 4})
+
+
+def test_a_stop_signal_saves_and_says_how_to_go_on(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer._train_step
+    steps = 0
+
+    def stopping(run: Any, batch: Batch, config: Any) -> None:
+        nonlocal steps
+        real(run, batch, config)
+        steps += 1
+        if steps == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(trainer, "_train_step", stopping)
+    recipe = tone_recipe(manifests, tmp_path)
+    with pytest.raises(InterruptedTraining, match="the same command goes on") as stop:
+        run_quietly(recipe)
+    assert stop.value.signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    saved = read_json(tmp_path / "checkpoint" / "state.json")["progress"]
+    assert (saved["epoch"], saved["batch"], saved["step"]) == (0, 2, 2)
+    _, shown = run_quietly(recipe)
+    assert "resumed at epoch 1, step 2" in shown
+
+
+@pytest.mark.parametrize("scoring", [1, 3])
+def test_a_stop_signal_is_answered_while_the_dev_set_is_scored(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoring: int
+) -> None:
+    # Scored in order: the first epoch, the second, the average.
+    real, calls = trainer.decode_dataset, itertools.count(1)
+
+    def stopping(*arguments: Any, **more: Any) -> Any:
+        if next(calls) == scoring:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*arguments, **more)
+
+    undisturbed, _ = run_quietly(tone_recipe(manifests, tmp_path / "undisturbed"))
+    monkeypatch.setattr(trainer, "decode_dataset", stopping)
+    recipe = tone_recipe(manifests, tmp_path / "stopped")
+    with pytest.raises(InterruptedTraining):
+        run_quietly(recipe)
+    model, _ = run_quietly(recipe)
+    weights = load_file(model / "model.safetensors")
+    expected = load_file(undisturbed / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    with contextlib.suppress(KeyboardInterrupt), StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second Ctrl-C was not raised")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with StopRequest() as stop:
+                assert stop.signal is None
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failed
