@@ -117,9 +117,10 @@ class Stream:
                 return
             piece = self._inputs.since(start)[: self._size + self._context]
             x = Padded(piece[None], torch.tensor([len(piece)]))
-            y, self._states = self._model.encoder.chunk(x, end - start, self._states)
-            self._outputs = self._outputs or _Buffer(y.values[0, :0])
-            self._outputs.append(y.values[0])
+            layers, self._states = self._model.encoder.chunk(x, end - start, self._states)
+            y = layers[-1].values[0]
+            self._outputs = self._outputs or _Buffer(y[:0])
+            self._outputs.append(y)
             self._done[2] = end
             self._inputs.drop(end)
 

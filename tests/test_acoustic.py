@@ -93,7 +93,9 @@ def spelling_model(**settings: Any) -> AcousticModel:
     return model(config=CONFIG.model_copy(update={"spelling_layer": 1} | settings))
 
 
-@pytest.mark.parametrize("settings", [{}, {"pyramid": 1}, {"attention_heads": 2}, {"lookahead": 1}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"chunk": 3}, {"pyramid": 1}, {"attention_heads": 2}, {"lookahead": 1}]
+)
 def test_the_spelling_layer_reads_an_earlier_layer(settings: dict[str, Any]) -> None:
     acoustic = spelling_model(**settings).eval()
     x = ragged([13, 1, 20], 16)
@@ -119,7 +121,6 @@ def test_a_model_without_a_spelling_layer_spells_nothing() -> None:
     ("values", "expected"),
     [
         ({"layers": 2, "spelling_layer": 3}, "spelling_layer among the layers"),
-        ({"chunk": 8, "spelling_layer": 1}, "none with a chunk"),
         ({"channels": [8]}, "as many strides as channels"),
         ({"strides": [2, 5]}, "strides from 1 to 4"),
         ({"strides": [0, 2]}, "strides from 1 to 4"),

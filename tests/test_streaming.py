@@ -106,7 +106,7 @@ def test_a_chunk_hears_its_context_and_no_more() -> None:
     acoustic = model("chunks")
     frames = torch.randn(1, 12, 2 * 2)  # two channels of two bands
     values = frames.clone().requires_grad_()
-    y = acoustic.encoder._by_chunk(Padded(values, torch.tensor([12]))).values
+    y = acoustic.encoder._by_chunk(Padded(values, torch.tensor([12])))[-1].values
     # Chunks of 4 and 2 frames of context: the second chunk is frames 4 to 7, and hears 0 to 9.
     y[0, 4].square().sum().backward()
     assert values.grad is not None

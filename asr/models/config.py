@@ -72,8 +72,8 @@ class ModelConfig(Config):
             raise ValueError(f"expected a cell among {', '.join(CELLS)}")
         if CELLS[self.cell].projects != (self.projection is not None):
             raise ValueError("expected a projection for the cell projected, and for no other")
-        if self.spelling_layer > self.layers or (self.spelling_layer and self.chunk):
-            raise ValueError("expected a spelling_layer among the layers, and none with a chunk")
+        if self.spelling_layer > self.layers:
+            raise ValueError("expected a spelling_layer among the layers")
         if self.pyramid >= self.layers:
             raise ValueError("expected fewer pyramid steps than layers")
         whole = self.pyramid or self.conv_lstm or self.attention_heads

@@ -164,13 +164,13 @@ class Encoder(nn.Module):
         return lengths
 
     def forward(self, features: Padded) -> Padded:
-        if self.config.chunk:
-            return self.finish(self._by_chunk(self.front(features)))
         return self.finish(self.layer_outputs(features)[-1])
 
     def layer_outputs(self, features: Padded) -> list[Padded]:
         """What each recurrent layer hands on. Shape: [B, T, input_size] -> [B, T', width] each."""
         x = self.front(features)
+        if self.config.chunk:
+            return self._by_chunk(x)
         outputs = []
         for number, layer in enumerate(self.layers):
             x = self._surrounded(number, x, layer)
@@ -195,13 +195,14 @@ class Encoder(nn.Module):
 
     def chunk(
         self, x: Padded, size: int, states: Sequence[State] | None
-    ) -> tuple[Padded, list[State]]:
+    ) -> tuple[list[Padded], list[State]]:
         """The recurrent layers over a chunk of `size` frames and what lies right of it.
 
-        Shape: [B, size + context, width] -> [B, size, output_size], and the forward states of all
-        layers after the chunk.
+        Shape: [B, size + context, width] -> [B, size, output_size] of each layer, and the forward
+        states of all layers after the chunk.
         """
         after: list[State] = []
+        outputs: list[Padded] = []
 
         def run(layer: RecurrentLayer, state: State | None, x: Padded) -> Padded:
             y, reached = layer.chunk(x, size, state)
@@ -211,19 +212,21 @@ class Encoder(nn.Module):
         before: Sequence[State | None] = states or [None] * len(self.layers)
         for number, (layer, state) in enumerate(zip(self.layers, before, strict=True)):
             x = self._surrounded(number, x, partial(run, cast(RecurrentLayer, layer), state))
-        return Padded(x.values[:, :size], x.lengths.clamp(max=size)), after
+            outputs.append(Padded(x.values[:, :size], x.lengths.clamp(max=size)))
+        return outputs, after
 
-    def _by_chunk(self, x: Padded) -> Padded:
+    def _by_chunk(self, x: Padded) -> list[Padded]:
         size, context = self.config.chunk, self.config.right_context
         states: Sequence[State] | None = None
-        outputs = []
+        outputs: list[list[Tensor]] = [[] for _ in self.layers]
         for start in range(0, x.values.shape[1], size):
             end = min(start + size, x.values.shape[1])
             lengths = (x.lengths - start).clamp(min=0, max=size + context)
             piece = Padded(x.values[:, start : start + size + context], lengths)
-            y, states = self.chunk(piece, end - start, states)
-            outputs.append(y.values)
-        return Padded(torch.cat(outputs, dim=1), x.lengths)
+            chunk, states = self.chunk(piece, end - start, states)
+            for pieces, y in zip(outputs, chunk, strict=True):
+                pieces.append(y.values)
+        return [Padded(torch.cat(pieces, dim=1), x.lengths) for pieces in outputs]
 
     def _surrounded(self, number: int, x: Padded, layer: Callable[[Padded], Padded]) -> Padded:
         """One recurrent layer with what surrounds it."""
