@@ -44,7 +44,7 @@ MEMBERS: dict[str, list[str]] = {
     "projected BiLSTM": ["model.cell=projected", "model.projection=96"],
     "LSTM, one direction": ["model.bidirectional=false"],
     "deep BiLSTM, 10 layers": ["model.layers=10", "model.residual=true"],
-    "pyramidal BiLSTM": ["model.strides=[2,1]", "model.pyramid=1"],
+    "pyramidal BiLSTM": ["model.strides=[2,1]", "model.pyramid=1", "model.spelling_layer=1"],
     "BiLSTM and ConvLSTM": ["model.conv_lstm=16"],
     "BiLSTM and attention": ["model.attention_heads=4"],
 }
@@ -90,14 +90,21 @@ def compare(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:
         for member in dict.fromkeys([BASELINE, *arguments.members]):
             print(f"{member}, seed {seed}")
-            runs.append(run_member(member, seed, arguments.parameters * 1e6, overrides, test))
+            settings = [*overrides, *MEMBERS[member]]
+            out = run_folder(OUT, member, seed)
+            runs.append(run_member(member, seed, arguments.parameters * 1e6, settings, out, test))
             write_results(runs)
 
 
-def run_member(member: str, seed: int, budget: float, overrides: Sequence[str], test: Path) -> Run:
+def run_folder(base: Path, member: str, seed: int) -> Path:
+    return base / f"{member.replace(',', '').replace(' ', '-')}-{seed}"
+
+
+def run_member(
+    member: str, seed: int, budget: float, settings: Sequence[str], out: Path, test: Path
+) -> Run:
     """Train one member, or take it as it was trained before, and evaluate it."""
-    out = OUT / f"{member.replace(',', '').replace(' ', '-')}-{seed}"
-    settings = [*overrides, *MEMBERS[member], f"train.seed={seed}", f"out={out}"]
+    settings = [*settings, f"train.seed={seed}", f"out={out}"]
     hidden = hidden_for(settings, budget)
     recipe = read_recipe(HERE / "recipe.yaml", [*settings, f"model.hidden={hidden}"])
     report = evaluate(train(recipe), test, out / "test").report

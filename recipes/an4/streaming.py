@@ -1,0 +1,195 @@
+"""Word error rate against latency on AN4: networks that stream, trained the way they are run.
+
+python recipes/an4/streaming.py --source DIR              all networks, seed 1
+python recipes/an4/streaming.py --source DIR --seeds 1 2  with two seeds
+python recipes/an4/streaming.py train.epochs=20           with another schedule for all
+
+Stopped, it goes on where it was when the same command is given again. Every test recording is also
+pushed through a stream, a tenth of a second at a time, and the text compared with that of the whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from asr.cli import run_command
+from asr.ctc.greedy import greedy_decode
+from asr.dataset import INT16, SpeechDataset
+from asr.evaluation.decode import decode_dataset
+from asr.evaluation.error_rate import bootstrap_interval
+from asr.files import atomic_path, write_json
+from asr.manifest import read_manifest
+from asr.models.bundle import Bundle, load_bundle
+from asr.padded import Padded
+from asr.streaming import Stream, latency
+from data import an4
+from recipes.an4.compare import Run, run_folder, run_member
+
+OUT = Path(__file__).resolve().parents[2] / "exp" / "an4-streaming"
+WHOLE = "whole utterance"
+# Frames are 30 ms long.
+NETWORKS: dict[str, list[str]] = {
+    WHOLE: [],
+    "whole utterance, statistics of the training set": [],
+    "chunk 32, context 16": ["model.chunk=32", "model.right_context=16"],
+    "chunk 16, context 16": ["model.chunk=16", "model.right_context=16"],
+    "chunk 16, context 8": ["model.chunk=16", "model.right_context=8"],
+    "chunk 8, context 4": ["model.chunk=8", "model.right_context=4"],
+    "one direction, 16 ahead": ["model.bidirectional=false", "model.lookahead=16"],
+    "one direction, 8 ahead": ["model.bidirectional=false", "model.lookahead=8"],
+    "one direction": ["model.bidirectional=false"],
+}
+COLUMNS = (
+    "network", "latency, s", "errors", "WER % (95 %)", "hidden", "parameters", "streamed RTF",
+    "streamed otherwise",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A network trained with one seed; without latency where it does not stream.
+
+    `streamed_factor` is the time a stream computes, by the length of the recordings, on one thread;
+    `different` counts recordings whose streamed text is not that of the whole: there should be none.
+    """
+
+    run: Run
+    latency: float | None = None
+    streamed_factor: float | None = None
+    different: int | None = None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--parameters", type=float, default=2.0, help="budget, in millions")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_intermixed_args()
+    run_command(lambda: measure(arguments))
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Run what is missing, then write the table, its numbers and its picture."""
+    test = an4.prepare(OUT.parent / "an4" / "data", arguments.source)["test"]
+    outcomes = []
+    for seed in arguments.seeds:
+        for name, settings in NETWORKS.items():
+            print(f"{name}, seed {seed}")
+            statistics = [] if name == WHOLE else ["features.cmvn=global"]
+            common = ["train.epochs=30", *statistics, *settings, *arguments.overrides]
+            out = run_folder(OUT, name, seed)
+            run = run_member(name, seed, arguments.parameters * 1e6, common, out, test)
+            outcomes.append(streamed(run, load_bundle(out / "model"), test))
+            write_results(outcomes)
+
+
+def streamed(run: Run, bundle: Bundle, test: Path) -> Outcome:
+    """How a network does as a stream."""
+    config = bundle.model.config
+    if config.bidirectional and not config.chunk:
+        return Outcome(run)
+    data = SpeechDataset(read_manifest(test), None, bundle.text, bundle.sample_rate)
+    whole = decode_dataset(bundle.model, data, bundle.tokens)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds, different = 0.0, 0
+    for index, utterance in enumerate(data.utterances):
+        samples = torch.from_numpy(data.waveform(index)) / INT16
+        started = time.perf_counter()
+        text = stream_text(bundle, samples)
+        seconds += time.perf_counter() - started
+        different += text != whole[utterance.id]
+    torch.set_num_threads(threads)
+    return Outcome(run, latency(bundle.model), seconds / sum(data.durations), different)
+
+
+def stream_text(bundle: Bundle, samples: torch.Tensor) -> str:
+    """What is heard when the samples come a tenth of a second at a time. Shape: [S]."""
+    stream = Stream(bundle.model)
+    pieces = [stream.push(piece) for piece in samples.split(bundle.sample_rate // 10)]
+    scores = torch.cat([*pieces, stream.finish()])
+    (ids,) = greedy_decode(Padded(scores[None], torch.tensor([len(scores)])))
+    return bundle.tokens.decode(ids)
+
+
+def write_results(outcomes: Sequence[Outcome]) -> None:
+    """streaming.json, streaming.md and streaming.png in the folder of the runs."""
+    write_json(OUT / "streaming.json", [asdict(outcome) for outcome in outcomes])
+    names = dict.fromkeys(outcome.run.member for outcome in outcomes)
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(table_row(name, outcomes)) + " |" for name in names]
+    last = outcomes[-1].run
+    seeds = sorted({outcome.run.seed for outcome in outcomes})
+    lines += ["", f"{last.date}, {last.machine}, seeds {seeds}"]
+    with atomic_path(OUT / "streaming.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw(outcomes)
+    print("\n".join(lines))
+
+
+def word_error_rate(own: Sequence[Outcome]) -> tuple[float, float, float]:
+    """Over all seeds together, with its 95 % interval by utterance, in percent."""
+    counts = [count for outcome in own for count in outcome.run.words.values()]
+    low, high = bootstrap_interval(counts)
+    rate = sum(c.errors for c in counts) / sum(c.reference_length for c in counts)
+    return 100 * rate, 100 * low, 100 * high
+
+
+def table_row(name: str, outcomes: Sequence[Outcome]) -> list[str]:
+    own = [outcome for outcome in outcomes if outcome.run.member == name]
+    first = own[0]
+    rate, low, high = word_error_rate(own)
+    factors = [o.streamed_factor for o in own if o.streamed_factor is not None]
+    return [
+        name,
+        "" if first.latency is None else f"{first.latency:.2f}",
+        ", ".join(str(sum(c.errors for c in o.run.words.values())) for o in own),
+        f"{rate:.2f} ({low:.1f} to {high:.1f})",
+        str(first.run.hidden),
+        f"{first.run.parameters / 1e6:.2f} M",
+        f"{min(factors):.3f}" if factors else "",
+        f"{sum(o.different or 0 for o in own)} of {sum(len(o.run.words) for o in own)}"
+        if factors
+        else "",
+    ]
+
+
+def draw(outcomes: Sequence[Outcome]) -> None:
+    """Word error rate against latency; what does not stream is a line across."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name in dict.fromkeys(outcome.run.member for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.run.member == name]
+        rate, low, high = word_error_rate(own)
+        colour = "tab:orange" if own[0].run.member.startswith("one") else "tab:blue"
+        if own[0].latency is None:
+            axes.axhline(rate, linestyle=":" if name == WHOLE else "--", color="grey")
+            axes.text(0, rate, name, fontsize=8, color="grey", va="bottom")
+            continue
+        spread = [[rate - low], [high - rate]]
+        axes.errorbar(own[0].latency, rate, yerr=spread, fmt="o", color=colour, capsize=3)
+        axes.annotate(name, (own[0].latency, rate), (6, 4), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("seconds from a sound to its last certain score, without computing time")
+    axes.set_ylabel("word error rate on AN4's test set, %")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    with atomic_path(OUT / "streaming.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
