@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from asr.evaluation.error_rate import ErrorCounts
-from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.training.recipe import read_recipe
 from recipes.an4 import streaming
 from recipes.an4.compare import HERE, Run
-from tests.tones import FEATURES, MODEL, RATE, untrained_bundle, write_corpus
+from tests.tones import FEATURES, MODEL, untrained_bundle, write_corpus
 
 RUN = Run("", 1, 24, 2_000_000, 9.0, 0.01, "machine", "2026-11-21", {})
 
@@ -42,11 +41,8 @@ def test_recordings_are_streamed_and_compared(settings: dict[str, int], tmp_path
         assert outcome.different == 0
         assert outcome.latency is not None
         assert outcome.latency > 4 * 0.02
-        seconds = sum(u.duration for u in read_manifest(test))
-        assert seconds > 0
         assert outcome.streamed_factor is not None
         assert outcome.streamed_factor > 0
-    assert bundle.sample_rate == RATE
 
 
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ python recipes/an4/streaming.py --source DIR --seeds 1 2  with two seeds
 python recipes/an4/streaming.py train.epochs=20           with another schedule for all
 
 Stopped, it goes on where it was when the same command is given again. Every test recording is also
-pushed through a stream, a tenth of a second at a time, and the text compared with that of the whole.
+pushed through a stream, a tenth of a second at a time, and compared with the text of the whole.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Outcome:
     """A network trained with one seed; without latency where it does not stream.
 
     `streamed_factor` is the time a stream computes, by the length of the recordings, on one thread;
-    `different` counts recordings whose streamed text is not that of the whole: there should be none.
+    `different` counts recordings whose text is another when streamed: there should be none.
     """
 
     run: Run
