@@ -208,7 +208,10 @@ def gradients(
     """Measure and draw how far back in time recurrent layers hand their gradient."""
     from asr.gradients import measure, read_config, to_text, write
 
-    result = measure(read_config(config, overrides or []))
+    changes = list(overrides or [])
+    if config is not None and "=" in str(config) and not config.exists():
+        changes, config = [str(config), *changes], None
+    result = measure(read_config(config, changes))
     write(result, out)
     print(to_text(result))
     errors.print(f"picture: {out / 'gradients.png'}")

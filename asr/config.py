@@ -118,7 +118,9 @@ def _explain(model: type[Config], error: Any) -> str:
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] != "extra_forbidden":
-        return f"at {key}: {error['msg'].lower()}, got {error['input']!r}"
+        # Settings that do not go together name themselves; the whole section would drown that.
+        got = "" if isinstance(error["input"], dict) else f", got {error['input']!r}"
+        return f"at {key or 'the top'}: {error['msg'].removeprefix('Value error, ').lower()}{got}"
     known = list(_section(model, path[:-1]).model_fields)
     nearest = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"

@@ -15,22 +15,24 @@ import torch
 from torch import Tensor
 
 from asr.errors import ConfigError, StreamError
+from asr.features.extractor import FeatureConfig
 from asr.models.acoustic import AcousticModel
 from asr.models.cells import State
+from asr.models.config import ModelConfig
 from asr.padded import Padded
-
-STEP = 10  # encoder frames that a model of one direction takes at a time
 
 
 class Stream:
     """One utterance as it arrives. `push` samples, then `finish`."""
 
     def __init__(self, model: AcousticModel) -> None:
-        """Raises ConfigError for a model that has to hear the whole utterance first."""
+        """The model is put into evaluation mode, and stays in it.
+
+        Raises ConfigError for a model that has to hear the whole utterance first.
+        """
         _require_streaming(model)
         self._model = model.eval()
         config = model.config
-        self._size = config.chunk or STEP
         self._context = config.right_context
         self._shift, half = model.features.shift, model.features.window // 2
         # Frames at either end of a slice that see its edge instead of its neighbours.
@@ -85,7 +87,7 @@ class Stream:
             return
         first = max(0, self._done[0] - self._frame_margin)
         piece = self._samples.since(first * self._shift)
-        features = self._model.features(Padded(piece[None], torch.tensor([len(piece)])))
+        features = self._model.features(_alone(piece))
         self._features.append(features.values[0, self._done[0] - first : certain - first])
         self._done[0] = certain
         self._samples.drop((certain - self._frame_margin) * self._shift)
@@ -100,7 +102,7 @@ class Stream:
             return
         first = max(0, self._done[1] - self._block_margin)
         piece = self._features.since(first * self._stride)
-        inputs = encoder.front(Padded(piece[None], torch.tensor([len(piece)])))
+        inputs = encoder.front(_alone(piece))
         made = inputs.values[0, self._done[1] - first : certain - first]
         self._inputs = self._inputs or _Buffer(made[:0])
         self._inputs.append(made)
@@ -111,13 +113,15 @@ class Stream:
         if self._inputs is None:
             return
         while self._done[2] < self._done[1]:
-            start, end = self._done[2], min(self._done[2] + self._size, self._done[1])
-            wanted = self._done[2] + self._size + self._context
-            if wanted > self._done[1] and not self._finished:
+            start = self._done[2]
+            # One direction takes whatever there is.
+            size = self._model.config.chunk or self._done[1] - start
+            end = min(start + size, self._done[1])
+            if start + size + self._context > self._done[1] and not self._finished:
                 return
-            piece = self._inputs.since(start)[: self._size + self._context]
-            x = Padded(piece[None], torch.tensor([len(piece)]))
-            layers, self._states = self._model.encoder.chunk(x, end - start, self._states)
+            piece = self._inputs.since(start)[: size + self._context]
+            x = _alone(piece)
+            layers, self._states = self._model.encoder.chunks(x, end - start, 1, self._states)
             y = layers[-1].values[0]
             self._outputs = self._outputs or _Buffer(y[:0])
             self._outputs.append(y)
@@ -129,9 +133,9 @@ class Stream:
         ahead = self._model.config.lookahead
         certain = self._done[2] if self._finished else max(0, self._done[2] - ahead)
         if self._outputs is None or certain <= self._done[3]:
-            return torch.zeros(0, units)
+            return torch.zeros(0, units, device=self._samples.values.device)
         piece = self._outputs.since(self._done[3])
-        y = Padded(piece[None], torch.tensor([len(piece)]))
+        y = _alone(piece)
         if self._model.encoder.lookahead is not None:
             y = self._model.encoder.lookahead(y)
         scores = self._model.scores(y).values[0, : certain - self._done[3]]
@@ -150,14 +154,21 @@ def latency(model: AcousticModel) -> float:
     stride = 1
     for step in config.strides:
         stride *= step
-    frames = (config.chunk or STEP) + config.right_context + config.lookahead
+    frames = (config.chunk or 1) + config.right_context + config.lookahead
     frames += len(config.channels)
     samples = frames * stride * model.features.shift + model.features.window
     return samples / model.features.config.sample_rate
 
 
 def _require_streaming(model: AcousticModel) -> None:
-    features, config = model.features.config, model.config
+    if missing := obstacles(model.features.config, model.config):
+        raise ConfigError(
+            f"expected a model that can stream, got one without {'; '.join(missing)}: train one"
+        )
+
+
+def obstacles(features: FeatureConfig, config: ModelConfig) -> list[str]:
+    """What a model would need to stream and does not have."""
     reasons = {
         "features.cmvn none or global": features.cmvn != "utterance",
         "features.deltas 0 and no stacking": (
@@ -168,11 +179,12 @@ def _require_streaming(model: AcousticModel) -> None:
             config.pyramid or config.conv_lstm or config.attention_heads
         ),
     }
-    missing = [what for what, present in reasons.items() if not present]
-    if missing:
-        raise ConfigError(
-            f"expected a model that can stream, got one without {'; '.join(missing)}: train one"
-        )
+    return [what for what, present in reasons.items() if not present]
+
+
+def _alone(sequence: Tensor) -> Padded:
+    """A batch of one. Shape: [T, ...] -> [1, T, ...]."""
+    return Padded(sequence[None], torch.tensor([len(sequence)], device=sequence.device))
 
 
 class _Buffer:

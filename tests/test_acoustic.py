@@ -121,6 +121,9 @@ def test_a_model_without_a_spelling_layer_spells_nothing() -> None:
     ("values", "expected"),
     [
         ({"layers": 2, "spelling_layer": 3}, "spelling_layer among the layers"),
+        ({"cell": "lstn"}, "cell: .*expected a cell among rnn_tanh.*got 'lstn'"),
+        ({"cell": "projected", "projection": 320}, "fewer features than hidden"),
+        ({"cell": "light_gru", "chunk": 8}, "no chunk with the cell light_gru"),
         ({"channels": [8]}, "as many strides as channels"),
         ({"strides": [2, 5]}, "strides from 1 to 4"),
         ({"strides": [0, 2]}, "strides from 1 to 4"),

@@ -11,8 +11,10 @@ from asr.models.config import ModelConfig
 from asr.models.encoder import (
     ConvolutionBlock,
     Encoder,
+    LookaheadConvolution,
     joined_pairs,
     locked_dropout,
+    overlapping,
     strided,
 )
 from asr.padded import Padded, pad
@@ -142,6 +144,70 @@ def test_dropout_ignores_padding_and_works_in_training_only() -> None:
     assert not torch.equal(dropped[0], dropped[2])  # but not in every utterance
     encoder.eval()
     assert torch.equal(encoder(x).values, encoder(x).values)
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_running_statistics_are_those_of_all_frames(chunk: int) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(5, config((), (), 1, chunk=chunk, dropout=0.5))
+    x = ragged([40, 31], 5)
+    ends = torch.arange(40)[None, :, None] > 35  # the last frames are others
+    x = Padded(x.values + 3 * ends, x.lengths)
+    for _ in range(80):
+        encoder(x)
+    rows = torch.cat(x.unpad())
+    torch.testing.assert_close(
+        encoder.norms[0].running_mean, rows.mean(dim=0), rtol=1e-2, atol=1e-2
+    )
+
+
+def test_dropout_is_the_same_in_every_chunk() -> None:
+    torch.manual_seed(0)
+    more = {"chunk": 4, "right_context": 2, "dropout": 0.5, "weight_dropout": 0.3, "zoneout": 0.0}
+    encoder = Encoder(5, config((), (), 1, **more))
+    y = encoder(ragged([11, 9], 5))
+    for row in y.unpad():
+        dropped = row == 0
+        assert torch.equal(dropped.any(dim=0), dropped.all(dim=0))
+    assert not torch.equal(y.values[0, 0] == 0, y.values[1, 0] == 0)
+
+
+def test_chunks_overlap_by_their_context() -> None:
+    x = pad([torch.arange(1.0, 8.0)[:, None], torch.arange(11.0, 14.0)[:, None]])
+    pieces, count = overlapping(x, 3, 2)
+    assert count == 3
+    assert pieces.values[:, :, 0].tolist() == [
+        [1, 2, 3, 4, 5],
+        [11, 12, 13, 0, 0],
+        [4, 5, 6, 7, 0],
+        [0, 0, 0, 0, 0],
+        [7, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+    assert pieces.lengths.tolist() == [5, 3, 4, 0, 1, 0]
+
+
+def test_lookahead_is_the_weighted_sum_of_coming_frames() -> None:
+    torch.manual_seed(0)
+    layer = LookaheadConvolution(3, 2)
+    nn.init.normal_(layer.weight)
+    x = ragged([6, 4], 3)
+    y = layer(x)
+    for values, mixed in zip(x.unpad(), y.unpad(), strict=True):
+        for t in range(len(values)):
+            coming = values[t : t + 3]
+            expected = (coming * layer.weight[: len(coming)]).sum(dim=0)
+            torch.testing.assert_close(mixed[t], expected)
+
+
+def test_a_conv_lstm_of_one_direction_does_not_hear_what_comes() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(6, config((), (), 1, conv_lstm=2, bidirectional=False))
+    values = ragged([9], 6).values.requires_grad_()
+    encoder.eval()(Padded(values, torch.tensor([9]))).values[0, 4].square().sum().backward()
+    assert values.grad is not None
+    heard = values.grad[0].abs().sum(dim=1) > 0
+    assert heard.tolist() == [True] * 5 + [False] * 4
 
 
 def test_locked_dropout_keeps_the_mean() -> None:

@@ -122,6 +122,17 @@ def test_a_value_that_makes_no_sense_names_its_key(recipe: Path, override: str, 
     assert f"at {key}" in refused(recipe, override)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [["model.chunk=8"], ["model.bidirectional=false", "model.lookahead=8", "features.deltas=1"]],
+)
+def test_what_is_meant_to_stream_must_be_able_to(recipe: Path, settings: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"expected features\.cmvn none or global") as error:
+        read_recipe(recipe, [*settings, "features.cmvn=utterance"])
+    assert "\n" not in str(error.value)
+    read_recipe(recipe, [settings[0], "features.cmvn=global"])
+
+
 def test_manifests_are_required(recipe: Path) -> None:
     recipe.write_text("data: {train: a.jsonl}\nout: run\n")
     assert "data.dev" in refused(recipe)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import ConfigError
-from asr.models import recurrent
 from asr.models.cells import CELLS
 from asr.models.kernels import reference
 from asr.models.recurrent import Direction, RecurrentLayer, reversal_index, reverse
@@ -197,9 +197,50 @@ def test_states_in_and_out_continue_an_utterance(name: str, bidirectional: bool)
 @pytest.mark.parametrize("name", CELLS)
 def test_no_frames_give_no_outputs_and_leave_the_state(name: str) -> None:
     layer, x = layer_of(name), ragged([0, 0], INPUT)
-    y, (after, _) = layer.run(x)
+    before = tuple(torch.randn_like(part) for part in layer.ahead.initial_state(2))
+    y, after = layer.run(x, [before, before])
     assert y.values.shape == (2, 0, layer.output_size)
-    assert not torch.cat(after, dim=1).any()
+    for direction in after:
+        assert all(torch.equal(a, b) for a, b in zip(direction, before, strict=True))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_both_directions_are_the_reference_utterance_by_utterance(name: str) -> None:
+    layer = layer_of(name).eval()
+    x = ragged([7, 1, 12, 4], INPUT)
+    before = [
+        tuple(torch.randn_like(part) for part in direction.initial_state(4))
+        for direction in (layer.ahead, layer.back)
+        if direction is not None
+    ]
+    y, after = layer.run(x, before)
+    twin = copy.deepcopy(layer).double()
+    for i, (values, got) in enumerate(zip(x.unpad(), y.unpad(), strict=True)):
+        outputs = []
+        for number, direction in enumerate([twin.ahead, twin.back]):
+            assert direction is not None
+            turned = values.flip(0) if number else values
+            share = direction.input_share(
+                Padded(turned[None].double(), torch.tensor([len(values)]))
+            )
+            state = tuple(part[i : i + 1].double() for part in before[number])
+            weights = dict(direction.named_parameters(recurse=False))
+            states = reference.run(direction.cell, share.transpose(0, 1), state, weights)
+            outputs.append(states[0][:, 0].flip(0) if number else states[0][:, 0])
+            for part, expected in zip(after[number], states, strict=True):
+                torch.testing.assert_close(part[i].double(), expected[-1, 0], rtol=1e-4, atol=1e-5)
+        expected = torch.cat(outputs, dim=1)
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_sizes_that_do_not_fit_are_refused(name: str) -> None:
+    layer, x = layer_of(name), ragged([4, 2], INPUT)
+    few = layer.ahead.initial_state(1)
+    with pytest.raises(ValueError, match=r"expected a state of shapes \[\[2, "):
+        layer.run(x, [few, few])
+    with pytest.raises(ValueError, match="expected 5 features, got 6"):
+        layer(ragged([4, 2], INPUT + 1))
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -213,7 +254,7 @@ def test_autocast_does_not_leave_the_fast_path(name: str, monkeypatch: pytest.Mo
 
 
 def test_a_slow_path_says_so_once(recwarn: pytest.WarningsRecorder) -> None:
-    recurrent._say_slow.cache_clear()
+    reference.say_slow.cache_clear()
     for _ in range(2):
         layer_of("gru", zoneout=0.4)(ragged([3], INPUT))
         layer_of("gru").double()(Padded(torch.zeros(1, 2, INPUT).double(), torch.tensor([2])))

@@ -13,13 +13,13 @@ def counts(errors: list[int], length: int = 8) -> dict[str, ErrorCounts]:
 
 def test_a_system_against_itself() -> None:
     same = paired_bootstrap(counts([0, 3, 1]), counts([0, 3, 1]))
-    assert (same.difference, same.low, same.high, same.worse) == (0.0, 0.0, 0.0, 1.0)
+    assert (same.difference, same.low, same.high, same.not_better) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_a_system_that_is_better_everywhere() -> None:
     better = paired_bootstrap(counts([0, 1, 2, 0]), counts([1, 2, 3, 1]))
     assert better.difference == better.low == better.high == -1 / 8
-    assert better.worse == 0.0
+    assert better.not_better == 0.0
 
 
 def test_pairing_sees_what_two_intervals_cannot() -> None:
@@ -29,7 +29,7 @@ def test_pairing_sees_what_two_intervals_cannot() -> None:
     result = paired_bootstrap(counts((hard - gain * (hard > 0)).tolist()), counts(hard.tolist()))
     assert result.low < result.difference < result.high < 0
     assert result.high - result.low < 0.03
-    assert result.worse == 0.0
+    assert result.not_better == 0.0
 
 
 def test_chance_is_called_chance() -> None:
@@ -37,7 +37,7 @@ def test_chance_is_called_chance() -> None:
     one, other = (counts(random.integers(0, 4, 300).tolist()) for _ in range(2))
     result = paired_bootstrap(one, other)
     assert result.low < 0 < result.high
-    assert 0.02 < result.worse < 0.98
+    assert 0.02 < result.not_better < 0.98
 
 
 def test_the_same_seed_gives_the_same_whatever_the_order() -> None:

@@ -20,7 +20,7 @@ class Difference:
     low: float
     high: float
     """95 % interval of the difference."""
-    worse: float
+    not_better: float
     """Share of the draws in which the system is not better than the baseline."""
 
 
@@ -59,5 +59,5 @@ def paired_bootstrap(
         difference=float(errors.sum() / max(1, lengths.sum())),
         low=float(low),
         high=float(high),
-        worse=float((differences >= 0).mean()),
+        not_better=float((differences >= 0).mean()),
     )

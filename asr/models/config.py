@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from asr.config import Config
 from asr.models.cells import CELLS
@@ -62,20 +62,48 @@ class ModelConfig(Config):
     zoneout: float = Field(0.0, ge=0, lt=1)
     """Share of the state that keeps its value from frame to frame. Slow: no fast path serves it."""
 
+    @field_validator("cell")
+    @classmethod
+    def _known(cls, cell: str) -> str:
+        if cell not in CELLS:
+            raise ValueError(f"expected a cell among {', '.join(CELLS)}")
+        return cell
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if len(self.channels) != len(self.strides):
-            raise ValueError("expected as many strides as channels")
+            raise ValueError(
+                f"expected as many strides as channels, got {len(self.strides)} and "
+                f"{len(self.channels)}"
+            )
         if any(not 1 <= s <= 4 for s in self.strides) or any(c < 1 for c in self.channels):
-            raise ValueError("expected strides from 1 to 4 and at least one channel")
-        if self.cell not in CELLS:
-            raise ValueError(f"expected a cell among {', '.join(CELLS)}")
+            raise ValueError(
+                f"expected strides from 1 to 4 and at least one channel, got {self.strides} and "
+                f"{self.channels}"
+            )
         if CELLS[self.cell].projects != (self.projection is not None):
-            raise ValueError("expected a projection for the cell projected, and for no other")
+            raise ValueError(
+                f"expected a projection for the cell projected and for no other, got "
+                f"{self.projection} with {self.cell}"
+            )
+        if self.projection is not None and self.projection >= self.hidden:
+            raise ValueError(
+                f"expected a projection to fewer features than hidden, got {self.projection} of "
+                f"{self.hidden}"
+            )
+        if self.chunk and CELLS[self.cell].input_norm == "batch":
+            raise ValueError(
+                f"expected no chunk with the cell {self.cell}, which normalises batches"
+            )
         if self.spelling_layer > self.layers:
-            raise ValueError("expected a spelling_layer among the layers")
+            raise ValueError(
+                f"expected a spelling_layer among the {self.layers} layers, got "
+                f"{self.spelling_layer}"
+            )
         if self.pyramid >= self.layers:
-            raise ValueError("expected fewer pyramid steps than layers")
+            raise ValueError(
+                f"expected fewer pyramid steps than layers, got {self.pyramid} of {self.layers}"
+            )
         whole = self.pyramid or self.conv_lstm or self.attention_heads
         if (self.chunk or self.lookahead) and whole:
             raise ValueError(

@@ -63,13 +63,14 @@ class ConvolutionBlock(nn.Module):
         return Padded(values.permute(0, 2, 3, 1), strided(x.lengths, self.stride))
 
 
-def locked_dropout(x: Padded, rate: float) -> Padded:
+def locked_dropout(x: Padded, rate: float, chunks: int = 1) -> Padded:
     """Drop features, the same ones in all frames of an utterance (Gal and Ghahramani 2016).
 
-    Shape: [B, T, F] -> [B, T, F].
+    Shape: [chunks * B, T, F] -> the same.
     """
-    B, _, F = x.values.shape
-    kept = torch.rand(B, 1, F, device=x.values.device) >= rate
+    rows, _, F = x.values.shape
+    kept = torch.rand(rows // chunks, 1, F, device=x.values.device) >= rate
+    kept = kept.repeat(chunks, 1, 1)
     return Padded(x.values * kept.to(x.values.dtype) / (1 - rate), x.lengths)
 
 
@@ -81,6 +82,22 @@ def joined_pairs(x: Padded) -> Padded:
     values = x.zeroed().values
     values = functional.pad(values, (0, 0, 0, values.shape[1] % 2))
     return Padded(values.unflatten(1, (-1, 2)).flatten(2), strided(x.lengths, 2))
+
+
+def overlapping(x: Padded, size: int, context: int) -> tuple[Padded, int]:
+    """Chunks of `size` frames, each with the `context` frames after it, and how many there are.
+
+    In the batch come all utterances' first chunks, then all second ones, and so on.
+
+    Shape: [B, T, F] -> [count * B, size + context, F].
+    """
+    T = x.values.shape[1]
+    count = -(-T // size)
+    values = functional.pad(x.zeroed().values, (0, 0, 0, count * size + context - T))
+    pieces = values.unfold(1, size + context, size).permute(1, 0, 3, 2)
+    starts = torch.arange(0, count * size, size, device=x.lengths.device)[:, None]
+    lengths = (x.lengths - starts).clamp(min=0, max=size + context)
+    return Padded(pieces.flatten(0, 1), lengths.flatten()), count
 
 
 class LookaheadConvolution(nn.Module):
@@ -100,8 +117,11 @@ class LookaheadConvolution(nn.Module):
     def forward(self, x: Padded) -> Padded:
         T = x.values.shape[1]
         values = functional.pad(x.zeroed().values, (0, 0, 0, self.frames))
-        shifted = [values[:, j : j + T] * row for j, row in enumerate(self.weight)]
-        return Padded(torch.stack(shifted).sum(dim=0), x.lengths)
+        # Added up one by one: all products at once would take the memory of so many layers.
+        mixed = values[:, :T] * self.weight[0]
+        for j, row in enumerate(self.weight[1:], start=1):
+            mixed = mixed + values[:, j : j + T] * row
+        return Padded(mixed, x.lengths)
 
 
 class Encoder(nn.Module):
@@ -122,7 +142,11 @@ class Encoder(nn.Module):
         for _ in config.channels:
             bands = strided(bands, 2)
         channels = sizes[-1]
-        self.conv_lstm = ConvLSTM(channels, config.conv_lstm) if config.conv_lstm else None
+        self.conv_lstm = (
+            ConvLSTM(channels, config.conv_lstm, bidirectional=config.bidirectional)
+            if config.conv_lstm
+            else None
+        )
         if self.conv_lstm is not None:
             channels = self.conv_lstm.output_channels
         width = bands * channels
@@ -193,48 +217,51 @@ class Encoder(nn.Module):
         x = Padded(x.values.flatten(2), x.lengths)
         return x if self.dense is None else Padded(torch.relu(self.dense(x.values)), x.lengths)
 
-    def chunk(
-        self, x: Padded, size: int, states: Sequence[State] | None
+    def chunks(
+        self, x: Padded, size: int, count: int, states: Sequence[State] | None
     ) -> tuple[list[Padded], list[State]]:
-        """The recurrent layers over a chunk of `size` frames and what lies right of it.
+        """The recurrent layers over chunks of `size` frames, each with what lies right of it.
 
-        Shape: [B, size + context, width] -> [B, size, output_size] of each layer, and the forward
-        states of all layers after the chunk.
+        `count` chunks that follow each other lie one after the other in the batch, as
+        `overlapping` puts them.
+
+        Shape: [count * B, size + context, width] -> [count * B, size, output_size] of each layer,
+        and the forward states of all layers after the last chunk.
         """
         after: list[State] = []
         outputs: list[Padded] = []
 
         def run(layer: RecurrentLayer, state: State | None, x: Padded) -> Padded:
-            y, reached = layer.chunk(x, size, state)
+            y, reached = layer.chunks(x, size, count, state)
             after.append(reached)
             return y
 
         before: Sequence[State | None] = states or [None] * len(self.layers)
         for number, (layer, state) in enumerate(zip(self.layers, before, strict=True)):
-            x = self._surrounded(number, x, partial(run, cast(RecurrentLayer, layer), state))
+            step = partial(run, cast(RecurrentLayer, layer), state)
+            x = self._surrounded(number, x, step, count)
             outputs.append(Padded(x.values[:, :size], x.lengths.clamp(max=size)))
         return outputs, after
 
     def _by_chunk(self, x: Padded) -> list[Padded]:
-        size, context = self.config.chunk, self.config.right_context
-        states: Sequence[State] | None = None
-        outputs: list[list[Tensor]] = [[] for _ in self.layers]
-        for start in range(0, x.values.shape[1], size):
-            end = min(start + size, x.values.shape[1])
-            lengths = (x.lengths - start).clamp(min=0, max=size + context)
-            piece = Padded(x.values[:, start : start + size + context], lengths)
-            chunk, states = self.chunk(piece, end - start, states)
-            for pieces, y in zip(outputs, chunk, strict=True):
-                pieces.append(y.values)
-        return [Padded(torch.cat(pieces, dim=1), x.lengths) for pieces in outputs]
+        # All chunks of a layer at once: normalisation and dropout must not tell them apart.
+        size = self.config.chunk
+        pieces, count = overlapping(x, size, self.config.right_context)
+        outputs, _ = self.chunks(pieces, size, count, None)
+        in_turn = (
+            y.values.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2) for y in outputs
+        )
+        return [Padded(values[:, : x.values.shape[1]], x.lengths) for values in in_turn]
 
-    def _surrounded(self, number: int, x: Padded, layer: Callable[[Padded], Padded]) -> Padded:
+    def _surrounded(
+        self, number: int, x: Padded, layer: Callable[[Padded], Padded], chunks: int = 1
+    ) -> Padded:
         """One recurrent layer with what surrounds it."""
         if self._joins(number):
             x = joined_pairs(x)
         y = layer(self.norms[number](x))
         if self.training and self.config.dropout:
-            y = locked_dropout(y, self.config.dropout)
+            y = locked_dropout(y, self.config.dropout, chunks)
         if self.config.residual and y.values.shape == x.values.shape:
             y = Padded(x.values + y.values, y.lengths)
         return y

@@ -31,7 +31,8 @@ class MaskedBatchNorm(nn.Module):
     def forward(self, x: Padded) -> Padded:
         """Shape: values [B, T, ..., F] -> the same. A single frame uses the running statistics."""
         F = x.values.shape[-1]
-        frames = x.values.float().flatten(0, 1)
+        # In the type of the weights: under autocast what comes in is shorter.
+        frames = x.values.to(self.weight.dtype).flatten(0, 1)
         real = x.mask().flatten().nonzero().flatten()
         # Real frames side by side, so that torch's fused kernel serves: five times faster on a CPU
         # than masked sums.

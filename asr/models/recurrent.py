@@ -8,8 +8,6 @@ direction computes on padding comes after the real frames and is never read.
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,21 +85,32 @@ class Direction(nn.Module):
         h = self.weight_hh.new_zeros(batch, self.output_size)
         return (h, h.new_zeros(batch, self.hidden_size)) if self.cell.memory else (h,)
 
-    def forward(
-        self, x: Padded, state: State | None = None, final: bool = False
-    ) -> tuple[Padded, State]:
-        """Outputs, and the state after each utterance's last frame if `final` asks for it.
-
-        Shape: [B, T, I] -> [B, T, R].
-        """
-        if state is None:
-            state = self.initial_state(len(x.lengths))
-        if not x.values.shape[1]:
-            return Padded(x.values.new_zeros(len(x.lengths), 0, self.output_size), x.lengths), state
+    def drawn_weights(self) -> dict[str, Tensor]:
+        """What is multiplied and added, with recurrent weights missing if training drops some."""
         weights: dict[str, Tensor] = dict(self.named_parameters(recurse=False))
         if self.training and self.weight_dropout:
             # The same recurrent weights are missing in all frames (Merity et al. 2018).
             weights["weight_hh"] = functional.dropout(self.weight_hh, self.weight_dropout)
+        return weights
+
+    def forward(
+        self,
+        x: Padded,
+        state: State | None = None,
+        final: bool = False,
+        weights: dict[str, Tensor] | None = None,
+    ) -> tuple[Padded, State]:
+        """Outputs, and the state after each utterance's last frame if `final` asks for it.
+
+        `weights` are those drawn for an earlier part of the same utterances. Raises ValueError for
+        an input or a state of another size.
+
+        Shape: [B, T, I] -> [B, T, R].
+        """
+        state = self._checked(x, state)
+        weights = self.drawn_weights() if weights is None else weights
+        if not x.values.shape[1]:
+            return Padded(x.values.new_zeros(len(x.lengths), 0, self.output_size), x.lengths), state
         ragged = final and bool((x.lengths < x.values.shape[1]).any())
         if dense.serves(self.name, x.values) and not self.zoneout and not ragged:
             # The libraries do not give the memory anywhere but after the last frame.
@@ -112,10 +121,23 @@ class Direction(nn.Module):
             # Autocast makes the share short; what adds up over frames stays long.
             share = share.to(self.weight_hh.dtype)
         states = self._recurrence(share, state, weights)
-        after = tuple(
-            _last(part, before, x.lengths) for part, before in zip(states, state, strict=True)
-        )
-        return Padded(states[0].transpose(0, 1), x.lengths), after
+        if final:
+            pairs = zip(states, state, strict=True)
+            state = tuple(_last(part, before, x.lengths) for part, before in pairs)
+        return Padded(states[0].transpose(0, 1), x.lengths), state
+
+    def _checked(self, x: Padded, state: State | None) -> State:
+        if x.values.shape[2] != self.weight_ih.shape[1]:
+            raise ValueError(
+                f"expected {self.weight_ih.shape[1]} features, got {x.values.shape[2]}"
+            )
+        expected = self.initial_state(len(x.lengths))
+        if state is None:
+            return expected
+        shapes = [list(part.shape) for part in expected], [list(part.shape) for part in state]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"expected a state of shapes {shapes[0]}, got {shapes[1]}")
+        return state
 
     def _recurrence(self, share: Tensor, state: State, weights: dict[str, Tensor]) -> State:
         if not self.zoneout:
@@ -124,7 +146,7 @@ class Direction(nn.Module):
             if gpu.serves(self.name, share):
                 return gpu.run(self.name, self.cell, share, state, weights)
         why = "zoneout" if self.zoneout else f"{share.dtype} on {share.device.type}"
-        _say_slow(self.name, why)
+        reference.say_slow(self.name, why)
         return reference.run(self.cell, share, state, weights, self.zoneout, draw=self.training)
 
     def input_share(self, x: Padded) -> Tensor:
@@ -165,28 +187,38 @@ class RecurrentLayer(nn.Module):
         """From given states (one a direction), and with the states after each last real frame."""
         return self._over(x, states, final=True)
 
-    def chunk(self, x: Padded, size: int, state: State | None) -> tuple[Padded, State]:
-        """The first `size` frames are a chunk of a longer utterance, the rest is its context.
+    def chunks(self, x: Padded, size: int, count: int, state: State | None) -> tuple[Padded, State]:
+        """Chunks of longer utterances: the first `size` frames are the chunk, the rest its context.
 
-        The forward direction goes on from `state` and gives the one after the chunk's last frame;
-        the backward direction starts at the end of the context, from nothing (latency-controlled
-        BLSTM: Zhang et al. 2016, "Highway long short-term memory RNNs for distant speech
-        recognition", section 4). Outputs of the context are what this chunk sees of it.
+        `count` chunks that follow each other lie one after the other in the batch: all utterances'
+        first ones, then all second ones. The forward direction goes on from `state`, and what it
+        has reached after the last chunk is returned; the backward direction starts at the end of
+        each context, from nothing (latency-controlled BLSTM: Zhang et al. 2016, "Highway long
+        short-term memory RNNs for distant speech recognition", section 4). Outputs of a context
+        are what its chunk sees of it.
 
-        Shape: [B, size + context, input_size] -> [B, size + context, output_size].
+        Shape: [count * B, size + context, input_size] -> [count * B, size + context, output_size].
         """
         x = x.zeroed()
-        main = Padded(x.values[:, :size], x.lengths.clamp(max=size))
-        rest = Padded(x.values[:, size:], (x.lengths - size).clamp(min=0))
-        ahead, after = self.ahead(main, state, final=True)
-        values = ahead.values
-        if rest.values.shape[1]:
-            values = torch.cat([values, self.ahead(rest, after)[0].values], dim=1)
+        weights = self.ahead.drawn_weights()
+        mains = x.values[:, :size].chunk(count)
+        lengths = x.lengths.clamp(max=size).chunk(count)
+        outputs, after = [], []
+        for main in map(Padded, mains, lengths):
+            y, state = self.ahead(main, state, final=True, weights=weights)
+            outputs.append(y.values)
+            after.append(state)
+        values = torch.cat(outputs)
+        if x.values.shape[1] > size:
+            rest = Padded(x.values[:, size:], (x.lengths - size).clamp(min=0))
+            reached = tuple(torch.cat(parts) for parts in zip(*after, strict=True))
+            y, _ = self.ahead(rest, reached, weights=weights)
+            values = torch.cat([values, y.values], dim=1)
         if self.back is not None:
             index = reversal_index(x.lengths, x.values.shape[1])
             back, _ = self.back(Padded(reverse(x.values, index), x.lengths))
             values = torch.cat([values, reverse(back.values, index)], dim=2)
-        return Padded(values, x.lengths), after
+        return Padded(values, x.lengths), after[-1]
 
     def _over(
         self, x: Padded, states: Sequence[State] | None, final: bool
@@ -202,15 +234,6 @@ class RecurrentLayer(nn.Module):
         back, after_back = self.back(turned, before[1], final)
         both = torch.cat([ahead.values, reverse(back.values, index)], dim=2)
         return Padded(both, x.lengths), [after, after_back]
-
-
-@functools.cache
-def _say_slow(cell: str, why: str) -> None:
-    """Once a process for each reason."""
-    warnings.warn(
-        f"recurrent layers of {cell} run as a plain loop, which is slow: no fast path serves {why}",
-        stacklevel=4,
-    )
 
 
 def _cell(name: str, projection: int | None) -> Any:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from asr.config import Config, parse, read_yaml, with_overrides
 from asr.errors import ConfigError
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.models.config import ModelConfig
+from asr.streaming import obstacles
 from asr.text import TextConfig
 from asr.tokens import TokenConfig
 
@@ -68,6 +69,16 @@ class Recipe(Config):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _streams_if_it_is_meant_to(self) -> Self:
+        meant = self.model.chunk or self.model.lookahead
+        if meant and (missing := obstacles(self.features, self.model)):
+            raise ValueError(
+                f"expected {'; '.join(missing)} with model.chunk or model.lookahead, which are "
+                "there for streaming"
+            )
+        return self
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -1,7 +1,7 @@
 """Train every member of the recurrent family on AN4 with the same budget, and compare them.
 
 python recipes/an4/compare.py --source DIR                  all members, seeds 1 and 2
-python recipes/an4/compare.py --members gru peephole        some of them
+python recipes/an4/compare.py --members BiGRU "BiRNN tanh"  some of them
 python recipes/an4/compare.py train.epochs=20               with another schedule for all
 
 Stopped, it goes on where it was when the same command is given again. The dev set chooses epochs as
@@ -12,21 +12,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from asr.cli import run_command
-from asr.errors import AsrError
+from asr.comparison import Comparison, Run, pooled, train_member
 from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
-from asr.evaluation.run import evaluate
 from asr.evaluation.significance import Difference, paired_bootstrap
-from asr.files import atomic_path, read_json, write_json
-from asr.manifest import read_manifest
-from asr.models.acoustic import AcousticModel
-from asr.text import normalise
-from asr.tokens import build_tokens
-from asr.training.recipe import Recipe, read_recipe
-from asr.training.trainer import train
+from asr.files import atomic_path, write_json
 from data import an4
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +34,7 @@ MEMBERS: dict[str, list[str]] = {
     "peephole BiLSTM": ["model.cell=peephole"],
     "coupled-gate BiLSTM": ["model.cell=coupled"],
     "layer-norm BiLSTM": ["model.cell=layer_norm"],
-    "projected BiLSTM": ["model.cell=projected", "model.projection=96"],
+    "projected BiLSTM": ["model.cell=projected", "model.projection=64"],
     "LSTM, one direction": ["model.bidirectional=false"],
     "deep BiLSTM, 10 layers": ["model.layers=10", "model.residual=true"],
     "pyramidal BiLSTM": ["model.strides=[2,1]", "model.pyramid=1", "model.spelling_layer=1"],
@@ -52,21 +45,6 @@ COLUMNS = (
     "member", "hidden", "parameters", "errors", "WER % (95 %)", "to BiLSTM, points (95 %)",
     "P(not better)", "s/epoch", "RTF",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Run:
-    """One member trained with one seed. `words` are the test errors by utterance."""
-
-    member: str
-    seed: int
-    hidden: int
-    parameters: int
-    seconds_per_epoch: float
-    real_time_factor: float
-    machine: str
-    date: str
-    words: dict[str, ErrorCounts]
 
 
 def main() -> None:
@@ -86,66 +64,14 @@ def compare(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the table, its numbers and its picture."""
     test = an4.prepare(HERE.parents[1] / "exp" / "an4" / "data", arguments.source)["test"]
     overrides = ["train.epochs=30", *arguments.overrides]
+    shared = Comparison(HERE / "recipe.yaml", OUT, test, arguments.parameters * 1e6)
     runs = []
     for seed in arguments.seeds:
         for member in dict.fromkeys([BASELINE, *arguments.members]):
             print(f"{member}, seed {seed}")
             settings = [*overrides, *MEMBERS[member]]
-            out = run_folder(OUT, member, seed)
-            runs.append(run_member(member, seed, arguments.parameters * 1e6, settings, out, test))
+            runs.append(train_member(shared, member, seed, settings))
             write_results(runs)
-
-
-def run_folder(base: Path, member: str, seed: int) -> Path:
-    return base / f"{member.replace(',', '').replace(' ', '-')}-{seed}"
-
-
-def run_member(
-    member: str, seed: int, budget: float, settings: Sequence[str], out: Path, test: Path
-) -> Run:
-    """Train one member, or take it as it was trained before, and evaluate it."""
-    settings = [*settings, f"train.seed={seed}", f"out={out}"]
-    hidden = hidden_for(settings, budget)
-    recipe = read_recipe(HERE / "recipe.yaml", [*settings, f"model.hidden={hidden}"])
-    report = evaluate(train(recipe), test, out / "test").report
-    seconds = sorted(row["seconds"] for row in read_json(out / "history.json"))
-    return Run(
-        member,
-        seed,
-        hidden,
-        report.facts.parameters,
-        seconds[len(seconds) // 2],
-        report.facts.real_time_factor,
-        report.facts.machine,
-        report.facts.date[:10],
-        {utterance.id: utterance.words for utterance in report.scores.utterances},
-    )
-
-
-def hidden_for(settings: Sequence[str], budget: float) -> int:
-    """The cells a direction with which the model comes closest to so many parameters.
-
-    Raises AsrError where even a handful are too many.
-    """
-    recipe = read_recipe(HERE / "recipe.yaml", settings)
-    texts = [normalise(u.text, recipe.text) for u in read_manifest(recipe.data.train)]
-    units = len(build_tokens(texts, recipe.tokens))
-
-    def excess(hidden: int) -> float:
-        return _parameters(recipe, 4 * hidden, units) - budget
-
-    low, high = 2, 512  # in fours, so that attention heads divide them
-    if excess(low) > 0:
-        raise AsrError(f"expected a budget of more parameters, got {budget:g}: raise --parameters")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
-    return 4 * min(low, high, key=lambda hidden: abs(excess(hidden)))
-
-
-def _parameters(recipe: Recipe, hidden: int, units: int) -> int:
-    config = recipe.model.model_copy(update={"hidden": hidden})
-    return AcousticModel(recipe.features, config, units).parameter_count()
 
 
 def write_results(runs: Sequence[Run]) -> None:
@@ -154,21 +80,13 @@ def write_results(runs: Sequence[Run]) -> None:
     rows = [table_row(member, runs) for member in dict.fromkeys(run.member for run in runs)]
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
-    lines += ["", f"{runs[-1].date}, {runs[-1].machine}, seeds {sorted({r.seed for r in runs})}"]
+    seeds = sorted({run.seed for run in runs})
+    epochs = sorted({run.epochs for run in runs})
+    lines += ["", f"{runs[-1].date}, {runs[-1].machine}, seeds {seeds}, epochs {epochs}"]
     with atomic_path(OUT / "family.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(runs)
     print("\n".join(lines))
-
-
-def pooled(member: str, runs: Sequence[Run], seeds: set[int]) -> dict[str, ErrorCounts]:
-    """Test errors by seed and utterance."""
-    return {
-        f"{run.seed} {name}": counts
-        for run in runs
-        if run.member == member and run.seed in seeds
-        for name, counts in run.words.items()
-    }
 
 
 def difference(member: str, runs: Sequence[Run]) -> Difference:
@@ -194,7 +112,7 @@ def table_row(member: str, runs: Sequence[Run]) -> list[str]:
         ", ".join(map(str, errors)),
         f"{100 * rate:.2f} ({100 * low:.1f} to {100 * high:.1f})",
         "" if member == BASELINE else compared,
-        "" if member == BASELINE else f"{against.worse:.3f}",
+        "" if member == BASELINE else f"{against.not_better:.3f}",
         f"{min(run.seconds_per_epoch for run in own):.0f}",
         f"{min(run.real_time_factor for run in own):.4f}",
     ]

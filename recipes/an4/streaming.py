@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from asr.cli import run_command
+from asr.comparison import Comparison, Run, pooled, train_member
 from asr.ctc.greedy import greedy_decode
 from asr.dataset import INT16, SpeechDataset
 from asr.evaluation.decode import decode_dataset
@@ -29,9 +30,9 @@ from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded
 from asr.streaming import Stream, latency
 from data import an4
-from recipes.an4.compare import Run, run_folder, run_member
 
-OUT = Path(__file__).resolve().parents[2] / "exp" / "an4-streaming"
+HERE = Path(__file__).resolve().parent
+OUT = HERE.parents[1] / "exp" / "an4-streaming"
 WHOLE = "whole utterance"
 # Frames are 30 ms long.
 NETWORKS: dict[str, list[str]] = {
@@ -80,15 +81,15 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the table, its numbers and its picture."""
     test = an4.prepare(OUT.parent / "an4" / "data", arguments.source)["test"]
+    shared = Comparison(HERE / "recipe.yaml", OUT, test, arguments.parameters * 1e6)
     outcomes = []
     for seed in arguments.seeds:
         for name, settings in NETWORKS.items():
             print(f"{name}, seed {seed}")
             statistics = [] if name == WHOLE else ["features.cmvn=global"]
             common = ["train.epochs=30", *statistics, *settings, *arguments.overrides]
-            out = run_folder(OUT, name, seed)
-            run = run_member(name, seed, arguments.parameters * 1e6, common, out, test)
-            outcomes.append(streamed(run, load_bundle(out / "model"), test))
+            run = train_member(shared, name, seed, common)
+            outcomes.append(streamed(run, load_bundle(run.model), test))
             write_results(outcomes)
 
 
@@ -129,7 +130,7 @@ def write_results(outcomes: Sequence[Outcome]) -> None:
     lines += ["| " + " | ".join(table_row(name, outcomes)) + " |" for name in names]
     last = outcomes[-1].run
     seeds = sorted({outcome.run.seed for outcome in outcomes})
-    lines += ["", f"{last.date}, {last.machine}, seeds {seeds}"]
+    lines += ["", f"{last.date}, {last.machine}, seeds {seeds}, {last.epochs} epochs"]
     with atomic_path(OUT / "streaming.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(outcomes)
@@ -138,7 +139,8 @@ def write_results(outcomes: Sequence[Outcome]) -> None:
 
 def word_error_rate(own: Sequence[Outcome]) -> tuple[float, float, float]:
     """Over all seeds together, with its 95 % interval by utterance, in percent."""
-    counts = [count for outcome in own for count in outcome.run.words.values()]
+    runs = [outcome.run for outcome in own]
+    counts = list(pooled(runs[0].member, runs, {run.seed for run in runs}).values())
     low, high = bootstrap_interval(counts)
     rate = sum(c.errors for c in counts) / sum(c.reference_length for c in counts)
     return 100 * rate, 100 * low, 100 * high

@@ -56,7 +56,10 @@ class _Recurrence(torch.autograd.Function):
         cs = x.new_empty(1, B, H).expand(T + 1, -1, -1) if c is None else x.new_empty(T + 1, B, H)
         # What the gates give: the output itself, or what is projected to it.
         outputs = hs[1:] if weight_hr is None else x.new_empty(T, B, H)
-        saved = x.new_empty(T, B, gates.saved * H + 2)
+        needed = any(ctx.needs_input_grad)
+        row = gates.saved * H + 2
+        # Without a gradient all frames share what nobody reads.
+        saved = x.new_empty(T, B, row) if needed else x.new_empty(1, B, row).expand(T, -1, -1)
         u = x.new_empty(B, x.shape[2])
         hs[0] = h
         if c is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -34,3 +37,12 @@ def _zoneout(old: Tensor, new: Tensor, rate: float, draw: bool) -> Tensor:
     if not draw:
         return rate * old + (1 - rate) * new
     return torch.where(torch.rand_like(new) < rate, old, new)
+
+
+@functools.cache
+def say_slow(layer: str, why: str) -> None:
+    """Warn that a layer runs as this loop, once a process for each reason."""
+    warnings.warn(
+        f"layers of {layer} run as a plain loop, which is slow: no fast path serves {why}",
+        stacklevel=4,
+    )

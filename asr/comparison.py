@@ -1,0 +1,111 @@
+"""Variants of one recipe at the same budget of parameters: trained, evaluated, counted together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr.errors import AsrError
+from asr.evaluation.error_rate import ErrorCounts
+from asr.evaluation.run import evaluate
+from asr.files import read_json
+from asr.manifest import read_manifest
+from asr.models.acoustic import AcousticModel
+from asr.text import normalise
+from asr.tokens import build_tokens
+from asr.training.recipe import Recipe, read_recipe
+from asr.training.trainer import train
+
+
+@dataclass(frozen=True)
+class Run:
+    """One member trained with one seed. `words` are the test errors by utterance."""
+
+    member: str
+    seed: int
+    epochs: int
+    hidden: int
+    parameters: int
+    seconds_per_epoch: float
+    real_time_factor: float
+    machine: str
+    date: str
+    words: dict[str, ErrorCounts]
+    model: str
+    """Folder of the model."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all runs of a comparison share."""
+
+    recipe: Path
+    out: Path
+    test: Path
+    budget: float
+    """Parameters that every model should come close to."""
+
+
+def train_member(shared: Comparison, member: str, seed: int, settings: Sequence[str]) -> Run:
+    """Train one member, or take it as it was trained before, and evaluate it.
+
+    `settings` are `key=value` overrides of the recipe. Raises AsrError as training does.
+    """
+    # A folder for every number of epochs: a run that is given more goes on, and is not the same.
+    epochs = read_recipe(shared.recipe, settings).train.epochs
+    name = f"{member.replace(',', '').replace(' ', '-')}-{seed}"
+    out = shared.out / f"{epochs}-epochs" / name
+    settings = [*settings, f"train.seed={seed}", f"out={out}"]
+    hidden = hidden_for(shared, settings)
+    recipe = read_recipe(shared.recipe, [*settings, f"model.hidden={hidden}"])
+    report = evaluate(train(recipe), shared.test, out / "test").report
+    seconds = sorted(row["seconds"] for row in read_json(out / "history.json"))
+    return Run(
+        member,
+        seed,
+        epochs,
+        hidden,
+        report.facts.parameters,
+        seconds[len(seconds) // 2],
+        report.facts.real_time_factor,
+        report.facts.machine,
+        report.facts.date[:10],
+        {utterance.id: utterance.words for utterance in report.scores.utterances},
+        str(out / "model"),
+    )
+
+
+def hidden_for(shared: Comparison, settings: Sequence[str]) -> int:
+    """The cells a direction with which the model comes closest to so many parameters.
+
+    Raises AsrError where even a handful are too many.
+    """
+    recipe = read_recipe(shared.recipe, settings)
+    texts = [normalise(u.text, recipe.text) for u in read_manifest(recipe.data.train)]
+    units = len(build_tokens(texts, recipe.tokens))
+
+    def excess(hidden: int) -> float:
+        return _parameters(recipe, 4 * hidden, units) - shared.budget
+
+    low, high = 2, 512  # in fours, so that attention heads divide them
+    if excess(low) > 0:
+        raise AsrError(
+            f"expected a budget of more parameters, got {shared.budget:g}: raise --parameters"
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
+    return 4 * min(low, high, key=lambda hidden: abs(excess(hidden)))
+
+
+def _parameters(recipe: Recipe, hidden: int, units: int) -> int:
+    config = recipe.model.model_copy(update={"hidden": hidden})
+    return AcousticModel(recipe.features, config, units).parameter_count()
+
+
+def pooled(member: str, runs: Sequence[Run], seeds: set[int]) -> dict[str, ErrorCounts]:
+    """Test errors by utterance, those of all seeds together: an utterance said once is one draw of
+    the bootstrap, however often it is recognised."""
+    chosen = [run.words for run in runs if run.member == member and run.seed in seeds]
+    return {name: sum((words[name] for words in chosen), ErrorCounts()) for name in chosen[0]}
