@@ -120,7 +120,7 @@ def test_a_model_without_a_spelling_layer_spells_nothing() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"layers": 2, "spelling_layer": 3}, "spelling_layer among the layers"),
+        ({"layers": 2, "spelling_layer": 3}, "spelling_layer among the 2 layers, got 3"),
         ({"cell": "lstn"}, "cell: .*expected a cell among rnn_tanh.*got 'lstn'"),
         ({"cell": "projected", "projection": 320}, "fewer features than hidden"),
         ({"cell": "light_gru", "chunk": 8}, "no chunk with the cell light_gru"),

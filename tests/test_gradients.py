@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from asr.cli import main
 from asr.errors import ConfigError
 from asr.gradients import (
     Curve,
@@ -329,3 +331,16 @@ def test_an_overflow_is_one_line() -> None:
         measure(config)
     assert "got an overflow in 'rnn_relu, recurrent scale 100'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_command_takes_changes_without_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ["frames=6", "hidden=4", "seeds=1"]
+    monkeypatch.setattr(sys, "argv", ["asr", "gradients", *changes, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    assert (tmp_path / "gradients.png").is_file()
+    first = json.loads((tmp_path / "gradients.json").read_text())
+    assert '"frames": 6' in json.dumps(first)

@@ -81,7 +81,7 @@ def test_every_cell_has_a_compiled_path(name: str) -> None:
 @given(
     st.sampled_from(sorted(GATES)),
     st.integers(1, 33),
-    st.integers(1, 70),
+    st.one_of(st.integers(1, 70), st.integers(71, 513)),
     st.integers(1, 9),
     st.integers(0, 2**16),
 )
