@@ -13,7 +13,7 @@ from asr.errors import ConfigError
 from asr.features.augment import (
     LONGEST_MASK_SHARE,
     AugmentConfig,
-    draw_warps,
+    draw_distortion,
     perturb_gain,
     perturb_speed,
     spec_augment,
@@ -101,12 +101,23 @@ def test_gain_changes_the_level_of_each_utterance_within_bounds() -> None:
 
 def test_warps_lie_on_both_sides_of_one() -> None:
     torch.manual_seed(0)
-    warps = draw_warps(500, 0.2, torch.device("cpu"))
+    drawn = draw_distortion(500, AugmentConfig(warp=0.2), torch.device("cpu"))
+    warps = drawn.warp
     assert warps is not None
+    assert drawn.gains is None
     assert warps.shape == (500,)
     assert 0.8 <= float(warps.min()) < 0.82
     assert 1.18 < float(warps.max()) <= 1.2
-    assert draw_warps(500, 0.0, torch.device("cpu")) is None
+    assert draw_distortion(500, AugmentConfig(warp=0.0), torch.device("cpu")).warp is None
+
+
+def test_the_equaliser_has_gains_of_the_deviation_asked_for() -> None:
+    torch.manual_seed(0)
+    gains = draw_distortion(500, AugmentConfig(equaliser_db=6.0), torch.device("cpu")).gains
+    assert gains is not None
+    assert gains.shape == (500, 4)
+    assert float(gains.mean()) == pytest.approx(0.0, abs=0.5)
+    assert float(gains.std()) == pytest.approx(6.0, abs=0.3)
 
 
 configs = st.builds(

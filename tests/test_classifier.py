@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig
+from asr.features.filterbank import Distortion
 from asr.models.classifier import (
     RMS,
     Classifier,
@@ -113,7 +114,7 @@ def test_recordings_become_features_and_features_stay() -> None:
     recordings, sequences = make_bundle(RECORDINGS).model, make_bundle(11).model
     waves, features = ragged([3000, 800]), ragged([9, 4], 11)
     assert recordings.extract(waves).values.shape == (2, 1 + 3000 // 80, 24)
-    warped = recordings.extract(waves, torch.tensor([1.1, 1.0])).unpad()
+    warped = recordings.extract(waves, Distortion(torch.tensor([1.1, 1.0]))).unpad()
     plain = recordings.extract(waves).unpad()
     assert not torch.equal(warped[0], plain[0])
     assert torch.equal(warped[1], plain[1])

@@ -9,7 +9,7 @@ import torch
 from asr.config import parse
 from asr.errors import ConfigError
 from asr.features.extractor import FeatureConfig, FeatureExtractor
-from asr.features.filterbank import MFCC, LogMel
+from asr.features.filterbank import MFCC, Distortion, LogMel
 from asr.features.transforms import append_deltas, normalise_utterance, stack_frames
 from asr.padded import Padded
 from tests.contracts import assert_contract, ragged
@@ -70,7 +70,7 @@ def test_warping_changes_the_utterances_it_is_asked_to(values: dict[str, Any]) -
     layer = extractor(values)
     waves = ragged([2000, 1500])
     plain = layer(waves).unpad()
-    warped = layer(waves, torch.tensor([1.2, 1.0])).unpad()
+    warped = layer(waves, Distortion(torch.tensor([1.2, 1.0]))).unpad()
     assert (plain[0] - warped[0]).abs().mean() > 0.05
     torch.testing.assert_close(warped[1], plain[1], rtol=1e-3, atol=1e-3)
 

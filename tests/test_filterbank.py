@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.features.filterbank import MFCC, POWER_FLOOR, LogMel, band_centres, warped_bands
+from asr.features.filterbank import (
+    MFCC,
+    POWER_FLOOR,
+    Distortion,
+    LogMel,
+    band_centres,
+    warped_bands,
+)
 from asr.padded import Padded, pad
 from tests.contracts import assert_contract, assert_ignores_padding, ragged
 
@@ -119,23 +126,37 @@ def test_bands_are_read_from_the_warped_frequency(warp: float) -> None:
 def test_a_warped_tone_moves_to_another_band() -> None:
     log_mel = LogMel(16000, 80, 25.0, 10.0)
     tones = [torch.sin(2 * math.pi * hertz * torch.arange(4000) / 16000) for hertz in (880, 800)]
-    warped = log_mel(pad(tones), torch.tensor([1.1, 1.0])).values[:, 12].argmax(dim=1)
+    warped = log_mel(pad(tones), Distortion(torch.tensor([1.1, 1.0]))).values[:, 12].argmax(dim=1)
     assert abs(int(warped[0]) - int(warped[1])) <= 1
     plain = log_mel(pad(tones)).values[:, 12].argmax(dim=1)
     assert int(plain[0]) > int(plain[1])
 
 
 @pytest.mark.parametrize("coefficients", [None, 13])
-def test_each_utterance_is_warped_alone(coefficients: int | None) -> None:
+def test_each_utterance_is_distorted_alone(coefficients: int | None) -> None:
     log_mel = LogMel(8000, 32, 25.0, 10.0)
     layer = MFCC(log_mel, coefficients) if coefficients else log_mel
     waves, warps = ragged([900, 80, 411]), torch.tensor([0.9, 1.0, 1.15])
-    together = layer(waves, warps).unpad()
-    for row, warp, y in zip(waves.unpad(), warps, together, strict=True):
-        alone = layer(pad([row]), warp[None]).unpad()[0]
+    gains = torch.tensor([[6.0, 0.0, -6.0], [0.0, 0.0, 0.0], [-3.0, 9.0, 2.0]])
+    together = layer(waves, Distortion(warps, gains)).unpad()
+    for i, (row, y) in enumerate(zip(waves.unpad(), together, strict=True)):
+        alone = layer(pad([row]), Distortion(warps[i : i + 1], gains[i : i + 1])).unpad()[0]
         torch.testing.assert_close(alone, y, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(together[1], layer(waves).unpad()[1], rtol=1e-4, atol=1e-3)
-    assert_ignores_padding(lambda x: layer(x, warps), waves)
+    assert_ignores_padding(lambda x: layer(x, Distortion(warps, gains)), waves)
+
+
+def test_the_equaliser_adds_its_gains_to_the_bands() -> None:
+    log_mel = LogMel(8000, 9, 25.0, 10.0)
+    waves = ragged([900, 700])
+    gains = torch.tensor([[10.0, 0.0, -10.0], [5.0, 5.0, 5.0]])
+    changed = log_mel(waves, Distortion(gains=gains)).unpad()
+    decibels = [
+        (y - x) * 10 / math.log(10) for x, y in zip(log_mel(waves).unpad(), changed, strict=True)
+    ]
+    expected = torch.tensor([10, 7.5, 5, 2.5, 0, -2.5, -5, -7.5, -10])
+    torch.testing.assert_close(decibels[0], expected.expand_as(decibels[0]), rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(decibels[1], torch.full_like(decibels[1], 5), rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("coefficients", [None, 13])

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from asr.config import Config
+from asr.features.filterbank import Distortion
 from asr.padded import Padded, pad
 
 
@@ -24,6 +25,9 @@ class AugmentConfig(Config):
     """Each utterance is played at one of these speeds (from 0.5 to 2), drawn anew every epoch."""
     warp: float = Field(0.1, ge=0, le=0.3)
     """Largest stretch of the frequency axis, either way: other vocal tracts at the same tempo."""
+    equaliser_db: float = Field(0.0, ge=0, le=20)
+    """Deviation of a random equaliser's gains (FilterAugment, Nam et al. 2022): other microphones,
+    rooms and distances."""
     gain_db: float = Field(0.0, ge=0, le=30)
     """Largest change of level, either way; matters where features are not normalised alone."""
     join: float = Field(0.5, ge=0, le=1)
@@ -43,6 +47,7 @@ class AugmentConfig(Config):
     """Widest frequency mask, in features."""
 
 
+EQUALISER_GAINS = 4  # over all bands
 LONGEST_MASK_SHARE = 0.2  # of an utterance's frames: SpecAugment's bound p (Park et al. 2019, 2.1)
 
 
@@ -69,14 +74,15 @@ def perturb_speed(waves: Padded, speeds: Sequence[float]) -> Padded:
     return Padded(padded.values, padded.lengths.to(waves.lengths.device))
 
 
-def draw_warps(count: int, largest: float, device: torch.device) -> Tensor | None:
-    """A stretch of the frequency axis for each utterance, from 1 - largest to 1 + largest.
-
-    Shape: [count], or None where there is nothing to stretch.
-    """
-    if not largest:
-        return None
-    return 1 + largest * (2 * torch.rand(count, device=device) - 1)
+def draw_distortion(count: int, config: AugmentConfig, device: torch.device) -> Distortion:
+    """For each of `count` utterances a stretch of the frequency axis, from 1 - warp to 1 + warp,
+    and an equaliser of normally distributed gains."""
+    warp = gains = None
+    if config.warp:
+        warp = 1 + config.warp * (2 * torch.rand(count, device=device) - 1)
+    if config.equaliser_db:
+        gains = config.equaliser_db * torch.randn(count, EQUALISER_GAINS, device=device)
+    return Distortion(warp, gains)
 
 
 def perturb_gain(waves: Padded, decibels: float) -> Padded:

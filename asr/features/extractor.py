@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asr.config import Config
-from asr.features.filterbank import MFCC, LogMel
+from asr.features.filterbank import MFCC, Distortion, LogMel
 from asr.features.transforms import (
     GlobalNormalisation,
     append_deltas,
@@ -76,12 +76,9 @@ class FeatureExtractor(nn.Module):
         if self.normalisation is not None:
             self.normalisation.observe(self._frames(waves))
 
-    def forward(self, waves: Padded, warp: Tensor | None = None) -> Padded:
-        """Shape: [B, S] samples -> [B, T, size]; padding is zero.
-
-        `warp` [B] stretches each utterance's frequency axis, in training.
-        """
-        features = self._frames(waves, warp)
+    def forward(self, waves: Padded, distortion: Distortion | None = None) -> Padded:
+        """Shape: [B, S] samples -> [B, T, size]; padding is zero."""
+        features = self._frames(waves, distortion)
         if self.config.cmvn == "utterance":
             features = normalise_utterance(features)
         elif self.normalisation is not None:
@@ -90,6 +87,6 @@ class FeatureExtractor(nn.Module):
             features = stack_frames(features, self.config.stack, self.config.stride)
         return features
 
-    def _frames(self, waves: Padded, warp: Tensor | None = None) -> Padded:
-        features: Padded = self.filterbank(waves, warp)
+    def _frames(self, waves: Padded, distortion: Distortion | None = None) -> Padded:
+        features: Padded = self.filterbank(waves, distortion)
         return append_deltas(features, self.config.deltas) if self.config.deltas else features

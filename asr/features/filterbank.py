@@ -7,6 +7,7 @@ has 1 + S // hop frames whatever else is in its batch, and no frame sees another
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torchaudio
@@ -16,6 +17,19 @@ from asr.padded import Padded
 
 # Power below which a mel band counts as silent: about -60 dB re full scale, above 16-bit noise.
 POWER_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How training changes each utterance's spectrum; None leaves it alone.
+
+    Shape:
+        warp: [B], stretches the frequency axis by so much: see `warped_bands`.
+        gains: [B, K] in dB, from the lowest band to the highest: see `equaliser`.
+    """
+
+    warp: Tensor | None = None
+    gains: Tensor | None = None
 
 
 class LogMel(nn.Module):
@@ -43,11 +57,8 @@ class LogMel(nn.Module):
         """Frames of utterances of so many samples. Shape: [B] -> [B]."""
         return torch.where(samples > 0, 1 + samples // self.shift, 0)
 
-    def forward(self, waves: Padded, warp: Tensor | None = None) -> Padded:
-        """Shape: [B, S] -> [B, T, bands], T = 1 + S // shift.
-
-        `warp` [B] stretches each utterance's frequency axis by so much: see `warped_bands`.
-        """
+    def forward(self, waves: Padded, distortion: Distortion | None = None) -> Padded:
+        """Shape: [B, S] -> [B, T, bands], T = 1 + S // shift."""
         half = self.fft_size // 2
         samples = nn.functional.pad(waves.zeroed().values, (half, half))
         spectrum = torch.stft(
@@ -61,10 +72,21 @@ class LogMel(nn.Module):
         )
         power = spectrum.real.square() + spectrum.imag.square()
         mel = power.transpose(1, 2) @ self.filters
+        if distortion is not None and distortion.gains is not None:
+            mel = mel * equaliser(distortion.gains, mel.shape[2])[:, None, :]
         values = torch.log(mel.clamp(min=POWER_FLOOR))
-        if warp is not None:
-            values = _take_bands(values, warped_bands(self.centres, warp))
+        if distortion is not None and distortion.warp is not None:
+            values = _take_bands(values, warped_bands(self.centres, distortion.warp))
         return Padded(values, self.output_lengths(waves.lengths)).zeroed()
+
+
+def equaliser(gains: Tensor, bands: int) -> Tensor:
+    """Factors on the power of each band: decibels at evenly spaced bands, and lines between them.
+
+    Shape: [B, K] in dB, K at least 2 -> [B, bands].
+    """
+    curve = nn.functional.interpolate(gains[:, None], bands, mode="linear", align_corners=True)
+    return 10 ** (curve[:, 0] / 10)
 
 
 def band_centres(bands: int, highest: float) -> Tensor:
@@ -126,7 +148,7 @@ class MFCC(nn.Module):
         """Frames of utterances of so many samples. Shape: [B] -> [B]."""
         return self.log_mel.output_lengths(samples)
 
-    def forward(self, waves: Padded, warp: Tensor | None = None) -> Padded:
-        """Shape: [B, S] -> [B, T, coefficients]; `warp` as for `LogMel`."""
-        log_mel = self.log_mel(waves, warp)
+    def forward(self, waves: Padded, distortion: Distortion | None = None) -> Padded:
+        """Shape: [B, S] -> [B, T, coefficients]."""
+        log_mel = self.log_mel(waves, distortion)
         return Padded(log_mel.values @ self.transform, log_mel.lengths)

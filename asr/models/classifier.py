@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig, FeatureExtractor
+from asr.features.filterbank import Distortion
 from asr.files import atomic_path, write_json
 from asr.models.attention import AttentionPooling
 from asr.models.bundle import load_weights, read_facts, read_tensors, save_weights
@@ -58,12 +59,12 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(self.encoder.output_size, classes)
 
-    def extract(self, x: Padded, warp: Tensor | None = None) -> Padded:
+    def extract(self, x: Padded, distortion: Distortion | None = None) -> Padded:
         """Features of what comes in, which is itself where it is features already.
 
-        Shape: waveforms [B, S] or features [B, T, F] -> [B, T, F]; `warp` [B] as for the extractor.
+        Shape: waveforms [B, S] or features [B, T, F] -> [B, T, F].
         """
-        return x if self.extractor is None else self.extractor(levelled(x), warp)
+        return x if self.extractor is None else self.extractor(levelled(x), distortion)
 
     def forward(self, features: Padded) -> Tensor:
         """Unnormalised log-probabilities. Shape: [B, T, F] -> [B, V] in float32."""

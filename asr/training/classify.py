@@ -23,7 +23,7 @@ from asr.dataset import SpeechDataset, prefetch
 from asr.errors import AsrError, TrainingError
 from asr.features.augment import (
     AugmentConfig,
-    draw_warps,
+    draw_distortion,
     perturb_speed,
     spec_augment,
 )
@@ -259,7 +259,7 @@ def _train_epoch(
 
 
 def augmented(model: Classifier, batch: LabelledBatch, augment: AugmentConfig) -> Padded:
-    """Features of a training batch: another speed and vocal tract each, then masked.
+    """Features of a training batch: another speed, vocal tract and microphone each, then masked.
 
     Shape: inputs [B, S] or [B, T, F] -> [B, T, F].
     """
@@ -267,7 +267,7 @@ def augmented(model: Classifier, batch: LabelledBatch, augment: AugmentConfig) -
         x = batch.inputs.to(_device(model))
         if model.extractor is not None:
             x = perturb_speed(x, batch.speeds)
-            x = model.extract(x, draw_warps(len(batch.labels), augment.warp, x.values.device))
+            x = model.extract(x, draw_distortion(len(batch.labels), augment, x.values.device))
         return spec_augment(x, augment)
 
 

@@ -14,7 +14,7 @@ from asr.ctc.loss import ctc_loss
 from asr.dataset import Batch
 from asr.features.augment import (
     AugmentConfig,
-    draw_warps,
+    draw_distortion,
     perturb_gain,
     perturb_speed,
     spec_augment,
@@ -49,8 +49,8 @@ def batch_loss(
     """
     with torch.no_grad():
         waves = perturb_gain(perturb_speed(batch.waves, batch.speeds), augment.gain_db)
-        warps = draw_warps(len(batch.ids), augment.warp, waves.values.device)
-        features = model.features(waves, warps)
+        distortion = draw_distortion(len(batch.ids), augment, waves.values.device)
+        features = model.features(waves, distortion)
     views = 2 if consistency else 1
     masked = [spec_augment(features, augment).values for _ in range(views)]
     inputs = Padded(torch.cat(masked), features.lengths.repeat(views))
