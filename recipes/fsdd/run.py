@@ -2,7 +2,7 @@
 
 python recipes/fsdd/run.py --source DIR                    the official split
 python recipes/fsdd/run.py --source DIR --speakers         test each speaker unheard
-python recipes/fsdd/run.py --source DIR synthetic=false    from FSDD's recordings alone
+python recipes/fsdd/run.py --source DIR --speakers synthetic=false    from FSDD alone
 python recipes/fsdd/run.py --source DIR train.seed=2       with other settings
 """
 
@@ -55,7 +55,6 @@ class Settings(Config):
     augment: AugmentConfig = AugmentConfig(
         speeds=[0.8, 0.9, 1.0, 1.1, 1.2],
         warp=0.15,
-        equaliser_db=6.0,
         time_masks=1,
         time_mask_frames=8,
         frequency_masks=1,
@@ -65,8 +64,13 @@ class Settings(Config):
         channels=(16, 32), strides=(2, 1), layers=2, hidden=64, dropout=0.3
     )
     train: ClassifyConfig = ClassifyConfig(epochs=16, learning_rate=4e-3)
-    synthetic: bool = True
+    synthetic: bool = False
     """Also learn from digits that a synthesiser says in 264 voices."""
+
+
+# Speakers never heard have other voices and microphones; those of the official split have not, and
+# there both changes cost hits on dev (115 of 120 against 118).
+UNHEARD = ["synthetic=true", "augment.equaliser_db=6"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ def main() -> None:
 
 
 def work(source: Path | None, speakers: bool, overrides: Sequence[str]) -> None:
-    settings = parse(Settings, with_overrides(Settings().model_dump(), overrides), "settings")
+    changes = [*(UNHEARD if speakers else []), *overrides]
+    settings = parse(Settings, with_overrides(Settings().model_dump(), changes), "settings")
     splits = fsdd.prepare(EXPERIMENTS / "data", source)
     chosen = fsdd.SPEAKERS if speakers else (fsdd.OFFICIAL,)
     extra = speak_digits(EXPERIMENTS / "synthetic") if settings.synthetic else []
