@@ -52,10 +52,10 @@ def train_member(shared: Comparison, member: str, seed: int, settings: Sequence[
 
     `settings` are `key=value` overrides of the recipe. Raises AsrError as training does.
     """
-    # A folder for every number of epochs: a run that is given more goes on, and is not the same.
+    # A folder for every schedule and budget: what was trained with another is not the same run.
     epochs = read_recipe(shared.recipe, settings).train.epochs
     name = f"{member.replace(',', '').replace(' ', '-')}-{seed}"
-    out = shared.out / f"{epochs}-epochs" / name
+    out = shared.out / f"{epochs}-epochs-{shared.budget / 1e6:g}M" / name
     settings = [*settings, f"train.seed={seed}", f"out={out}"]
     hidden = hidden_for(shared, settings)
     recipe = read_recipe(shared.recipe, [*settings, f"model.hidden={hidden}"])
