@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from asr.cli_lm import app as lm_app
+from asr.console import errors, progress_bar, run_command
 from asr.errors import AsrError, AudioError
-from asr.training.interrupt import InterruptedTraining
 
 if TYPE_CHECKING:
     from asr.training.recipe import Recipe
@@ -26,9 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
 class TextFormat(StrEnum):
@@ -36,29 +33,12 @@ class TextFormat(StrEnum):
     json = "json"
 
 
+app.add_typer(lm_app, name="lm")
+
+
 def main() -> None:
     """Entry point of the `asr` command."""
     run_command(app)
-
-
-def run_command(command: Callable[[], object]) -> None:
-    """Run `command`; an expected error becomes one line on stderr and a non-zero exit."""
-    try:
-        command()
-    except AsrError as error:
-        errors.print(f"error: {error}")
-        sys.exit(1)
-    except OSError as error:
-        # No permission, no space, a file where a folder should be: not a bug either.
-        where = error.filename or "a file"
-        errors.print(f"error: expected to read or write {where}, got {error.strerror or error}")
-        sys.exit(1)
-    except InterruptedTraining as stop:
-        errors.print(str(stop))
-        sys.exit(128 + stop.signal)
-    except KeyboardInterrupt:
-        errors.print("stopped")
-        sys.exit(INTERRUPTED)
 
 
 @app.command(epilog="Example: asr demo --out exp/demo")
@@ -85,7 +65,7 @@ def check(
     from asr.check import check_manifests, render
     from asr.models.bundle import load_bundle
 
-    with _progress("checking") as progress:
+    with progress_bar("checking") as progress:
         if model is None:
             report = check_manifests(manifests, progress=progress)
         else:
@@ -181,7 +161,7 @@ def transcribe(
             return json.dumps(row, ensure_ascii=False)
         return result.text if alone else f"{result.path}\t{result.text}"
 
-    with _progress("transcribing") as progress:
+    with progress_bar("transcribing") as progress:
         for done, result in enumerate(transcribe_files(bundle, present), start=1):
             if result.error is not None:
                 errors.print(f"error: {result.error}")
@@ -244,7 +224,7 @@ def _evaluate(model: Path, manifest: Path, out: Path | None) -> None:
     from asr.evaluation.report import to_text
     from asr.evaluation.run import evaluate
 
-    with _progress("recognising") as progress:
+    with progress_bar("recognising") as progress:
         result = evaluate(model, manifest, out, progress)
     print(to_text(result.report))
     for reason in result.unreadable.values():
@@ -253,19 +233,6 @@ def _evaluate(model: Path, manifest: Path, out: Path | None) -> None:
         errors.print(f"report: {out}")
     if result.unreadable:
         sys.exit(1)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the time left on stderr, as a function of (done, total)."""
-    from rich.progress import Progress
-
-    # Where both are the terminal, rich prints above the bar what goes to stdout; a file or a pipe
-    # must get it itself.
-    terminal = sys.stdout.isatty()
-    with Progress(console=errors, transient=True, redirect_stdout=terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

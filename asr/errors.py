@@ -30,3 +30,7 @@ class TrainingError(AsrError):
 
 class StreamError(AsrError):
     """A stream is given what it cannot take: the wrong shape, or anything after its end."""
+
+
+class LanguageModelError(AsrError):
+    """A language model's file is missing, malformed or damaged; the message names file and line."""

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from asr.cli import main
+from asr.console import run_command
+from tests.commands import Command, Ended
+from tests.tones import one_thread, trained_tones
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -27,3 +35,29 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("real speech: ../shared/data is missing")
     return SHARED
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Runs `asr` with arguments, or a function as the recipes run theirs."""
+
+    def command(*arguments: object, function: Callable[[], object] | None = None) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["asr", *map(str, arguments)])
+        capsys.readouterr()
+        status: Any = 0
+        try:
+            main() if function is None else run_command(function)
+        except SystemExit as stop:
+            status = stop.code or 0
+        said = capsys.readouterr()
+        assert isinstance(status, int)
+        return Ended(status, said.out, said.err)
+
+    with one_thread():
+        yield command
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Path]:
+    """Manifests of a corpus of tones, and a model trained on it."""
+    return trained_tones(tmp_path_factory.getbasetemp())

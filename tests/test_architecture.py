@@ -29,6 +29,7 @@ ROWS = {
     "composition": 4,
     "models": 5,
     "ctc": 6,
+    "lm": 6,
     "streaming": 6,
     "evaluation": 7,
     "training": 8,
@@ -38,6 +39,8 @@ ROWS = {
     "gradients": 9,
     "synthesis": 9,
     "demo": 9,
+    "console": 9,
+    "cli_lm": 10,
     "cli": 10,
 }
 FACE_ROW = 9  # asr/__init__.py offers what users call; nothing inside imports it

@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,74 +17,35 @@ import pytest
 import typer.main
 
 import asr.demo
-from asr.cli import app, main, run_command, run_recipe
+from asr.cli import app, run_recipe
 from asr.errors import AsrError
 from asr.files import read_json
 from asr.manifest import read_manifest
 from asr.models.bundle import load_bundle
 from asr.training import trainer
 from asr.training.trainer import InterruptedTraining
-from tests.tones import one_thread, tone_recipe, trained_tones, write_corpus
+from tests.commands import Command
+from tests.tones import tone_recipe, write_corpus
 
 OPTIONS = {
     "check": ["manifests", "--model"],
     "demo": ["--out", "--seed"],
     "evaluate": ["model", "manifest", "--out"],
     "gradients": ["config", "overrides", "--out"],
+    "lm estimate": [
+        "texts",
+        "--out",
+        "--order",
+        "--model",
+        "--characters",
+        "--cutoff",
+        "--min-count",
+        "--closed",
+    ],
+    "lm perplexity": ["lm", "texts", "--model", "--words"],
     "train": ["recipe", "overrides", "--settings"],
     "transcribe": ["files", "--model", "--format"],
 }
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def errors(self) -> list[str]:
-        """Its error lines; that they are lines, and not a traceback, is checked here."""
-        assert "Traceback" not in self.err
-        return [line for line in self.err.splitlines() if line.startswith("error: ")]
-
-    def error(self) -> str:
-        """The one line of a command that could do nothing."""
-        assert self.status == 1
-        assert self.out == ""
-        (line,) = self.errors
-        assert self.err.strip().splitlines()[-1] == line
-        return line
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    """Runs `asr` with arguments, or a function as the recipes run theirs."""
-
-    def command(*arguments: object, function: Callable[[], object] | None = None) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["asr", *map(str, arguments)])
-        capsys.readouterr()
-        status: Any = 0
-        try:
-            main() if function is None else run_command(function)
-        except SystemExit as stop:
-            status = stop.code or 0
-        said = capsys.readouterr()
-        assert isinstance(status, int)
-        return Ended(status, said.out, said.err)
-
-    with one_thread():
-        yield command
-
-
-@pytest.fixture(scope="module")
-def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Path]:
-    return trained_tones(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
@@ -101,8 +60,13 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def commands() -> dict[str, click.Command]:
+    """Every command by its words, those of groups too."""
     group: Any = typer.main.get_command(app)
-    return dict(group.commands)
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        below = getattr(command, "commands", {})
+        found |= {f"{name} {sub}": one for sub, one in below.items()} or {name: command}
+    return found
 
 
 def test_the_options_are_exactly_these() -> None:
@@ -116,19 +80,18 @@ def test_the_options_are_exactly_these() -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_command_has_help_with_an_example_that_works(run: Command, name: str) -> None:
-    ended = run(name, "--help")
+    ended = run(*name.split(), "--help")
     assert ended.status == 0
-    example = re.search(rf"Example: (asr {name} .*)", ended.out)
+    example = re.search(rf"Example: asr {name} (.*)", " ".join(ended.out.split()))
     assert example, ended.out
     # Parsed by the command itself; nothing is run.
-    _, _, *arguments = shlex.split(example[1])
-    commands()[name].make_context(name, arguments)
+    commands()[name].make_context(name, shlex.split(example[1]))
     for option in OPTIONS[name]:
         assert option in ended.out.lower() or option == "overrides"
 
 
 def test_help_and_mistyped_commands_and_options(run: Command) -> None:
-    assert all(name in run("--help").out for name in OPTIONS)
+    assert all(name.split()[0] in run("--help").out for name in OPTIONS)
     for arguments in (["transcibe"], ["transcribe", "--modle", "x", "y"], ["evaluate"]):
         ended = run(*arguments)
         assert ended.status == 2

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from asr.cli import run_command
 from asr.comparison import Comparison, Run, pooled, train_member
+from asr.console import run_command
 from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.significance import Difference, paired_bootstrap
 from asr.files import atomic_path, write_json

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from asr.cli import run_command, run_recipe
+from asr.cli import run_recipe
+from asr.console import run_command
 from data import an4
 
 HERE = Path(__file__).resolve().parent

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from asr.cli import run_command
 from asr.comparison import Comparison, Run, pooled, train_member
+from asr.console import run_command
 from asr.ctc.greedy import greedy_decode
 from asr.dataset import INT16, SpeechDataset
 from asr.evaluation.decode import decode_dataset

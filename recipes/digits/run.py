@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from sklearn.datasets import load_digits
 
-from asr.cli import run_command
 from asr.config import Config, parse, with_overrides
+from asr.console import run_command
 from asr.evaluation.classification import accuracy_text, confusion, to_text, write_classification
 from asr.evaluation.confusion_picture import write_picture
 from asr.evaluation.run import machine_name

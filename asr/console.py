@@ -1,0 +1,49 @@
+"""What all commands share: errors as one line, and progress with the time left."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from asr.errors import AsrError
+from asr.training.interrupt import InterruptedTraining
+
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+INTERRUPTED = 130  # what shells report after Ctrl-C
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Run `command`; an expected error becomes one line on stderr and a non-zero exit."""
+    try:
+        command()
+    except AsrError as error:
+        errors.print(f"error: {error}")
+        sys.exit(1)
+    except OSError as error:
+        # No permission, no space, a file where a folder should be: not a bug either.
+        where = error.filename or "a file"
+        errors.print(f"error: expected to read or write {where}, got {error.strerror or error}")
+        sys.exit(1)
+    except InterruptedTraining as stop:
+        errors.print(str(stop))
+        sys.exit(128 + stop.signal)
+    except KeyboardInterrupt:
+        errors.print("stopped")
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time left on stderr, as a function of (done, total)."""
+    from rich.progress import Progress
+
+    # Where both are the terminal, rich prints above the bar what goes to stdout; a file or a pipe
+    # must get it itself.
+    terminal = sys.stdout.isatty()
+    with Progress(console=errors, transient=True, redirect_stdout=terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,1 @@
+"""Language models: n-grams counted from text, and what they say of a sentence."""

@@ -1,0 +1,177 @@
+"""A backoff n-gram language model: a trie in flat arrays, which can be mapped from disk.
+
+The node of the n-gram w1 ... wn is a child of the node of w1 ... wn-1; the root is the empty
+context. Nodes are numbered level by level and sorted within a level, so that the children of a node
+stand together. Scores are natural logarithms.
+
+N nodes with the root, V words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.lm.lookup import advance, link_suffixes, score_words
+
+UNKNOWN, START, END = "<unk>", "<s>", "</s>"
+SPECIAL = (UNKNOWN, START, END)
+UNKNOWN_ID, START_ID, END_ID = range(3)
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Level:
+    """All n-grams of one length, sorted by `parents`, then by `words`.
+
+    Shape: each [n-grams]; parents are places in the level below, words are ids.
+    """
+
+    parents: NDArray[np.int64]
+    words: Ints
+    log_probs: Floats
+    backoffs: Floats
+
+
+@dataclass(frozen=True)
+class NgramModel:
+    """See the module. `vocabulary` begins with <unk>, <s> and </s>.
+
+    Shape: words, log_probs, backoffs, suffixes [N], first_child [N + 1], of the root on.
+    """
+
+    vocabulary: tuple[str, ...]
+    counts: tuple[int, ...]
+    """How many n-grams there are of each length, from one on."""
+    words: Ints
+    log_probs: Floats
+    backoffs: Floats
+    first_child: NDArray[np.int64]
+    suffixes: Ints
+    """The node of the longest suffix that has one: the context with its first word dropped."""
+
+    @property
+    def order(self) -> int:
+        return len(self.counts)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.vocabulary)}
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.generic], ...]:
+        """What the functions of `lookup` walk through."""
+        return self.words, self.log_probs, self.backoffs, self.first_child, self.suffixes
+
+    @property
+    def start(self) -> int:
+        """The node at the beginning of a sentence."""
+        return 1 + START_ID
+
+    def id(self, word: str) -> int:
+        """Of the word itself, or of <unk>; markers such as <s> are no words."""
+        found = self.ids.get(word, UNKNOWN_ID)
+        return found if found > END_ID else UNKNOWN_ID
+
+    def score(self, node: int, word: int) -> tuple[float, int]:
+        """Log-probability of a word id in the context `node`, and the context after it."""
+        score, after = advance(*self.arrays, node, word)
+        return float(score), int(after)
+
+    def score_sentence(self, sentence: Sequence[str]) -> list[WordScore]:
+        """Every word of a sentence after those before it, and the end.
+
+        >>> from asr.lm.estimate import estimate
+        >>> model = estimate(["a b", "a c"], order=2)
+        >>> [score.word for score in model.score_sentence(["a", "d"])]
+        ['a', 'd', '</s>']
+        """
+        ids = np.array([*(self.id(word) for word in sentence), END_ID], dtype=np.int32)
+        scores, nodes = np.empty(len(ids), np.float32), np.empty(len(ids), np.int64)
+        score_words(*self.arrays, self.start, ids, scores, nodes)
+        lengths = np.searchsorted(np.cumsum([1, *self.counts]), nodes, "right")
+        return [
+            WordScore(word, float(score), int(length), int(i) == UNKNOWN_ID)
+            for word, i, score, length in zip((*sentence, END), ids, scores, lengths, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class WordScore:
+    """A word in its place: natural log-probability, words in the n-gram that gave it."""
+
+    word: str
+    log_prob: float
+    length: int
+    unknown: bool
+
+    @property
+    def log10(self) -> float:
+        """The score as ARPA files have it."""
+        return self.log_prob / math.log(10)
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Sums over a text. Ends of sentences count as words, as everywhere."""
+
+    sentences: int = 0
+    words: int = 0
+    unknown: int = 0
+    log_prob: float = 0.0
+    known_log_prob: float = 0.0
+
+    @property
+    def perplexity(self) -> float:
+        """Of all words; infinite where a closed vocabulary lacks one."""
+        return math.exp(-self.log_prob / self.words) if math.isfinite(self.log_prob) else math.inf
+
+    @property
+    def known_perplexity(self) -> float:
+        """Of the known words only."""
+        return math.exp(-self.known_log_prob / max(1, self.words - self.unknown))
+
+
+def measure_perplexity(model: NgramModel, sentences: Iterable[Sequence[str]]) -> Perplexity:
+    """Of tokenised sentences."""
+    count, words, unknown = 0, 0, 0
+    known, foreign = [], []
+    for sentence in sentences:
+        scores = model.score_sentence(sentence)
+        count += 1
+        words += len(scores)
+        unknown += sum(score.unknown for score in scores)
+        known += [score.log_prob for score in scores if not score.unknown]
+        foreign += [score.log_prob for score in scores if score.unknown]
+    total = math.fsum(known)
+    return Perplexity(count, words, unknown, total + math.fsum(foreign), total)
+
+
+def assemble(vocabulary: Sequence[str], levels: Sequence[Level]) -> NgramModel:
+    """The trie of all n-grams. The first level holds every word of the vocabulary."""
+    root = np.zeros(1)
+    offsets = np.cumsum([0, 1, *(len(level.words) for level in levels)])
+    parents = np.concatenate(
+        [root, *(o + level.parents for o, level in zip(offsets, levels, strict=False))]
+    ).astype(np.int64)
+    words = np.concatenate([root, *(level.words for level in levels)]).astype(np.int32)
+    children = np.bincount(parents[1:], minlength=len(words))
+    first_child = np.concatenate([[1], 1 + np.cumsum(children)])
+    suffixes = np.zeros(len(words), np.int32)
+    link_suffixes(words, first_child, parents, suffixes)
+    return NgramModel(
+        tuple(vocabulary),
+        tuple(len(level.words) for level in levels),
+        words,
+        np.concatenate([root, *(level.log_probs for level in levels)]).astype(np.float32),
+        np.concatenate([root, *(level.backoffs for level in levels)]).astype(np.float32),
+        first_child,
+        suffixes,
+    )

@@ -1,0 +1,103 @@
+"""An n-gram model as a folder of plain arrays, mapped into memory instead of read.
+
+ngram.json       format version, n-grams of each length, size and CRC-32 of every other file
+vocabulary.txt   a word a line
+*.bin            the arrays of `NgramModel`, little endian
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import LanguageModelError
+from asr.files import atomic_path, read_json, write_json
+from asr.lm.arpa import read_arpa, write_arpa
+from asr.lm.ngram import NgramModel
+
+FORMAT = 1
+ARPA_ENDINGS = (".arpa", ".arpa.gz")
+ARRAYS = {"words": "<i4", "log_probs": "<f4", "backoffs": "<f4", "first_child": "<i8",
+          "suffixes": "<i4"}  # fmt: skip
+CHUNK = 1 << 24  # bytes
+
+
+def save_ngram(
+    path: str | Path, model: NgramModel, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Write the model: as ARPA where the name ends in .arpa or .arpa.gz, else as a folder."""
+    if str(path).endswith(ARPA_ENDINGS):
+        write_arpa(path, model, progress)
+        return
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        names = temporary / "vocabulary.txt"
+        names.write_text("".join(f"{word}\n" for word in model.vocabulary), encoding="utf-8")
+        for name, kind in ARRAYS.items():
+            getattr(model, name).astype(kind).tofile(temporary / f"{name}.bin")
+        files = {
+            file.name: {"bytes": file.stat().st_size, "crc32": _checksum(file)}
+            for file in sorted(temporary.iterdir())
+        }
+        write_json(
+            temporary / "ngram.json",
+            {"format": FORMAT, "counts": list(model.counts), "files": files},
+        )
+
+
+def load_ngram(path: str | Path, progress: Callable[[int, int], None] | None = None) -> NgramModel:
+    """Open a folder that `save_ngram` wrote, or read an ARPA file.
+
+    Every byte of a folder is checked, at about a gigabyte a second; arrays stay on disk.
+
+    Raises LanguageModelError naming the file that is missing, malformed or damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return read_arpa(path, progress)
+    facts = _facts(path / "ngram.json")
+    for name, expected in facts["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise LanguageModelError(f"expected {file}, got no such file: copy the folder whole")
+        got = {"bytes": file.stat().st_size, "crc32": _checksum(file)}
+        if got != expected:
+            raise LanguageModelError(
+                f"{file}: expected {expected['bytes']} bytes with checksum {expected['crc32']}, "
+                f"got {got['bytes']} with {got['crc32']}: copy it again"
+            )
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.memmap(path / f"{name}.bin", kind, "r") for name, kind in ARRAYS.items()
+    }
+    vocabulary = (path / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
+    return NgramModel(tuple(vocabulary), tuple(facts["counts"]), **arrays)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    expected = {"vocabulary.txt", *(f"{name}.bin" for name in ARRAYS)}
+    try:
+        facts = read_json(path)
+        if facts["format"] == FORMAT and facts["counts"] and facts["files"].keys() == expected:
+            return dict(facts)
+    except FileNotFoundError:
+        raise LanguageModelError(f"expected a language model, got {path.parent}") from None
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        pass
+    raise LanguageModelError(
+        f"{path}: expected a language model of format {FORMAT}, got something else: "
+        "estimate it again"
+    )
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum

@@ -1,0 +1,48 @@
+"""The commands for language models."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from asr.manifest import read_manifest
+from tests.commands import Command
+
+
+def test_a_language_model_from_transcripts(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    lm = tmp_path / "lm.arpa.gz"
+    ended = run("lm", "estimate", manifests["train"], "--model", model, "--order", 2, "--out", lm)
+    assert ended.status == 0
+    assert "n-grams by words" in ended.err
+    ended = run("lm", "perplexity", lm, manifests["test"], "--words")
+    *rows, summary = ended.out.splitlines()
+    assert re.match(r"perplexity \d+\.\d\d, of known words", summary)
+    sentences = [utterance.text.split() for utterance in read_manifest(manifests["test"])]
+    words = [word for sentence in sentences for word in (*sentence, "</s>")]
+    assert [json.loads(row)["word"] for row in rows] == words
+
+
+def test_a_language_model_of_characters(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("ab ba\nab\n")
+    lm = tmp_path / "lm"
+    assert not run("lm", "estimate", tmp_path / "text.txt", "--characters", "--out", lm).status
+    rows = run("lm", "perplexity", lm, tmp_path / "text.txt", "--words").out.splitlines()
+    assert [json.loads(row)["word"] for row in rows[:-1]] == [*"▁ab▁ba", "</s>", *"▁ab", "</s>"]
+
+
+def test_language_models_that_cannot_be(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "text.txt").write_text("a b\n")
+    estimate = ["lm", "estimate", tmp_path / "text.txt", "--out", tmp_path / "lm"]
+    assert "an empty text" in run("lm", "estimate", tmp_path / "empty.txt", *estimate[3:]).error()
+    assert "at most 4" in run(*estimate, "--order", 5).error()
+    assert not (tmp_path / "lm").exists()
+    assert "expected a language model, got" in run("lm", "perplexity", tmp_path, "x.txt").error()
+    run(*estimate, "--order", 2)
+    missing = run("lm", "perplexity", tmp_path / "lm", tmp_path / "none.txt")
+    assert "none.txt" in missing.error()
+    assert "empty text" in run("lm", "perplexity", tmp_path / "lm", tmp_path / "empty.txt").error()
