@@ -25,6 +25,7 @@ from asr.training.classify import (
     Recordings,
     Sequences,
     augmented,
+    chosen_epoch,
     class_scores,
     predict,
     train_classifier,
@@ -127,9 +128,26 @@ def test_the_model_is_that_of_its_best_epoch() -> None:
 
 
 def test_of_equal_hits_the_lower_loss_is_better() -> None:
-    better, worse = EpochResult(2, 1, 0.4, 9, 10, 1), EpochResult(1, 1, 0.5, 9, 10, 1)
-    fewer = EpochResult(3, 1, 0.1, 8, 10, 1)
-    assert max([worse, better, fewer], key=lambda row: row.rank) is better
+    better, worse = EpochResult(2, 1, 1, 0.4, 9, 10), EpochResult(1, 1, 1, 0.5, 9, 10)
+    fewer = EpochResult(3, 1, 1, 0.1, 8, 10)
+    assert chosen_epoch([worse, better, fewer]) is better
+
+
+def test_without_dev_the_last_epoch_is_taken() -> None:
+    config = ClassifyConfig(epochs=3, batch_seconds=100, learning_rate=0.02)
+    sequences, names = rising_or_falling(20, seed=2)
+    sets = slopes(80, 0), None
+    bundle = train_classifier(1, MODEL, ("falling", "rising"), *sets, config, console=QUIET)
+    assert bundle.info["epoch"] == 3
+    assert bundle.info["dev_correct"] is None
+    # Dev draws no random numbers, so the same training with it passes through the same weights.
+    watched = train_classifier(
+        1, MODEL, ("falling", "rising"), slopes(80, 0), slopes(20, 1), config, console=QUIET
+    )
+    losses = [row["loss"] for row in bundle.info["history"]]
+    assert losses == [row["loss"] for row in watched.info["history"]]
+    test = Sequences(sequences, names, bundle.classes)
+    assert predict(bundle, test).count("rising") == pytest.approx(names.count("rising"), abs=2)
 
 
 def test_scores_do_not_depend_on_the_batches() -> None:
@@ -173,8 +191,9 @@ def test_an_unknown_class_is_named(tmp_path: Path) -> None:
 def test_nothing_to_learn_from_and_broken_inputs_are_one_line() -> None:
     config = ClassifyConfig(epochs=1)
     some, classes = slopes(4, 0), ("falling", "rising")
-    for train, dev in [(slopes(0, 0), some), (some, slopes(0, 0))]:
-        with pytest.raises(TrainingError, match="examples to train on"):
+    none = slopes(0, 0)
+    for train, dev, purpose in [(none, some, "train on"), (some, none, "choose the epoch by")]:
+        with pytest.raises(TrainingError, match=f"examples to {purpose}, got none"):
             train_classifier(1, MODEL, classes, train, dev, config, console=QUIET)
     broken = Sequences([torch.full((4, 1), torch.nan)] * 4, ["falling", "rising"] * 2, classes)
     with pytest.raises(TrainingError, match="finite loss, got nan in epoch 1"):

@@ -130,19 +130,25 @@ def _label(name: str, classes: Sequence[str], where: str) -> int:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch: mean loss in training and on dev (nats a sequence), dev hits, seconds."""
+    """One epoch: mean loss in training (nats a sequence), what dev says of it, seconds."""
 
     epoch: int
     loss: float
-    dev_loss: float
-    dev_correct: int
-    dev_total: int
     seconds: float
+    dev_loss: float | None = None
+    dev_correct: int | None = None
+    dev_total: int | None = None
 
-    @property
-    def rank(self) -> tuple[int, float]:
-        """The higher the better: dev accuracy first, then the lower loss."""
-        return self.dev_correct, -self.dev_loss
+
+def chosen_epoch(history: Sequence[EpochResult]) -> EpochResult:
+    """Most dev hits, then the lower loss on dev; without dev the last epoch."""
+
+    def rank(row: EpochResult) -> tuple[float, float, int]:
+        if row.dev_correct is None or row.dev_loss is None:
+            return 0, 0, row.epoch
+        return row.dev_correct, -row.dev_loss, row.epoch
+
+    return max(history, key=rank)
 
 
 def train_classifier(
@@ -150,23 +156,22 @@ def train_classifier(
     model_config: ModelConfig,
     classes: Sequence[str],
     train: Examples,
-    dev: Examples,
+    dev: Examples | None,
     config: ClassifyConfig,
     augment: AugmentConfig = NO_AUGMENT,
     console: Console | None = None,
 ) -> ClassifierBundle:
-    """The classifier of the epoch that was best on `dev`; its `info` holds how it came about.
+    """The classifier of the epoch that was best on `dev`, or without `dev` of the last epoch; its
+    `info` holds how it came about.
 
     Of `augment`, `join`, `splice` and `gain_db` do not apply (a pair of digits is of no class, and
     all recordings are brought to one level), and to feature sequences only the masks do.
 
     Raises TrainingError where there is nothing to learn from or the loss is not finite.
     """
-    if not train.labels or not dev.labels:
-        raise TrainingError(
-            f"expected examples to train on and to choose by, got {len(train.labels)} and "
-            f"{len(dev.labels)}: give some of each"
-        )
+    for examples, purpose in ((train, "train on"), (dev, "choose the epoch by")):
+        if examples is not None and not examples.labels:
+            raise TrainingError(f"expected examples to {purpose}, got none: give some")
     torch.manual_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Classifier(inputs, model_config, len(checked_classes(classes))).to(device)
@@ -178,12 +183,12 @@ def train_classifier(
         for epoch in range(config.epochs):
             started = time.monotonic()
             loss = _train_epoch(model, train, optimizer, config, augment, epoch, bar)
-            dev_loss, hits = _dev_result(model, dev, config)
-            seconds = time.monotonic() - started
-            result = EpochResult(epoch + 1, loss, dev_loss, hits, len(dev.labels), seconds)
-            if not history or result.rank > max(row.rank for row in history):
-                best = {name: value.clone() for name, value in model.state_dict().items()}
+            result = EpochResult(epoch + 1, loss, time.monotonic() - started)
+            if dev is not None:
+                result = _with_dev(result, model, dev, config)
             history.append(result)
+            if chosen_epoch(history) is result:
+                best = {name: value.clone() for name, value in model.state_dict().items()}
             bar.console.print(_line(result), highlight=False)
     model.load_state_dict(best)
     return ClassifierBundle(model.eval(), tuple(classes), _info(history, config))
@@ -195,7 +200,7 @@ def _optimisation(config: ClassifyConfig) -> TrainConfig:
 
 
 def _info(history: Sequence[EpochResult], config: ClassifyConfig) -> dict[str, Any]:
-    chosen = max(history, key=lambda row: row.rank)
+    chosen = chosen_epoch(history)
     return {
         "epoch": chosen.epoch,
         "dev_correct": chosen.dev_correct,
@@ -206,12 +211,17 @@ def _info(history: Sequence[EpochResult], config: ClassifyConfig) -> dict[str, A
     }
 
 
-def _dev_result(model: Classifier, dev: Examples, config: ClassifyConfig) -> tuple[float, int]:
-    """Mean loss in nats a sequence, and how many are recognised."""
+def _with_dev(
+    result: EpochResult, model: Classifier, dev: Examples, config: ClassifyConfig
+) -> EpochResult:
+    """With the mean loss on dev in nats a sequence, and how many are recognised."""
+    started = time.monotonic()
     scores = class_scores(model, dev, config.batch_seconds)
     labels = torch.tensor(dev.labels)
+    loss = functional.cross_entropy(scores, labels).item()
     hits = int((scores.argmax(dim=1) == labels).sum())
-    return functional.cross_entropy(scores, labels).item(), hits
+    seconds = result.seconds + time.monotonic() - started
+    return EpochResult(result.epoch, result.loss, seconds, loss, hits, len(labels))
 
 
 def _observe(model: Classifier, train: Examples, config: ClassifyConfig) -> None:
@@ -311,7 +321,7 @@ def _bar(epochs: int, console: Console | None) -> Iterator[Progress]:
 
 
 def _line(row: EpochResult) -> str:
-    return (
-        f"epoch {row.epoch:3d}  loss {row.loss:.4f}  dev {row.dev_loss:.4f}  "
-        f"{row.dev_correct}/{row.dev_total}  {row.seconds:.1f} s"
-    )
+    dev = ""
+    if row.dev_loss is not None:
+        dev = f"dev {row.dev_loss:.4f}  {row.dev_correct}/{row.dev_total}  "
+    return f"epoch {row.epoch:3d}  loss {row.loss:.4f}  {dev}{row.seconds:.1f} s"
