@@ -17,7 +17,7 @@ from asr.errors import AsrError, LanguageModelError
 from asr.files import read_json
 from asr.lm.arpa import read_arpa, write_arpa
 from asr.lm.estimate import FALLBACK, discounts, estimate
-from asr.lm.ngram import END_ID, START_ID, UNKNOWN_ID, NgramModel, measure_perplexity
+from asr.lm.ngram import END_ID, START_ID, START_NODE, UNKNOWN_ID, NgramModel, measure_perplexity
 from asr.lm.storage import load_ngram, save_ngram
 from asr.lm.text import read_sentences
 
@@ -315,7 +315,7 @@ def test_a_damaged_arpa_file_is_an_error_or_a_model(
         model = read_arpa(path)
     except LanguageModelError:
         return
-    assert model.score(model.start, END_ID)[0] <= 0
+    assert model.score(START_NODE, END_ID)[0] <= 0
 
 
 @pytest.mark.parametrize("name", ["words.bin", "log_probs.bin", "vocabulary.txt"])

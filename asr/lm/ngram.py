@@ -22,9 +22,11 @@ from asr.lm.lookup import advance, link_suffixes, score_words
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 SPECIAL = (UNKNOWN, START, END)
 UNKNOWN_ID, START_ID, END_ID = range(3)
+START_NODE = 1 + START_ID  # the context at the beginning of a sentence
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
+Arrays = tuple[Ints, Floats, Floats, NDArray[np.int64], Ints]
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,9 @@ class NgramModel:
         return {word: i for i, word in enumerate(self.vocabulary)}
 
     @property
-    def arrays(self) -> tuple[NDArray[np.generic], ...]:
+    def arrays(self) -> Arrays:
         """What the functions of `lookup` walk through."""
         return self.words, self.log_probs, self.backoffs, self.first_child, self.suffixes
-
-    @property
-    def start(self) -> int:
-        """The node at the beginning of a sentence."""
-        return 1 + START_ID
 
     def id(self, word: str) -> int:
         """Of the word itself, or of <unk>; markers such as <s> are no words."""
@@ -95,7 +92,7 @@ class NgramModel:
         """
         ids = np.array([*(self.id(word) for word in sentence), END_ID], dtype=np.int32)
         scores, nodes = np.empty(len(ids), np.float32), np.empty(len(ids), np.int64)
-        score_words(*self.arrays, self.start, ids, scores, nodes)
+        score_words(*self.arrays, START_NODE, ids, scores, nodes)
         lengths = np.searchsorted(np.cumsum([1, *self.counts]), nodes, "right")
         return [
             WordScore(word, float(score), int(length), int(i) == UNKNOWN_ID)

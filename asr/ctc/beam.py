@@ -1,0 +1,171 @@
+"""The likeliest texts of CTC log-probabilities, all at once or as they come.
+
+B utterances, T frames, V units.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from asr.config import Config
+from asr.ctc.search import (
+    CHARACTER_MODEL,
+    NO_MODEL,
+    OFF,
+    Beam,
+    Ints,
+    Language,
+    Nodes,
+    logadd,
+    search,
+)
+from asr.lm.lookup import advance
+from asr.padded import Padded
+
+LEAST = -1e9  # in place of minus infinity, of which no differences can be taken
+
+
+class BeamConfig(Config):
+    """How much is searched."""
+
+    size: int = Field(32, ge=1)
+    """Prefixes kept after every frame."""
+    nats: float = Field(25.0, gt=0)
+    """Prefixes so much worse than the best are dropped."""
+    token_nats: float = Field(12.0, gt=0)
+    """Units so much less likely than the best of a frame are not tried."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A text that may have been said. `score` is `ctc`, the logarithm of the probability of all its
+    paths that were kept, and `language` together, in nats."""
+
+    ids: tuple[int, ...]
+    ctc: float
+    language: float
+
+    @property
+    def score(self) -> float:
+        return self.ctc + self.language
+
+
+class BeamSearch:
+    """One utterance, frame after frame."""
+
+    def __init__(self, language: Language, config: BeamConfig) -> None:
+        self._language, self._config = language, config
+        size = config.size
+        self._nodes = _nodes(1)
+        self._nodes.used[0] = 1
+        for links in (self._nodes.parent, self._nodes.child, self._nodes.sibling):
+            links[0] = OFF
+        self._nodes.context[0] = self._nodes.end_context[0] = language.start
+        self._beam = Beam(
+            np.ones(1, np.int32),
+            np.zeros(size, np.int32),
+            np.full(size, -np.inf),
+            np.full(size, -np.inf),
+        )
+        self._beam.blank[0] = 0.0
+
+    def push(self, log_probs: Tensor) -> None:
+        """Hear more. Shape: [T, V], any T.
+
+        Raises ValueError for another shape and for values that are no log-probabilities.
+        """
+        V = len(self._language.unit_first) - 1
+        if log_probs.ndim != 2 or log_probs.shape[1] != V:
+            raise ValueError(f"expected log-probabilities [T, {V}], got {list(log_probs.shape)}")
+        values = log_probs.detach().to("cpu", torch.float64).numpy()
+        if np.isnan(values).any() or (values > 1e-3).any():
+            raise ValueError("expected log-probabilities, got NaN or values above 0")
+        if not len(values):
+            return
+        needed = int(self._nodes.used[0]) + self._config.size * len(values)
+        if needed > len(self._nodes.parent):
+            grown = _nodes(max(needed, 2 * len(self._nodes.parent)))
+            for name, old in self._nodes._asdict().items():
+                getattr(grown, name)[: len(old)] = old
+            self._nodes = grown
+        arguments = self._language, self._config.nats, self._config.token_nats
+        search(np.maximum(values, LEAST), self._nodes, self._beam, *arguments)
+
+    def best(self, count: int = 1) -> list[Hypothesis]:
+        """The best texts if nothing more comes, best first."""
+        language, nodes, beam = self._language, self._nodes, self._beam
+        found = []
+        for i in range(beam.used[0]):
+            node = int(beam.node[i])
+            score, context = nodes.end_score[node], int(nodes.end_context[node])
+            if language.kind != NO_MODEL:
+                if language.kind == CHARACTER_MODEL:
+                    context = int(nodes.context[node])
+                end, _ = advance(*language.ngram, context, language.end)
+                score += language.weight * end
+            total = nodes.language[node] + score
+            if total > -np.inf:
+                found.append((logadd(beam.blank[i], beam.label[i]), total, node))
+        found.sort(key=lambda row: -(row[0] + row[1]))
+        return [Hypothesis(self._path(node), ctc, lm) for ctc, lm, node in found[:count]]
+
+    def stable(self) -> tuple[int, ...]:
+        """The units that all prefixes of the beam begin with: what can change no more."""
+        paths = [self._path(int(node)) for node in self._beam.node[: self._beam.used[0]]]
+        same = itertools.takewhile(lambda units: len(set(units)) == 1, zip(*paths, strict=False))
+        return tuple(units[0] for units in same)
+
+    def _path(self, node: int) -> tuple[int, ...]:
+        ids = []
+        while node != 0:
+            ids.append(int(self._nodes.unit[node]))
+            node = int(self._nodes.parent[node])
+        return tuple(reversed(ids))
+
+
+def _nodes(count: int) -> Nodes:
+    """Room for so many, of which none is used."""
+
+    def ints() -> Ints:
+        return np.zeros(count, np.int32)
+
+    return Nodes(
+        np.zeros(1, np.int32),
+        parent=ints(),
+        unit=ints(),
+        child=ints(),
+        sibling=ints(),
+        place=ints(),
+        language=np.zeros(count),
+        context=ints(),
+        spelled=ints(),
+        end_score=np.zeros(count),
+        end_context=ints(),
+    )
+
+
+def beam_decode(
+    log_probs: Padded, language: Language, config: BeamConfig, count: int = 1
+) -> list[list[Hypothesis]]:
+    """Up to `count` best texts of each utterance, on all cores. Shape: [B, T, V] -> B lists.
+
+    Raises ValueError as `BeamSearch.push` does.
+    """
+
+    def decode(row: Tensor, length: int) -> list[Hypothesis]:
+        beam = BeamSearch(language, config)
+        beam.push(row[:length])
+        return beam.best(count)
+
+    lengths: Sequence[int] = log_probs.lengths.tolist()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(decode, log_probs.values.cpu(), lengths))

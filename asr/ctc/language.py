@@ -1,0 +1,120 @@
+"""What a beam search knows of text: an n-gram model, a lexicon and hot words, over the units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from asr.config import Config
+from asr.ctc.search import CHARACTER_MODEL, NO_MODEL, OFF, WORD_MODEL, Language
+from asr.errors import LanguageModelError
+from asr.lm.ngram import END_ID, SPECIAL, START_NODE, Arrays, Ints, NgramModel
+from asr.tokens import WORD_START, Tokens
+
+
+class LanguageConfig(Config):
+    """How text weighs against sound. Scores are in nats."""
+
+    weight: float = Field(0.5, ge=0)
+    """Factor on the log-probabilities of the n-gram model."""
+    word_bonus: float = 0.0
+    """Added for every word: against the model's liking for few words."""
+    unknown_score: float = Field(-5.0, le=0)
+    """Added for a word that the n-gram model does not know, to what the model gives <unk>."""
+
+
+def build_language(
+    tokens: Tokens,
+    model: NgramModel | None = None,
+    config: LanguageConfig | None = None,
+    lexicon: Sequence[str] | None = None,
+    hot_words: Mapping[str, float] | None = None,
+) -> Language:
+    """Everything in the arrays that the search walks through.
+
+    With a `lexicon` nothing but its words is written. `hot_words` are given what they score more,
+    in nats. A model of characters is told by the mark of a word's start among its words.
+
+    Raises LanguageModelError for a word that the units cannot write.
+    """
+    config, hot = config or LanguageConfig(), dict(hot_words or {})
+    alphabet = {c: i for i, c in enumerate(dict.fromkeys("".join(tokens.units[1:])))}
+    for word in (*(lexicon or ()), *hot):
+        _check(word, alphabet)
+    kind = NO_MODEL
+    if model is not None:
+        kind = CHARACTER_MODEL if WORD_START in model.ids else WORD_MODEL
+    words = set(hot)
+    if lexicon is not None:
+        words = set(lexicon)
+    elif model is not None and kind == WORD_MODEL:
+        words |= {word for word in model.vocabulary[len(SPECIAL) :] if alphabet.keys() >= set(word)}
+    first_child, characters, ends = _trie(sorted(words), alphabet)
+    word_ids, boost = np.full(len(characters), OFF, np.int32), np.zeros(len(characters))
+    word_ids[ends] = [0 if model is None else model.id(word) for word in sorted(words)]
+    boost[ends] = [hot.get(word, 0.0) for word in sorted(words)]
+    spelled = [[alphabet[c] for c in unit] for unit in tokens.units[1:]]
+    return Language(
+        kind,
+        _no_model() if model is None else model.arrays,
+        START_NODE,
+        END_ID,
+        first_child,
+        characters,
+        word_ids,
+        boost,
+        lexicon is not None,
+        np.array([c for unit in spelled for c in unit], np.int32),
+        np.cumsum([0, 0, *map(len, spelled)]).astype(np.int32),
+        np.array([False, *(unit.startswith(WORD_START) for unit in tokens.units[1:])]),
+        np.array([0 if model is None else model.id(c) for c in alphabet], np.int32),
+        config.weight,
+        config.word_bonus,
+        config.unknown_score,
+    )
+
+
+def _check(word: str, alphabet: Mapping[str, int]) -> None:
+    # A mark within a word would end it.
+    unknown = sorted(set(word) - alphabet.keys() | set(word) & {WORD_START})
+    if unknown or not word:
+        raise LanguageModelError(
+            f"expected words of the model's characters, got {word!r} with "
+            f"{', '.join(unknown) or 'nothing in it'}: spell it otherwise or leave it out"
+        )
+
+
+def _no_model() -> Arrays:
+    """Arrays of the types that an n-gram model has."""
+    ints, floats = np.zeros(2, np.int32), np.zeros(2, np.float32)
+    return ints, floats, floats, np.zeros(2, np.int64), ints
+
+
+def _trie(
+    words: Sequence[str], alphabet: Mapping[str, int]
+) -> tuple[Ints, Ints, NDArray[np.int64]]:
+    """A node for every beginning of a word, level by level, and where each word ends.
+
+    Shape: the first child of every node [N + 1], its character [N], the words' nodes [words].
+    """
+    lengths = np.array([len(word) for word in words], np.int64)
+    longest = int(lengths.max(initial=0))
+    spelled = np.full((len(words), longest), -1, np.int64)
+    for row, word in zip(spelled, words, strict=True):
+        row[: len(word)] = [alphabet[c] for c in word]
+    parents, characters = [np.zeros(1, np.int64)], [np.full(1, -1)]
+    nodes, total = np.zeros(len(words), np.int64), 1
+    for place in range(longest):
+        inside = lengths > place
+        keys = nodes[inside] * len(alphabet) + spelled[inside, place]
+        distinct, inverse = np.unique(keys, return_inverse=True)
+        nodes[inside] = total + inverse
+        parents.append(distinct // len(alphabet))
+        characters.append(distinct % len(alphabet))
+        total += len(distinct)
+    children = np.bincount(np.concatenate(parents)[1:], minlength=total)
+    first_child = np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32)
+    return first_child, np.concatenate(characters).astype(np.int32), nodes

@@ -1,0 +1,257 @@
+"""Beam search: exact where every path can be summed, and the same in pieces as at once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from asr.ctc.beam import BeamConfig, BeamSearch, Hypothesis, beam_decode
+from asr.ctc.greedy import greedy_decode
+from asr.ctc.language import LanguageConfig, build_language
+from asr.ctc.search import Language, kth_largest
+from asr.errors import LanguageModelError
+from asr.lm.estimate import estimate
+from asr.lm.ngram import NgramModel
+from asr.padded import Padded
+from asr.tokens import BLANK, WORD_START, Tokens
+
+SPELLED = Tokens((BLANK, WORD_START, "a", "b"))
+MIXED = Tokens((BLANK, WORD_START, "a", "▁ab", "ba"))
+EVERYTHING = BeamConfig(size=5000, nats=1e9, token_nats=1e9)
+WEIGHTS = LanguageConfig(weight=0.7, word_bonus=0.5, unknown_score=-2)
+WORDS = estimate(["a b ab", "ab a", "bb a ba"], 2)
+CHARACTERS = estimate(["▁ a b ▁ a", "▁ b ▁ a b b", "▁ a ▁ a b"], 3)
+PLAIN = build_language(SPELLED)
+
+
+def random_log_probs(T: int, V: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(T, V, generator=generator).mul(2).log_softmax(dim=1).double()
+
+
+def every_text(log_probs: Tensor) -> dict[tuple[int, ...], float]:
+    """Log-probability of everything that can be written, summed path by path."""
+    T, V = log_probs.shape
+    rows = log_probs.tolist()
+    found: dict[tuple[int, ...], float] = {}
+    for path in itertools.product(range(V), repeat=T):
+        ids = tuple(unit for unit, _ in itertools.groupby(path) if unit)
+        score = math.fsum(row[unit] for row, unit in zip(rows, path, strict=True))
+        found[ids] = float(np.logaddexp(found.get(ids, -np.inf), score))
+    return found
+
+
+def decoded(
+    log_probs: Tensor, language: Language, config: BeamConfig, count: int = 1
+) -> list[Hypothesis]:
+    beam = BeamSearch(language, config)
+    beam.push(log_probs)
+    return beam.best(count)
+
+
+def assert_exact(
+    tokens: Tokens, language: Language, score: Callable[[tuple[int, ...]], float], seed: int
+) -> None:
+    """The beam that drops nothing finds what can be written, with its exact scores, in order."""
+    log_probs = random_log_probs(6 if len(tokens) == 4 else 5, len(tokens), seed)
+    expected = {ids: (ctc, score(ids)) for ids, ctc in every_text(log_probs).items()}
+    possible = {ids: scores for ids, scores in expected.items() if scores[1] > -math.inf}
+    found = decoded(log_probs, language, EVERYTHING, 5000)
+    assert {hypothesis.ids for hypothesis in found} == possible.keys()
+    for hypothesis in found:
+        assert (hypothesis.ctc, hypothesis.language) == pytest.approx(
+            possible[hypothesis.ids], abs=1e-5
+        )
+    scores = [hypothesis.score for hypothesis in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+# --- against every path ---
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_a_language_every_text_has_its_probability(seed: int) -> None:
+    assert_exact(SPELLED, PLAIN, lambda ids: 0.0, seed)
+
+
+@pytest.mark.parametrize("tokens", [SPELLED, MIXED])
+@pytest.mark.parametrize("seed", range(2))
+def test_with_a_model_of_words(tokens: Tokens, seed: int) -> None:
+    def score(ids: tuple[int, ...]) -> float:
+        words = tokens.decode(ids).split()
+        known = sum(0.7 * word.log_prob - 2 * word.unknown for word in WORDS.score_sentence(words))
+        return known + 0.5 * len(words)
+
+    assert_exact(tokens, build_language(tokens, WORDS, WEIGHTS), score, seed)
+
+
+@pytest.mark.parametrize("tokens", [SPELLED, MIXED])
+def test_with_a_model_of_characters(tokens: Tokens) -> None:
+    def score(ids: tuple[int, ...]) -> float:
+        characters = [c for i in ids for c in tokens.units[i]]
+        known = sum(0.7 * word.log_prob for word in CHARACTERS.score_sentence(characters))
+        return known + 0.5 * len(tokens.decode(ids).split())
+
+    assert_exact(tokens, build_language(tokens, CHARACTERS, WEIGHTS), score, 0)
+
+
+@pytest.mark.parametrize("tokens", [SPELLED, MIXED])
+@pytest.mark.parametrize("model", [None, WORDS])
+def test_with_a_lexicon_only_its_words_are_written(
+    tokens: Tokens, model: NgramModel | None
+) -> None:
+    lexicon = ["a", "ab", "aba"]  # the last is in no model
+
+    def score(ids: tuple[int, ...]) -> float:
+        words = tokens.decode(ids).split()
+        if not set(words) <= set(lexicon):
+            return -math.inf
+        scores = model.score_sentence(words) if model else []
+        return sum(0.7 * w.log_prob - 2 * w.unknown for w in scores) + 0.5 * len(words)
+
+    assert_exact(tokens, build_language(tokens, model, WEIGHTS, lexicon), score, 0)
+
+
+@pytest.mark.parametrize("model", [None, WORDS])
+def test_hot_words_score_more(model: NgramModel | None) -> None:
+    hot = {"ba": 3.0, "bab": 1.5}
+
+    def score(ids: tuple[int, ...]) -> float:
+        words = SPELLED.decode(ids).split()
+        scores = model.score_sentence(words) if model else []
+        known = sum(0.7 * w.log_prob - 2 * w.unknown for w in scores)
+        return known + 0.5 * len(words) + sum(hot.get(word, 0) for word in words)
+
+    assert_exact(SPELLED, build_language(SPELLED, model, WEIGHTS, None, hot), score, 0)
+
+
+# --- a narrow beam ---
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 1000), st.integers(1, 6), st.sampled_from([None, WORDS, CHARACTERS]))
+def test_a_narrow_beam_never_overrates_a_text(
+    seed: int, size: int, model: NgramModel | None
+) -> None:
+    log_probs = random_log_probs(6, 4, seed)
+    language = build_language(SPELLED, model, WEIGHTS)
+    exact = {h.ids: h for h in decoded(log_probs, language, EVERYTHING, 5000)}
+    for found in decoded(log_probs, language, BeamConfig(size=size), size):
+        assert found.ctc <= exact[found.ids].ctc + 1e-9
+        assert found.language == pytest.approx(exact[found.ids].language)
+
+
+def test_a_wide_beam_finds_the_likeliest_text_that_the_greedy_path_misses() -> None:
+    # Two paths write "a" with 0.28 each and one path nothing with 0.44 (all frames alike).
+    log_probs = torch.tensor([[0.6, 0.0, 0.4, 0.0], [0.6, 0.0, 0.4, 0.0]]).clamp(1e-9).log()
+    assert greedy_decode(Padded(log_probs[None], torch.tensor([2]))) == [[]]
+    assert decoded(log_probs, PLAIN, BeamConfig(size=4))[0].ids == (2,)
+
+
+def test_a_dropped_prefix_that_comes_back_is_the_same_prefix() -> None:
+    # Whatever the beam, a text stands in it once.
+    for seed in range(30):
+        beam = BeamSearch(PLAIN, BeamConfig(size=3))
+        for row in random_log_probs(20, 4, seed):
+            beam.push(row[None])
+            texts = [hypothesis.ids for hypothesis in beam.best(3)]
+            assert len(set(texts)) == len(texts)
+
+
+def test_pruning_drops_only_what_is_far_behind() -> None:
+    log_probs = random_log_probs(12, 4, 1)
+    wide = decoded(log_probs, PLAIN, BeamConfig(size=200, nats=1e9, token_nats=1e9), 200)
+    near = decoded(log_probs, PLAIN, BeamConfig(size=200, nats=3, token_nats=1e9), 200)
+    assert near[0].ids == wide[0].ids
+    assert len(near) < len(wide)
+    assert min(h.score for h in near) > near[0].score - 3 - 1e-9
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(-50, 0) | st.just(-math.inf), min_size=1, max_size=40), st.data())
+def test_the_kth_largest(values: list[float], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(values)))
+    assert kth_largest(np.array(values), len(values), k) == sorted(values, reverse=True)[k - 1]
+
+
+# --- in pieces, in batches ---
+
+
+@pytest.mark.parametrize("model", [None, WORDS])
+def test_frames_may_come_in_any_pieces(model: NgramModel | None) -> None:
+    log_probs = random_log_probs(30, 4, 3)
+    language = build_language(SPELLED, model, WEIGHTS)
+    config = BeamConfig(size=8)
+    beam = BeamSearch(language, config)
+    for piece in log_probs.split([1, 0, 7, 2, 20]):
+        beam.push(piece)
+    assert beam.best(8) == decoded(log_probs, language, config, 8)
+
+
+def test_what_is_stable_stays() -> None:
+    for seed in range(5):
+        beam = BeamSearch(PLAIN, BeamConfig(size=6))
+        known: tuple[int, ...] = ()
+        for row in random_log_probs(60, 4, seed).mul(2).log_softmax(dim=1):
+            beam.push(row[None])
+            stable = beam.stable()
+            assert stable[: len(known)] == known
+            known = stable
+        assert known
+        for hypothesis in beam.best(6):
+            assert hypothesis.ids[: len(known)] == known
+
+
+def test_a_batch_is_its_utterances_and_padding_does_not_matter() -> None:
+    lengths = torch.tensor([9, 0, 5])
+    values = torch.full((3, 9, 4), torch.nan)
+    rows = [random_log_probs(int(length), 4, i).float() for i, length in enumerate(lengths)]
+    for value, row in zip(values, rows, strict=True):
+        value[: len(row)] = row
+    language = build_language(SPELLED, WORDS, WEIGHTS)
+    together = beam_decode(Padded(values, lengths), language, BeamConfig(size=5), 2)
+    assert together == [decoded(row, language, BeamConfig(size=5), 2) for row in rows]
+    assert together[1][0].ids == ()
+
+
+def test_without_a_frame_nothing_was_said() -> None:
+    (nothing,) = decoded(torch.zeros(0, 4), PLAIN, BeamConfig(), 5)
+    assert nothing == Hypothesis((), 0.0, 0.0)
+
+
+def test_impossible_units_do_no_harm() -> None:
+    log_probs = random_log_probs(8, 4, 0)
+    log_probs[:, 3] = -math.inf
+    log_probs[4] = torch.tensor([-math.inf, 0.0, -math.inf, -math.inf])
+    (best,) = decoded(log_probs, PLAIN, BeamConfig())
+    assert 3 not in best.ids
+    assert math.isfinite(best.score)
+
+
+# --- bad input ---
+
+
+def test_what_are_no_log_probabilities() -> None:
+    beam = BeamSearch(PLAIN, BeamConfig())
+    for values in (torch.zeros(3, 5), torch.zeros(4), torch.zeros(1, 3, 4)):
+        with pytest.raises(ValueError, match=r"expected log-probabilities \[T, 4\], got"):
+            beam.push(values)
+    for value in (math.nan, 0.5):
+        with pytest.raises(ValueError, match="got NaN or values above 0"):
+            beam.push(torch.full((2, 4), value))
+
+
+@pytest.mark.parametrize("word", ["abc", "a▁b", ""])
+def test_words_that_the_units_cannot_write(word: str) -> None:
+    with pytest.raises(LanguageModelError, match="expected words of the model's characters"):
+        build_language(SPELLED, lexicon=["a", word])
+    with pytest.raises(LanguageModelError, match="expected words of the model's characters"):
+        build_language(SPELLED, hot_words={word: 1.0})
