@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -18,6 +18,8 @@ from asr.console import errors, progress_bar, run_command
 from asr.errors import AsrError, AudioError
 
 if TYPE_CHECKING:
+    from asr.decoder import Decoder
+    from asr.models.bundle import Bundle
     from asr.training.recipe import Recipe
 
 app = typer.Typer(
@@ -26,6 +28,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class DecoderKind(StrEnum):
+    greedy = "greedy"
+    beam = "beam"
+
+
+Kind = Annotated[
+    DecoderKind | None,
+    typer.Option("--decoder", help="Without it, the model's own, or beam if an option needs it."),
+]
+LanguageModel = Annotated[Path | None, typer.Option(help="N-gram model, as asr lm writes it.")]
+Lexicon = Annotated[Path | None, typer.Option(help="Words, one a line; nothing else is written.")]
+HotWord = Annotated[
+    list[str] | None, typer.Option(metavar="WORD[=BOOST]", help="A word to expect; repeatable.")
+]
+HotWords = Annotated[Path | None, typer.Option(help="File of them: a word a line, and its boost.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Such as beam.size=64, language.weight=0.4."),
+]
 
 
 class TextFormat(StrEnum):
@@ -115,14 +138,41 @@ def train(
     _train(read_recipe(recipe, overrides or []))
 
 
-@app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --out exp/test")
+@app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --lm exp/lm --out exp/test")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     manifest: Annotated[Path, typer.Argument(help="What to recognise, with its transcripts.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the report files.")] = None,
+    decoder: Kind = None,
+    lm: LanguageModel = None,
+    lexicon: Lexicon = None,
+    hot_word: HotWord = None,
+    hot_words: HotWords = None,
+    set_: Set = None,
 ) -> None:
     """Word, character and sentence error rate with intervals, by speaker, and the worst errors."""
-    _evaluate(model, manifest, out)
+    from asr.models.bundle import load_bundle
+
+    chosen = _decoder(model, load_bundle(model), decoder, lm, lexicon, hot_word, hot_words, set_)
+    _evaluate(model, manifest, out, chosen)
+
+
+def _decoder(
+    model: Path,
+    bundle: Bundle,
+    kind: DecoderKind | None,
+    lm: Path | None,
+    lexicon: Path | None,
+    hot_word: list[str] | None,
+    hot_words: Path | None,
+    settings: list[str] | None,
+) -> Decoder:
+    from asr.decoder import load_decoder, parse_hot_words, read_hot_words
+
+    hot = {} if hot_words is None else read_hot_words(hot_words)
+    hot |= parse_hot_words([word.replace("=", " ") for word in hot_word or []], "--hot-word")
+    name: Literal["greedy", "beam"] | None = None if kind is None else kind.value
+    return load_decoder(model, bundle.tokens, name, lm, lexicon, hot, settings or [])
 
 
 @app.command(epilog="Example: asr transcribe letters.wav recordings/ --format json")
@@ -134,6 +184,12 @@ def transcribe(
     format: Annotated[TextFormat, typer.Option(help="txt, or one JSON object a line.")] = (
         TextFormat.txt
     ),
+    decoder: Kind = None,
+    lm: LanguageModel = None,
+    lexicon: Lexicon = None,
+    hot_word: HotWord = None,
+    hot_words: HotWords = None,
+    set_: Set = None,
 ) -> None:
     """Turn recordings into text: one line a file, the file's name first when there are several."""
     from asr.audio import find_audio
@@ -141,7 +197,9 @@ def transcribe(
     from asr.transcribe import Transcript, default_model
     from asr.transcribe import transcribe as transcribe_files
 
-    bundle = load_bundle(model or default_model())
+    folder = model or default_model()
+    bundle = load_bundle(folder)
+    chosen = _decoder(folder, bundle, decoder, lm, lexicon, hot_word, hot_words, set_)
     present, failed = [], 0
     for file in files:
         try:
@@ -162,7 +220,7 @@ def transcribe(
         return result.text if alone else f"{result.path}\t{result.text}"
 
     with progress_bar("transcribing") as progress:
-        for done, result in enumerate(transcribe_files(bundle, present), start=1):
+        for done, result in enumerate(transcribe_files(bundle, present, chosen), start=1):
             if result.error is not None:
                 errors.print(f"error: {result.error}")
                 failed += 1
@@ -171,6 +229,36 @@ def transcribe(
             progress(done, len(present))
     if failed:
         sys.exit(1)
+
+
+@app.command(epilog="Example: asr tune exp/an4/model exp/an4/data/dev.jsonl --lm exp/lm")
+def tune(
+    model: Annotated[Path, typer.Argument(help="Model folder, which will hold the decoder.")],
+    manifest: Annotated[Path, typer.Argument(help="Development set: never the test set.")],
+    lm: LanguageModel = None,
+    lexicon: Lexicon = None,
+    set_: Set = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the picture; without it, beside the model.")
+    ] = None,
+) -> None:
+    """Choose the language model's weight, the word bonus and the beam, and keep them."""
+    from asr.decoder import load_decoder, save_decoder
+    from asr.models.bundle import load_bundle
+    from asr.tuning import tune as tune_decoder
+    from asr.tuning import write_tuning
+
+    decoder = load_decoder(model, load_bundle(model).tokens, "beam", lm, lexicon, None, set_ or [])
+    with progress_bar("tuning") as progress:
+        result = tune_decoder(model, manifest, decoder, progress)
+    save_decoder(model, result.decoder)
+    write_tuning(result, out or model.parent / "tuning")
+    best = result.best
+    print(
+        f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}: "
+        f"{best.errors} errors in {result.words} words of {manifest.name}"
+    )
+    errors.print(f"decoder: {model / 'decoder.json'}, picture: {out or model.parent / 'tuning'}")
 
 
 @app.command(epilog="Example: asr gradients docs/gradients.yaml frames=200 --out exp/gradients")
@@ -220,12 +308,14 @@ def _train(recipe: Recipe) -> Path:
     return model
 
 
-def _evaluate(model: Path, manifest: Path, out: Path | None) -> None:
+def _evaluate(
+    model: Path, manifest: Path, out: Path | None, decoder: Decoder | None = None
+) -> None:
     from asr.evaluation.report import to_text
     from asr.evaluation.run import evaluate
 
     with progress_bar("recognising") as progress:
-        result = evaluate(model, manifest, out, progress)
+        result = evaluate(model, manifest, out, progress, decoder)
     print(to_text(result.report))
     for reason in result.unreadable.values():
         errors.print(f"error: {reason}")

@@ -10,6 +10,7 @@ import torch
 
 from asr.audio import load_audio
 from asr.dataset import prefetch
+from asr.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
 from asr.evaluation.decode import BATCH_SECONDS, decode_waves
 from asr.models.bundle import Bundle
@@ -39,13 +40,18 @@ def default_model() -> Path:
     return folder
 
 
-def transcribe(bundle: Bundle, paths: Iterable[str | Path]) -> Iterator[Transcript]:
+def transcribe(
+    bundle: Bundle, paths: Iterable[str | Path], decoder: Decoder | None = None
+) -> Iterator[Transcript]:
     """Transcribe files in the order given; a file that cannot be read becomes an error entry.
+
+    Without `decoder` decoding is greedy (`asr.decoder.load_decoder` gives the one of a model).
 
     Files are read ahead and decoded together, about a minute of audio at a time.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     rate = bundle.sample_rate
+    decoder = decoder or Decoder(bundle.tokens)
 
     def load(path: Path) -> Loaded:
         try:
@@ -57,10 +63,10 @@ def transcribe(bundle: Bundle, paths: Iterable[str | Path]) -> Iterator[Transcri
     with prefetch(load, map(Path, paths), depth=16) as results:
         for loaded in results:
             if waiting and _padded_samples([*waiting, loaded]) > BATCH_SECONDS * rate:
-                yield from _decode(bundle, waiting, rate)
+                yield from _decode(bundle, decoder, waiting)
                 waiting = []
             waiting.append(loaded)
-    yield from _decode(bundle, waiting, rate)
+    yield from _decode(bundle, decoder, waiting)
 
 
 def _padded_samples(loaded: Sequence[Loaded]) -> int:
@@ -68,11 +74,11 @@ def _padded_samples(loaded: Sequence[Loaded]) -> int:
     return len(lengths) * max(lengths, default=0)
 
 
-def _decode(bundle: Bundle, loaded: Sequence[Loaded], rate: int) -> Iterator[Transcript]:
+def _decode(bundle: Bundle, decoder: Decoder, loaded: Sequence[Loaded]) -> Iterator[Transcript]:
     waves = [wave for _, wave in loaded if not isinstance(wave, AudioError)]
-    texts = iter(decode_waves(bundle.model, pad(waves), bundle.tokens) if waves else [])
+    texts = iter(decode_waves(bundle.model, pad(waves), decoder) if waves else [])
     for path, wave in loaded:
         if isinstance(wave, AudioError):
             yield Transcript(path, error=str(wave))
         else:
-            yield Transcript(path, next(texts), len(wave) / rate)
+            yield Transcript(path, next(texts), len(wave) / bundle.sample_rate)

@@ -27,10 +27,11 @@ from asr.training.trainer import InterruptedTraining
 from tests.commands import Command
 from tests.tones import tone_recipe, write_corpus
 
+DECODING = ["--decoder", "--lm", "--lexicon", "--hot-word", "--hot-words", "--set"]
 OPTIONS = {
     "check": ["manifests", "--model"],
     "demo": ["--out", "--seed"],
-    "evaluate": ["model", "manifest", "--out"],
+    "evaluate": ["model", "manifest", "--out", *DECODING],
     "gradients": ["config", "overrides", "--out"],
     "lm estimate": [
         "texts",
@@ -43,8 +44,9 @@ OPTIONS = {
         "--closed",
     ],
     "lm perplexity": ["lm", "texts", "--model", "--words"],
+    "tune": ["model", "manifest", "--lm", "--lexicon", "--set", "--out"],
     "train": ["recipe", "overrides", "--settings"],
-    "transcribe": ["files", "--model", "--format"],
+    "transcribe": ["files", "--model", "--format", *DECODING],
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from asr.dataset import SpeechDataset
+from asr.decoder import Decoder
 from asr.errors import AudioError
 from asr.evaluation import decode
 from asr.evaluation.decode import decode_dataset, decode_waves
@@ -42,8 +43,8 @@ def dataset(utterances: list[Utterance]) -> SpeechDataset:
 
 
 def test_hypotheses_go_by_id_and_not_by_place(bundle: Bundle, utterances: list[Utterance]) -> None:
-    forward = decode_dataset(bundle.model, dataset(utterances), bundle.tokens)
-    backward = decode_dataset(bundle.model, dataset(utterances[::-1]), bundle.tokens)
+    forward = decode_dataset(bundle.model, dataset(utterances), Decoder(bundle.tokens))
+    backward = decode_dataset(bundle.model, dataset(utterances[::-1]), Decoder(bundle.tokens))
     assert forward == backward
     assert forward.keys() == {u.id for u in utterances}
     assert sum(forward[u.id] == u.text for u in utterances) >= 0.8 * len(utterances)
@@ -52,27 +53,29 @@ def test_hypotheses_go_by_id_and_not_by_place(bundle: Bundle, utterances: list[U
 def test_the_batch_does_not_change_a_hypothesis(
     bundle: Bundle, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = decode_dataset(bundle.model, dataset(utterances), bundle.tokens)
+    together = decode_dataset(bundle.model, dataset(utterances), Decoder(bundle.tokens))
     monkeypatch.setattr(decode, "BATCH_SECONDS", 0.01)
-    assert decode_dataset(bundle.model, dataset(utterances), bundle.tokens) == together
+    assert decode_dataset(bundle.model, dataset(utterances), Decoder(bundle.tokens)) == together
 
 
 def test_padding_does_not_change_a_hypothesis(bundle: Bundle, utterances: list[Utterance]) -> None:
     data = dataset(utterances)
     waves = pad([torch.from_numpy(data.waveform(i)).float() / 32768 for i in range(4)])
     garbage = torch.where(waves.mask(), waves.values, torch.nan)
-    clean = decode_waves(bundle.model, waves, bundle.tokens)
-    assert decode_waves(bundle.model, Padded(garbage, waves.lengths), bundle.tokens) == clean
+    clean = decode_waves(bundle.model, waves, Decoder(bundle.tokens))
+    assert (
+        decode_waves(bundle.model, Padded(garbage, waves.lengths), Decoder(bundle.tokens)) == clean
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_left_in_the_mode_it_came_in(
     bundle: Bundle, utterances: list[Utterance], training: bool
 ) -> None:
-    evaluated = decode_dataset(bundle.model.eval(), dataset(utterances), bundle.tokens)
+    evaluated = decode_dataset(bundle.model.eval(), dataset(utterances), Decoder(bundle.tokens))
     before = {name: value.clone() for name, value in bundle.model.state_dict().items()}
     bundle.model.train(training)
-    assert decode_dataset(bundle.model, dataset(utterances), bundle.tokens) == evaluated
+    assert decode_dataset(bundle.model, dataset(utterances), Decoder(bundle.tokens)) == evaluated
     assert bundle.model.training is training
     bundle.model.eval()
     after = bundle.model.state_dict()
@@ -87,7 +90,7 @@ def test_progress_counts_up_to_all(
     decode_dataset(
         bundle.model,
         dataset(utterances),
-        bundle.tokens,
+        Decoder(bundle.tokens),
         progress=lambda done, total: told.append((done, total)),
     )
     done = [d for d, _ in told]
@@ -113,10 +116,12 @@ def test_bad_recordings_are_told_and_passed_over(
     hypotheses = decode_dataset(
         bundle.model,
         dataset(with_bad_ones(utterances, tmp_path)),
-        bundle.tokens,
+        Decoder(bundle.tokens),
         on_error=lambda name, error: told.update({name: str(error)}),
     )
-    assert hypotheses == decode_dataset(bundle.model, dataset(utterances[:3]), bundle.tokens)
+    assert hypotheses == decode_dataset(
+        bundle.model, dataset(utterances[:3]), Decoder(bundle.tokens)
+    )
     assert told.keys() == {"absent", "garbage"}
     assert all(name + ".wav" in reason and "\n" not in reason for name, reason in told.items())
 
@@ -127,7 +132,7 @@ def test_without_anyone_to_tell_a_bad_recording_is_an_error(
     bad = with_bad_ones(utterances, tmp_path)[-1]
     bundle.model.train()
     with pytest.raises(AudioError, match=r"garbage\.wav"):
-        decode_dataset(bundle.model, dataset([bad]), bundle.tokens)
+        decode_dataset(bundle.model, dataset([bad]), Decoder(bundle.tokens))
     assert bundle.model.training
     bundle.model.eval()
 

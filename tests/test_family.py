@@ -10,6 +10,7 @@ import torch
 
 from asr.ctc.greedy import greedy_decode
 from asr.dataset import SpeechDataset
+from asr.decoder import Decoder
 from asr.evaluation.decode import decode_dataset
 from asr.manifest import read_manifest
 from asr.models.bundle import load_bundle
@@ -61,7 +62,7 @@ def test_networks_of_every_shape_learn(
     assert bundle.info["dev_errors"] <= 6
     if bundle.model.config.chunk or not bundle.model.config.bidirectional:
         dev = SpeechDataset(read_manifest(corpus["dev"]), None, bundle.text, RATE)
-        whole = decode_dataset(bundle.model, dev, bundle.tokens)
+        whole = decode_dataset(bundle.model, dev, Decoder(bundle.tokens))
         for index, utterance in enumerate(dev.utterances):
             samples = torch.from_numpy(dev.waveform(index)) / 32768
             stream = Stream(bundle.model)

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from asr.batching import plan_in_order
 from asr.composition import Item
-from asr.ctc.greedy import greedy_decode
 from asr.dataset import Batch, SpeechDataset, prefetch
+from asr.decoder import Decoder
 from asr.errors import AudioError
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
-from asr.tokens import Tokens
 
 BATCH_SECONDS = 60.0
 
 
+def decode_waves(model: AcousticModel, waves: Padded, decoder: Decoder) -> list[str]:
+    """Hypotheses of a batch. Shape: waves [B, S] -> B texts."""
+    return decoder.texts(score_waves(model, waves))
+
+
 @torch.inference_mode()
-def decode_waves(model: AcousticModel, waves: Padded, tokens: Tokens) -> list[str]:
-    """Greedy hypotheses of a batch, on the model's device. Shape: waves [B, S] -> B texts."""
+def score_waves(model: AcousticModel, waves: Padded) -> Padded:
+    """Log-probabilities, on the model's device. Shape: [B, S] -> [B, T, V]."""
     device = next(model.parameters()).device
-    log_probs = model(model.features(waves.to(device)))
-    return [tokens.decode(ids) for ids in greedy_decode(log_probs)]
+    scores: Padded = model(model.features(waves.to(device)))
+    return scores
 
 
 def decode_dataset(
     model: AcousticModel,
     dataset: SpeechDataset,
-    tokens: Tokens,
+    decoder: Decoder,
     on_error: Callable[[str, AudioError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
-    """Greedy hypotheses by utterance id. The model is left in the mode it came in.
+    """Hypotheses by utterance id; `on_error` and `progress` as in `score_dataset`."""
+    hypotheses: dict[str, str] = {}
+    for ids, log_probs in score_dataset(model, dataset, on_error, progress):
+        hypotheses.update(zip(ids, decoder.texts(log_probs), strict=True))
+    return hypotheses
+
+
+def score_dataset(
+    model: AcousticModel,
+    dataset: SpeechDataset,
+    on_error: Callable[[str, AudioError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[Sequence[str], Padded]]:
+    """Utterance ids and log-probabilities [B, T, V], batch by batch. The model is left in the mode
+    it came in.
 
     A recording that cannot be read is left out and given to `on_error` with its id; without
     `on_error` its AudioError is raised.
@@ -54,18 +72,15 @@ def decode_dataset(
 
     was_training = model.training
     model.eval()
-    hypotheses: dict[str, str] = {}
     batches = plan_in_order(dataset.durations, BATCH_SECONDS)
     done = 0
     try:
         with prefetch(load, batches) as loaded:
             for items, batch in zip(batches, loaded, strict=True):
                 if batch is not None:
-                    texts = decode_waves(model, batch.waves, tokens)
-                    hypotheses.update(zip(batch.ids, texts, strict=True))
+                    yield batch.ids, score_waves(model, batch.waves)
                 done += len(items)
                 if progress:
                     progress(done, len(dataset))
     finally:
         model.train(was_training)
-    return hypotheses

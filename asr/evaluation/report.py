@@ -40,7 +40,7 @@ class RunFacts:
     parameters: int
     manifest: str  # path
     manifest_sha256: str
-    decoder: str  # "greedy"
+    decoder: str  # in words
     audio_seconds: float
     processing_seconds: float
     peak_memory_mib: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import resource
@@ -16,10 +15,12 @@ from pathlib import Path
 import torch
 
 from asr.dataset import SpeechDataset
+from asr.decoder import Decoder, load_decoder
 from asr.errors import AudioError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import score
 from asr.evaluation.report import EvaluationReport, RunFacts, build_report, write_report
+from asr.files import digest
 from asr.manifest import read_manifest
 from asr.models.bundle import load_bundle
 
@@ -37,12 +38,14 @@ def evaluate(
     manifest: Path,
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    decoder: Decoder | None = None,
 ) -> Evaluation:
     """Decode `manifest` with the model folder, score, and write the report into `out` if given.
 
-    Raises AsrError for a bad model or manifest.
+    Without `decoder`, the model's own is taken. Raises AsrError for a bad model or manifest.
     """
     bundle = load_bundle(model)
+    decoder = decoder or load_decoder(model, bundle.tokens)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bundle.model.to(device)
     utterances = read_manifest(manifest)
@@ -54,7 +57,7 @@ def evaluate(
         unreadable[name] = str(error)
 
     started = time.perf_counter()
-    hypotheses = decode_dataset(bundle.model, dataset, bundle.tokens, remember, progress)
+    hypotheses = decode_dataset(bundle.model, dataset, decoder, remember, progress)
     seconds = time.perf_counter() - started
     ids = [utterance.id for utterance in utterances]
     scores = score(dict(zip(ids, dataset.references, strict=True)), hypotheses)
@@ -62,8 +65,8 @@ def evaluate(
         model=os.path.relpath(model),
         parameters=bundle.model.parameter_count(),
         manifest=os.path.relpath(manifest),
-        manifest_sha256=hashlib.sha256(manifest.read_bytes()).hexdigest(),
-        decoder="greedy",
+        manifest_sha256=digest(manifest),
+        decoder=decoder.description,
         audio_seconds=sum(dataset.durations),
         processing_seconds=seconds,
         peak_memory_mib=_peak_memory_mib(),

@@ -16,6 +16,7 @@ from rich.console import Console
 from asr.batching import fill_share, plan_epoch, plan_in_order
 from asr.composition import Corpus
 from asr.dataset import Batch, SpeechDataset, prefetch
+from asr.decoder import Decoder
 from asr.errors import TrainingError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
@@ -287,7 +288,9 @@ def _dev_errors(run: Run) -> ErrorCounts:
         if run.stop.signal is not None:
             raise InterruptedTraining(run.stop.signal, run.recipe.out)
 
-    hypotheses = decode_dataset(run.model, run.dev, run.bundle.tokens, progress=answer_stop)
+    hypotheses = decode_dataset(
+        run.model, run.dev, Decoder(run.bundle.tokens), progress=answer_stop
+    )
     if advice := run.progress.health.observe_hypotheses(hypotheses):
         run.display.say(advice)
     ids = (utterance.id for utterance in run.dev.utterances)

@@ -22,6 +22,7 @@ from asr.comparison import Comparison, Run, pooled, train_member
 from asr.console import run_command
 from asr.ctc.greedy import greedy_decode
 from asr.dataset import INT16, SpeechDataset
+from asr.decoder import Decoder
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import bootstrap_interval
 from asr.files import atomic_path, write_json
@@ -99,7 +100,7 @@ def streamed(run: Run, bundle: Bundle, test: Path) -> Outcome:
     if config.bidirectional and not config.chunk:
         return Outcome(run)
     data = SpeechDataset(read_manifest(test), None, bundle.text, bundle.sample_rate)
-    whole = decode_dataset(bundle.model, data, bundle.tokens)
+    whole = decode_dataset(bundle.model, data, Decoder(bundle.tokens))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     seconds, different = 0.0, 0

@@ -1,0 +1,188 @@
+"""How log-probabilities become text, as a model's folder says or as one asks for.
+
+A model's folder may hold, besides the model:
+
+decoder.json   settings; without it, decoding is greedy
+lm/            n-gram model (see `asr.lm.storage`)
+lexicon.txt    a word a line: nothing else is written
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from asr.config import Config, parse, with_overrides
+from asr.ctc.beam import BeamConfig, beam_decode
+from asr.ctc.greedy import greedy_decode
+from asr.ctc.language import LanguageConfig, build_language
+from asr.ctc.search import Language
+from asr.errors import CheckpointError, ConfigError, LanguageModelError
+from asr.files import atomic_path, read_json, write_json
+from asr.lm.ngram import NgramModel
+from asr.lm.storage import load_ngram, save_ngram
+from asr.padded import Padded
+from asr.tokens import Tokens
+
+
+class DecoderConfig(Config):
+    """Which decoder, and its settings."""
+
+    kind: Literal["greedy", "beam"] = "greedy"
+    """greedy: the best unit of every frame; beam: the best text, with what is known of language."""
+    beam: BeamConfig = BeamConfig()
+    language: LanguageConfig = LanguageConfig()
+    hot_words: dict[str, float] = Field({})
+    """Words that score more, and by how many nats."""
+    tuned: str = ""
+    """On what the settings were chosen."""
+
+
+GREEDY = DecoderConfig()
+BOOST = 6.0  # of a hot word, in nats
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Turns log-probabilities into texts. With its defaults it is greedy.
+
+    Raises LanguageModelError where lexicon or hot words need other characters than the units'.
+    """
+
+    tokens: Tokens
+    config: DecoderConfig = GREEDY
+    model: NgramModel | None = None
+    lexicon: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.language  # words that cannot be written are told at once
+
+    @cached_property
+    def language(self) -> Language | None:
+        if self.config.kind == "greedy":
+            return None
+        settings = self.config.language, self.lexicon, self.config.hot_words
+        return build_language(self.tokens, self.model, *settings)
+
+    def texts(self, log_probs: Padded) -> list[str]:
+        """What was said, in each utterance. Shape: [B, T, V] -> B texts."""
+        if self.language is None:
+            return [self.tokens.decode(ids) for ids in greedy_decode(log_probs)]
+        found = beam_decode(log_probs, self.language, self.config.beam)
+        return [self.tokens.decode(best[0].ids) if best else "" for best in found]
+
+    @property
+    def description(self) -> str:
+        """In words, for reports."""
+        if self.language is None:
+            return "greedy"
+        parts = [f"beam {self.config.beam.size}"]
+        if self.model is not None:
+            words = len(self.model.vocabulary)
+            parts.append(f"{self.model.order}-gram of {words} words or characters")
+            parts.append(f"weight {self.config.language.weight:g}")
+        if self.config.language.word_bonus:
+            parts.append(f"bonus {self.config.language.word_bonus:g}")
+        if self.lexicon is not None:
+            parts.append(f"lexicon of {len(self.lexicon)} words")
+        if self.config.hot_words:
+            parts.append(f"{len(self.config.hot_words)} hot words")
+        return ", ".join(parts)
+
+
+def load_decoder(
+    folder: Path,
+    tokens: Tokens,
+    kind: Literal["greedy", "beam"] | None = None,
+    lm: Path | None = None,
+    lexicon: Path | None = None,
+    hot_words: Mapping[str, float] | None = None,
+    overrides: Sequence[str] = (),
+) -> Decoder:
+    """The decoder of a model's folder, changed by what is given.
+
+    What only a beam can use asks for one, unless `kind` says greedy.
+
+    Raises CheckpointError, LanguageModelError or ConfigError naming the file or the setting.
+    """
+    stored = folder / "decoder.json"
+    config = _stored(stored) if stored.is_file() else GREEDY
+    changes: dict[str, object] = {"hot_words": config.hot_words | dict(hot_words or {})}
+    if kind is not None or lm or lexicon or hot_words or overrides:
+        changes["kind"] = kind or "beam"
+    values = with_overrides(config.model_dump() | changes, overrides)
+    config = parse(DecoderConfig, values, "decoder settings")
+    if config.kind == "greedy":
+        return Decoder(tokens, config)
+    lm = lm or (folder / "lm" if (folder / "lm").exists() else None)
+    lexicon = lexicon or (folder / "lexicon.txt" if (folder / "lexicon.txt").exists() else None)
+    return Decoder(
+        tokens,
+        config,
+        None if lm is None else load_ngram(lm),
+        None if lexicon is None else read_lexicon(lexicon),
+    )
+
+
+def save_decoder(folder: Path, decoder: Decoder) -> None:
+    """Put a decoder into a model's folder, in place of the one it has."""
+    if decoder.model is not None:
+        save_ngram(folder / "lm", decoder.model)
+    if decoder.lexicon is not None:
+        with atomic_path(folder / "lexicon.txt") as temporary:
+            text = "".join(f"{word}\n" for word in decoder.lexicon)
+            temporary.write_text(text, encoding="utf-8")
+    write_json(folder / "decoder.json", decoder.config.model_dump())
+
+
+def read_lexicon(path: Path) -> tuple[str, ...]:
+    """Words, one at the beginning of each line. Raises LanguageModelError."""
+    lines = _lines(path, "a lexicon")
+    words = tuple(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+    if not words:
+        raise LanguageModelError(f"{path}: expected a word a line, got none: give some")
+    return words
+
+
+def read_hot_words(path: Path) -> dict[str, float]:
+    """Hot words of a file: see `parse_hot_words`. Raises LanguageModelError naming the line."""
+    return parse_hot_words(_lines(path, "hot words"), f"{path}, line")
+
+
+def parse_hot_words(lines: Sequence[str], where: str) -> dict[str, float]:
+    """Each line a word and, where it is not `BOOST`, what it scores more in nats.
+
+    >>> parse_hot_words(["espoo", "oulu 2.5"], "line")
+    {'espoo': 6.0, 'oulu': 2.5}
+    """
+    found = {}
+    for number, line in enumerate(lines, start=1):
+        word, *rest = line.split() or [""]
+        try:
+            (score,) = [float(value) for value in rest] or [BOOST]
+        except ValueError:
+            raise LanguageModelError(
+                f"{where} {number}: expected a word and perhaps its boost, got {line!r}: correct it"
+            ) from None
+        if word:
+            found[word] = score
+    return found
+
+
+def _lines(path: Path, what: str) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LanguageModelError(f"expected {what}, got {path}: {error}: check it") from None
+
+
+def _stored(path: Path) -> DecoderConfig:
+    try:
+        return parse(DecoderConfig, read_json(path), str(path))
+    except (OSError, ValueError, ConfigError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path}: expected settings of a decoder: {error}") from None

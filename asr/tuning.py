@@ -1,0 +1,198 @@
+"""Choosing how much the language model counts, on a development set and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from asr.ctc.beam import BeamConfig, beam_decode
+from asr.ctc.search import Language
+from asr.dataset import SpeechDataset
+from asr.decoder import Decoder
+from asr.errors import AsrError
+from asr.evaluation.decode import score_dataset
+from asr.evaluation.error_rate import score
+from asr.files import atomic_path, digest, read_json, write_json
+from asr.manifest import Utterance, read_manifest
+from asr.models.bundle import load_bundle
+from asr.padded import pad
+from asr.tokens import Tokens
+
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
+BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # of the beam
+SEARCH_SIZE = 16  # while weight and bonus are sought
+TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
+# Such as test-clean and an4test_clstk; the temporary folders of pytest are another matter.
+TEST_FOLDER = re.compile(r"(?<!py)test([^a-z]|$)|(^|[^a-z])eval([^a-z]|$)", re.IGNORECASE)
+FOLDERS = 3  # above a recording, that may be named after a part of the corpus
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Word errors on the development set with some settings."""
+
+    weight: float
+    bonus: float
+    size: int
+    errors: int
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was tried, of how many words, and the decoder that was best."""
+
+    trials: tuple[Trial, ...]
+    words: int
+    best: Trial
+    decoder: Decoder
+
+
+def refuse_test_set(model: Path, manifest: Path, utterances: Sequence[Utterance]) -> None:
+    """Raise AsrError where the name of the manifest, the folders of its recordings, or the test
+    report that a recipe left beside the model say that this is what the model is tested on."""
+    reason = ""
+    folders = {part for u in utterances for part in u.audio.parent.parts[-FOLDERS:]}
+    if TEST_NAME.search(manifest.stem):
+        reason = "its name"
+    elif found := sorted(name for name in folders if TEST_FOLDER.search(name)):
+        reason = f"the folder {found[0]} of its recordings"
+    report = model.parent / "test" / "report.json"
+    if report.is_file() and read_json(report)["run"]["manifest_sha256"] == digest(manifest):
+        reason = f"the report {report}"
+    if reason:
+        raise AsrError(
+            f"expected a development set, got {manifest}, which {reason} marks as a test set: "
+            "tune on speakers cut from the training data"
+        )
+
+
+def tune(
+    model: Path,
+    manifest: Path,
+    decoder: Decoder,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tuning:
+    """Try every weight with every word bonus, and then beams of every size; the recordings are
+    recognised once. Of settings with equally few errors, those whose neighbours have fewest win,
+    and then the smallest beam.
+
+    Raises AsrError for a test set, and as reading model and manifest do.
+    """
+    bundle = load_bundle(model)
+    utterances = read_manifest(manifest)
+    refuse_test_set(model, manifest, utterances)
+    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
+    scores = {
+        name: row.cpu()
+        for ids, log_probs in score_dataset(bundle.model, dataset)
+        for name, row in zip(ids, log_probs.unpad(), strict=True)
+    }
+    references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
+    if decoder.language is None:
+        raise AsrError("expected a decoder with a beam, got a greedy one: give --lm")
+    attempt = partial(_trial, scores, references, decoder.tokens, decoder.language)
+    total = len(WEIGHTS) * len(BONUSES) + len(SIZES)
+    trials = []
+    for weight in WEIGHTS:
+        for bonus in BONUSES:
+            trials.append(attempt(weight, bonus, SEARCH_SIZE))
+            progress(len(trials), total)
+    best = _steadiest(trials)
+    beams = []
+    for size in SIZES:
+        beams.append(attempt(best.weight, best.bonus, size))
+        progress(len(trials) + len(beams), total)
+    best = min(beams, key=lambda trial: (trial.errors, trial.size))
+    words = sum(len(text.split()) for text in references.values())
+    config = decoder.config
+    weights = {"weight": best.weight, "word_bonus": best.bonus}
+    changes = {
+        "language": config.language.model_copy(update=weights),
+        "beam": config.beam.model_copy(update={"size": best.size}),
+        "tuned": f"{manifest.name}: {best.errors} errors in {words} words",
+    }
+    return Tuning(
+        (*trials, *beams), words, best, replace(decoder, config=config.model_copy(update=changes))
+    )
+
+
+def _trial(
+    scores: Mapping[str, Tensor],
+    references: Mapping[str, str],
+    tokens: Tokens,
+    language: Language,
+    weight: float,
+    bonus: float,
+    size: int,
+) -> Trial:
+    weighed = language._replace(weight=weight, word_bonus=bonus)
+    found = beam_decode(pad(list(scores.values())), weighed, BeamConfig(size=size))
+    texts = [tokens.decode(best[0].ids) if best else "" for best in found]
+    hypotheses = dict(zip(scores, texts, strict=True))
+    return Trial(weight, bonus, size, score(references, hypotheses).words.errors)
+
+
+def _steadiest(trials: Sequence[Trial]) -> Trial:
+    """The fewest errors; of equals, the one in the middle of the best neighbourhood."""
+    errors = {(trial.weight, trial.bonus): trial.errors for trial in trials}
+
+    def around(trial: Trial) -> float:
+        i, j = WEIGHTS.index(trial.weight), BONUSES.index(trial.bonus)
+        near = [
+            errors[weight, bonus]
+            for weight in WEIGHTS[max(0, i - 1) : i + 2]
+            for bonus in BONUSES[max(0, j - 1) : j + 2]
+        ]
+        return sum(near) / len(near)
+
+    return min(trials, key=lambda trial: (trial.errors, around(trial)))
+
+
+def write_tuning(result: Tuning, out: Path) -> None:
+    """tuning.json and tuning.png: all that was tried."""
+    out.mkdir(parents=True, exist_ok=True)
+    values = {
+        "words": result.words,
+        "best": asdict(result.best),
+        "trials": [asdict(trial) for trial in result.trials],
+    }
+    write_json(out / "tuning.json", values)
+    _draw(result, out / "tuning.png")
+
+
+def _draw(result: Tuning, path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    surface = result.trials[: len(WEIGHTS) * len(BONUSES)]
+    errors = {(trial.weight, trial.bonus): trial.errors for trial in surface}
+    rates = [[100 * errors[w, b] / result.words for w in WEIGHTS] for b in BONUSES]
+    lowest = min(map(min, rates))
+    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
+    # Beyond three times the best, all is equally bad.
+    image = axes.imshow(rates, origin="lower", cmap="viridis_r", vmax=3 * max(lowest, 1))
+    for i, row in enumerate(rates):
+        for j, rate in enumerate(row):
+            colour = "white" if rate > 2 * max(lowest, 1) else "black"
+            axes.text(j, i, f"{rate:.1f}", ha="center", va="center", fontsize=8, color=colour)
+    place = WEIGHTS.index(result.best.weight), BONUSES.index(result.best.bonus)
+    axes.plot(*place, "s", markersize=30, markerfacecolor="none", markeredgecolor="tab:red")
+    axes.set_xticks(range(len(WEIGHTS)), [f"{weight:g}" for weight in WEIGHTS])
+    axes.set_yticks(range(len(BONUSES)), [f"{bonus:g}" for bonus in BONUSES])
+    axes.set_xlabel("weight of the language model")
+    axes.set_ylabel("bonus for a word, nats")
+    axes.set_title(f"word error rate on dev, %, with a beam of {SEARCH_SIZE}; the choice is framed")
+    figure.colorbar(image, label="word error rate, %")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)

@@ -1,0 +1,122 @@
+"""Decoders: what a model's folder holds, what one asks for, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr.decoder import (
+    BOOST,
+    Decoder,
+    DecoderConfig,
+    load_decoder,
+    parse_hot_words,
+    read_hot_words,
+    read_lexicon,
+    save_decoder,
+)
+from asr.errors import CheckpointError, ConfigError, LanguageModelError
+from asr.lm.estimate import estimate
+from asr.lm.storage import save_ngram
+from asr.padded import Padded
+from asr.tokens import BLANK, WORD_START, Tokens
+
+TOKENS = Tokens((BLANK, WORD_START, "a", "b"))
+MODEL = estimate(["a b", "a b", "b a b"], 2)
+
+
+def heard(*frames: dict[str, float]) -> Padded:
+    """Frames in which units have so large a share, and the rest is spread."""
+    values = torch.full((1, len(frames), len(TOKENS)), 1e-3)
+    for row, frame in zip(values[0], frames, strict=True):
+        for unit, share in frame.items():
+            row[TOKENS.units.index(unit)] = share
+    return Padded((values / values.sum(dim=2, keepdim=True)).log(), torch.tensor([len(frames)]))
+
+
+# "a", and then a word that is a little more like "a" than like "b".
+A_AND_A_OR_B = heard({"▁": 1}, {"a": 1}, {"▁": 1}, {"a": 0.52, "b": 0.48})
+
+
+def test_without_a_file_decoding_is_greedy(tmp_path: Path) -> None:
+    decoder = load_decoder(tmp_path, TOKENS)
+    assert decoder.description == "greedy"
+    assert decoder.texts(A_AND_A_OR_B) == ["a a"]
+
+
+def test_a_language_model_asks_for_a_beam(tmp_path: Path) -> None:
+    save_ngram(tmp_path / "given.arpa", MODEL)
+    decoder = load_decoder(tmp_path, TOKENS, lm=tmp_path / "given.arpa")
+    assert decoder.description == "beam 32, 2-gram of 5 words or characters, weight 0.5"
+    assert decoder.texts(A_AND_A_OR_B) == ["a b"]
+    greedy = load_decoder(tmp_path, TOKENS, "greedy", lm=tmp_path / "given.arpa")
+    assert greedy.texts(A_AND_A_OR_B) == ["a a"]
+
+
+def test_a_lexicon_and_hot_words(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("b\nbb\n\n")
+    decoder = load_decoder(tmp_path, TOKENS, lexicon=tmp_path / "words.txt")
+    assert set(decoder.texts(A_AND_A_OR_B)[0].split()) <= {"b", "bb"}
+    assert "lexicon of 2 words" in decoder.description
+    decoder = load_decoder(tmp_path, TOKENS, hot_words={"b": 1.0})
+    assert decoder.texts(A_AND_A_OR_B) == ["a b"]
+    assert "1 hot words" in decoder.description
+
+
+def test_what_is_saved_is_the_folders_own(tmp_path: Path) -> None:
+    config = DecoderConfig(kind="beam", hot_words={"ab": 2.0}, tuned="dev")
+    config = config.model_copy(update={"beam": config.beam.model_copy(update={"size": 7})})
+    save_decoder(tmp_path, Decoder(TOKENS, config, MODEL, ("a", "ab")))
+    decoder = load_decoder(tmp_path, TOKENS)
+    assert decoder.config == config
+    assert decoder.lexicon == ("a", "ab")
+    assert decoder.model is not None
+    assert decoder.model.vocabulary == MODEL.vocabulary
+    changed = load_decoder(tmp_path, TOKENS, overrides=["beam.size=9", "language.weight=0.1"])
+    assert (changed.config.beam.size, changed.config.language.weight) == (9, 0.1)
+    assert changed.config.hot_words == {"ab": 2.0}
+    more = load_decoder(tmp_path, TOKENS, hot_words={"a": 1.0})
+    assert more.config.hot_words == {"ab": 2.0, "a": 1.0}
+    assert load_decoder(tmp_path, TOKENS, "greedy").description == "greedy"
+
+
+def test_hot_words_by_line(tmp_path: Path) -> None:
+    (tmp_path / "hot.txt").write_text("ab\n\nba 2.5\n")
+    assert read_hot_words(tmp_path / "hot.txt") == {"ab": BOOST, "ba": 2.5}
+    for line in ("ab x", "a b c", "ab 1 2"):
+        with pytest.raises(LanguageModelError, match="line 2: expected a word and perhaps"):
+            parse_hot_words(["ok", line], "line")
+
+
+def test_settings_that_are_none(tmp_path: Path) -> None:
+    for override, message in [("beam.sise=3", "did you mean 'size'"), ("beam.size=0", "beam.size")]:
+        with pytest.raises(ConfigError, match=message):
+            load_decoder(tmp_path, TOKENS, overrides=[override])
+    for text in ("", "[]", '{"kind": "wide"}', "1"):
+        (tmp_path / "decoder.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"decoder\.json: expected settings"):
+            load_decoder(tmp_path, TOKENS)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(LanguageModelError, match="expected a lexicon"):
+        read_lexicon(tmp_path / "none.txt")
+    with pytest.raises(LanguageModelError, match="expected hot words"):
+        read_hot_words(tmp_path / "none.txt")
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(LanguageModelError, match="a word a line, got none"):
+        read_lexicon(tmp_path / "empty.txt")
+    with pytest.raises(LanguageModelError, match="no such file"):
+        load_decoder(tmp_path, TOKENS, lm=tmp_path / "none.arpa")
+    (tmp_path / "decoder.json").write_text(json.dumps({"kind": "beam"}))
+    (tmp_path / "lm").mkdir()
+    with pytest.raises(LanguageModelError, match="expected a language model, got"):
+        load_decoder(tmp_path, TOKENS)
+
+
+def test_words_that_cannot_be_written_are_told_at_once() -> None:
+    with pytest.raises(LanguageModelError, match="got 'abc' with c"):
+        Decoder(TOKENS, DecoderConfig(kind="beam"), lexicon=("abc",))

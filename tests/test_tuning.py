@@ -1,0 +1,118 @@
+"""Tuning: the fewest errors on dev, kept in the model's folder, and never on a test set."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from asr import tuning
+from asr.decoder import load_decoder, save_decoder
+from asr.errors import AsrError
+from asr.evaluation.run import evaluate
+from asr.files import read_json
+from asr.lm.estimate import estimate
+from asr.lm.storage import save_ngram
+from asr.manifest import read_manifest, write_manifest
+from asr.models.bundle import load_bundle
+from asr.tuning import Trial, refuse_test_set, tune, write_tuning
+from tests.commands import Command
+
+Tones = tuple[dict[str, Path], Path]
+
+
+@pytest.fixture
+def model(tones: Tones, tmp_path: Path) -> Path:
+    """The model of tones, alone in a folder, with a language model beside it."""
+    manifests, model = tones
+    shutil.copytree(model, tmp_path / "run" / "model")
+    texts = [utterance.text for utterance in read_manifest(manifests["train"])]
+    save_ngram(tmp_path / "lm", estimate(texts, 2))
+    return tmp_path / "run" / "model"
+
+
+@pytest.fixture
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "WEIGHTS", (0.0, 0.3, 2.0))
+    monkeypatch.setattr(tuning, "BONUSES", (-50.0, 0.0))
+    monkeypatch.setattr(tuning, "SIZES", (1, 4))
+
+
+@pytest.mark.usefixtures("_few")
+def test_the_best_settings_are_found_and_used(tones: Tones, model: Path, tmp_path: Path) -> None:
+    dev = tones[0]["dev"]
+    tokens = load_bundle(model).tokens
+    told: list[tuple[int, int]] = []
+    decoder = load_decoder(model, tokens, lm=tmp_path / "lm")
+    result = tune(model, dev, decoder, lambda done, total: told.append((done, total)))
+    assert told == [(i, 8) for i in range(1, 9)]
+    surface, beams = result.trials[:6], result.trials[6:]
+    assert {(t.weight, t.bonus) for t in surface} == {
+        (w, b) for w in tuning.WEIGHTS for b in tuning.BONUSES
+    }
+    assert min(t.errors for t in surface) == min(
+        t.errors for t in surface if (t.weight, t.bonus) == (result.best.weight, result.best.bonus)
+    )
+    assert result.best.bonus == 0  # at -50 nats a word nothing is written
+    assert result.best in beams
+    save_decoder(model, result.decoder)
+    write_tuning(result, tmp_path / "tuning")
+    # The folder's own decoder makes exactly the errors that were promised.
+    report = evaluate(model, dev).report
+    assert report.scores.words.errors == result.best.errors
+    assert f"beam {result.best.size}" in report.facts.decoder
+    assert read_json(tmp_path / "tuning" / "tuning.json")["best"]["errors"] == result.best.errors
+    assert (tmp_path / "tuning" / "tuning.png").stat().st_size > 10_000
+
+
+def test_of_equals_the_middle_of_the_plain_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "WEIGHTS", (0, 1, 2, 3))
+    monkeypatch.setattr(tuning, "BONUSES", (0,))
+    trials = [Trial(weight, 0, 1, errors) for weight, errors in enumerate((9, 5, 5, 6))]
+    assert tuning._steadiest(trials).weight == 2
+
+
+@pytest.mark.usefixtures("_few")
+def test_the_command_keeps_the_decoder(
+    run: Command, tones: Tones, model: Path, tmp_path: Path
+) -> None:
+    ended = run("tune", model, tones[0]["dev"], "--lm", tmp_path / "lm")
+    assert ended.status == 0
+    assert ended.out.startswith("weight ")
+    assert (model / "decoder.json").is_file()
+    assert (model.parent / "tuning" / "tuning.png").is_file()
+    recording = read_manifest(tones[0]["dev"])[0]
+    assert run("transcribe", recording.audio, "--model", model).out.strip() == recording.text
+    greedy = run("evaluate", model, tones[0]["dev"], "--decoder", "greedy")
+    assert "decoder     greedy" in greedy.out
+    assert "decoder     beam" in run("evaluate", model, tones[0]["dev"]).out
+
+
+def test_what_is_tested_on_is_refused(tones: Tones, model: Path, tmp_path: Path) -> None:
+    manifests, _ = tones
+    utterances = read_manifest(manifests["dev"])
+    named = tmp_path / "my-test.jsonl"
+    write_manifest(named, utterances)
+    with pytest.raises(AsrError, match="which its name marks as a test set"):
+        refuse_test_set(model, named, utterances)
+    plain = tmp_path / "other.jsonl"
+    write_manifest(plain, utterances)
+    refuse_test_set(model, plain, utterances)
+    for folder in ("test-clean", "an4test_clstk", "eval"):
+        moved = [replace(u, audio=tmp_path / folder / "speaker" / "a.wav") for u in utterances]
+        with pytest.raises(AsrError, match=f"the folder {folder} of its recordings"):
+            refuse_test_set(model, plain, moved)
+    for folder in ("tester", "attested", "evaluator"):
+        moved = [replace(u, audio=tmp_path / folder / "speaker" / "a.wav") for u in utterances]
+        refuse_test_set(model, plain, moved)
+    evaluate(model, plain, model.parent / "test")
+    with pytest.raises(AsrError, match=r"the report .*report\.json marks as a test set"):
+        refuse_test_set(model, plain, utterances)
+
+
+def test_without_a_beam_there_is_nothing_to_tune(tones: Tones, model: Path) -> None:
+    decoder = load_decoder(model, load_bundle(model).tokens)
+    with pytest.raises(AsrError, match="expected a decoder with a beam"):
+        tune(model, tones[0]["dev"], decoder)
