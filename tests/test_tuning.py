@@ -101,11 +101,15 @@ def test_what_is_tested_on_is_refused(tones: Tones, model: Path, tmp_path: Path)
     write_manifest(plain, utterances)
     refuse_test_set(model, plain, utterances)
     for folder in ("test-clean", "an4test_clstk", "eval"):
-        moved = [replace(u, audio=tmp_path / folder / "speaker" / "a.wav") for u in utterances]
+        moved = [
+            replace(u, audio=tmp_path / "corpus" / folder / "speaker" / "a.wav") for u in utterances
+        ]
         with pytest.raises(AsrError, match=f"the folder {folder} of its recordings"):
             refuse_test_set(model, plain, moved)
     for folder in ("tester", "attested", "evaluator"):
-        moved = [replace(u, audio=tmp_path / folder / "speaker" / "a.wav") for u in utterances]
+        moved = [
+            replace(u, audio=tmp_path / "corpus" / folder / "speaker" / "a.wav") for u in utterances
+        ]
         refuse_test_set(model, plain, moved)
     evaluate(model, plain, model.parent / "test")
     with pytest.raises(AsrError, match=r"the report .*report\.json marks as a test set"):
