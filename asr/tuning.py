@@ -29,9 +29,9 @@ BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # of the beam
 SEARCH_SIZE = 16  # while weight and bonus are sought
 TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
-# Such as test-clean and an4test_clstk; the temporary folders of pytest are another matter.
-TEST_FOLDER = re.compile(r"(?<!py)test([^a-z]|$)|(^|[^a-z])eval([^a-z]|$)", re.IGNORECASE)
-FOLDERS = 3  # above a recording, that may be named after a part of the corpus
+# Such as test-clean and an4test_clstk.
+TEST_FOLDER = re.compile(r"test([^a-z]|$)|(^|[^a-z])eval([^a-z]|$)", re.IGNORECASE)
+FOLDERS = 3  # above a recording: part of the corpus, speaker, chapter
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def refuse_test_set(model: Path, manifest: Path, utterances: Sequence[Utterance]
     """Raise AsrError where the name of the manifest, the folders of its recordings, or the test
     report that a recipe left beside the model say that this is what the model is tested on."""
     reason = ""
-    folders = {part for u in utterances for part in u.audio.parent.parts[-FOLDERS:]}
+    folders = {part for u in utterances for part in _folders(u.audio, manifest)}
     if TEST_NAME.search(manifest.stem):
         reason = "its name"
     elif found := sorted(name for name in folders if TEST_FOLDER.search(name)):
@@ -71,6 +71,14 @@ def refuse_test_set(model: Path, manifest: Path, utterances: Sequence[Utterance]
             f"expected a development set, got {manifest}, which {reason} marks as a test set: "
             "tune on speakers cut from the training data"
         )
+
+
+def _folders(audio: Path, manifest: Path) -> tuple[str, ...]:
+    """Those between a manifest and a recording below it, or the last few above another."""
+    folder, home = audio.resolve().parent, manifest.resolve().parent
+    if folder.is_relative_to(home):
+        return folder.relative_to(home).parts
+    return folder.parts[-FOLDERS:]
 
 
 def tune(

@@ -89,7 +89,7 @@ def test_own_recordings_as_described(
         for line in shell_lines()
         if line.startswith(".venv/bin/asr") and ("jsonl" in line or "recipe.yaml" in line)
     ]
-    assert [command[0] for command in commands] == ["check", "train", "evaluate"]
+    assert [command[0] for command in commands] == ["check", "train", "evaluate", "lm", "tune"]
     with one_thread():
         for command in commands:
             small = SMALL if command[0] == "train" else []
@@ -98,6 +98,7 @@ def test_own_recordings_as_described(
                 main()
             assert not stop.value.code, (command, capsys.readouterr())
     assert (tmp_path / "exp" / "mine" / "dev" / "report.json").is_file()
+    assert (tmp_path / "exp" / "mine" / "model" / "decoder.json").is_file()
 
 
 def test_transcribe_as_described(

@@ -92,7 +92,10 @@ def test_the_command_keeps_the_decoder(
 
 def test_what_is_tested_on_is_refused(tones: Tones, model: Path, tmp_path: Path) -> None:
     manifests, _ = tones
-    utterances = read_manifest(manifests["dev"])
+    utterances = [
+        replace(u, audio=Path(shutil.copy(u.audio, tmp_path)))
+        for u in read_manifest(manifests["dev"])
+    ]
     named = tmp_path / "my-test.jsonl"
     write_manifest(named, utterances)
     with pytest.raises(AsrError, match="which its name marks as a test set"):
@@ -106,7 +109,7 @@ def test_what_is_tested_on_is_refused(tones: Tones, model: Path, tmp_path: Path)
         ]
         with pytest.raises(AsrError, match=f"the folder {folder} of its recordings"):
             refuse_test_set(model, plain, moved)
-    for folder in ("tester", "attested", "evaluator"):
+    for folder in ("tester", "attested", "evaluator", "dev"):
         moved = [
             replace(u, audio=tmp_path / "corpus" / folder / "speaker" / "a.wav") for u in utterances
         ]
