@@ -92,5 +92,5 @@ def test_a_member_is_trained_once_for_every_number_of_epochs(tmp_path: Path) -> 
     assert first.words == again.words
     assert set(first.words) == {"test00", "test01"}
     assert first.model != longer.model
-    assert Path(first.model).parent == tmp_path / "out" / "1-epochs" / "BiGRU-small-1"
+    assert Path(first.model).parent == tmp_path / "out" / "1-epochs-0.012M" / "BiGRU-small-1"
     assert read_json(Path(first.model) / "info.json")["epochs"] == 1
