@@ -8,18 +8,24 @@ import textwrap
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from asr.cli_decoding import (
+    DecoderOptions,
+    LanguageModel,
+    Lexicon,
+    Set,
+    with_decoder_options,
+)
 from asr.cli_lm import app as lm_app
 from asr.console import errors, progress_bar, run_command
 from asr.errors import AsrError, AudioError
 
 if TYPE_CHECKING:
     from asr.decoder import Decoder
-    from asr.models.bundle import Bundle
     from asr.training.recipe import Recipe
 
 app = typer.Typer(
@@ -28,27 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class DecoderKind(StrEnum):
-    greedy = "greedy"
-    beam = "beam"
-
-
-Kind = Annotated[
-    DecoderKind | None,
-    typer.Option("--decoder", help="Without it, the model's own, or beam if an option needs it."),
-]
-LanguageModel = Annotated[Path | None, typer.Option(help="N-gram model, as asr lm writes it.")]
-Lexicon = Annotated[Path | None, typer.Option(help="Words, one a line; nothing else is written.")]
-HotWord = Annotated[
-    list[str] | None, typer.Option(metavar="WORD[=BOOST]", help="A word to expect; repeatable.")
-]
-HotWords = Annotated[Path | None, typer.Option(help="File of them: a word a line, and its boost.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Such as beam.size=64, language.weight=0.4."),
-]
 
 
 class TextFormat(StrEnum):
@@ -139,57 +124,30 @@ def train(
 
 
 @app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --lm exp/lm --out exp/test")
+@with_decoder_options
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     manifest: Annotated[Path, typer.Argument(help="What to recognise, with its transcripts.")],
+    options: DecoderOptions,
     out: Annotated[Path | None, typer.Option(help="Folder for the report files.")] = None,
-    decoder: Kind = None,
-    lm: LanguageModel = None,
-    lexicon: Lexicon = None,
-    hot_word: HotWord = None,
-    hot_words: HotWords = None,
-    set_: Set = None,
 ) -> None:
     """Word, character and sentence error rate with intervals, by speaker, and the worst errors."""
     from asr.models.bundle import load_bundle
 
-    chosen = _decoder(model, load_bundle(model), decoder, lm, lexicon, hot_word, hot_words, set_)
-    _evaluate(model, manifest, out, chosen)
-
-
-def _decoder(
-    model: Path,
-    bundle: Bundle,
-    kind: DecoderKind | None,
-    lm: Path | None,
-    lexicon: Path | None,
-    hot_word: list[str] | None,
-    hot_words: Path | None,
-    settings: list[str] | None,
-) -> Decoder:
-    from asr.decoder import load_decoder, parse_hot_words, read_hot_words
-
-    hot = {} if hot_words is None else read_hot_words(hot_words)
-    hot |= parse_hot_words([word.replace("=", " ") for word in hot_word or []], "--hot-word")
-    name: Literal["greedy", "beam"] | None = None if kind is None else kind.value
-    return load_decoder(model, bundle.tokens, name, lm, lexicon, hot, settings or [])
+    _evaluate(model, manifest, out, options.load(model, load_bundle(model)))
 
 
 @app.command(epilog="Example: asr transcribe letters.wav recordings/ --format json")
+@with_decoder_options
 def transcribe(
     files: Annotated[list[Path], typer.Argument(help="Audio files, and folders of them.")],
+    options: DecoderOptions,
     model: Annotated[
         Path | None, typer.Option(help="Model folder; without it the AN4 model shipped here.")
     ] = None,
     format: Annotated[TextFormat, typer.Option(help="txt, or one JSON object a line.")] = (
         TextFormat.txt
     ),
-    decoder: Kind = None,
-    lm: LanguageModel = None,
-    lexicon: Lexicon = None,
-    hot_word: HotWord = None,
-    hot_words: HotWords = None,
-    set_: Set = None,
 ) -> None:
     """Turn recordings into text: one line a file, the file's name first when there are several."""
     from asr.audio import find_audio
@@ -199,7 +157,7 @@ def transcribe(
 
     folder = model or default_model()
     bundle = load_bundle(folder)
-    chosen = _decoder(folder, bundle, decoder, lm, lexicon, hot_word, hot_words, set_)
+    decoder = options.load(folder, bundle)
     present, failed = [], 0
     for file in files:
         try:
@@ -220,7 +178,7 @@ def transcribe(
         return result.text if alone else f"{result.path}\t{result.text}"
 
     with progress_bar("transcribing") as progress:
-        for done, result in enumerate(transcribe_files(bundle, present, chosen), start=1):
+        for done, result in enumerate(transcribe_files(bundle, present, decoder), start=1):
             if result.error is not None:
                 errors.print(f"error: {result.error}")
                 failed += 1

@@ -43,6 +43,7 @@ ROWS = {
     "demo": 9,
     "console": 9,
     "cli_lm": 10,
+    "cli_decoding": 10,
     "cli": 10,
 }
 FACE_ROW = 9  # asr/__init__.py offers what users call; nothing inside imports it

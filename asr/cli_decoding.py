@@ -1,0 +1,81 @@
+"""The options that choose a decoder, for every command that recognises."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from asr.decoder import Decoder
+    from asr.models.bundle import Bundle
+
+
+class DecoderKind(StrEnum):
+    greedy = "greedy"
+    beam = "beam"
+
+
+LanguageModel = Annotated[Path | None, typer.Option(help="N-gram model, as asr lm writes it.")]
+Lexicon = Annotated[Path | None, typer.Option(help="Words, one a line; nothing else is written.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Such as beam.size=64, language.weight=0.4."),
+]
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """What the command line says of the decoder; the model's folder says the rest."""
+
+    decoder: Annotated[
+        DecoderKind | None,
+        typer.Option(help="Without it, the model's own, or beam if an option needs it."),
+    ] = None
+    lm: LanguageModel = None
+    lexicon: Lexicon = None
+    hot_word: Annotated[
+        list[str] | None, typer.Option(metavar="WORD[=BOOST]", help="A word to expect; repeatable.")
+    ] = None
+    hot_words: Annotated[
+        Path | None, typer.Option(help="File of them: a word a line, and its boost.")
+    ] = None
+    set_: Set = None
+
+    def load(self, model: Path, bundle: Bundle) -> Decoder:
+        """The decoder of a model's folder, changed by the options."""
+        from asr.decoder import load_decoder, parse_hot_words, read_hot_words
+
+        hot = {} if self.hot_words is None else read_hot_words(self.hot_words)
+        hot |= parse_hot_words(
+            [word.replace("=", " ") for word in self.hot_word or []], "--hot-word"
+        )
+        kind: Literal["greedy", "beam"] | None = (
+            None if self.decoder is None else self.decoder.value
+        )
+        return load_decoder(model, bundle.tokens, kind, self.lm, self.lexicon, hot, self.set_ or [])
+
+
+def with_decoder_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command that takes `options: DecoderOptions` have each of them on the command line.
+
+    typer reads the options off the signature, which gets a parameter for each in place of one.
+    """
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        chosen = {field.name: values.pop(field.name) for field in fields(DecoderOptions)}
+        command(**values, options=DecoderOptions(**chosen))
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    single = inspect.signature(DecoderOptions, eval_str=True).parameters.values()
+    parameters = [*(parameter for parameter in own if parameter.name != "options"), *single]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
