@@ -76,12 +76,14 @@ def test_a_stop_signal_is_answered_while_the_dev_set_is_scored(
 
 
 def test_a_second_interrupt_does_not_wait() -> None:
+    # A command that a shell has put into the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.signal == signal.SIGINT
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second Ctrl-C was not raised")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 def test_signals_are_left_alone_outside_the_main_thread() -> None:

@@ -18,7 +18,7 @@ from asr.files import read_json
 from asr.lm.arpa import read_arpa, write_arpa
 from asr.lm.estimate import FALLBACK, discounts, estimate
 from asr.lm.ngram import END_ID, START_ID, START_NODE, UNKNOWN_ID, NgramModel, measure_perplexity
-from asr.lm.storage import load_ngram, save_ngram
+from asr.lm.storage import ARRAYS, load_ngram, save_ngram
 from asr.lm.text import read_sentences
 
 LMPLZ = Path(__file__).parent / "lmplz"
@@ -215,7 +215,10 @@ def test_what_is_saved_is_loaded(tmp_path: Path, name: str, closed: bool) -> Non
 def test_a_folder_is_mapped_and_not_read(tmp_path: Path) -> None:
     save_ngram(tmp_path / "lm", estimate(TEXT, 3))
     loaded = load_ngram(tmp_path / "lm")
-    assert all(isinstance(array, np.memmap) for array in loaded.arrays)
+    stored = [getattr(loaded, name) for name in ARRAYS]
+    assert all(isinstance(array, np.memmap) for array in stored)
+    assert all(map(np.shares_memory, loaded.arrays, stored))
+    assert not any(array.flags.writeable for array in loaded.arrays)
 
 
 PRUNED = """

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asr.lm.lookup import compiled
+from asr.lm.lookup import compiled, inner
 from asr.tokens import BLANK_ID
 
 LEAST = -1e9  # in place of minus infinity, of which no differences can be taken
@@ -93,7 +93,7 @@ def best_path(log_probs, states, skips, cells):
     return path
 
 
-@compiled
+@inner
 def step_on(row, states, skips, old, new):
     """Best scores of paths to each state, one frame later."""
     width = len(states)
@@ -104,7 +104,7 @@ def step_on(row, states, skips, old, new):
         new[i] = max(max(old[i], old[i - 1]), old[i - 2] + skips[i]) + row[states[i]]
 
 
-@compiled
+@inner
 def step_back(row, states, skips, old, new):
     """Best scores of paths from each state to the end, one frame earlier."""
     width = len(states)
@@ -115,7 +115,7 @@ def step_back(row, states, skips, old, new):
         new[i] = max(max(old[i], old[i + 1]), old[i + 2] + skips[i + 2]) + row[states[i]]
 
 
-@compiled
+@inner
 def solve(log_probs, states, skips, path, t0, t1, low, high, end_low, end_high):
     """Fill in the path of a stretch, with a table of where each state came from."""
     width = end_high - low + 1

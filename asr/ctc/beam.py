@@ -25,6 +25,7 @@ from asr.ctc.search import (
     Ints,
     Language,
     Nodes,
+    Work,
     logadd,
     search,
 )
@@ -77,6 +78,7 @@ class BeamSearch:
             np.full(size, -np.inf),
         )
         self._beam.blank[0] = 0.0
+        self._work = _work(size, len(language.unit_first) - 1)
 
     def push(self, log_probs: Tensor) -> None:
         """Hear more. Shape: [T, V], any T.
@@ -98,7 +100,9 @@ class BeamSearch:
                 getattr(grown, name)[: len(old)] = old
             self._nodes = grown
         arguments = self._language, self._config.nats, self._config.token_nats
-        search(np.maximum(values, LEAST), self._nodes, self._beam, *arguments)
+        values = np.maximum(values, LEAST)
+        order = np.argsort(-values, axis=1).astype(np.int32)
+        search(values, order, self._nodes, self._beam, self._work, *arguments)
 
     def best(self, count: int = 1) -> list[Hypothesis]:
         """The best texts if nothing more comes, best first."""
@@ -130,6 +134,26 @@ class BeamSearch:
             ids.append(int(self._nodes.unit[node]))
             node = int(self._nodes.parent[node])
         return tuple(reversed(ids))
+
+
+def _work(size: int, units: int) -> Work:
+    """Room for a frame."""
+    room = size * (units + 1)
+    return Work(
+        totals=np.empty(size),
+        blanks=np.empty(size),
+        labels=np.empty(size),
+        first_longer=np.empty(size, np.int32),
+        next_longer=np.empty(size, np.int32),
+        taken=np.full(units, OFF, np.int32),
+        scores=np.empty(room),
+        sorted_scores=np.empty(room),
+        sources=np.empty(room, np.int32),
+        units=np.empty(room, np.int32),
+        node=np.empty(size, np.int32),
+        blank=np.empty(size),
+        label=np.empty(size),
+    )
 
 
 def _nodes(count: int) -> Nodes:

@@ -11,7 +11,7 @@ from pydantic import Field
 from asr.config import Config
 from asr.ctc.search import CHARACTER_MODEL, NO_MODEL, OFF, WORD_MODEL, Language
 from asr.errors import LanguageModelError
-from asr.lm.ngram import END_ID, SPECIAL, START_NODE, Arrays, Ints, NgramModel
+from asr.lm.ngram import END_ID, SPECIAL, START_NODE, Arrays, Ints, NgramModel, read_only
 from asr.tokens import WORD_START, Tokens
 
 
@@ -90,7 +90,7 @@ def _check(word: str, alphabet: Mapping[str, int]) -> None:
 def _no_model() -> Arrays:
     """Arrays of the types that an n-gram model has."""
     ints, floats = np.zeros(2, np.int32), np.zeros(2, np.float32)
-    return ints, floats, floats, np.zeros(2, np.int64), ints
+    return read_only(ints, floats, floats, np.zeros(2, np.int64), ints)
 
 
 def _trie(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.lm.lookup import advance, compiled
+from asr.lm.lookup import advance, compiled, inner
 from asr.lm.ngram import Arrays, Ints
 
 Floats = NDArray[np.float64]
@@ -102,26 +102,6 @@ class Work(NamedTuple):
 
 
 @compiled
-def workspace(size, V):
-    room = size * (V + 1)
-    return Work(
-        np.empty(size),
-        np.empty(size),
-        np.empty(size),
-        np.empty(size, np.int32),
-        np.empty(size, np.int32),
-        np.full(V, OFF, np.int32),
-        np.empty(room),
-        np.empty(room),
-        np.empty(room, np.int32),
-        np.empty(room, np.int32),
-        np.empty(size, np.int32),
-        np.empty(size),
-        np.empty(size),
-    )
-
-
-@compiled
 def logadd(a, b):
     if a < b:
         a, b = b, a
@@ -130,7 +110,7 @@ def logadd(a, b):
     return a + np.log1p(np.exp(b - a))
 
 
-@compiled
+@inner
 def spell(language, spelled, character):
     """The lexicon's node one character on, or OFF."""
     if spelled < 0:
@@ -141,7 +121,7 @@ def spell(language, spelled, character):
     return OFF
 
 
-@compiled
+@inner
 def end_word(language, context, spelled):
     """What the end of a word adds to the score, and the context after it."""
     if spelled == 0:
@@ -160,7 +140,7 @@ def end_word(language, context, spelled):
     return score, context
 
 
-@compiled
+@inner
 def extend(language, nodes, node, unit):
     """What a unit adds to the score of a prefix, and context and lexicon node after it."""
     score, context, spelled = 0.0, nodes.context[node], nodes.spelled[node]
@@ -181,7 +161,7 @@ def extend(language, nodes, node, unit):
     return score, context, spelled
 
 
-@compiled
+@inner
 def add_node(language, nodes, parent, unit):
     """The node of a prefix one unit longer, which may have been in the beam before."""
     node = nodes.child[parent]
@@ -227,10 +207,11 @@ def kth_largest(values, count, k):
     return values[target]
 
 
-@compiled
+@inner
 def stay(row, nodes, beam, work):
-    """Every prefix of the beam one frame on, paths from its shorter prefix in the beam included."""
-    used = beam.used[0]
+    """Every prefix of the beam one frame on, paths from its shorter prefix in the beam included.
+    The score of the best, and that of the worst."""
+    used, best, worst = beam.used[0], -np.inf, np.inf
     for i in range(used):
         work.totals[i] = logadd(beam.blank[i], beam.label[i])
         work.first_longer[i] = OFF
@@ -246,10 +227,13 @@ def stay(row, nodes, beam, work):
                 work.first_longer[shorter] = i
                 label = logadd(label, lengthened(nodes, beam, work, shorter, unit) + row[unit])
         work.blanks[i], work.labels[i] = blank, label
-        work.scores[i] = logadd(blank, label) + nodes.language[node]
+        score = logadd(blank, label) + nodes.language[node]
+        work.scores[i] = score
+        best, worst = max(best, score), min(worst, score)
+    return best, worst
 
 
-@compiled
+@inner
 def lengthened(nodes, beam, work, place, unit):
     """Paths of a prefix that `unit` can follow: after the same unit, only those with a blank."""
     node = beam.node[place]
@@ -257,11 +241,13 @@ def lengthened(nodes, beam, work, place, unit):
     return beam.blank[place] if doubled else work.totals[place]
 
 
-@compiled
-def propose(row, nodes, beam, language, work, floor, least):
+@inner
+def propose(row, order, nodes, beam, language, work, floor, least):
     """List the prefixes that are one unit longer, not in the beam, and score more than `floor`, of
-    units that score `least`; how many candidates there are, those that stay included."""
-    tokens = np.argsort(-row)
+    units that score `least`; how many candidates there are, those that stay included.
+
+    Shape: row [V], order [V]: the units, best first.
+    """
     count = beam.used[0]
     for i in range(beam.used[0]):
         node = beam.node[i]
@@ -271,7 +257,7 @@ def propose(row, nodes, beam, language, work, floor, least):
             longer = work.next_longer[longer]
         so_far, end = nodes.language[node], nodes.end_score[node]
         most = work.totals[i] + so_far + max(0.0, end)
-        for unit in tokens:
+        for unit in order:
             if row[unit] < least or most + row[unit] <= floor:
                 break
             if unit == BLANK or work.taken[unit] == i:
@@ -291,12 +277,13 @@ def propose(row, nodes, beam, language, work, floor, least):
     return count
 
 
-@compiled
+@inner
 def keep(row, nodes, beam, language, work, count, floor):
     """Make the best of `count` candidates the beam."""
     used, size = beam.used[0], len(beam.node)
     if count > size:
-        work.sorted_scores[:count] = work.scores[:count]
+        for i in range(count):
+            work.sorted_scores[i] = work.scores[i]
         floor = max(floor, kth_largest(work.sorted_scores, count, size))
     for i in range(used):
         nodes.place[beam.node[i]] = OFF
@@ -314,27 +301,24 @@ def keep(row, nodes, beam, language, work, count, floor):
             work.label[kept] = lengthened(nodes, beam, work, source, unit) + row[unit]
         kept += 1
     beam.used[0] = kept
-    beam.node[:kept], beam.blank[:kept] = work.node[:kept], work.blank[:kept]
-    beam.label[:kept] = work.label[:kept]
     for i in range(kept):
+        beam.node[i], beam.blank[i], beam.label[i] = work.node[i], work.blank[i], work.label[i]
         nodes.place[beam.node[i]] = i
 
 
 @compiled
-def search(log_probs, nodes, beam, language, beam_nats, token_nats):
-    """Read frames [T, V], and leave the best prefixes after them in `beam`.
+def search(log_probs, order, nodes, beam, work, language, beam_nats, token_nats):
+    """Read frames, and leave the best prefixes after them in `beam`.
 
-    `nodes` needs room for K * T more.
+    Shape: log_probs [T, V], order [T, V]: the units of each frame, best first. `nodes` needs room
+    for K * T more.
     """
-    T, V = log_probs.shape
-    size = len(beam.node)
-    work = workspace(size, V)
-    for t in range(T):
+    for t in range(len(log_probs)):
         row = log_probs[t]
-        stay(row, nodes, beam, work)
-        used = beam.used[0]
-        floor = work.scores[:used].max() - beam_nats
+        best, worst = stay(row, nodes, beam, work)
+        floor = best - beam_nats
         # Where the beam is full, no prefix worse than all in it can come in.
-        bar = max(floor, work.scores[:used].min()) if used == size else floor
-        count = propose(row, nodes, beam, language, work, bar, row.max() - token_nats)
+        bar = max(floor, worst) if beam.used[0] == len(beam.node) else floor
+        least = row[order[t, 0]] - token_nats
+        count = propose(row, order[t], nodes, beam, language, work, bar, least)
         keep(row, nodes, beam, language, work, count, floor)

@@ -11,13 +11,18 @@ import numpy as np
 Function = Callable[..., Any]
 
 
-def compiled(function: Function) -> Function:
-    compiler: Function = numba.njit(cache=True, nogil=True, error_model="numpy")
+def compiled(function: Function, **options: Any) -> Function:
+    compiler: Function = numba.njit(cache=True, nogil=True, error_model="numpy", **options)
     result: Function = compiler(function)
     return result
 
 
-@compiled
+def inner(function: Function) -> Function:
+    """For what is called from compiled code alone: a third of the time to compile is saved."""
+    return compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+@inner
 def find_child(words, first_child, node, word):
     """The node of `word` after `node`, or -1. The children of a node are sorted by word, and those
     of the root, 0, are all words."""

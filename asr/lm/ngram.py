@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +68,10 @@ class NgramModel:
     def ids(self) -> dict[str, int]:
         return {word: i for i, word in enumerate(self.vocabulary)}
 
-    @property
+    @cached_property
     def arrays(self) -> Arrays:
         """What the functions of `lookup` walk through."""
-        return self.words, self.log_probs, self.backoffs, self.first_child, self.suffixes
+        return read_only(self.words, self.log_probs, self.backoffs, self.first_child, self.suffixes)
 
     def id(self, word: str) -> int:
         """Of the word itself, or of <unk>; markers such as <s> are no words."""
@@ -98,6 +99,15 @@ class NgramModel:
             WordScore(word, float(score), int(length), int(i) == UNKNOWN_ID)
             for word, i, score, length in zip((*sentence, END), ids, scores, lengths, strict=True)
         ]
+
+
+def read_only(*arrays: NDArray[Any]) -> Arrays:
+    """Views that cannot be written to, be they mapped from disk or not: numba would compile all
+    that walks through them once for each kind."""
+    views = [np.asarray(array).view() for array in arrays]
+    for view in views:
+        view.flags.writeable = False
+    return cast(Arrays, tuple(views))
 
 
 @dataclass(frozen=True)
