@@ -39,6 +39,13 @@ app = typer.Typer(
 class TextFormat(StrEnum):
     txt = "txt"
     json = "json"
+    ctm = "ctm"
+
+
+class TimeFormat(StrEnum):
+    json = "json"
+    ctm = "ctm"
+    textgrid = "textgrid"
 
 
 app.add_typer(lm_app, name="lm")
@@ -145,11 +152,12 @@ def transcribe(
     model: Annotated[
         Path | None, typer.Option(help="Model folder; without it the AN4 model shipped here.")
     ] = None,
-    format: Annotated[TextFormat, typer.Option(help="txt, or one JSON object a line.")] = (
-        TextFormat.txt
-    ),
+    format: Annotated[
+        TextFormat, typer.Option(help="txt; json and ctm have word times and confidences.")
+    ] = TextFormat.txt,
 ) -> None:
     """Turn recordings into text: one line a file, the file's name first when there are several."""
+    from asr.alignment import to_ctm, to_json
     from asr.audio import find_audio
     from asr.models.bundle import load_bundle
     from asr.transcribe import Transcript, default_model
@@ -174,17 +182,54 @@ def transcribe(
     def show(result: Transcript) -> str:
         if format is TextFormat.json:
             row = {"file": str(result.path), "text": result.text, "seconds": result.seconds}
-            return json.dumps(row, ensure_ascii=False)
+            return json.dumps(row | {"words": to_json(result.words)}, ensure_ascii=False)
+        if format is TextFormat.ctm:
+            return to_ctm(result.path.stem, result.words).rstrip()
         return result.text if alone else f"{result.path}\t{result.text}"
 
     with progress_bar("transcribing") as progress:
-        for done, result in enumerate(transcribe_files(bundle, present, decoder), start=1):
+        timed = format is not TextFormat.txt
+        results = transcribe_files(bundle, present, decoder, timed)
+        for done, result in enumerate(results, start=1):
             if result.error is not None:
                 errors.print(f"error: {result.error}")
                 failed += 1
             else:
                 print(show(result), flush=True)
             progress(done, len(present))
+    if failed:
+        sys.exit(1)
+
+
+@app.command(epilog="Example: asr align exp/an4/model talk.wav --text talk.txt --format ctm")
+def align(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    source: Annotated[Path, typer.Argument(help="Manifest, or a recording with --text.")],
+    text: Annotated[Path | None, typer.Option(help="File with what is said in it.")] = None,
+    format: Annotated[TimeFormat, typer.Option(help="Of the words and their times.")] = (
+        TimeFormat.json
+    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a file of each recording; without it all is printed."),
+    ] = None,
+) -> None:
+    """Tell when each word of known texts is said, in recordings of any length."""
+    from asr.alignment import align_all, read_source, to_text, write_aligned
+    from asr.models.bundle import load_bundle
+
+    bundle, failed = load_bundle(model), 0
+    utterances = read_source(source, text)
+    with progress_bar("aligning") as progress:
+        for done, result in enumerate(align_all(bundle, utterances), start=1):
+            if result.error is not None:
+                errors.print(f"error: {result.error}")
+                failed += 1
+            elif out is None:
+                print(to_text(result, format.value), end="", flush=True)
+            else:
+                write_aligned(out, result, format.value)
+            progress(done, len(utterances))
     if failed:
         sys.exit(1)
 

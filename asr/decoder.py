@@ -23,6 +23,7 @@ from asr.ctc.greedy import greedy_decode
 from asr.ctc.language import LanguageConfig, build_language
 from asr.ctc.search import Language
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
+from asr.evaluation.confidence import Evidence, gather
 from asr.files import atomic_path, read_json, write_json
 from asr.lm.ngram import NgramModel
 from asr.lm.storage import load_ngram, save_ngram
@@ -39,12 +40,23 @@ class DecoderConfig(Config):
     language: LanguageConfig = LanguageConfig()
     hot_words: dict[str, float] = Field({})
     """Words that score more, and by how many nats."""
+    confidence_scale: float = Field(0.7, gt=0)
+    """Factor on the scores of the texts in the beam where they say how sure a word is; less than 1
+    since recognisers are too sure of themselves. 0.7 was best on AN4's dev; asr tune finds it."""
     tuned: str = ""
     """On what the settings were chosen."""
 
 
 GREEDY = DecoderConfig()
 BOOST = 6.0  # of a hot word, in nats
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A text and, for each of its words, the probability that it was said."""
+
+    text: str
+    confidences: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,31 @@ class Decoder:
             return [self.tokens.decode(ids) for ids in greedy_decode(log_probs)]
         found = beam_decode(log_probs, self.language, self.config.beam)
         return [self.tokens.decode(best[0].ids) if best else "" for best in found]
+
+    def hear(self, log_probs: Padded) -> list[Heard]:
+        """What `texts` gives, with how sure one can be of each word. Shape: [B, T, V] -> B."""
+        rows = self.evidence(log_probs)
+        return [
+            Heard(text, tuple(evidence.confidences(self.config.confidence_scale).tolist()))
+            for text, evidence in rows
+        ]
+
+    def evidence(self, log_probs: Padded) -> list[tuple[str, Evidence]]:
+        """Each text, with what the others in the beam say of it. A greedy decoder asks a beam
+        without language model. Shape: [B, T, V] -> B."""
+        beam = self.config.beam
+        language = self.language or build_language(self.tokens)
+        found = beam_decode(log_probs, language, beam, beam.size)
+        if self.language is None:
+            texts = self.texts(log_probs)
+        else:
+            texts = [self.tokens.decode(best[0].ids) if best else "" for best in found]
+        rows = []
+        for text, beams in zip(texts, found, strict=True):
+            # Where a lexicon leaves no text at all, nothing is recognised.
+            others = [self.tokens.decode(row.ids) for row in beams] or [""]
+            rows.append((text, gather(text, others, [row.score for row in beams] or [0.0])))
+        return rows
 
     @property
     def description(self) -> str:

@@ -34,3 +34,7 @@ class StreamError(AsrError):
 
 class LanguageModelError(AsrError):
     """A language model's file is missing, malformed or damaged; the message names file and line."""
+
+
+class AlignmentError(AsrError):
+    """A text cannot be written with a model's units, or is too long for its recording."""

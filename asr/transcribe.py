@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from asr.alignment import WordTime, time_words
 from asr.audio import load_audio
 from asr.dataset import prefetch
 from asr.decoder import Decoder
-from asr.errors import AudioError, CheckpointError
+from asr.errors import AlignmentError, AudioError, CheckpointError
 from asr.evaluation.decode import BATCH_SECONDS, decode_waves
 from asr.models.bundle import Bundle
 from asr.padded import pad
 
 Loaded = tuple[Path, torch.Tensor | AudioError]  # a file with its samples, or why there are none
+Timed = tuple[str, tuple[WordTime, ...]]  # a text, and its words if they were asked for
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Transcript:
     path: Path
     text: str = ""
     seconds: float = 0.0
+    words: tuple[WordTime, ...] = ()
+    """With their confidences, where they were asked for."""
     error: str | None = None
 
 
@@ -41,11 +45,15 @@ def default_model() -> Path:
 
 
 def transcribe(
-    bundle: Bundle, paths: Iterable[str | Path], decoder: Decoder | None = None
+    bundle: Bundle,
+    paths: Iterable[str | Path],
+    decoder: Decoder | None = None,
+    words: bool = False,
 ) -> Iterator[Transcript]:
     """Transcribe files in the order given; a file that cannot be read becomes an error entry.
 
-    Without `decoder` decoding is greedy (`asr.decoder.load_decoder` gives the one of a model).
+    Without `decoder` decoding is greedy (`asr.decoder.load_decoder` gives the one of a model). With
+    `words`, each word comes with its time and confidence.
 
     Files are read ahead and decoded together, about a minute of audio at a time.
     """
@@ -63,10 +71,10 @@ def transcribe(
     with prefetch(load, map(Path, paths), depth=16) as results:
         for loaded in results:
             if waiting and _padded_samples([*waiting, loaded]) > BATCH_SECONDS * rate:
-                yield from _decode(bundle, decoder, waiting)
+                yield from _decode(bundle, decoder, waiting, words)
                 waiting = []
             waiting.append(loaded)
-    yield from _decode(bundle, decoder, waiting)
+    yield from _decode(bundle, decoder, waiting, words)
 
 
 def _padded_samples(loaded: Sequence[Loaded]) -> int:
@@ -74,11 +82,38 @@ def _padded_samples(loaded: Sequence[Loaded]) -> int:
     return len(lengths) * max(lengths, default=0)
 
 
-def _decode(bundle: Bundle, decoder: Decoder, loaded: Sequence[Loaded]) -> Iterator[Transcript]:
+def _decode(
+    bundle: Bundle, decoder: Decoder, loaded: Sequence[Loaded], words: bool
+) -> Iterator[Transcript]:
     waves = [wave for _, wave in loaded if not isinstance(wave, AudioError)]
-    texts = iter(decode_waves(bundle.model, pad(waves), decoder) if waves else [])
+    heard: Iterator[Timed] = iter(())
+    if waves and words:
+        heard = iter(_hear(bundle, decoder, waves))
+    elif waves:
+        heard = iter([(text, ()) for text in decode_waves(bundle.model, pad(waves), decoder)])
     for path, wave in loaded:
         if isinstance(wave, AudioError):
             yield Transcript(path, error=str(wave))
         else:
-            yield Transcript(path, next(texts), len(wave) / bundle.sample_rate)
+            text, times = next(heard)
+            yield Transcript(path, text, len(wave) / bundle.sample_rate, times)
+
+
+@torch.inference_mode()
+def _hear(bundle: Bundle, decoder: Decoder, waves: Sequence[torch.Tensor]) -> list[Timed]:
+    """Text and words of each recording. Shape: B times [S] -> B."""
+    device = next(bundle.model.parameters()).device
+    features = bundle.model.features(pad(waves).to(device))
+    scores, spelled = bundle.model.forward_and_spell(features)
+    written = scores.unpad()
+    sounds = written if spelled is None else spelled.unpad()
+    rows = []
+    for heard, wave, own, sound in zip(decoder.hear(scores), waves, written, sounds, strict=True):
+        seconds = len(wave) / bundle.sample_rate
+        try:
+            times = time_words(bundle.tokens, sound, spelled is not None, heard.text, seconds, "")
+        except AlignmentError:  # written in fewer frames than it takes to spell it
+            times = time_words(bundle.tokens, own, False, heard.text, seconds, "")
+        pairs = zip(times, heard.confidences, strict=True)
+        rows.append((heard.text, tuple(replace(word, confidence=sure) for word, sure in pairs)))
+    return rows

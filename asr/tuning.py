@@ -16,6 +16,7 @@ from asr.ctc.search import Language
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder
 from asr.errors import AsrError
+from asr.evaluation.confidence import fit_scale
 from asr.evaluation.decode import score_dataset
 from asr.evaluation.error_rate import score
 from asr.files import atomic_path, digest, read_json, write_json
@@ -26,7 +27,7 @@ from asr.tokens import Tokens
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # of the beam
+SIZES = (8, 16, 32, 64, 128)  # of the beam; a smaller one has no other texts to doubt by
 SEARCH_SIZE = 16  # while weight and bonus are sought
 TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
 # Such as test-clean and an4test_clstk.
@@ -120,16 +121,31 @@ def tune(
         progress(len(trials) + len(beams), total)
     best = min(beams, key=lambda trial: (trial.errors, trial.size))
     words = sum(len(text.split()) for text in references.values())
+    tuned = _settled(decoder, best, f"{manifest.name}: {best.errors} errors in {words} words")
+    return Tuning((*trials, *beams), words, best, _doubting(tuned, scores, references))
+
+
+def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
+    """With the settings that were best."""
     config = decoder.config
     weights = {"weight": best.weight, "word_bonus": best.bonus}
     changes = {
         "language": config.language.model_copy(update=weights),
         "beam": config.beam.model_copy(update={"size": best.size}),
-        "tuned": f"{manifest.name}: {best.errors} errors in {words} words",
+        "tuned": tuned,
     }
-    return Tuning(
-        (*trials, *beams), words, best, replace(decoder, config=config.model_copy(update=changes))
-    )
+    return replace(decoder, config=config.model_copy(update=changes))
+
+
+def _doubting(
+    decoder: Decoder, scores: Mapping[str, Tensor], references: Mapping[str, str]
+) -> Decoder:
+    """With the scale at which the confidences of words are truest."""
+    heard = dict(zip(scores, decoder.evidence(pad(list(scores.values()))), strict=True))
+    judged = score(references, {name: text for name, (text, _) in heard.items()}).utterances
+    evidence = [heard[row.id][1] for row in judged]
+    scale = fit_scale(evidence, [row.right for row in judged])
+    return replace(decoder, config=decoder.config.model_copy(update={"confidence_scale": scale}))
 
 
 def _trial(

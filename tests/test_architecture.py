@@ -34,6 +34,7 @@ ROWS = {
     "streaming": 6,
     "evaluation": 7,
     "training": 8,
+    "alignment": 8,
     "transcribe": 9,
     "tuning": 9,
     "check": 9,

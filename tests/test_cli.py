@@ -29,6 +29,7 @@ from tests.tones import tone_recipe, write_corpus
 
 DECODING = ["--decoder", "--lm", "--lexicon", "--hot-word", "--hot-words", "--set"]
 OPTIONS = {
+    "align": ["model", "source", "--text", "--format", "--out"],
     "check": ["manifests", "--model"],
     "demo": ["--out", "--seed"],
     "evaluate": ["model", "manifest", "--out", *DECODING],
@@ -252,6 +253,7 @@ def test_transcribe_prints_json(run: Command, tones: tuple[dict[str, Path], Path
     (line,) = ended.out.splitlines()
     row = json.loads(line)
     assert row.pop("seconds") == pytest.approx(utterance.duration, abs=1e-3)
+    assert [word["word"] for word in row.pop("words")] == utterance.text.split()
     assert row == {"file": str(utterance.audio), "text": utterance.text}
     assert run("transcribe", utterance.audio, "--model", model, "--format", "srt").status == 2
 

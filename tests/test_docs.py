@@ -13,14 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from asr.audio import write_wav
 from asr.ctc.beam import BeamConfig, BeamSearch
 from asr.ctc.language import build_language
 from asr.lm.estimate import estimate
 from asr.tuning import BONUSES, SIZES, WEIGHTS
 from tests.commands import Command
-from tests.tones import untrained_bundle
+from tests.tones import RATE, speak, untrained_bundle
 
 DECODING = (Path(__file__).resolve().parents[1] / "docs" / "decoding.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", DECODING, re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
 
 
 def test_commands(
@@ -37,13 +43,15 @@ def test_commands(
     with gzip.open(tmp_path / "more-sentences.txt.gz", "wt") as file:
         file.write("low high\nup down up\n")
     (tmp_path / "FILE").write_text("low\nhigh\n")
+    (tmp_path / "talk.txt").write_text("low high")
+    write_wav(tmp_path / "talk.wav", speak("low high"), RATE)
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```\n(.*?)^```$", DECODING, re.DOTALL | re.MULTILINE)
-    for line in "".join(blocks).splitlines():
+    for line in "".join(blocks("")).splitlines():
         command = shlex.split(line.replace("MODEL", "run/model"))
         assert command[0] == "asr"
         assert run(*command[1:]).status == 0, line
-    options = re.findall(r"`(--[^`]*)`", DECODING.partition("in place of what")[2])
+    table = DECODING.partition("in place of what")[2].partition("##")[0]
+    options = re.findall(r"`(--[^`]*)`", table)
     assert len(options) == 7
     audio = next((tmp_path / "dev").glob("*.wav"))
     for option in options:
@@ -54,13 +62,13 @@ def test_commands(
 
 
 def test_figures() -> None:
-    (pairs,) = re.findall(r"tries (\d+) pairs .*, and beams of eight sizes", DECODING)
+    (pairs,) = re.findall(r"tries (\d+) pairs .*, and beams of five sizes", DECODING)
     assert int(pairs) == len(WEIGHTS) * len(BONUSES)
-    assert len(SIZES) == 8
+    assert len(SIZES) == 5
 
 
 def test_beam_search_while_somebody_speaks() -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```$", DECODING, re.DOTALL | re.MULTILINE)
+    (code,) = blocks("python")
     bundle = untrained_bundle()
     names = {
         "BeamConfig": BeamConfig,

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rich.cells import cell_len
 
-from asr.evaluation.error_rate import AlignedWord, ErrorCounts, score
+from asr.evaluation.error_rate import AlignedWord, ErrorCounts, Scores, score
 from asr.evaluation.report import (
     EvaluationReport,
     RunFacts,
@@ -53,9 +54,15 @@ HYPOTHESES = {
 SPEAKERS = {"u1": "eve", "u2": "eve", "u3": "伊藤", "u4": "mia", "u5": "mia"}
 
 
+def built(scores: Scores, speakers: dict[str, str], facts: RunFacts) -> EvaluationReport:
+    """The report of a recogniser that is equally sure of every word."""
+    sure = {u.id: [0.75] * len(u.right) for u in scores.utterances}
+    return build_report(scores, speakers, sure, facts)
+
+
 @pytest.fixture
 def report() -> EvaluationReport:
-    return build_report(score(REFERENCES, HYPOTHESES), SPEAKERS, FACTS)
+    return built(score(REFERENCES, HYPOTHESES), SPEAKERS, FACTS)
 
 
 def lines_after(text: str, start: str, count: int) -> list[str]:
@@ -70,7 +77,7 @@ def test_text_opens_with_the_error_rate() -> None:
     wrong = {f"{i:03}": "no" for i in [*range(30), *range(773, 781)]}
     gone = {f"{i:03}": "" for i in range(30, 38)}
     scores = score(references, references | wrong | gone)
-    report = build_report(scores, dict.fromkeys(references, "s"), FACTS)
+    report = built(scores, dict.fromkeys(references, "s"), FACTS)
     first, second, third = to_text(report).splitlines()[:3]
     assert first.startswith("WER 5.95 % (46/773: 30 S, 8 D, 8 I), 95 % interval ")
     low, high = first.split("interval ")[1].split(" to ")
@@ -114,7 +121,7 @@ def test_intervals_hold_the_rates(report: EvaluationReport) -> None:
 
 def test_an_utterance_without_speaker_is_a_bug() -> None:
     with pytest.raises(KeyError, match="u1"):
-        build_report(score({"u1": "one"}, {}), {}, FACTS)
+        built(score({"u1": "one"}, {}), {}, FACTS)
 
 
 def test_json_survives_a_round_trip_and_keeps_its_keys(report: EvaluationReport) -> None:
@@ -127,6 +134,7 @@ def test_json_survives_a_round_trip_and_keeps_its_keys(report: EvaluationReport)
         "wer",
         "cer",
         "ser",
+        "calibration",
         "run",
         "speakers",
         "worst",
@@ -170,7 +178,7 @@ def test_json_holds_the_figures(report: EvaluationReport) -> None:
 
 def test_infinite_rates_become_null() -> None:
     scores = score({"a": "", "b": ""}, {"a": "uh", "b": ""})
-    report = build_report(scores, {"a": "s", "b": "s"}, replace(FACTS, audio_seconds=0.0))
+    report = built(scores, {"a": "s", "b": "s"}, replace(FACTS, audio_seconds=0.0))
     assert report.scores.words.rate == math.inf
     value = to_json(report)
     assert value["wer"]["rate"] is None
@@ -183,7 +191,7 @@ def test_infinite_rates_become_null() -> None:
 
 def test_json_lists_only_the_worst() -> None:
     references = {f"u{i:02}": "a " * i for i in range(1, 31)}
-    report = build_report(score(references, {}), dict.fromkeys(references, "s"), FACTS)
+    report = built(score(references, {}), dict.fromkeys(references, "s"), FACTS)
     assert [row["id"] for row in to_json(report)["worst"]] == [f"u{i}" for i in range(30, 20, -1)]
     assert len(report.worst) == 30
     text = to_text(report)
@@ -206,7 +214,7 @@ def test_text_shows_facts_speakers_and_pairing(report: EvaluationReport) -> None
 
 
 def test_text_without_errors_is_short() -> None:
-    report = build_report(score({"a": "yes"}, {"a": "yes"}), {"a": "s"}, FACTS)
+    report = built(score({"a": "yes"}, {"a": "yes"}), {"a": "s"}, FACTS)
     text = to_text(report)
     assert text.startswith("WER 0.00 % (0/1: 0 S, 0 D, 0 I), 95 % interval 0.0 to 0.0\n")
     assert "most word errors" not in text
@@ -223,7 +231,7 @@ def test_number_of_worst_utterances_in_the_text(report: EvaluationReport) -> Non
 
 def test_aligned_rows_in_the_text() -> None:
     scores = score({"u": "one two three"}, {"u": "one too three four"})
-    text = to_text(build_report(scores, {"u": "s"}, FACTS))
+    text = to_text(built(scores, {"u": "s"}, FACTS))
     assert lines_after(text, "u: 66.67 % (2/3: 1 S, 0 D, 1 I)", 3) == [
         "  REF one two three ****",
         "  HYP one too three four",
@@ -242,7 +250,7 @@ def test_wide_characters_line_up() -> None:
 def test_markup_and_signs_appear_as_they_are() -> None:
     reference = "[bold]x[/bold] <b> & 50% {name} \\n ünï"
     scores = score({"[red]id": reference}, {"[red]id": ""})
-    text = to_text(build_report(scores, {"[red]id": "<s>"}, FACTS))
+    text = to_text(built(scores, {"[red]id": "<s>"}, FACTS))
     assert f"  REF {reference}\n" in text
     assert "\n[red]id: 100.00 %" in text
     assert "\n<s> " in text
@@ -252,7 +260,7 @@ def test_no_control_character_reaches_the_text() -> None:
     identity = "bad\n\x1b[2Jid\u2028"
     scores = score({identity: "a\x07b"}, {identity: "\x1b[31mred", "un\rpaired": ""})
     facts = replace(FACTS, machine="a\nb")
-    text = to_text(build_report(scores, {identity: "s\x00"}, facts))
+    text = to_text(built(scores, {identity: "s\x00"}, facts))
     assert all(c == "\n" or c.isprintable() for c in text)
     assert "bad��[2Jid�: 100.00 %" in text
 
@@ -299,6 +307,7 @@ def test_files_of_a_report(report: EvaluationReport, tmp_path: Path) -> None:
     write_report(report, folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "hypotheses.jsonl",
+        "reliability.png",
         "report.json",
         "report.txt",
     ]
@@ -310,10 +319,25 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
+def test_confidence_beside_the_truth(report: EvaluationReport, tmp_path: Path) -> None:
+    # 5 of the 9 recognised words are right.
+    line = "Confidence: on average 75.0 % where 55.6 % of 9 recognised words are right; "
+    assert line + "expected calibration error 19.4 %" in to_text(report).splitlines()
+    values = to_json(report)["calibration"]
+    assert values["error"] == pytest.approx(0.75 - 5 / 9, abs=1e-6)
+    assert [row["words"] for row in values["bins"]] == [9]
+    write_report(report, tmp_path)
+    assert [len(pair["confidences"]) for pair in read_pairs(tmp_path / "hypotheses.jsonl")] == [
+        len(pair["hypothesis"].split()) for pair in read_pairs(tmp_path / "hypotheses.jsonl")
+    ]
+    with Image.open(tmp_path / "reliability.png") as picture:
+        assert min(picture.size) > 500
+
+
 def test_the_figures_can_be_computed_again(report: EvaluationReport, tmp_path: Path) -> None:
     write_report(report, tmp_path)
     pairs = read_pairs(tmp_path / "hypotheses.jsonl")
-    assert [list(pair) for pair in pairs] == [["id", "reference", "hypothesis"]] * 5
+    assert [list(pair) for pair in pairs] == [["id", "reference", "hypothesis", "confidences"]] * 5
     again = score(
         {pair["id"]: pair["reference"] for pair in pairs},
         {pair["id"]: pair["hypothesis"] for pair in pairs},
@@ -327,9 +351,9 @@ def test_writing_again_replaces_the_report_and_nothing_else(
 ) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     write_report(report, tmp_path)
-    second = build_report(score({"a": "yes"}, {"a": "yes"}), {"a": "s"}, FACTS)
+    second = built(score({"a": "yes"}, {"a": "yes"}), {"a": "s"}, FACTS)
     write_report(second, tmp_path)
     assert read_json(tmp_path / "report.json") == to_json(second)
     assert len(read_pairs(tmp_path / "hypotheses.jsonl")) == 1
     assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5

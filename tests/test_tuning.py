@@ -11,6 +11,7 @@ import pytest
 from asr import tuning
 from asr.decoder import load_decoder, save_decoder
 from asr.errors import AsrError
+from asr.evaluation.confidence import SCALES
 from asr.evaluation.run import evaluate
 from asr.files import read_json
 from asr.lm.estimate import estimate
@@ -63,6 +64,7 @@ def test_the_best_settings_are_found_and_used(tones: Tones, model: Path, tmp_pat
     report = evaluate(model, dev).report
     assert report.scores.words.errors == result.best.errors
     assert f"beam {result.best.size}" in report.facts.decoder
+    assert read_json(model / "decoder.json")["confidence_scale"] in SCALES
     assert read_json(tmp_path / "tuning" / "tuning.json")["best"]["errors"] == result.best.errors
     assert (tmp_path / "tuning" / "tuning.png").stat().st_size > 10_000
 

@@ -9,7 +9,7 @@ import torch
 from asr.batching import plan_in_order
 from asr.composition import Item
 from asr.dataset import Batch, SpeechDataset, prefetch
-from asr.decoder import Decoder
+from asr.decoder import Decoder, Heard
 from asr.errors import AudioError
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
@@ -42,6 +42,20 @@ def decode_dataset(
     for ids, log_probs in score_dataset(model, dataset, on_error, progress):
         hypotheses.update(zip(ids, decoder.texts(log_probs), strict=True))
     return hypotheses
+
+
+def hear_dataset(
+    model: AcousticModel,
+    dataset: SpeechDataset,
+    decoder: Decoder,
+    on_error: Callable[[str, AudioError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Heard]:
+    """Hypotheses with their words' confidences by utterance id; else as `decode_dataset`."""
+    heard: dict[str, Heard] = {}
+    for ids, log_probs in score_dataset(model, dataset, on_error, progress):
+        heard.update(zip(ids, decoder.hear(log_probs), strict=True))
+    return heard
 
 
 def score_dataset(

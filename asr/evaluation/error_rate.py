@@ -106,6 +106,11 @@ class UtteranceScore:
     characters: ErrorCounts
     alignment: tuple[AlignedWord, ...]
 
+    @property
+    def right(self) -> list[bool]:
+        """Of each word of the hypothesis, whether it was said."""
+        return [column.operation == "C" for column in self.alignment if column.hypothesis]
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -164,7 +169,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Score
             hypothesis=hypothesis,
             words=_counts(words),
             characters=_counts(characters),
-            alignment=_aligned_words(reference.split(), hypothesis.split(), words),
+            alignment=_columns(reference.split(), hypothesis.split(), words),
         )
         for id_, reference, hypothesis, words, characters in zip(
             references,
@@ -180,6 +185,23 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Score
         missing=tuple(id_ for id_ in references if id_ not in hypotheses),
         unexpected=tuple(id_ for id_ in hypotheses if id_ not in references),
     )
+
+
+def align_words(
+    references: Sequence[str], hypotheses: Sequence[str]
+) -> list[tuple[AlignedWord, ...]]:
+    """Each hypothesis beside its reference, word by word, with as few errors as can be.
+
+    >>> [tuple(column) for column in align_words(["a b"], ["a c"])[0]]
+    [('C', 'a', 'a'), ('S', 'b', 'c')]
+    """
+    references = [" ".join(text.split()) for text in references]
+    hypotheses = [" ".join(text.split()) for text in hypotheses]
+    chunks = _align(references, hypotheses, _WORDS)
+    return [
+        _columns(reference.split(), hypothesis.split(), found)
+        for reference, hypothesis, found in zip(references, hypotheses, chunks, strict=True)
+    ]
 
 
 def _align(
@@ -222,7 +244,7 @@ def _counts(chunks: Sequence[jiwer.AlignmentChunk]) -> ErrorCounts:
     return ErrorCounts(units["S"], units["D"], units["I"], reference_length)
 
 
-def _aligned_words(
+def _columns(
     reference: Sequence[str], hypothesis: Sequence[str], chunks: Sequence[jiwer.AlignmentChunk]
 ) -> tuple[AlignedWord, ...]:
     columns: list[AlignedWord] = []

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from asr.evaluation.confidence import Calibration, calibration
 from asr.evaluation.error_rate import (
     AlignedWord,
     ErrorCounts,
@@ -21,6 +22,7 @@ from asr.evaluation.error_rate import (
     bootstrap_interval,
     sentence_counts,
 )
+from asr.evaluation.reliability_picture import write_picture
 from asr.files import atomic_path, write_json
 
 VERSION = 1  # of the JSON layout: raised when a key changes its meaning or goes
@@ -77,11 +79,19 @@ class EvaluationReport:
     wer_interval: Interval
     cer_interval: Interval
     ser_interval: Interval
+    calibration: Calibration
+    confidences: Mapping[str, Sequence[float]]
     facts: RunFacts
 
 
-def build_report(scores: Scores, speakers: Mapping[str, str], facts: RunFacts) -> EvaluationReport:
-    """Gather what the report shows. `speakers` maps each scored utterance id to its speaker.
+def build_report(
+    scores: Scores,
+    speakers: Mapping[str, str],
+    confidences: Mapping[str, Sequence[float]],
+    facts: RunFacts,
+) -> EvaluationReport:
+    """Gather what the report shows. `speakers` maps each scored utterance id to its speaker,
+    `confidences` to how sure the recogniser is of each word of the hypothesis.
 
     Raises KeyError for an utterance without a speaker: both come from one manifest.
     """
@@ -114,24 +124,37 @@ def build_report(scores: Scores, speakers: Mapping[str, str], facts: RunFacts) -
         wer_interval=bootstrap_interval([u.words for u in utterances], CONFIDENCE),
         cer_interval=bootstrap_interval([u.characters for u in utterances], CONFIDENCE),
         ser_interval=bootstrap_interval([sentence_counts(u) for u in utterances], CONFIDENCE),
+        calibration=calibration(
+            [sure for u in utterances for sure in confidences.get(u.id, ())],
+            [right for u in utterances for right in u.right],
+        ),
+        confidences=confidences,
         facts=facts,
     )
 
 
 def write_report(report: EvaluationReport, folder: str | Path) -> None:
-    """Write hypotheses.jsonl, report.txt and, last of all, report.json into `folder`.
+    """Write hypotheses.jsonl, reliability.png, report.txt and, last of all, report.json into
+    `folder`.
 
     Each file is written whole or not at all; other files in the folder are left alone. From
-    hypotheses.jsonl (id, reference, hypothesis) every figure can be computed again.
+    hypotheses.jsonl (id, reference, hypothesis, confidence of each word) every figure can be
+    computed again.
     """
     folder = Path(folder)
-    lines = [
-        json.dumps(
-            {"id": u.id, "reference": u.reference, "hypothesis": u.hypothesis}, ensure_ascii=False
-        )
+    rows = [
+        {
+            "id": u.id,
+            "reference": u.reference,
+            "hypothesis": u.hypothesis,
+            "confidences": [round(sure, 4) for sure in report.confidences.get(u.id, ())],
+        }
         for u in report.scores.utterances
     ]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     _write_text(folder / "hypotheses.jsonl", "".join(line + "\n" for line in lines))
+    title = f"{Path(report.facts.manifest).name}\n{report.facts.decoder}"
+    write_picture(report.calibration, folder / "reliability.png", title)
     _write_text(folder / "report.txt", to_text(report))
     write_json(folder / "report.json", to_json(report))
 
@@ -157,6 +180,12 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
             "errors": scores.sentences.errors,
             "utterances": scores.sentences.reference_length,
             "interval": _finite(*report.ser_interval),
+        },
+        "calibration": {
+            "error": report.calibration.error,
+            "mean_confidence": report.calibration.mean_confidence,
+            "right": report.calibration.right,
+            "bins": [asdict(row) for row in report.calibration.bins],
         },
         "run": asdict(report.facts)
         | {"real_time_factor": _finite(report.facts.real_time_factor)[0]},
@@ -206,6 +235,7 @@ def to_text(report: EvaluationReport, worst: int = WORST) -> str:
             f"SER {_percent(sentences.rate)} % ({sentences.errors}/{sentences.reference_length} "
             f"utterances), {_interval_text(report.ser_interval)}",
         ],
+        [_calibration_line(report.calibration)],
         _facts_lines(report.facts),
         _speaker_lines(report.speakers),
         _unpaired_lines(scores),
@@ -221,6 +251,14 @@ def _percent(rate: float, digits: int = 2) -> str:
 def _interval_text(interval: Interval) -> str:
     low, high = interval
     return f"{100 * CONFIDENCE:.0f} % interval {_percent(low, 1)} to {_percent(high, 1)}"
+
+
+def _calibration_line(result: Calibration) -> str:
+    return (
+        f"Confidence: on average {_percent(result.mean_confidence, 1)} % where "
+        f"{_percent(result.right, 1)} % of {result.words} recognised words are right; "
+        f"expected calibration error {_percent(result.error, 1)} %"
+    )
 
 
 def _facts_lines(facts: RunFacts) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder, load_decoder
 from asr.errors import AudioError
-from asr.evaluation.decode import decode_dataset
+from asr.evaluation.decode import hear_dataset
 from asr.evaluation.error_rate import score
 from asr.evaluation.report import EvaluationReport, RunFacts, build_report, write_report
 from asr.files import digest
@@ -57,9 +57,10 @@ def evaluate(
         unreadable[name] = str(error)
 
     started = time.perf_counter()
-    hypotheses = decode_dataset(bundle.model, dataset, decoder, remember, progress)
+    heard = hear_dataset(bundle.model, dataset, decoder, remember, progress)
     seconds = time.perf_counter() - started
     ids = [utterance.id for utterance in utterances]
+    hypotheses = {name: row.text for name, row in heard.items()}
     scores = score(dict(zip(ids, dataset.references, strict=True)), hypotheses)
     facts = RunFacts(
         model=os.path.relpath(model),
@@ -73,7 +74,9 @@ def evaluate(
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         machine=machine_name(),
     )
-    report = build_report(scores, {u.id: u.speaker for u in utterances}, facts)
+    speakers = {u.id: u.speaker for u in utterances}
+    confidences = {name: row.confidences for name, row in heard.items()}
+    report = build_report(scores, speakers, confidences, facts)
     if out is not None:
         write_report(report, out)
     return Evaluation(report, unreadable)

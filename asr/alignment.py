@@ -1,0 +1,244 @@
+"""When each word of a known text is said, and the file formats that tell it.
+
+S samples, T frames, V units.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from asr.audio import load_audio
+from asr.ctc.align import align
+from asr.errors import AlignmentError, AsrError, AudioError
+from asr.files import atomic_path
+from asr.manifest import Utterance, read_manifest
+from asr.models.bundle import Bundle
+from asr.padded import Padded
+from asr.tokens import WORD_START, Tokens
+
+# A mark may stand at the beginning of a silence; a word does not begin so long before its sound.
+MARK_LEAD = 0.12  # seconds
+
+
+@dataclass(frozen=True)
+class UnitTime:
+    """A unit, as it is written, and when it is heard, in seconds."""
+
+    unit: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class WordTime:
+    """A word and when it is said, in seconds, with its units.
+
+    `confidence` is the probability that it was said; of a text that is known there is none.
+    """
+
+    word: str
+    start: float
+    end: float
+    units: tuple[UnitTime, ...]
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A recording with its words, or why they could not be found."""
+
+    id: str
+    seconds: float = 0.0
+    words: tuple[WordTime, ...] = ()
+    error: str | None = None
+
+
+def align_all(bundle: Bundle, utterances: Iterable[Utterance]) -> Iterator[Aligned]:
+    """Recordings with their transcripts aligned, in their order; one that is bad has an error.
+
+    Times count from the beginning of the utterance, which may be a stretch of a recording.
+    """
+    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    for utterance in utterances:
+        try:
+            samples = torch.from_numpy(
+                load_audio(utterance.audio, bundle.sample_rate, utterance.start, utterance.end)
+            )
+            words = align_words(bundle, samples, utterance.text, utterance.id)
+        except (AudioError, AlignmentError) as error:
+            yield Aligned(utterance.id, error=str(error))
+        else:
+            yield Aligned(utterance.id, len(samples) / bundle.sample_rate, tuple(words))
+
+
+@torch.inference_mode()
+def align_words(bundle: Bundle, samples: Tensor, text: str, name: str) -> list[WordTime]:
+    """When each word of `text` is said in a recording of any length; see `time_words`.
+
+    Shape: samples [S] in [-1, 1] at the bundle's rate. Raises AlignmentError naming the recording
+    `name` where the text cannot be written or does not fit into it.
+    """
+    device = next(bundle.model.parameters()).device
+    waves = Padded(samples[None], torch.tensor([len(samples)])).to(device)
+    scores, spelled = bundle.model.forward_and_spell(bundle.model.features(waves))
+    seconds = len(samples) / bundle.sample_rate
+    heard, spells = (scores, False) if spelled is None else (spelled, True)
+    (log_probs,) = heard.unpad()
+    return time_words(bundle.tokens, log_probs, spells, bundle.normalise(text), seconds, name)
+
+
+def time_words(
+    tokens: Tokens, log_probs: Tensor, spells: bool, text: str, seconds: float, name: str
+) -> list[WordTime]:
+    """When each word of a normalised text is said, by the best CTC path that writes it.
+
+    The log-probabilities [T, V] are best those of a spelling layer, and then `spells` is true: it
+    hears every sound, where the last layer may write a word in a single frame.
+
+    Raises AlignmentError as `align_words` does.
+    """
+    try:
+        ids = tokens.encode(text)
+        ids = tokens.spell(ids) if spells else ids
+        spans = align(log_probs, ids)
+    except (AsrError, ValueError) as error:
+        raise AlignmentError(
+            f"{name}: {error}: check that text and recording belong together"
+        ) from None
+    step = seconds / max(1, len(log_probs))
+    times = [
+        UnitTime(tokens.units[i], round(first * step, 3), round((last + 1) * step, 3))
+        for i, (first, last) in zip(ids, spans, strict=True)
+    ]
+    return _words(text.split(), times, step)
+
+
+def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list[WordTime]:
+    """Units grouped by the marks that begin words.
+
+    A word begins with the last frame of its mark, which fills the silence before it, and ends with
+    its last sound. Measured against a synthesiser: docs/decoding.md.
+    """
+    starts = [i for i, time in enumerate(times) if time.unit.startswith(WORD_START)]
+    found = []
+    for word, first, following in zip(words, starts, [*starts[1:], len(times)], strict=True):
+        units = tuple(times[first:following])
+        start = units[0].start
+        if units[0].unit == WORD_START:
+            start = max(start, units[0].end - step, units[1].start - MARK_LEAD)
+        found.append(WordTime(word, round(start, 3), units[-1].end, units))
+    return found
+
+
+# --- in and out ---
+
+
+def read_source(source: Path, text: Path | None) -> list[Utterance]:
+    """The utterances of a manifest, or a recording with the text in a file of its own.
+
+    Raises ManifestError or AlignmentError naming the file.
+    """
+    if text is None and source.suffix != ".jsonl":
+        raise AlignmentError(f"expected a manifest (.jsonl), got {source}: or give --text")
+    if text is None:
+        return read_manifest(source)
+    try:
+        words = text.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AlignmentError(f"expected text in UTF-8, got {text}: {error}: check it") from None
+    if not words:
+        raise AlignmentError(f"expected what is said in {source}, got nothing in {text}: write it")
+    return [Utterance(source.stem, source, " ".join(words), 0.0)]
+
+
+def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
+    """A recording's words in one of the formats, with a line feed at the end."""
+    if format == "textgrid":
+        return to_textgrid(result.words, result.seconds)
+    if format == "ctm":
+        return to_ctm(result.id, result.words)
+    row = {"id": result.id, "seconds": round(result.seconds, 3), "words": to_json(result.words)}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def write_aligned(out: Path, result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> None:
+    """A file for each recording, named after it. Raises AlignmentError for an id with slashes."""
+    if Path(result.id).name != result.id:
+        raise AlignmentError(
+            f"expected an id that can name a file, got {result.id!r}: print instead, without --out"
+        )
+    ending = "TextGrid" if format == "textgrid" else format
+    with atomic_path(out / f"{result.id}.{ending}") as temporary:
+        temporary.write_text(to_text(result, format), encoding="utf-8")
+
+
+def to_json(words: Sequence[WordTime]) -> list[dict[str, Any]]:
+    """Plain JSON values; times in seconds."""
+    rows = []
+    for word in words:
+        sure = {} if word.confidence is None else {"confidence": round(word.confidence, 4)}
+        units = [{"unit": u.unit, "start": u.start, "end": u.end} for u in word.units]
+        times = {"word": word.word, "start": word.start, "end": word.end}
+        rows.append(times | sure | {"units": units})
+    return rows
+
+
+def to_ctm(name: str, words: Sequence[WordTime]) -> str:
+    """Lines of NIST's time-marked conversation format: file, channel, start, duration, word and,
+    where there is one, confidence. Blanks in the name, which would part it, become underscores.
+
+    >>> print(to_ctm("my talk", [WordTime("yes", 0.5, 0.75, (), 0.9)]), end="")
+    my_talk 1 0.500 0.250 yes 0.9000
+    """
+    name = "_".join(name.split())
+    lines = []
+    for word in words:
+        sure = "" if word.confidence is None else f" {word.confidence:.4f}"
+        lines.append(f"{name} 1 {word.start:.3f} {word.end - word.start:.3f} {word.word}{sure}\n")
+    return "".join(lines)
+
+
+def to_textgrid(words: Sequence[WordTime], seconds: float) -> str:
+    """A TextGrid file for Praat, with the tiers "words" and "units"."""
+    units = [unit for word in words for unit in word.units]
+    tiers = {
+        "words": [(word.start, word.end, word.word) for word in words],
+        "units": [(unit.start, unit.end, unit.unit) for unit in units],
+    }
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]
+    lines += ["xmin = 0", f"xmax = {seconds:.3f}", "tiers? <exists>", f"size = {len(tiers)}"]
+    lines.append("item []:")
+    for number, (name, rows) in enumerate(tiers.items(), start=1):
+        intervals = _filled(rows, seconds)
+        lines += [f"    item [{number}]:", '        class = "IntervalTier"']
+        lines += [f'        name = "{name}"', "        xmin = 0", f"        xmax = {seconds:.3f}"]
+        lines.append(f"        intervals: size = {len(intervals)}")
+        for place, (start, end, label) in enumerate(intervals, start=1):
+            quoted = label.replace('"', '""')
+            lines += [f"        intervals [{place}]:", f"            xmin = {start:.3f}"]
+            lines += [f"            xmax = {end:.3f}", f'            text = "{quoted}"']
+    return "\n".join(lines) + "\n"
+
+
+def _filled(
+    rows: Sequence[tuple[float, float, str]], seconds: float
+) -> list[tuple[float, float, str]]:
+    """Intervals without gaps or overlaps from 0 to the end, as Praat wants them."""
+    filled: list[tuple[float, float, str]] = []
+    reached = 0.0
+    for start, end, label in rows:
+        start = max(start, reached)
+        if start > reached:
+            filled.append((reached, start, ""))
+        filled.append((start, end, label))
+        reached = end
+    if reached < seconds or not filled:
+        filled.append((reached, seconds, ""))
+    return filled

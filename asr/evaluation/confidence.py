@@ -1,0 +1,127 @@
+"""How sure one can be of each recognised word, and whether that is true.
+
+The confidence of a word is the share of the texts in the beam that have it in its place, each
+weighed with its probability (Wessel et al. 2001, "Confidence measures for large vocabulary
+continuous speech recognition", for N-best lists). Recognisers are too sure of themselves: a scale
+on the scores, which the development set decides, makes up for it (Guo et al. 2017, section 4.2).
+
+N texts, W words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.evaluation.error_rate import align_words
+
+SCALES = tuple(2 ** (k / 4) for k in range(-14, 5))  # 0.09 to 2
+BINS = 10
+SUREST = 1 - 1e-4  # what a beam says of certainty: other texts may have fallen out of it
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Which texts of a beam have which words of the recognised one, and how they score in nats.
+
+    Shape: agrees [N, W], scores [N].
+    """
+
+    agrees: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+
+    def confidences(self, scale: float) -> NDArray[np.float64]:
+        """The probability that each word was said. Shape: [W]."""
+        weights = np.exp(scale * (self.scores - self.scores.max()))
+        shares: NDArray[np.float64] = weights @ self.agrees / weights.sum()
+        return np.clip(shares, 1 - SUREST, SUREST)
+
+
+def gather(text: str, others: Sequence[str], scores: Sequence[float]) -> Evidence:
+    """What the texts of a beam, at least one, say of the recognised text.
+
+    >>> gather("a b", ["a b", "a c"], [-1.0, -1.0]).confidences(1.0).round(2).tolist()
+    [1.0, 0.5]
+    """
+    agrees = [
+        [column.operation == "C" for column in alignment if column.reference is not None]
+        for alignment in align_words([text] * len(others), others)
+    ]
+    shape = len(others), len(text.split())
+    return Evidence(np.array(agrees, bool).reshape(shape), np.array(scores))
+
+
+def fit_scale(evidence: Sequence[Evidence], right: Sequence[Sequence[bool]]) -> float:
+    """The scale with which right words are likeliest to be called right, and wrong ones wrong.
+
+    `right` tells of every word whether it was. Without any word it is 1.
+    """
+    truth = np.array([word for words in right for word in words], bool)
+    if not len(truth):
+        return 1.0
+
+    def surprise(scale: float) -> float:
+        sure = np.concatenate([row.confidences(scale) for row in evidence])
+        return float(-np.log(np.where(truth, sure, 1 - sure)).mean())
+
+    return min(SCALES, key=surprise)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Words of similar confidence: how many, their mean confidence, and the share of right ones."""
+
+    words: int
+    confidence: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Recognised words by confidence, in `BINS` bins of equal width, empty ones left out."""
+
+    bins: tuple[Bin, ...]
+
+    @property
+    def words(self) -> int:
+        return sum(row.words for row in self.bins)
+
+    @property
+    def mean_confidence(self) -> float:
+        return self._mean([row.confidence for row in self.bins])
+
+    @property
+    def right(self) -> float:
+        """Share of the recognised words that are right. Deleted words do not count."""
+        return self._mean([row.right for row in self.bins])
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: how far confidence and truth lie apart, as a fraction
+        (Guo et al. 2017, equation 3)."""
+        return self._mean([abs(row.confidence - row.right) for row in self.bins])
+
+    def _mean(self, values: Sequence[float]) -> float:
+        pairs = zip(self.bins, values, strict=True)
+        return math.fsum(row.words * value for row, value in pairs) / max(1, self.words)
+
+
+def calibration(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
+    """Of every recognised word, how sure the recogniser was and whether it was right.
+
+    >>> calibration([0.9, 0.92, 0.3], [True, False, False]).bins[-1]
+    Bin(words=2, confidence=0.91, right=0.5)
+    """
+    sure, truth = np.array(confidences, np.float64), np.array(right, np.float64)
+    places = np.minimum((sure * BINS).astype(int), BINS - 1)
+    bins = []
+    for place in range(BINS):
+        inside = places == place
+        if inside.any():
+            mean, share = float(sure[inside].mean()), float(truth[inside].mean())
+            bins.append(Bin(int(inside.sum()), round(mean, 6), round(share, 6)))
+    return Calibration(tuple(bins))

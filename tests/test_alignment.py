@@ -1,0 +1,161 @@
+"""When words are said: near the truth, in formats that other programs read, with clear errors."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr.alignment import UnitTime, WordTime, align_words, time_words, to_textgrid
+from asr.audio import write_wav
+from asr.errors import AlignmentError
+from asr.manifest import read_manifest, write_manifest
+from asr.models.bundle import load_bundle
+from asr.tokens import TokenConfig, build_tokens
+from asr.transcribe import transcribe
+from tests.commands import Command
+from tests.tones import GAP_SECONDS, RATE, TONE_SECONDS, speak
+
+Tones = tuple[dict[str, Path], Path]
+
+
+def true_middles(count: int) -> list[float]:
+    """Seconds in the middle of each word that `speak` says."""
+    word = 2 * TONE_SECONDS
+    return [GAP_SECONDS + i * (word + GAP_SECONDS) + word / 2 for i in range(count)]
+
+
+def test_words_are_where_they_are_said(tones: Tones) -> None:
+    bundle = load_bundle(tones[1])
+    text = "low up down high up"
+    words = align_words(bundle, torch.from_numpy(speak(text, seed=3)), text, "a")
+    assert [word.word for word in words] == text.split()
+    for word, middle in zip(words, true_middles(5), strict=True):
+        # A word that is one unit may be written in a single frame.
+        assert abs((word.start + word.end) / 2 - middle) < 0.1
+    assert all(a.end <= b.start for a, b in itertools.pairwise(words))
+
+
+def test_a_long_recording(tones: Tones) -> None:
+    bundle = load_bundle(tones[1])
+    random = np.random.default_rng(0)
+    text = " ".join(random.choice(["low", "high", "up", "down"], 600))
+    words = align_words(bundle, torch.from_numpy(speak(text, seed=4)), text, "a")
+    middles = np.array([(word.start + word.end) / 2 for word in words])
+    off = np.abs(middles - true_middles(600))
+    assert np.median(off) < 0.05
+    assert off[-1] < 0.2
+
+
+def spelled_times(path: str, text: str) -> list[WordTime]:
+    """Words of a path with a unit a frame of 0.1 s: "." is a blank, "_" the mark of a word."""
+    tokens = build_tokens([text], TokenConfig())
+    units = ["<blank>" if c == "." else "▁" if c == "_" else c for c in path]
+    log_probs = torch.full((len(path), len(tokens)), -20.0)
+    for t, unit in enumerate(units):
+        log_probs[t, tokens.units.index(unit)] = -0.01
+    return time_words(tokens, log_probs, False, text, 0.1 * len(path), "a")
+
+
+def test_a_word_begins_with_the_last_frame_of_its_mark() -> None:
+    hi, al = spelled_times("____hi..__a.l..", "hi al")
+    assert (hi.start, hi.end) == (0.3, 0.6)
+    assert (al.start, al.end) == (0.9, 1.3)
+    assert [unit.unit for unit in al.units] == ["▁", "a", "l"]
+    # A mark long before its word: the word begins 120 ms before its first sound.
+    (late,) = spelled_times("_......yo.", "yo")
+    assert late.start == pytest.approx(0.58)
+
+
+def test_textgrid_covers_the_recording() -> None:
+    units = (UnitTime("▁", 0.2, 0.3), UnitTime('"', 0.3, 0.4))
+    words = [WordTime('"', 0.2, 0.4, units), WordTime("b", 0.4, 0.5, ())]
+    text = to_textgrid(words, 1.0)
+    tiers = re.split(r"item \[\d\]:", text)[1:]
+    edges = re.findall(r"xmin = (\S+)\n +xmax = (\S+)\n +text = (.*)", tiers[0])
+    assert edges == [
+        ("0.000", "0.200", '""'),
+        ("0.200", "0.400", '""""'),
+        ("0.400", "0.500", '"b"'),
+        ("0.500", "1.000", '""'),
+    ]
+    assert "intervals: size = 4" in tiers[0]
+    assert 'name = "units"' in tiers[1]
+    assert 'text = ""\n' in to_textgrid([], 1.0)
+
+
+def test_align_a_manifest(run: Command, tones: Tones, tmp_path: Path) -> None:
+    manifests, model = tones
+    utterances = read_manifest(manifests["test"])[:3]
+    bad = replace(utterances[1], id="bad", audio=tmp_path / "none.wav")
+    long = replace(utterances[1], id="long", text="low " * 200)
+    write_manifest(tmp_path / "some.jsonl", [utterances[0], bad, long, utterances[2]])
+    ended = run("align", model, tmp_path / "some.jsonl")
+    assert ended.status == 1
+    rows = [json.loads(line) for line in ended.out.splitlines()]
+    assert [row["id"] for row in rows] == [utterances[0].id, utterances[2].id]
+    for row, utterance in zip(rows, (utterances[0], utterances[2]), strict=True):
+        assert [word["word"] for word in row["words"]] == utterance.text.split()
+    missing, too_long = ended.errors
+    assert "none.wav" in missing
+    assert re.search(r"long: expected at least \d+ frames, got \d+: check that text", too_long)
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "start"),
+    [("ctm", "talk.ctm", "talk 1 0."), ("textgrid", "talk.TextGrid", 'File type = "ooTextFile"')],
+)
+def test_align_a_recording(
+    run: Command, tones: Tones, tmp_path: Path, format: str, name: str, start: str
+) -> None:
+    write_wav(tmp_path / "talk.wav", speak("low high"), RATE)
+    (tmp_path / "talk.txt").write_text("low\nhigh\n")
+    talk = [tones[1], tmp_path / "talk.wav", "--text", tmp_path / "talk.txt", "--format", format]
+    assert run("align", *talk, "--out", tmp_path / "out").status == 0
+    written = (tmp_path / "out" / name).read_text()
+    assert written.startswith(start)
+    assert run("align", *talk).out == written
+
+
+def test_what_cannot_be_aligned(run: Command, tones: Tones, tmp_path: Path) -> None:
+    write_wav(tmp_path / "talk.wav", speak("low"), RATE)
+    talk = tones[1], tmp_path / "talk.wav"
+    assert "or give --text" in run("align", *talk).error()
+    (tmp_path / "empty.txt").write_text(" \n")
+    assert "got nothing in" in run("align", *talk, "--text", tmp_path / "empty.txt").error()
+    assert "expected text" in run("align", *talk, "--text", tmp_path / "none.txt").error()
+    (tmp_path / "other.txt").write_text("łow")
+    assert "expected characters" in run("align", *talk, "--text", tmp_path / "other.txt").error()
+    (utterance, *_) = read_manifest(tones[0]["test"])
+    write_manifest(tmp_path / "slash.jsonl", [replace(utterance, id="a/b")])
+    slash = run("align", tones[1], tmp_path / "slash.jsonl", "--out", tmp_path / "out")
+    assert "can name a file" in slash.error()
+    with pytest.raises(AlignmentError, match=r"^a: expected at least"):
+        spelled_times("_a", "ab ab")
+
+
+def test_transcripts_with_words(run: Command, tones: Tones, tmp_path: Path) -> None:
+    bundle = load_bundle(tones[1])
+    write_wav(tmp_path / "talk.wav", speak("low high up", seed=5), RATE)
+    (plain,), (timed,) = (
+        list(transcribe(bundle, [tmp_path / "talk.wav"], words=words)) for words in (False, True)
+    )
+    assert plain.words == ()
+    assert " ".join(word.word for word in timed.words) == timed.text == plain.text
+    for word in timed.words:
+        assert word.confidence is not None
+        assert 0 < word.confidence < 1
+        assert 0 <= word.start < word.end <= timed.seconds + 1e-3
+    arguments = "transcribe", tmp_path / "talk.wav", "--model", tones[1], "--format"
+    lines = run(*arguments, "ctm").out.splitlines()
+    assert [line.split()[4] for line in lines] == plain.text.split()
+    (row,) = map(json.loads, run(*arguments, "json").out.splitlines())
+    assert [word["confidence"] for word in row["words"]] == [
+        round(word.confidence or 0, 4) for word in timed.words
+    ]
