@@ -17,6 +17,7 @@ from asr.cli_decoding import (
     DecoderOptions,
     LanguageModel,
     Lexicon,
+    Rescore,
     Set,
     with_decoder_options,
 )
@@ -239,6 +240,7 @@ def tune(
     model: Annotated[Path, typer.Argument(help="Model folder, which will hold the decoder.")],
     manifest: Annotated[Path, typer.Argument(help="Development set: never the test set.")],
     lm: LanguageModel = None,
+    rescore: Rescore = None,
     lexicon: Lexicon = None,
     set_: Set = None,
     out: Annotated[
@@ -251,14 +253,20 @@ def tune(
     from asr.tuning import tune as tune_decoder
     from asr.tuning import write_tuning
 
-    decoder = load_decoder(model, load_bundle(model).tokens, "beam", lm, lexicon, None, set_ or [])
+    tokens = load_bundle(model).tokens
+    decoder = load_decoder(
+        model, tokens, "beam", lm=lm, rescore=rescore, lexicon=lexicon, overrides=set_ or []
+    )
     with progress_bar("tuning") as progress:
         result = tune_decoder(model, manifest, decoder, progress)
     save_decoder(model, result.decoder)
     write_tuning(result, out or model.parent / "tuning")
-    best = result.best
+    best, anew = result.best, ""
+    if best.rescore is not None:
+        anew = f", ranked anew with weight {best.rescore.weight:g}, "
+        anew += f"word bonus {best.rescore.word_bonus:g}"
     print(
-        f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}: "
+        f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}{anew}: "
         f"{best.errors} errors in {result.words} words of {manifest.name}"
     )
     errors.print(f"decoder: {model / 'decoder.json'}, picture: {out or model.parent / 'tuning'}")

@@ -23,6 +23,9 @@ class DecoderKind(StrEnum):
 
 
 LanguageModel = Annotated[Path | None, typer.Option(help="N-gram model, as asr lm writes it.")]
+Rescore = Annotated[
+    Path | None, typer.Option(help="Recurrent language model, which ranks the beam's texts anew.")
+]
 Lexicon = Annotated[Path | None, typer.Option(help="Words, one a line; nothing else is written.")]
 Set = Annotated[
     list[str] | None,
@@ -39,6 +42,7 @@ class DecoderOptions:
         typer.Option(help="Without it, the model's own, or beam if an option needs it."),
     ] = None
     lm: LanguageModel = None
+    rescore: Rescore = None
     lexicon: Lexicon = None
     hot_word: Annotated[
         list[str] | None, typer.Option(metavar="WORD[=BOOST]", help="A word to expect; repeatable.")
@@ -59,7 +63,16 @@ class DecoderOptions:
         kind: Literal["greedy", "beam"] | None = (
             None if self.decoder is None else self.decoder.value
         )
-        return load_decoder(model, bundle.tokens, kind, self.lm, self.lexicon, hot, self.set_ or [])
+        return load_decoder(
+            model,
+            bundle.tokens,
+            kind,
+            lm=self.lm,
+            rescore=self.rescore,
+            lexicon=self.lexicon,
+            hot_words=hot,
+            overrides=self.set_ or [],
+        )
 
 
 def with_decoder_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from asr.console import errors, progress_bar
 from asr.errors import LanguageModelError
 
 if TYPE_CHECKING:
+    from asr.lm.neural import NeuralLm
     from asr.lm.ngram import NgramModel
 
 app = typer.Typer(
@@ -20,6 +22,12 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+class Units(StrEnum):
+    characters = "characters"
+    words = "words"
+
 
 Texts = Annotated[
     list[Path], typer.Argument(help="Text files, a sentence a line, and manifests (.jsonl).")
@@ -77,12 +85,18 @@ def perplexity(
     words: Annotated[bool, typer.Option(help="Also print the score of every word.")] = False,
 ) -> None:
     """How well a language model foretells a text, and every word of it."""
+    from asr.lm.neural import is_neural, load_neural
     from asr.lm.ngram import measure_perplexity
     from asr.lm.storage import load_ngram
 
-    with progress_bar("reading the language model") as progress:
-        loaded = load_ngram(lm, progress)
-    sentences = [s.split() for s in _sentences(texts, model, _of_characters(loaded)) if s]
+    loaded: NgramModel | NeuralLm
+    if is_neural(lm):
+        loaded, characters = load_neural(lm), False
+    else:
+        with progress_bar("reading the language model") as progress:
+            loaded = load_ngram(lm, progress)
+        characters = _of_characters(loaded)
+    sentences = [s.split() for s in _sentences(texts, model, characters) if s]
     if not sentences:
         raise LanguageModelError("expected sentences, got an empty text: give lines of words")
     if words:
@@ -96,6 +110,59 @@ def perplexity(
         f"({found.sentences} sentences, {found.words} words with their ends, "
         f"{found.unknown} of them unknown)"
     )
+
+
+@app.command(epilog="Example: asr lm train train.jsonl --dev dev.jsonl --out exp/lstm")
+def train(
+    texts: Texts,
+    dev: Annotated[Path, typer.Option(help="Text or manifest that decides when it is best.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Write with this recogniser's units, and spell as it does.")
+    ] = None,
+    units: Annotated[Units, typer.Option(help="Without --model, what to write with.")] = (
+        Units.characters
+    ),
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as epochs=40, model.hidden=512."),
+    ] = None,
+) -> None:
+    """Train a recurrent language model: it scores the beam's texts, and writes texts of its own."""
+    from asr.config import parse, with_overrides
+    from asr.models.bundle import load_bundle
+    from asr.tokens import TokenConfig, build_tokens
+    from asr.training.language import LanguageTraining, train_language_model
+
+    config = parse(LanguageTraining, with_overrides({}, set_ or []), "--set")
+    learnt = [s for s in _sentences(texts, model, False) if s]
+    held = [s for s in _sentences([dev], model, False) if s]
+    if model is not None:
+        tokens = load_bundle(model).tokens
+    else:
+        tokens = build_tokens([*learnt, *held], TokenConfig(kind=units.value))
+    train_language_model(learnt, held, tokens, config, out)
+    errors.print(f"language model: {out}")
+
+
+@app.command(epilog="Example: asr lm sample exp/lstm --prompt 'turn on' --temperature 0.7")
+def sample(
+    lm: Annotated[Path, typer.Argument(help="Folder of a recurrent language model.")],
+    prompt: Annotated[str, typer.Option(help="How each sentence begins.")] = "",
+    temperature: Annotated[
+        float, typer.Option(min=0.01, max=10, help="Below 1 likelier sentences, above 1 wilder.")
+    ] = 1.0,
+    count: Annotated[int, typer.Option(min=1, help="How many sentences.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same sentences.")] = 1,
+) -> None:
+    """Let a recurrent language model write sentences."""
+    import torch
+
+    from asr.lm.neural import load_neural
+
+    loaded, random = load_neural(lm), torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        print(loaded.sample(prompt, temperature, random))
 
 
 def _sentences(texts: list[Path], model: Path | None, characters: bool) -> Iterator[str]:

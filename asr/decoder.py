@@ -4,12 +4,13 @@ A model's folder may hold, besides the model:
 
 decoder.json   settings; without it, decoding is greedy
 lm/            n-gram model (see `asr.lm.storage`)
+lstm/          recurrent language model, which ranks the texts of the beam anew (`asr.lm.neural`)
 lexicon.txt    a word a line: nothing else is written
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +26,20 @@ from asr.ctc.search import Language
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.evaluation.confidence import Evidence, gather
 from asr.files import atomic_path, read_json, write_json
+from asr.lm.neural import NeuralLm, load_neural, save_neural
 from asr.lm.ngram import NgramModel
 from asr.lm.storage import load_ngram, save_ngram
 from asr.padded import Padded
 from asr.tokens import Tokens
+
+
+class RescoreConfig(Config):
+    """How a recurrent language model changes the scores of the beam's texts, in nats."""
+
+    weight: float = Field(0.3, ge=0)
+    """Factor on its log-probabilities, which are added to what the n-gram model has given."""
+    word_bonus: float = 1.0
+    """Added for every word: against the liking for few words that comes with it."""
 
 
 class DecoderConfig(Config):
@@ -38,6 +49,7 @@ class DecoderConfig(Config):
     """greedy: the best unit of every frame; beam: the best text, with what is known of language."""
     beam: BeamConfig = BeamConfig()
     language: LanguageConfig = LanguageConfig()
+    rescore: RescoreConfig = RescoreConfig()
     hot_words: dict[str, float] = Field({})
     """Words that score more, and by how many nats."""
     confidence_scale: float = Field(0.7, gt=0)
@@ -49,6 +61,14 @@ class DecoderConfig(Config):
 
 GREEDY = DecoderConfig()
 BOOST = 6.0  # of a hot word, in nats
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A text that may have been said, and its score in nats."""
+
+    text: str
+    score: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,7 @@ class Decoder:
     config: DecoderConfig = GREEDY
     model: NgramModel | None = None
     lexicon: tuple[str, ...] | None = None
+    neural: NeuralLm | None = None
 
     def __post_init__(self) -> None:
         _ = self.language  # words that cannot be written are told at once
@@ -83,35 +104,44 @@ class Decoder:
 
     def texts(self, log_probs: Padded) -> list[str]:
         """What was said, in each utterance. Shape: [B, T, V] -> B texts."""
-        if self.language is None:
+        if self.config.kind == "greedy":
             return [self.tokens.decode(ids) for ids in greedy_decode(log_probs)]
-        found = beam_decode(log_probs, self.language, self.config.beam)
-        return [self.tokens.decode(best[0].ids) if best else "" for best in found]
+        return [rows[0].text for rows in self.n_best(log_probs, 1)]
+
+    def n_best(self, log_probs: Padded, count: int) -> list[list[Scored]]:
+        """The best texts of each utterance, best first, at least one. A greedy decoder asks a beam
+        without language model. Shape: [B, T, V] -> B."""
+        language = self.language or build_language(self.tokens)
+        neural = None if self.config.kind == "greedy" else self.neural
+        # What is ranked anew may come from the end of the beam.
+        listed = count if neural is None else self.config.beam.size
+        found = beam_decode(log_probs, language, self.config.beam, listed)
+        # Where a lexicon leaves no text at all, nothing is recognised.
+        rows = [
+            [Scored(self.tokens.decode(row.ids), row.score) for row in beams] or [Scored("", 0.0)]
+            for beams in found
+        ]
+        if neural is not None:
+            rows = rescored(rows, text_scores(neural, rows), self.config.rescore)
+        return [row[:count] for row in rows]
 
     def hear(self, log_probs: Padded) -> list[Heard]:
         """What `texts` gives, with how sure one can be of each word. Shape: [B, T, V] -> B."""
-        rows = self.evidence(log_probs)
+        scale = self.config.confidence_scale
         return [
-            Heard(text, tuple(evidence.confidences(self.config.confidence_scale).tolist()))
-            for text, evidence in rows
+            Heard(text, tuple(evidence.confidences(scale).tolist()))
+            for text, evidence in self.evidence(log_probs)
         ]
 
     def evidence(self, log_probs: Padded) -> list[tuple[str, Evidence]]:
-        """Each text, with what the others in the beam say of it. A greedy decoder asks a beam
-        without language model. Shape: [B, T, V] -> B."""
-        beam = self.config.beam
-        language = self.language or build_language(self.tokens)
-        found = beam_decode(log_probs, language, beam, beam.size)
-        if self.language is None:
-            texts = self.texts(log_probs)
-        else:
-            texts = [self.tokens.decode(best[0].ids) if best else "" for best in found]
-        rows = []
-        for text, beams in zip(texts, found, strict=True):
-            # Where a lexicon leaves no text at all, nothing is recognised.
-            others = [self.tokens.decode(row.ids) for row in beams] or [""]
-            rows.append((text, gather(text, others, [row.score for row in beams] or [0.0])))
-        return rows
+        """Each text, with what all in the beam say of it. Shape: [B, T, V] -> B."""
+        found = self.n_best(log_probs, self.config.beam.size)
+        greedy = self.config.kind == "greedy"
+        texts = self.texts(log_probs) if greedy else [rows[0].text for rows in found]
+        return [
+            (text, gather(text, [row.text for row in rows], [row.score for row in rows]))
+            for text, rows in zip(texts, found, strict=True)
+        ]
 
     @property
     def description(self) -> str:
@@ -125,6 +155,9 @@ class Decoder:
             parts.append(f"weight {self.config.language.weight:g}")
         if self.config.language.word_bonus:
             parts.append(f"bonus {self.config.language.word_bonus:g}")
+        if self.neural is not None:
+            cell, weight = self.neural.model.config.cell, self.config.rescore.weight
+            parts.append(f"ranked anew by a language model of {cell} cells, weight {weight:g}")
         if self.lexicon is not None:
             parts.append(f"lexicon of {len(self.lexicon)} words")
         if self.config.hot_words:
@@ -132,11 +165,34 @@ class Decoder:
         return ", ".join(parts)
 
 
+def text_scores(neural: NeuralLm, found: Iterable[Sequence[Scored]]) -> dict[str, float]:
+    """What a recurrent language model says of each text, in nats."""
+    texts = sorted({row.text for rows in found for row in rows})
+    return dict(zip(texts, neural.score(texts), strict=True))
+
+
+def rescored(
+    found: Iterable[Sequence[Scored]], scores: Mapping[str, float], config: RescoreConfig
+) -> list[list[Scored]]:
+    """The texts of each utterance with a recurrent language model's `scores` added, best first."""
+
+    def total(row: Scored) -> float:
+        words = len(row.text.split())
+        return row.score + config.weight * scores[row.text] + config.word_bonus * words
+
+    return [
+        sorted((Scored(row.text, total(row)) for row in rows), key=lambda row: -row.score)
+        for rows in found
+    ]
+
+
 def load_decoder(
     folder: Path,
     tokens: Tokens,
     kind: Literal["greedy", "beam"] | None = None,
+    *,
     lm: Path | None = None,
+    rescore: Path | None = None,
     lexicon: Path | None = None,
     hot_words: Mapping[str, float] | None = None,
     overrides: Sequence[str] = (),
@@ -150,26 +206,34 @@ def load_decoder(
     stored = folder / "decoder.json"
     config = _stored(stored) if stored.is_file() else GREEDY
     changes: dict[str, object] = {"hot_words": config.hot_words | dict(hot_words or {})}
-    if kind is not None or lm or lexicon or hot_words or overrides:
+    if kind is not None or lm or lexicon or hot_words or overrides or rescore:
         changes["kind"] = kind or "beam"
     values = with_overrides(config.model_dump() | changes, overrides)
     config = parse(DecoderConfig, values, "decoder settings")
     if config.kind == "greedy":
         return Decoder(tokens, config)
-    lm = lm or (folder / "lm" if (folder / "lm").exists() else None)
-    lexicon = lexicon or (folder / "lexicon.txt" if (folder / "lexicon.txt").exists() else None)
+    lm = lm or _there(folder / "lm")
+    lexicon = lexicon or _there(folder / "lexicon.txt")
+    rescore = rescore or _there(folder / "lstm")
     return Decoder(
         tokens,
         config,
         None if lm is None else load_ngram(lm),
         None if lexicon is None else read_lexicon(lexicon),
+        None if rescore is None else load_neural(rescore),
     )
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.exists() else None
 
 
 def save_decoder(folder: Path, decoder: Decoder) -> None:
     """Put a decoder into a model's folder, in place of the one it has."""
     if decoder.model is not None:
         save_ngram(folder / "lm", decoder.model)
+    if decoder.neural is not None:
+        save_neural(folder / "lstm", decoder.neural)
     if decoder.lexicon is not None:
         with atomic_path(folder / "lexicon.txt") as temporary:
             text = "".join(f"{word}\n" for word in decoder.lexicon)

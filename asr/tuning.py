@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,12 +15,13 @@ from torch import Tensor
 from asr.ctc.beam import BeamConfig, beam_decode
 from asr.ctc.search import Language
 from asr.dataset import SpeechDataset
-from asr.decoder import Decoder
+from asr.decoder import Decoder, RescoreConfig, rescored, text_scores
 from asr.errors import AsrError
 from asr.evaluation.confidence import fit_scale
 from asr.evaluation.decode import score_dataset
 from asr.evaluation.error_rate import score
 from asr.files import atomic_path, digest, read_json, write_json
+from asr.lm.neural import NeuralLm
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import load_bundle
 from asr.padded import pad
@@ -43,6 +45,7 @@ class Trial:
     bonus: float
     size: int
     errors: int
+    rescore: RescoreConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,36 @@ def tune(
         beams.append(attempt(best.weight, best.bonus, size))
         progress(len(trials) + len(beams), total)
     best = min(beams, key=lambda trial: (trial.errors, trial.size))
+    if decoder.neural is not None:
+        best = _rescored(decoder, decoder.neural, scores, references, best)
     words = sum(len(text.split()) for text in references.values())
     tuned = _settled(decoder, best, f"{manifest.name}: {best.errors} errors in {words} words")
     return Tuning((*trials, *beams), words, best, _doubting(tuned, scores, references))
+
+
+def _rescored(
+    decoder: Decoder,
+    neural: NeuralLm,
+    scores: Mapping[str, Tensor],
+    references: Mapping[str, str],
+    best: Trial,
+) -> Trial:
+    """The best weights of the recurrent language model, and with it of the n-gram model: where two
+    foretell the text, each counts less. Of equals, those that change least win."""
+    log_probs = pad(list(scores.values()))
+    trials = [replace(best, rescore=RescoreConfig(weight=0, word_bonus=0))]
+    for weight in (weight for weight in reversed(WEIGHTS) if weight <= best.weight):
+        first = replace(best, weight=weight, bonus=best.bonus if weight else 0.0)
+        alone = replace(_settled(decoder, first, ""), neural=None)
+        found = alone.n_best(log_probs, best.size)
+        known = text_scores(neural, found)
+        for own, bonus in itertools.product(WEIGHTS, BONUSES):
+            config = RescoreConfig(weight=own, word_bonus=bonus)
+            texts = [rows[0].text for rows in rescored(found, known, config)]
+            hypotheses = dict(zip(scores, texts, strict=True))
+            errors = score(references, hypotheses).words.errors
+            trials.append(replace(first, errors=errors, rescore=config))
+    return min(trials, key=lambda trial: trial.errors)
 
 
 def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
@@ -132,6 +162,7 @@ def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
     changes = {
         "language": config.language.model_copy(update=weights),
         "beam": config.beam.model_copy(update={"size": best.size}),
+        "rescore": best.rescore or config.rescore,
         "tuned": tuned,
     }
     return replace(decoder, config=config.model_copy(update=changes))
@@ -185,11 +216,16 @@ def write_tuning(result: Tuning, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     values = {
         "words": result.words,
-        "best": asdict(result.best),
-        "trials": [asdict(trial) for trial in result.trials],
+        "best": _plain(result.best),
+        "trials": [_plain(trial) for trial in result.trials],
     }
     write_json(out / "tuning.json", values)
     _draw(result, out / "tuning.png")
+
+
+def _plain(trial: Trial) -> dict[str, object]:
+    rescore = None if trial.rescore is None else trial.rescore.model_dump()
+    return asdict(trial) | {"rescore": rescore}
 
 
 def _draw(result: Tuning, path: Path) -> None:

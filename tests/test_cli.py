@@ -27,7 +27,7 @@ from asr.training.trainer import InterruptedTraining
 from tests.commands import Command
 from tests.tones import tone_recipe, write_corpus
 
-DECODING = ["--decoder", "--lm", "--lexicon", "--hot-word", "--hot-words", "--set"]
+DECODING = ["--decoder", "--lm", "--rescore", "--lexicon", "--hot-word", "--hot-words", "--set"]
 OPTIONS = {
     "align": ["model", "source", "--text", "--format", "--out"],
     "check": ["manifests", "--model"],
@@ -44,8 +44,10 @@ OPTIONS = {
         "--min-count",
         "--closed",
     ],
+    "lm train": ["texts", "--dev", "--out", "--model", "--units", "--set"],
+    "lm sample": ["lm", "--prompt", "--temperature", "--count", "--seed"],
     "lm perplexity": ["lm", "texts", "--model", "--words"],
-    "tune": ["model", "manifest", "--lm", "--lexicon", "--set", "--out"],
+    "tune": ["model", "manifest", "--lm", "--rescore", "--lexicon", "--set", "--out"],
     "train": ["recipe", "overrides", "--settings"],
     "transcribe": ["files", "--model", "--format", *DECODING],
 }

@@ -52,7 +52,7 @@ def test_commands(
         assert run(*command[1:]).status == 0, line
     table = DECODING.partition("in place of what")[2].partition("##")[0]
     options = re.findall(r"`(--[^`]*)`", table)
-    assert len(options) == 7
+    assert len(options) == 8
     audio = next((tmp_path / "dev").glob("*.wav"))
     for option in options:
         words = shlex.split(option.replace("PATH", "lm"))

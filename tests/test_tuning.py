@@ -69,6 +69,22 @@ def test_the_best_settings_are_found_and_used(tones: Tones, model: Path, tmp_pat
     assert (tmp_path / "tuning" / "tuning.png").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("_few")
+def test_a_recurrent_language_model_is_weighed_too(
+    run: Command, tones: Tones, model: Path, tmp_path: Path
+) -> None:
+    dev = tones[0]["dev"]
+    texts = [tones[0]["train"], "--dev", dev, "--model", model, "--out", tmp_path / "lstm"]
+    small = ["--set", "epochs=2", "--set", "model.hidden=8"]
+    assert run("lm", "train", *texts, *small).status == 0
+    ended = run("tune", model, dev, "--lm", tmp_path / "lm", "--rescore", tmp_path / "lstm")
+    assert ", ranked anew with weight " in ended.out
+    best = read_json(tmp_path / "run" / "tuning" / "tuning.json")["best"]
+    report = evaluate(model, dev).report
+    assert report.scores.words.errors == best["errors"]
+    assert "ranked anew by a language model of lstm cells" in report.facts.decoder
+
+
 def test_of_equals_the_middle_of_the_plain_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "WEIGHTS", (0, 1, 2, 3))
     monkeypatch.setattr(tuning, "BONUSES", (0,))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +146,13 @@ class Perplexity:
         return math.exp(-self.known_log_prob / max(1, self.words - self.unknown))
 
 
-def measure_perplexity(model: NgramModel, sentences: Iterable[Sequence[str]]) -> Perplexity:
+class Scorer(Protocol):
+    """A language model, of n-grams or recurrent."""
+
+    def score_sentence(self, sentence: Sequence[str]) -> list[WordScore]: ...
+
+
+def measure_perplexity(model: Scorer, sentences: Iterable[Sequence[str]]) -> Perplexity:
     """Of tokenised sentences."""
     count, words, unknown = 0, 0, 0
     known, foreign = [], []

@@ -92,7 +92,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     info = read_facts(folder / "info.json")
-    units = _read_json(folder / "tokens.json")
+    units = read_json_file(folder / "tokens.json")
     try:
         tokens = Tokens.from_json(units)
     except CheckpointError as error:
@@ -137,13 +137,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def read_facts(path: Path) -> dict[str, Any]:
     """A JSON object of a model's folder. Raises CheckpointError naming the file."""
-    facts = _read_json(path)
+    facts = read_json_file(path)
     if not isinstance(facts, dict):
         raise CheckpointError(f"expected facts by name, got others in {path}: copy it again")
     return facts
 
 
-def _read_json(path: Path) -> Any:
+def read_json_file(path: Path) -> Any:
+    """Any JSON. Raises CheckpointError naming the file."""
     try:
         return read_json(path)
     except FileNotFoundError:

@@ -1,0 +1,201 @@
+"""A recurrent language model over the units of a recogniser, or over characters.
+
+Unit 0, the blank of CTC, stands before a sentence and after it. On disk it is a folder, and loading
+it runs no code:
+
+lstm.json           format version, configuration, where it came from
+tokens.json         the units
+model.safetensors   weights
+
+B sentences, T places in the longest, V units, H cells. Scores are in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asr.config import Config, parse
+from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError
+from asr.files import atomic_path, write_json
+from asr.lm.ngram import END, WordScore
+from asr.models.bundle import load_weights, read_facts, read_json_file, read_tensors, save_weights
+from asr.models.cells import State
+from asr.models.recurrent import RecurrentLayer
+from asr.padded import Padded, pad
+from asr.tokens import WORD_START, Tokens
+
+FORMAT = 1
+BOUNDARY = 0
+UNITS_AT_ONCE = 1 << 14  # of padded sentences that are scored together
+
+
+class NeuralConfig(Config):
+    """Size and shape of the network."""
+
+    cell: str = "lstm"
+    """As in `model.cell`; layer_norm and light_gru normalise what they see and are not for this."""
+    layers: int = Field(1, ge=1, le=8)
+    """Recurrent layers."""
+    hidden: int = Field(256, ge=1, le=8192)
+    """Cells, and features of a unit."""
+    dropout: float = Field(0.5, ge=0, lt=1)
+    """Share of the features dropped before and after every layer."""
+
+
+class NeuralModel(nn.Module):
+    """Units to log-probabilities of the next one. Embedding and output share their weights (Press
+    and Wolf 2017, "Using the output embedding to improve language models")."""
+
+    def __init__(self, config: NeuralConfig, units: int) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(units, config.hidden)
+        nn.init.normal_(self.embedding.weight, std=config.hidden**-0.5)
+        self.layers = nn.ModuleList(
+            RecurrentLayer(config.hidden, config.hidden, config.cell, bidirectional=False)
+            for _ in range(config.layers)
+        )
+        self.bias = nn.Parameter(torch.zeros(units))
+
+    def forward(
+        self, ids: Padded, states: Sequence[Sequence[State]] | None = None
+    ) -> tuple[Padded, list[list[State]]]:
+        """After each unit, what may come next, and the states after the last ones.
+
+        Shape: ids [B, T] -> log-probabilities [B, T, V]; states of each layer.
+        """
+        x, after = self.embedding(ids.values), []
+        before: Sequence[Sequence[State] | None] = states or [None] * len(self.layers)
+        for layer, state in zip(self.layers, before, strict=True):
+            x = functional.dropout(x, self.config.dropout, self.training)
+            y, reached = layer.run(Padded(x, ids.lengths), state)  # type: ignore[operator]
+            x = y.values
+            after.append(reached)
+        x = functional.dropout(x, self.config.dropout, self.training)
+        logits = functional.linear(x, self.embedding.weight, self.bias)
+        return Padded(torch.log_softmax(logits.float(), dim=2), ids.lengths), after
+
+    def targets(self, sentences: Padded) -> Padded:
+        """Log-probability of every unit but the first. Shape: [B, T] -> [B, T - 1]."""
+        lengths = sentences.lengths - 1
+        scores, _ = self(Padded(sentences.values[:, :-1], lengths))
+        picked = scores.values.gather(2, sentences.values[:, 1:, None])[:, :, 0]
+        return Padded(picked, lengths)
+
+
+@dataclass(frozen=True)
+class NeuralLm:
+    """A network with the units that it writes."""
+
+    model: NeuralModel
+    tokens: Tokens
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self, sentence: str) -> Tensor:
+        """Unit ids between two boundaries. Shape: [T]. Raises LanguageModelError."""
+        try:
+            return torch.tensor([BOUNDARY, *self.tokens.encode(sentence), BOUNDARY])
+        except AsrError as error:
+            raise LanguageModelError(str(error)) from None
+
+    @torch.inference_mode()
+    def unit_scores(self, sentences: Sequence[str]) -> list[Tensor]:
+        """Log-probability of each unit after those before it, and of the end. -> B times [T]."""
+        device = self.model.bias.device
+        scores: dict[int, Tensor] = {}
+        encoded = [self.encode(sentence) for sentence in sentences]
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        while order:
+            count = max(1, UNITS_AT_ONCE // len(encoded[order[-1]]))
+            chosen, order = order[-count:], order[:-count]
+            batch = pad([encoded[i] for i in chosen]).to(device)
+            for i, row in zip(chosen, self.model.eval().targets(batch).unpad(), strict=True):
+                scores[i] = row.cpu()
+        return [scores[i] for i in range(len(encoded))]
+
+    def score(self, sentences: Sequence[str]) -> list[float]:
+        """Log-probability of each sentence with its end."""
+        return [float(row.double().sum()) for row in self.unit_scores(sentences)]
+
+    def score_sentence(self, sentence: Sequence[str]) -> list[WordScore]:
+        """Every word of a sentence after those before it, and the end. None is unknown: a word that
+        is no unit is spelled."""
+        units = self.encode(" ".join(sentence))[1:-1].tolist()
+        scores = self.unit_scores([" ".join(sentence)])[0].tolist()
+        starts = [i for i, u in enumerate(units) if self.tokens.units[u].startswith(WORD_START)]
+        bounds = [*starts, len(units), len(scores)]
+        return [
+            WordScore(word, math.fsum(scores[first:last]), place, unknown=False)
+            for place, (word, first, last) in enumerate(
+                zip([*sentence, END], bounds[:-1], bounds[1:], strict=True), start=1
+            )
+        ]
+
+    @torch.inference_mode()
+    def sample(
+        self, prompt: str, temperature: float, random: torch.Generator, longest: int = 500
+    ) -> str:
+        """A sentence that begins with `prompt`; below a temperature of 1 a more likely one.
+
+        Raises LanguageModelError for a prompt of other characters.
+        """
+        ids = self.encode(prompt)[:-1].tolist()
+        model = self.model.eval()
+        given, states = torch.tensor([ids], device=model.bias.device), None
+        while len(ids) <= longest:
+            scores, states = model(Padded(given, torch.tensor([given.shape[1]])), states)
+            weights = (scores.values[0, -1].cpu() / temperature).softmax(dim=0)
+            drawn = int(torch.multinomial(weights, 1, generator=random))
+            if drawn == BOUNDARY:
+                break
+            ids.append(drawn)
+            given = torch.tensor([[drawn]], device=model.bias.device)
+        return self.tokens.decode(ids[1:])
+
+
+class _Saved(Config):
+    format: int
+    model: NeuralConfig
+    info: dict[str, Any]
+
+
+def save_neural(folder: str | Path, lm: NeuralLm) -> None:
+    """Write the folder, whole or not at all."""
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_weights(temporary / "model.safetensors", lm.model)
+        write_json(temporary / "tokens.json", lm.tokens.to_json())
+        saved = {"format": FORMAT, "model": lm.model.config.model_dump(), "info": lm.info}
+        write_json(temporary / "lstm.json", saved)
+
+
+def is_neural(path: Path) -> bool:
+    """Whether this is the folder of such a model, and not an n-gram model."""
+    return (path / "lstm.json").is_file()
+
+
+def load_neural(folder: str | Path) -> NeuralLm:
+    """Read a folder. Raises CheckpointError naming the file that is missing or damaged."""
+    folder = Path(folder)
+    facts = read_facts(folder / "lstm.json")
+    if facts.get("format") != FORMAT:
+        raise CheckpointError(
+            f"expected a language model of format {FORMAT}, got {folder / 'lstm.json'}: train it"
+        )
+    try:
+        saved = parse(_Saved, facts, str(folder / "lstm.json"))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    tokens = Tokens.from_json(read_json_file(folder / "tokens.json"))
+    model = NeuralModel(saved.model, len(tokens))
+    load_weights(model, read_tensors(folder / "model.safetensors"), folder)
+    return NeuralLm(model.eval(), tokens, saved.info)

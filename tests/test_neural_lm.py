@@ -1,0 +1,149 @@
+"""Recurrent language models: probabilities that add up, training, storage, use in decoding."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr.decoder import RescoreConfig, Scored, load_decoder, rescored, save_decoder, text_scores
+from asr.errors import CheckpointError, LanguageModelError
+from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
+from asr.lm.ngram import measure_perplexity
+from asr.padded import pad
+from asr.tokens import TokenConfig, Tokens, build_tokens
+from asr.training.language import LanguageTraining, train_language_model, word_perplexity
+from tests.commands import Command
+
+TEXT = ["one two", "one two three", "two three", "three four one", "four"] * 6
+WORDS = build_tokens(TEXT, TokenConfig(kind="words", word_count=1))
+SMALL = NeuralConfig(hidden=16, dropout=0.0)
+
+
+def untrained(tokens: Tokens = WORDS, **settings: object) -> NeuralLm:
+    torch.manual_seed(0)
+    config = SMALL.model_copy(update=settings)
+    return NeuralLm(NeuralModel(config, len(tokens)).eval(), tokens)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> NeuralLm:
+    out = tmp_path_factory.mktemp("lstm")
+    config = LanguageTraining(model=SMALL, epochs=30, batch_units=32, learning_rate=0.02)
+    return train_language_model(TEXT, TEXT[:5], WORDS, config, out / "lm")
+
+
+def test_every_next_unit_has_its_share() -> None:
+    lm = untrained(layers=2)
+    ids = pad([lm.encode("one two three"), lm.encode("four")])
+    scores, _ = lm.model(ids)
+    assert scores.values.exp().sum(dim=2).detach().numpy() == pytest.approx(
+        np.ones((2, 5)), abs=1e-5
+    )
+
+
+def test_batches_and_steps_give_the_same() -> None:
+    lm = untrained(layers=2)
+    sentences = ["one two three four", "two", "three four"]
+    alone = [lm.score([sentence])[0] for sentence in sentences]
+    assert lm.score(sentences) == pytest.approx(alone, abs=1e-4)
+    total, states = 0.0, None
+    ids = lm.encode(sentences[0])
+    for before, after in itertools.pairwise(ids):
+        scores, states = lm.model(pad([before[None]]), states)
+        total += scores.values[0, 0, after].item()
+    assert total == pytest.approx(alone[0], abs=1e-4)
+
+
+def test_words_add_up_to_the_sentence() -> None:
+    tokens = build_tokens(["one two"], TokenConfig())
+    lm = untrained(tokens)
+    scores = lm.score_sentence(["two", "one"])
+    assert [score.word for score in scores] == ["two", "one", "</s>"]
+    assert math.fsum(score.log_prob for score in scores) == pytest.approx(lm.score(["two one"])[0])
+    found = measure_perplexity(lm, [["two", "one"]])
+    assert found.perplexity == pytest.approx(word_perplexity(lm, ["two one"]))
+
+
+def test_it_learns_what_follows(trained: NeuralLm) -> None:
+    assert trained.info["dev_perplexity"] == pytest.approx(word_perplexity(trained, TEXT[:5]), 1e-3)
+    # Five sentences, of which each is foretold by its first word.
+    assert word_perplexity(trained, TEXT) < 2.3 < word_perplexity(untrained(), TEXT)
+    likely, unlikely = trained.score(["one two three", "three two one"])
+    assert likely > unlikely + 3
+
+
+def test_samples_follow_prompt_and_temperature(trained: NeuralLm) -> None:
+    def samples(temperature: float, count: int, prompt: str = "") -> list[str]:
+        random = torch.Generator().manual_seed(1)
+        return [trained.sample(prompt, temperature, random) for _ in range(count)]
+
+    assert samples(1.0, 5) == samples(1.0, 5)
+    known = sum(text in TEXT for text in samples(0.5, 40)) / 40
+    assert known > 0.9 > sum(text in TEXT for text in samples(5.0, 40)) / 40
+    assert all(text.startswith("three four") for text in samples(1.0, 5, "three four"))
+    assert len(trained.sample("one", 10.0, torch.Generator(), longest=3).split()) <= 3
+    with pytest.raises(LanguageModelError, match="expected characters"):
+        trained.sample("zebra", 1.0, torch.Generator())
+
+
+def test_whole_on_disk(trained: NeuralLm, tmp_path: Path) -> None:
+    save_neural(tmp_path / "lm", trained)
+    loaded = load_neural(tmp_path / "lm")
+    assert loaded.score(TEXT[:5]) == trained.score(TEXT[:5])
+    assert loaded.info == trained.info
+    weights = tmp_path / "lm" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="copy it again"):
+        load_neural(tmp_path / "lm")
+    facts = json.loads((tmp_path / "lm" / "lstm.json").read_text())
+    (tmp_path / "lm" / "lstm.json").write_text(json.dumps(facts | {"format": 7}))
+    with pytest.raises(CheckpointError, match="of format 1"):
+        load_neural(tmp_path / "lm")
+
+
+def test_texts_are_ranked_anew(trained: NeuralLm, tmp_path: Path) -> None:
+    found = [[Scored("three two one", -1.0), Scored("one two three", -2.0)], [Scored("", 0.0)]]
+    scores = text_scores(trained, found)
+    (best, _), (nothing,) = rescored(found, scores, RescoreConfig(weight=1.0, word_bonus=0.5))
+    assert best.text == "one two three"
+    assert best.score == pytest.approx(-2.0 + scores[best.text] + 1.5)
+    assert nothing.score == pytest.approx(scores[""])
+    unchanged = rescored(found, scores, RescoreConfig(weight=0.0, word_bonus=0.0))
+    assert unchanged == found
+    # A decoder with the model in its folder does the same.
+    save_neural(tmp_path / "given", trained)
+    decoder = load_decoder(tmp_path, WORDS, rescore=tmp_path / "given")
+    save_decoder(tmp_path, decoder)
+    again = load_decoder(tmp_path, WORDS)
+    assert "ranked anew" in again.description
+    torch.manual_seed(1)
+    log_probs = pad([torch.randn(12, len(WORDS)).log_softmax(dim=1)])
+    rows = again.n_best(log_probs, 8)[0]
+    assert again.texts(log_probs) == [rows[0].text]
+    assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
+
+
+def test_the_commands(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(TEXT))
+    lm = tmp_path / "lstm"
+    settings = ["--set", "epochs=3", "--set", "model.hidden=8"]
+    arguments = [tmp_path / "text.txt", "--dev", tmp_path / "text.txt", "--out", lm, *settings]
+    ended = run("lm", "train", *arguments, "--units", "words")
+    assert ended.status == 0
+    assert ended.err.count("dev perplexity") == 3
+    assert len(run("lm", "sample", lm, "--count", 4).out.splitlines()) == 4
+    lines = run("lm", "perplexity", lm, tmp_path / "text.txt", "--words").out.splitlines()
+    assert len(lines) == sum(len(line.split()) + 1 for line in TEXT) + 1
+    assert lines[-1].startswith("perplexity ")
+    (tmp_path / "empty.txt").write_text("\n")
+    arguments[0] = tmp_path / "empty.txt"
+    assert "expected sentences" in run("lm", "train", *arguments).error()
+    arguments[0] = tmp_path / "text.txt"
+    assert "at epochs" in run("lm", "train", *arguments, "--set", "epochs=0").error()
+    assert "lstm.json" in run("lm", "sample", tmp_path).error()
