@@ -19,6 +19,7 @@ from typing import Literal
 from pydantic import Field
 
 from asr.config import Config, parse, with_overrides
+from asr.ctc.batched import batched_decode
 from asr.ctc.beam import BeamConfig, beam_decode
 from asr.ctc.greedy import greedy_decode
 from asr.ctc.language import LanguageConfig, build_language
@@ -40,6 +41,9 @@ class RescoreConfig(Config):
     """Factor on its log-probabilities, which are added to what the n-gram model has given."""
     word_bonus: float = 1.0
     """Added for every word: against the liking for few words that comes with it."""
+    every_step: bool = False
+    """Ask it at every step of the search, in place of ranking what is found. It must write the
+    recogniser's units, and n-gram model, lexicon and hot words are left out. Slow without a GPU."""
 
 
 class DecoderConfig(Config):
@@ -93,6 +97,11 @@ class Decoder:
     neural: NeuralLm | None = None
 
     def __post_init__(self) -> None:
+        if self.config.rescore.every_step and self._knows_words:
+            raise ConfigError(
+                "expected no n-gram model, lexicon or hot words with rescore.every_step, got some: "
+                "leave them out"
+            )
         _ = self.language  # words that cannot be written are told at once
 
     @cached_property
@@ -111,19 +120,43 @@ class Decoder:
     def n_best(self, log_probs: Padded, count: int) -> list[list[Scored]]:
         """The best texts of each utterance, best first, at least one. A greedy decoder asks a beam
         without language model. Shape: [B, T, V] -> B."""
-        language = self.language or build_language(self.tokens)
         neural = None if self.config.kind == "greedy" else self.neural
+        if neural is not None and self.config.rescore.every_step:
+            return self._batched(log_probs, count, neural)
         # What is ranked anew may come from the end of the beam.
         listed = count if neural is None else self.config.beam.size
-        found = beam_decode(log_probs, language, self.config.beam, listed)
-        # Where a lexicon leaves no text at all, nothing is recognised.
-        rows = [
-            [Scored(self.tokens.decode(row.ids), row.score) for row in beams] or [Scored("", 0.0)]
-            for beams in found
-        ]
+        if log_probs.values.is_cuda and not self._knows_words:
+            rows = self._batched(log_probs, listed, None)
+        else:
+            rows = self._searched(log_probs, listed)
         if neural is not None:
             rows = rescored(rows, text_scores(neural, rows), self.config.rescore)
         return [row[:count] for row in rows]
+
+    @property
+    def _knows_words(self) -> bool:
+        return bool(self.model or self.lexicon or self.config.hot_words)
+
+    def _searched(self, log_probs: Padded, count: int) -> list[list[Scored]]:
+        language = self.language or build_language(self.tokens)
+        found = beam_decode(log_probs, language, self.config.beam, count)
+        # Where a lexicon leaves no text at all, nothing is recognised.
+        return [
+            [Scored(self.tokens.decode(row.ids), row.score) for row in beams] or [Scored("", 0.0)]
+            for beams in found
+        ]
+
+    def _batched(
+        self, log_probs: Padded, count: int, neural: NeuralLm | None
+    ) -> list[list[Scored]]:
+        """All at once, with the recurrent language model, if there is one, at every step."""
+        weight, bonus = 0.0, self.config.language.word_bonus
+        if neural is not None:
+            neural.model.to(log_probs.values.device)
+            weight, bonus = self.config.rescore.weight, self.config.rescore.word_bonus
+        beam = self.config.beam
+        found = batched_decode(log_probs, self.tokens, beam, count, neural, weight, bonus)
+        return [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
 
     def hear(self, log_probs: Padded) -> list[Heard]:
         """What `texts` gives, with how sure one can be of each word. Shape: [B, T, V] -> B."""
@@ -157,7 +190,8 @@ class Decoder:
             parts.append(f"bonus {self.config.language.word_bonus:g}")
         if self.neural is not None:
             cell, weight = self.neural.model.config.cell, self.config.rescore.weight
-            parts.append(f"ranked anew by a language model of {cell} cells, weight {weight:g}")
+            use = "at every step" if self.config.rescore.every_step else "to rank anew"
+            parts.append(f"language model of {cell} cells {use}, weight {weight:g}")
         if self.lexicon is not None:
             parts.append(f"lexicon of {len(self.lexicon)} words")
         if self.config.hot_words:
@@ -212,8 +246,9 @@ def load_decoder(
     config = parse(DecoderConfig, values, "decoder settings")
     if config.kind == "greedy":
         return Decoder(tokens, config)
-    lm = lm or _there(folder / "lm")
-    lexicon = lexicon or _there(folder / "lexicon.txt")
+    if not config.rescore.every_step:
+        lm = lm or _there(folder / "lm")
+        lexicon = lexicon or _there(folder / "lexicon.txt")
     rescore = rescore or _there(folder / "lstm")
     return Decoder(
         tokens,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from asr.decoder import RescoreConfig, Scored, load_decoder, rescored, save_decoder, text_scores
-from asr.errors import CheckpointError, LanguageModelError
+from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
 from asr.lm.ngram import measure_perplexity
 from asr.padded import pad
@@ -121,12 +121,26 @@ def test_texts_are_ranked_anew(trained: NeuralLm, tmp_path: Path) -> None:
     decoder = load_decoder(tmp_path, WORDS, rescore=tmp_path / "given")
     save_decoder(tmp_path, decoder)
     again = load_decoder(tmp_path, WORDS)
-    assert "ranked anew" in again.description
+    assert "to rank anew" in again.description
     torch.manual_seed(1)
     log_probs = pad([torch.randn(12, len(WORDS)).log_softmax(dim=1)])
     rows = again.n_best(log_probs, 8)[0]
     assert again.texts(log_probs) == [rows[0].text]
     assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
+
+
+def test_at_every_step(trained: NeuralLm, tmp_path: Path) -> None:
+    save_neural(tmp_path / "given", trained)
+    settings = ["rescore.every_step=true", "rescore.weight=2", "rescore.word_bonus=0"]
+    decoder = load_decoder(tmp_path, WORDS, rescore=tmp_path / "given", overrides=settings)
+    torch.manual_seed(1)
+    # Nothing is heard: what is written is what the language model expects.
+    (row,) = decoder.n_best(pad([torch.zeros(8, len(WORDS)).log_softmax(dim=1)]), 1)
+    assert row[0].text in TEXT
+    with pytest.raises(ConfigError, match="leave them out"):
+        load_decoder(
+            tmp_path, WORDS, rescore=tmp_path / "given", overrides=settings, hot_words={"one": 1.0}
+        )
 
 
 def test_the_commands(run: Command, tmp_path: Path) -> None:

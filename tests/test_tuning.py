@@ -82,7 +82,7 @@ def test_a_recurrent_language_model_is_weighed_too(
     best = read_json(tmp_path / "run" / "tuning" / "tuning.json")["best"]
     report = evaluate(model, dev).report
     assert report.scores.words.errors == best["errors"]
-    assert "ranked anew by a language model of lstm cells" in report.facts.decoder
+    assert "language model of lstm cells to rank anew" in report.facts.decoder
 
 
 def test_of_equals_the_middle_of_the_plain_wins(monkeypatch: pytest.MonkeyPatch) -> None:

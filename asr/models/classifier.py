@@ -29,10 +29,10 @@ from asr.models.config import ModelConfig
 from asr.models.encoder import Encoder
 from asr.padded import Padded
 
-FORMAT = 1
-# Root mean square of a recording's samples: about -50 dB re full scale, so that the filterbank's
-# floor lies not far below speech, above the noise of any room.
-RMS = 0.003
+FORMAT = 2
+# Root mean square of a recording's samples, in dB re full scale. The filterbank's floor then lies
+# not far below speech, above the noise of any room.
+LEVEL_DB = -50.0
 
 Inputs = FeatureConfig | int
 """What a classifier is given: waveforms that become these features, or features of this size."""
@@ -43,11 +43,14 @@ class Classifier(nn.Module):
 
     They are two calls, so that training can augment in between: what comes in -> `extract` ->
     [B, T, F] -> `forward` -> scores [B, V]. `config.dropout` also acts on the pooled vector.
+    Waveforms are brought to `level_db` first (see `levelled`).
     """
 
-    def __init__(self, inputs: Inputs, config: ModelConfig, classes: int) -> None:
+    def __init__(
+        self, inputs: Inputs, config: ModelConfig, classes: int, level_db: float = LEVEL_DB
+    ) -> None:
         super().__init__()
-        self.inputs, self.config = inputs, config
+        self.inputs, self.config, self.level_db = inputs, config, level_db
         self.extractor: FeatureExtractor | None = None
         if isinstance(inputs, int):
             size = inputs
@@ -64,7 +67,10 @@ class Classifier(nn.Module):
 
         Shape: waveforms [B, S] or features [B, T, F] -> [B, T, F].
         """
-        return x if self.extractor is None else self.extractor(levelled(x), distortion)
+        if self.extractor is None:
+            return x
+        features: Padded = self.extractor(levelled(x, self.level_db), distortion)
+        return features
 
     def forward(self, features: Padded) -> Tensor:
         """Unnormalised log-probabilities. Shape: [B, T, F] -> [B, V] in float32."""
@@ -75,15 +81,16 @@ class Classifier(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def levelled(waves: Padded) -> Padded:
-    """Every recording at the same level, so that the filterbank's floor cuts off the same share of
-    each: of quiet recordings it would hide speech, and of loud ones show the room.
+def levelled(waves: Padded, level_db: float) -> Padded:
+    """Every recording at the same root mean square, in dB re full scale, so that the filterbank's
+    floor cuts off the same share of each: of quiet recordings it would hide speech, and of loud
+    ones show the room.
 
     Shape: [B, S] -> [B, S]; padding is zero, and so is a recording of silence.
     """
     waves = waves.zeroed()
     power = waves.values.square().sum(dim=1) / waves.lengths.clamp(min=1)
-    gain = RMS / power.sqrt().clamp(min=1e-6)
+    gain = 10 ** (level_db / 20) / power.sqrt().clamp(min=1e-6)
     return Padded(waves.values * gain[:, None], waves.lengths)
 
 
@@ -92,6 +99,7 @@ class _SavedConfig(Config):
     inputs: FeatureConfig | PositiveInt
     model: ModelConfig
     classes: tuple[str, ...]
+    level_db: float
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,7 @@ def save_classifier(folder: str | Path, bundle: ClassifierBundle) -> None:
             "inputs": inputs if isinstance(inputs, int) else inputs.model_dump(),
             "model": bundle.model.config.model_dump(),
             "classes": list(bundle.classes),
+            "level_db": bundle.model.level_db,
         }
         write_json(temporary / "config.json", config)
         write_json(temporary / "info.json", bundle.info)
@@ -161,6 +170,6 @@ def load_classifier(folder: str | Path) -> ClassifierBundle:
         classes = checked_classes(saved.classes)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    model = Classifier(saved.inputs, saved.model, len(classes))
+    model = Classifier(saved.inputs, saved.model, len(classes), saved.level_db)
     load_weights(model, read_tensors(folder / "model.safetensors"), folder)
     return ClassifierBundle(model.eval(), classes, info)

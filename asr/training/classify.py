@@ -28,7 +28,7 @@ from asr.features.augment import (
     spec_augment,
 )
 from asr.manifest import Utterance
-from asr.models.classifier import Classifier, ClassifierBundle, Inputs, checked_classes
+from asr.models.classifier import LEVEL_DB, Classifier, ClassifierBundle, Inputs, checked_classes
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
 from asr.text import TextConfig
@@ -160,12 +160,13 @@ def train_classifier(
     config: ClassifyConfig,
     augment: AugmentConfig = NO_AUGMENT,
     console: Console | None = None,
+    level_db: float = LEVEL_DB,
 ) -> ClassifierBundle:
     """The classifier of the epoch that was best on `dev`, or without `dev` of the last epoch; its
     `info` holds how it came about.
 
-    Of `augment`, `join`, `splice` and `gain_db` do not apply (a pair of digits is of no class, and
-    all recordings are brought to one level), and to feature sequences only the masks do.
+    All recordings are brought to `level_db`. Of `augment`, `join`, `splice` and `gain_db` do not
+    apply (a pair of digits is of no class), and to feature sequences only the masks do.
 
     Raises TrainingError where there is nothing to learn from or the loss is not finite.
     """
@@ -174,7 +175,7 @@ def train_classifier(
             raise TrainingError(f"expected examples to {purpose}, got none: give some")
     torch.manual_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Classifier(inputs, model_config, len(checked_classes(classes))).to(device)
+    model = Classifier(inputs, model_config, len(checked_classes(classes)), level_db).to(device)
     _observe(model, train, config)
     optimizer = build_optimizer(model, _optimisation(config))
     history: list[EpochResult] = []
