@@ -18,7 +18,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The peers that only the benchmarks need are optional: without one, its race is left out.
 bench: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[bench]' || true
 	$(BIN)/python -m tests.bench $(ARGS)
 
 # For example: make recipe NAME=an4 ARGS="--source ../shared/data/an4"

@@ -23,7 +23,7 @@ from asr.ctc.batched import batched_decode
 from asr.ctc.beam import BeamConfig, beam_decode
 from asr.ctc.greedy import greedy_decode
 from asr.ctc.language import LanguageConfig, build_language
-from asr.ctc.search import Language
+from asr.ctc.text_cost import Language
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.evaluation.confidence import Evidence, gather
 from asr.files import atomic_path, read_json, write_json
@@ -139,7 +139,10 @@ class Decoder:
 
     def _searched(self, log_probs: Padded, count: int) -> list[list[Scored]]:
         language = self.language or build_language(self.tokens)
-        found = beam_decode(log_probs, language, self.config.beam, count)
+        beam = self.config.beam
+        if count > 1:
+            beam = beam.model_copy(update={"recombine": False})
+        found = beam_decode(log_probs, language, beam, count)
         # Where a lexicon leaves no text at all, nothing is recognised.
         return [
             [Scored(self.tokens.decode(row.ids), row.score) for row in beams] or [Scored("", 0.0)]
@@ -168,9 +171,7 @@ class Decoder:
 
     def evidence(self, log_probs: Padded) -> list[tuple[str, Evidence]]:
         """Each text, with what all in the beam say of it. Shape: [B, T, V] -> B."""
-        found = self.n_best(log_probs, self.config.beam.size)
-        greedy = self.config.kind == "greedy"
-        texts = self.texts(log_probs) if greedy else [rows[0].text for rows in found]
+        found, texts = self.n_best(log_probs, self.config.beam.size), self.texts(log_probs)
         return [
             (text, gather(text, [row.text for row in rows], [row.score for row in rows]))
             for text, rows in zip(texts, found, strict=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asr.ctc.beam import BeamConfig, beam_decode
-from asr.ctc.search import Language
+from asr.ctc.text_cost import Language
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder, RescoreConfig, rescored, text_scores
 from asr.errors import AsrError

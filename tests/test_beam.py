@@ -16,7 +16,8 @@ from torch import Tensor
 from asr.ctc.beam import BeamConfig, BeamSearch, Hypothesis, beam_decode
 from asr.ctc.greedy import greedy_decode
 from asr.ctc.language import LanguageConfig, build_language
-from asr.ctc.search import Language, kth_largest
+from asr.ctc.search import kth_largest
+from asr.ctc.text_cost import Language
 from asr.errors import LanguageModelError
 from asr.lm.estimate import estimate
 from asr.lm.ngram import NgramModel
@@ -25,7 +26,7 @@ from asr.tokens import BLANK, WORD_START, Tokens
 
 SPELLED = Tokens((BLANK, WORD_START, "a", "b"))
 MIXED = Tokens((BLANK, WORD_START, "a", "▁ab", "ba"))
-EVERYTHING = BeamConfig(size=5000, nats=1e9, token_nats=1e9)
+EVERYTHING = BeamConfig(size=5000, nats=1e9, token_nats=1e9, recombine=False)
 WEIGHTS = LanguageConfig(weight=0.7, word_bonus=0.5, unknown_score=-2)
 WORDS = estimate(["a b ab", "ab a", "bb a ba"], 2)
 CHARACTERS = estimate(["▁ a b ▁ a", "▁ b ▁ a b b", "▁ a ▁ a b"], 3)
@@ -101,6 +102,30 @@ def test_with_a_model_of_characters(tokens: Tokens) -> None:
         return known + 0.5 * len(tokens.decode(ids).split())
 
     assert_exact(tokens, build_language(tokens, CHARACTERS, WEIGHTS), score, 0)
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_with_recombination_the_same_beam_finds_better_texts(only: bool) -> None:
+    random = np.random.default_rng(0)
+    tokens = Tokens((BLANK, WORD_START, *"abcdefgh"))
+    words = ["".join(random.choice(list("abcdefgh"), random.integers(2, 6))) for _ in range(60)]
+    lines = [" ".join(random.choice(words[:20], 5)) for _ in range(300)]
+    model = estimate([*lines, " ".join(words)], 2)
+    language = build_language(tokens, model, WEIGHTS, words if only else None)
+    gains = []
+    for seed, line in enumerate(lines[:20]):
+        log_probs = random_log_probs(120, len(tokens), seed)
+        log_probs[:, 0] += 2
+        for t, unit in enumerate(tokens.encode(line)):
+            log_probs[3 * t, unit] += 6
+        log_probs = log_probs.log_softmax(dim=1)
+        alone, together = (
+            decoded(log_probs, language, BeamConfig(size=16, recombine=recombine))[0].score
+            for recombine in (False, True)
+        )
+        gains.append(together - alone)
+    assert np.mean(gains) > 0.1
+    assert min(gains) > -1
 
 
 @pytest.mark.parametrize("tokens", [SPELLED, MIXED])

@@ -17,19 +17,10 @@ from pydantic import Field
 from torch import Tensor
 
 from asr.config import Config
-from asr.ctc.search import (
-    CHARACTER_MODEL,
-    NO_MODEL,
-    OFF,
-    Beam,
-    Ints,
-    Language,
-    Nodes,
-    Work,
-    logadd,
-    search,
-)
+from asr.ctc.search import Beam, Nodes, Work, logadd, search
+from asr.ctc.text_cost import CHARACTER_MODEL, NO_MODEL, OFF, Language
 from asr.lm.lookup import advance
+from asr.lm.ngram import Ints
 from asr.padded import Padded
 
 LEAST = -1e9  # in place of minus infinity, of which no differences can be taken
@@ -44,6 +35,9 @@ class BeamConfig(Config):
     """Prefixes so much worse than the best are dropped."""
     token_nats: float = Field(12.0, gt=0)
     """Units so much less likely than the best of a frame are not tried."""
+    recombine: bool = True
+    """With an n-gram model of words, let only the best go on of prefixes whose future costs the
+    same. Finds better texts with the same beam, but fewer: lists of many texts do without."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,8 @@ class BeamSearch:
             for name, old in self._nodes._asdict().items():
                 getattr(grown, name)[: len(old)] = old
             self._nodes = grown
-        arguments = self._language, self._config.nats, self._config.token_nats
+        config = self._config
+        arguments = self._language, config.nats, config.token_nats, config.recombine
         values = np.maximum(values, LEAST)
         order = np.argsort(-values, axis=1).astype(np.int32)
         search(values, order, self._nodes, self._beam, self._work, *arguments)
@@ -150,6 +145,9 @@ def _work(size: int, units: int) -> Work:
         sorted_scores=np.empty(room),
         sources=np.empty(room, np.int32),
         units=np.empty(room, np.int32),
+        spelled=np.empty(room, np.int32),
+        contexts=np.empty(room, np.int32),
+        table=np.empty(1 << (2 * room - 1).bit_length(), np.int32),
         node=np.empty(size, np.int32),
         blank=np.empty(size),
         label=np.empty(size),
@@ -174,6 +172,7 @@ def _nodes(count: int) -> Nodes:
         spelled=ints(),
         end_score=np.zeros(count),
         end_context=ints(),
+        ahead=np.zeros(count),
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from asr.config import Config
-from asr.ctc.search import CHARACTER_MODEL, NO_MODEL, OFF, WORD_MODEL, Language
+from asr.ctc.text_cost import CHARACTER_MODEL, NO_MODEL, OFF, WORD_MODEL, Language
 from asr.errors import LanguageModelError
 from asr.lm.ngram import END_ID, SPECIAL, START_NODE, Arrays, Ints, NgramModel, read_only
 from asr.tokens import WORD_START, Tokens
@@ -52,10 +52,14 @@ def build_language(
         words = set(lexicon)
     elif model is not None and kind == WORD_MODEL:
         words |= {word for word in model.vocabulary[len(SPECIAL) :] if alphabet.keys() >= set(word)}
-    first_child, characters, ends = _trie(sorted(words), alphabet)
-    word_ids, boost = np.full(len(characters), OFF, np.int32), np.zeros(len(characters))
+    first_child, characters, ends, parents = _trie(sorted(words), alphabet)
+    nodes = len(characters)
+    word_ids, boost = np.full(nodes, OFF, np.int32), np.zeros(nodes)
     word_ids[ends] = [0 if model is None else model.id(word) for word in sorted(words)]
     boost[ends] = [hot.get(word, 0.0) for word in sorted(words)]
+    scores = np.zeros(1 if model is None else len(model.vocabulary))
+    if model is not None and kind == WORD_MODEL:
+        scores = model.log_probs[1 : 1 + len(model.vocabulary)].astype(np.float64)
     spelled = [[alphabet[c] for c in unit] for unit in tokens.units[1:]]
     return Language(
         kind,
@@ -66,6 +70,10 @@ def build_language(
         characters,
         word_ids,
         boost,
+        _best_below(parents, ends, scores[word_ids[ends]]),
+        _best_below(parents, ends, boost[ends]),
+        float(scores[0]),
+        kind == WORD_MODEL or bool(hot),
         lexicon is not None,
         np.array([c for unit in spelled for c in unit], np.int32),
         np.cumsum([0, 0, *map(len, spelled)]).astype(np.int32),
@@ -93,12 +101,29 @@ def _no_model() -> Arrays:
     return read_only(ints, floats, floats, np.zeros(2, np.int64), ints)
 
 
+def _best_below(
+    parents: Sequence[NDArray[np.int64]], ends: NDArray[np.int64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of every node, the highest value of the words that end there or below. A node without any has
+    none below it, and is the root of an empty trie."""
+    best = np.full(sum(map(len, parents)), -np.inf)
+    best[ends] = values
+    last = len(best)
+    for level in reversed(parents):
+        first = last - len(level)
+        if first:
+            np.maximum.at(best, level, best[first:last])
+        last = first
+    return np.where(np.isneginf(best), 0.0, best)
+
+
 def _trie(
     words: Sequence[str], alphabet: Mapping[str, int]
-) -> tuple[Ints, Ints, NDArray[np.int64]]:
+) -> tuple[Ints, Ints, NDArray[np.int64], list[NDArray[np.int64]]]:
     """A node for every beginning of a word, level by level, and where each word ends.
 
-    Shape: the first child of every node [N + 1], its character [N], the words' nodes [words].
+    Shape: the first child of every node [N + 1], its character [N], the words' nodes [words], and
+    the parents of the nodes of each level.
     """
     lengths = np.array([len(word) for word in words], np.int64)
     longest = int(lengths.max(initial=0))
@@ -117,4 +142,4 @@ def _trie(
         total += len(distinct)
     children = np.bincount(np.concatenate(parents)[1:], minlength=total)
     first_child = np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32)
-    return first_child, np.concatenate(characters).astype(np.int32), nodes
+    return first_child, np.concatenate(characters).astype(np.int32), nodes, parents

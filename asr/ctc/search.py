@@ -12,43 +12,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from asr.lm.lookup import advance, compiled, inner
-from asr.lm.ngram import Arrays, Ints
+from asr.ctc.text_cost import (
+    CHARACTER_MODEL,
+    OFF,
+    WORD_MODEL,
+    Floats,
+    end_word,
+    look_ahead,
+    spell_out,
+    spell_unit,
+)
+from asr.lm.lookup import compiled, inner
+from asr.lm.ngram import Ints
 
-Floats = NDArray[np.float64]
-
-NO_MODEL, WORD_MODEL, CHARACTER_MODEL = range(3)
 BLANK = 0
-OFF = -1  # a word that is not in the lexicon, a prefix that is not in the beam, no child
-
-
-class Language(NamedTuple):
-    """What is known of text besides sound; see `asr.ctc.language`, which builds it.
-
-    `kind` says what the n-gram model is of; a sentence begins at its node `start` and ends with its
-    word `end`. The lexicon is a trie: the children of a node stand
-    together, sorted by their character; `word` is the model's id of the word that ends there, or
-    `OFF`. A unit's characters are places in the alphabet, mark of a word's start included.
-    """
-
-    kind: int
-    ngram: Arrays
-    start: int
-    end: int
-    first_child: Ints
-    character: Ints
-    word: Ints
-    boost: Floats
-    lexicon_only: bool
-    unit_characters: Ints
-    unit_first: Ints
-    starts_word: NDArray[np.bool_]
-    character_words: Ints
-    weight: float
-    word_bonus: float
-    unknown_score: float
 
 
 class Nodes(NamedTuple):
@@ -56,7 +34,8 @@ class Nodes(NamedTuple):
 
     `place` is where in the beam a prefix is. `language` is the score of its words so far; `context`
     the n-gram context after its last whole word, `spelled` the node of the lexicon that its last
-    word has come to; `end_score` and `end_context` are what the end of that word brings.
+    word has come to; `end_score` and `end_context` are what the end of that word brings, `ahead`
+    the most that it may bring when it ends later.
     """
 
     used: Ints
@@ -70,6 +49,7 @@ class Nodes(NamedTuple):
     spelled: Ints
     end_score: Floats
     end_context: Ints
+    ahead: Floats
 
 
 class Beam(NamedTuple):
@@ -83,8 +63,9 @@ class Beam(NamedTuple):
 
 class Work(NamedTuple):
     """Room for one frame. `first_longer` and `next_longer` list, for each prefix of the beam, those
-    in it that are one unit longer; candidates are the K that stay and then the new ones, of which
-    `sources` are the places of the shorter prefixes and `units` what is added."""
+    in it that are one unit longer. Candidates are the K that stay and then the new ones:
+    `units` are their last units, `spelled` and `contexts` are as in `Nodes`, and `sources` are, of
+    the new ones, the places of the shorter prefixes. `table` finds those with the same future."""
 
     totals: Floats
     blanks: Floats
@@ -96,6 +77,9 @@ class Work(NamedTuple):
     sorted_scores: Floats
     sources: Ints
     units: Ints
+    spelled: Ints
+    contexts: Ints
+    table: Ints
     node: Ints
     blank: Floats
     label: Floats
@@ -111,51 +95,17 @@ def logadd(a, b):
 
 
 @inner
-def spell(language, spelled, character):
-    """The lexicon's node one character on, or OFF."""
-    if spelled < 0:
-        return OFF
-    for child in range(language.first_child[spelled], language.first_child[spelled + 1]):
-        if language.character[child] == character:
-            return child
-    return OFF
-
-
-@inner
-def end_word(language, context, spelled):
-    """What the end of a word adds to the score, and the context after it."""
-    if spelled == 0:
-        return 0.0, context  # nothing was spelled
-    word = OFF if spelled < 0 else language.word[spelled]
-    if word == OFF and language.lexicon_only:
-        return -np.inf, context
-    score = language.word_bonus
-    if word != OFF:
-        score += language.boost[spelled]
-    if language.kind == WORD_MODEL:
-        known, context = advance(*language.ngram, context, max(word, 0))
-        score += language.weight * known
-        if word <= 0:
-            score += language.unknown_score
-    return score, context
-
-
-@inner
 def extend(language, nodes, node, unit):
     """What a unit adds to the score of a prefix, and context and lexicon node after it."""
-    score, context, spelled = 0.0, nodes.context[node], nodes.spelled[node]
-    first, last = language.unit_first[unit], language.unit_first[unit + 1]
+    score, context = 0.0, nodes.context[node]
+    spelled = spell_unit(language, nodes.spelled[node], unit)
     if language.starts_word[unit]:
-        score, spelled = nodes.end_score[node], 0
+        score = nodes.end_score[node]
         if language.kind == WORD_MODEL:
             context = nodes.end_context[node]
-    for i in range(first, last):
-        character = language.unit_characters[i]
-        if language.kind == CHARACTER_MODEL:
-            known, context = advance(*language.ngram, context, language.character_words[character])
-            score += language.weight * known
-        if i > first or not language.starts_word[unit]:
-            spelled = spell(language, spelled, character)
+    if language.kind == CHARACTER_MODEL:
+        known, context = spell_out(language, context, unit)
+        score += language.weight * known
     if spelled == OFF and language.lexicon_only:
         score = -np.inf
     return score, context, spelled
@@ -179,6 +129,7 @@ def add_node(language, nodes, parent, unit):
     nodes.end_score[node], nodes.end_context[node] = end_word(
         language, nodes.context[node], nodes.spelled[node]
     )
+    nodes.ahead[node] = look_ahead(language, nodes.spelled[node])
     return node
 
 
@@ -212,14 +163,17 @@ def stay(row, nodes, beam, work):
     """Every prefix of the beam one frame on, paths from its shorter prefix in the beam included.
     The score of the best, and that of the worst."""
     used, best, worst = beam.used[0], -np.inf, np.inf
+    units, spelled, contexts = work.units, work.spelled, work.contexts
     for i in range(used):
         work.totals[i] = logadd(beam.blank[i], beam.label[i])
         work.first_longer[i] = OFF
     for i in range(used):
         node = beam.node[i]
+        units[i], spelled[i], contexts[i] = BLANK, nodes.spelled[node], nodes.context[node]
         blank, label = work.totals[i] + row[BLANK], -np.inf
         if node != 0:
             parent, unit = nodes.parent[node], nodes.unit[node]
+            units[i] = unit
             label = beam.label[i] + row[unit]
             shorter = nodes.place[parent]
             if shorter >= 0:
@@ -227,7 +181,7 @@ def stay(row, nodes, beam, work):
                 work.first_longer[shorter] = i
                 label = logadd(label, lengthened(nodes, beam, work, shorter, unit) + row[unit])
         work.blanks[i], work.labels[i] = blank, label
-        score = logadd(blank, label) + nodes.language[node]
+        score = logadd(blank, label) + nodes.language[node] + nodes.ahead[node]
         work.scores[i] = score
         best, worst = max(best, score), min(worst, score)
     return best, worst
@@ -249,32 +203,96 @@ def propose(row, order, nodes, beam, language, work, floor, least):
     Shape: row [V], order [V]: the units, best first.
     """
     count = beam.used[0]
+    empty = look_ahead(language, 0)
+    # Only then does what a unit adds depend on more than whether it begins a word.
+    spells = language.kind == CHARACTER_MODEL or language.lexicon_only or language.looks_ahead
+    taken, starts_word, scores, sources = (
+        work.taken,
+        language.starts_word,
+        work.scores,
+        work.sources,
+    )
+    units, spells_to, contexts = work.units, work.spelled, work.contexts
     for i in range(beam.used[0]):
         node = beam.node[i]
         longer = work.first_longer[i]
         while longer != OFF:
-            work.taken[nodes.unit[beam.node[longer]]] = i
+            taken[nodes.unit[beam.node[longer]]] = i
             longer = work.next_longer[longer]
-        so_far, end = nodes.language[node], nodes.end_score[node]
-        most = work.totals[i] + so_far + max(0.0, end)
+        so_far, end, ahead = nodes.language[node], nodes.end_score[node], nodes.ahead[node]
+        before, total, blank = nodes.spelled[node], work.totals[i], beam.blank[i]
+        last = nodes.unit[node] if node != 0 else OFF
+        context, after = nodes.context[node], nodes.end_context[node]
+        most = total + so_far + max(ahead, end + empty)
         for unit in order:
-            if row[unit] < least or most + row[unit] <= floor:
+            heard = row[unit]
+            if heard < least or most + heard <= floor:
                 break
-            if unit == BLANK or work.taken[unit] == i:
+            if unit == BLANK or taken[unit] == i:
                 continue
-            score = lengthened(nodes, beam, work, i, unit) + row[unit] + so_far
-            if language.kind == CHARACTER_MODEL or language.lexicon_only:
-                score += extend(language, nodes, node, unit)[0]
-            elif language.starts_word[unit]:
+            score = (blank if unit == last else total) + heard + so_far
+            begins, spelled = starts_word[unit], before
+            if spells:
+                if score + (end + empty if begins else ahead) <= floor:
+                    continue
+                spelled = spell_unit(language, before, unit)
+                if spelled == OFF and language.lexicon_only:
+                    continue
+                score += look_ahead(language, spelled)
+                if language.kind == CHARACTER_MODEL:
+                    known, _ = spell_out(language, nodes.context[node], unit)
+                    score += language.weight * known
+            if begins:
                 score += end
             if score > floor:
-                work.scores[count], work.sources[count], work.units[count] = score, i, unit
+                scores[count], sources[count], units[count] = score, i, unit
+                spells_to[count], contexts[count] = spelled, after if begins else context
                 count += 1
         longer = work.first_longer[i]
         while longer != OFF:
-            work.taken[nodes.unit[beam.node[longer]]] = OFF
+            taken[nodes.unit[beam.node[longer]]] = OFF
             longer = work.next_longer[longer]
     return count
+
+
+@inner
+def after_blank(nodes, beam, work, i):
+    """Score of a candidate's paths that end with a blank."""
+    if i >= beam.used[0]:
+        return -np.inf
+    return work.blanks[i] + nodes.language[beam.node[i]]
+
+
+@inner
+def recombine(nodes, beam, work, count):
+    """Of candidates with the same last unit, the same begun word and the same n-gram context, whose
+    futures cost the same, leave only the best, if it is the best after a blank, too.
+
+    One that is left out might have been overtaken by paths that come to it later: what the search
+    loses by it is far less than what it gains by room for others.
+    """
+    scores, units, spelled = work.scores, work.units, work.spelled
+    contexts, table, size = work.contexts, work.table, 1
+    while size < 2 * count:
+        size *= 2
+    for place in range(size):
+        table[place] = OFF
+    for i in range(count):
+        place = (contexts[i] * 40503 ^ spelled[i] * 9973 ^ units[i] * 31) & (size - 1)
+        while table[place] != OFF:
+            j = table[place]
+            same = contexts[j] == contexts[i] and spelled[j] == spelled[i]
+            if same and units[j] == units[i]:
+                break
+            place = (place + 1) & (size - 1)
+        better, worse = table[place], i
+        if better == OFF or scores[better] < scores[i]:
+            better, worse = i, better
+            table[place] = i
+        if worse != OFF:
+            blanks = after_blank(nodes, beam, work, better), after_blank(nodes, beam, work, worse)
+            if blanks[0] >= blanks[1]:
+                scores[worse] = -np.inf
 
 
 @inner
@@ -307,7 +325,7 @@ def keep(row, nodes, beam, language, work, count, floor):
 
 
 @compiled
-def search(log_probs, order, nodes, beam, work, language, beam_nats, token_nats):
+def search(log_probs, order, nodes, beam, work, language, beam_nats, token_nats, recombines):
     """Read frames, and leave the best prefixes after them in `beam`.
 
     Shape: log_probs [T, V], order [T, V]: the units of each frame, best first. `nodes` needs room
@@ -321,4 +339,6 @@ def search(log_probs, order, nodes, beam, work, language, beam_nats, token_nats)
         bar = max(floor, worst) if beam.used[0] == len(beam.node) else floor
         least = row[order[t, 0]] - token_nats
         count = propose(row, order[t], nodes, beam, language, work, bar, least)
+        if recombines and language.kind == WORD_MODEL:
+            recombine(nodes, beam, work, count)
         keep(row, nodes, beam, language, work, count, floor)

@@ -19,7 +19,7 @@ def compiled(function: Function, **options: Any) -> Function:
 
 def inner(function: Function) -> Function:
     """For what is called from compiled code alone: a third of the time to compile is saved."""
-    return compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
 
 @inner

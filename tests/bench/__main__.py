@@ -7,7 +7,7 @@ import sys
 import torch
 
 from asr.evaluation.run import machine_name
-from tests.bench import an4, family, features, loading, recurrent, word_times
+from tests.bench import an4, decoding, family, features, loading, recurrent, word_times
 
 BENCHMARKS = {
     "recurrent": recurrent.run,
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "an4": an4.run,
     "loading": loading.run,
     "features": features.run,
+    "decoding": decoding.run,
     "word_times": word_times.run,
 }
 

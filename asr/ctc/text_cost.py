@@ -1,0 +1,122 @@
+"""What text costs in a beam search besides sound: words, spelling and boosts, compiled by numba.
+
+N nodes of the lexicon. Scores are natural logarithms.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.lm.lookup import advance, inner
+from asr.lm.ngram import Arrays, Ints
+
+Floats = NDArray[np.float64]
+
+NO_MODEL, WORD_MODEL, CHARACTER_MODEL = range(3)
+OFF = -1  # a word that is not in the lexicon; also a prefix that is not in the beam, and no child
+
+
+class Language(NamedTuple):
+    """What is known of text besides sound; see `asr.ctc.language`, which builds it.
+
+    `kind` says what the n-gram model is of; a sentence begins at its node `start` and ends with its
+    word `end`. The lexicon is a trie: the children of a node stand together, sorted by their
+    character; `word` is the model's id of the word that ends there, or `OFF`. Of the words below a
+    node, itself included, `ahead_score` is the best log-probability without context, `ahead_boost`
+    the highest boost; `unknown_ahead` is the log-probability of an unknown word. A unit's
+    characters are places in the alphabet, mark of a word's start included.
+    """
+
+    kind: int
+    ngram: Arrays
+    start: int
+    end: int
+    first_child: Ints
+    character: Ints
+    word: Ints
+    boost: Floats
+    ahead_score: Floats
+    ahead_boost: Floats
+    unknown_ahead: float
+    looks_ahead: bool
+    lexicon_only: bool
+    unit_characters: Ints
+    unit_first: Ints
+    starts_word: NDArray[np.bool_]
+    character_words: Ints
+    weight: float
+    word_bonus: float
+    unknown_score: float
+
+
+@inner
+def spell(language, spelled, character):
+    """The lexicon's node one character on, or OFF."""
+    if spelled < 0:
+        return OFF
+    for child in range(language.first_child[spelled], language.first_child[spelled + 1]):
+        if language.character[child] == character:
+            return child
+    return OFF
+
+
+@inner
+def spell_unit(language, spelled, unit):
+    """The lexicon's node a unit on, or OFF."""
+    first, last = language.unit_first[unit], language.unit_first[unit + 1]
+    if language.starts_word[unit]:
+        spelled, first = 0, first + 1
+    for i in range(first, last):
+        spelled = spell(language, spelled, language.unit_characters[i])
+    return spelled
+
+
+@inner
+def end_word(language, context, spelled):
+    """What the end of a word adds to the score, and the context after it."""
+    if spelled == 0:
+        return 0.0, context  # nothing was spelled
+    word = OFF if spelled < 0 else language.word[spelled]
+    if word == OFF and language.lexicon_only:
+        return -np.inf, context
+    score = language.word_bonus
+    if word != OFF:
+        score += language.boost[spelled]
+    if language.kind == WORD_MODEL:
+        known, context = advance(*language.ngram, context, max(word, 0))
+        score += language.weight * known
+        if word <= 0:
+            score += language.unknown_score
+    return score, context
+
+
+@inner
+def spell_out(language, context, unit):
+    """What a model of characters says of a unit's, and the context after them."""
+    score = 0.0
+    for i in range(language.unit_first[unit], language.unit_first[unit + 1]):
+        word = language.character_words[language.unit_characters[i]]
+        known, context = advance(*language.ngram, context, word)
+        score += known
+    return score, context
+
+
+@inner
+def look_ahead(language, spelled):
+    """The most that a begun word may bring. It counts where prefixes are compared: else those that
+    have yet to pay for a word would oust those that have paid (Ortmanns et al. 1996,
+    "Language-model look-ahead for large vocabulary speech recognition")."""
+    if not language.looks_ahead:
+        return 0.0
+    unknown = 0.0
+    if language.kind == WORD_MODEL:
+        unknown = language.weight * language.unknown_ahead + language.unknown_score
+    if spelled < 0:
+        return language.word_bonus + unknown
+    known = language.weight * language.ahead_score[spelled] + language.ahead_boost[spelled]
+    if not language.lexicon_only:
+        known = max(known, unknown)
+    return language.word_bonus + known
