@@ -27,7 +27,7 @@ from asr.ctc.text_cost import Language
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.evaluation.confidence import Evidence, gather
 from asr.files import atomic_path, read_json, write_json
-from asr.lm.neural import NeuralLm, load_neural, save_neural
+from asr.lm.neural import NeuralLm, is_neural, load_neural, save_neural
 from asr.lm.ngram import NgramModel
 from asr.lm.storage import load_ngram, save_ngram
 from asr.padded import Padded
@@ -143,11 +143,7 @@ class Decoder:
         if count > 1:
             beam = beam.model_copy(update={"recombine": False})
         found = beam_decode(log_probs, language, beam, count)
-        # Where a lexicon leaves no text at all, nothing is recognised.
-        return [
-            [Scored(self.tokens.decode(row.ids), row.score) for row in beams] or [Scored("", 0.0)]
-            for beams in found
-        ]
+        return [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
 
     def _batched(
         self, log_probs: Padded, count: int, neural: NeuralLm | None
@@ -251,6 +247,10 @@ def load_decoder(
         lm = lm or _there(folder / "lm")
         lexicon = lexicon or _there(folder / "lexicon.txt")
     rescore = rescore or _there(folder / "lstm")
+    if lm is not None and is_neural(lm):
+        raise LanguageModelError(
+            f"expected an n-gram model, got {lm}, which is recurrent: give it as --rescore"
+        )
     return Decoder(
         tokens,
         config,

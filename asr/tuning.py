@@ -190,7 +190,7 @@ def _trial(
 ) -> Trial:
     weighed = language._replace(weight=weight, word_bonus=bonus)
     found = beam_decode(pad(list(scores.values())), weighed, BeamConfig(size=size))
-    texts = [tokens.decode(best[0].ids) if best else "" for best in found]
+    texts = [tokens.decode(best[0].ids) for best in found]
     hypotheses = dict(zip(scores, texts, strict=True))
     return Trial(weight, bonus, size, score(references, hypotheses).words.errors)
 

@@ -104,6 +104,17 @@ def test_with_a_model_of_characters(tokens: Tokens) -> None:
     assert_exact(tokens, build_language(tokens, CHARACTERS, WEIGHTS), score, 0)
 
 
+def test_a_word_that_is_cut_off_is_left_out() -> None:
+    language = build_language(SPELLED, None, None, ["ab", "ba"])
+    heard = [1, 2, 3, 1, 3]  # "ab b"
+    log_probs = torch.full((5, 4), -30.0).double()
+    log_probs[range(5), heard] = 0.0
+    (best,) = decoded(log_probs, language, BeamConfig(size=2))
+    assert SPELLED.decode(best.ids) == "ab"
+    (nothing,) = decoded(log_probs[:2], language, BeamConfig(size=1))
+    assert nothing.ids == ()
+
+
 @pytest.mark.parametrize("only", [False, True])
 def test_with_recombination_the_same_beam_finds_better_texts(only: bool) -> None:
     random = np.random.default_rng(0)

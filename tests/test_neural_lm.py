@@ -118,6 +118,8 @@ def test_texts_are_ranked_anew(trained: NeuralLm, tmp_path: Path) -> None:
     assert unchanged == found
     # A decoder with the model in its folder does the same.
     save_neural(tmp_path / "given", trained)
+    with pytest.raises(LanguageModelError, match="give it as --rescore"):
+        load_decoder(tmp_path, WORDS, lm=tmp_path / "given")
     decoder = load_decoder(tmp_path, WORDS, rescore=tmp_path / "given")
     save_decoder(tmp_path, decoder)
     again = load_decoder(tmp_path, WORDS)

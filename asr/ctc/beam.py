@@ -100,7 +100,17 @@ class BeamSearch:
         search(values, order, self._nodes, self._beam, self._work, *arguments)
 
     def best(self, count: int = 1) -> list[Hypothesis]:
-        """The best texts if nothing more comes, best first."""
+        """The best texts if nothing more comes, best first.
+
+        Where a lexicon allows none of them, since all stop within a word, that word is left out.
+        """
+        finished = sorted(self._finished(), key=lambda row: -row[0] - row[1])[:count]
+        if finished:
+            return [Hypothesis(self._path(node), ctc, score) for ctc, score, node in finished]
+        return self._without_last_word()[:count]
+
+    def _finished(self) -> list[tuple[float, float, int]]:
+        """CTC score, language score and node of the prefixes that can be whole texts."""
         language, nodes, beam = self._language, self._nodes, self._beam
         found = []
         for i in range(beam.used[0]):
@@ -113,9 +123,23 @@ class BeamSearch:
                 score += language.weight * end
             total = nodes.language[node] + score
             if total > -np.inf:
-                found.append((logadd(beam.blank[i], beam.label[i]), total, node))
-        found.sort(key=lambda row: -(row[0] + row[1]))
-        return [Hypothesis(self._path(node), ctc, lm) for ctc, lm, node in found[:count]]
+                ctc = logadd(beam.blank[i], beam.label[i])
+                found.append((float(ctc), float(total), node))
+        return found
+
+    def _without_last_word(self) -> list[Hypothesis]:
+        """Each prefix up to its last mark of a word's start, best first; of equals the best."""
+        found: dict[tuple[int, ...], Hypothesis] = {}
+        for i in range(self._beam.used[0]):
+            node = int(self._beam.node[i])
+            ids = self._path(node)
+            starts = [k for k, unit in enumerate(ids) if self._language.starts_word[unit]]
+            ids = ids[: starts[-1]] if starts else ()
+            ctc = float(logadd(self._beam.blank[i], self._beam.label[i]))
+            row = Hypothesis(ids, ctc, float(self._nodes.language[node]))
+            if ids not in found or row.score > found[ids].score:
+                found[ids] = row
+        return sorted(found.values(), key=lambda row: -row.score)
 
     def stable(self) -> tuple[int, ...]:
         """The units that all prefixes of the beam begin with: what can change no more."""
