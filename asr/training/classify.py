@@ -33,7 +33,6 @@ from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
 from asr.text import TextConfig
 from asr.training.optimizer import build_optimizer, learning_rate
-from asr.training.recipe import TrainConfig
 
 NO_AUGMENT = AugmentConfig(speeds=[1.0], warp=0, join=0, time_masks=0, frequency_masks=0)
 
@@ -177,7 +176,7 @@ def train_classifier(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Classifier(inputs, model_config, len(checked_classes(classes)), level_db).to(device)
     _observe(model, train, config)
-    optimizer = build_optimizer(model, _optimisation(config))
+    optimizer = build_optimizer(model, config)
     history: list[EpochResult] = []
     best: dict[str, Tensor] = {}
     with _bar(config.epochs, console) as bar:
@@ -193,11 +192,6 @@ def train_classifier(
             bar.console.print(_line(result), highlight=False)
     model.load_state_dict(best)
     return ClassifierBundle(model.eval(), tuple(classes), _info(history, config))
-
-
-def _optimisation(config: ClassifyConfig) -> TrainConfig:
-    """The same settings, as the optimiser and the schedule take them."""
-    return TrainConfig(**config.model_dump())
 
 
 def _info(history: Sequence[EpochResult], config: ClassifyConfig) -> dict[str, Any]:
@@ -252,7 +246,7 @@ def _train_epoch(
         for number, batch in enumerate(batches):
             done = epoch + number / len(plan)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(done / config.epochs, _optimisation(config))
+                group["lr"] = learning_rate(done / config.epochs, config)
             scores = model(augmented(model, batch, augment))
             loss = functional.cross_entropy(scores, batch.labels.to(scores.device))
             if not math.isfinite(loss.item()):

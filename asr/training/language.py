@@ -20,7 +20,6 @@ from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
 from asr.tokens import Tokens
 from asr.training.optimizer import build_optimizer, learning_rate
-from asr.training.recipe import TrainConfig
 
 
 class LanguageTraining(Config):
@@ -32,7 +31,9 @@ class LanguageTraining(Config):
     batch_units: int = Field(512, ge=1)
     """Units in a batch, padding included; with much text, or on a GPU, more are faster."""
     learning_rate: float = Field(5e-3, gt=0)
-    """Highest learning rate, reached after the first tenth; then it falls as a cosine."""
+    """Highest learning rate, reached after the warm-up."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the training in which the learning rate rises; after it, it falls as a cosine."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's pull of the weight matrices towards zero."""
     clip_norm: float = Field(1.0, gt=0)
@@ -71,13 +72,7 @@ def train_language_model(
     model = NeuralModel(config.model, len(tokens)).to(device)
     lm = NeuralLm(model, tokens)
     encoded = [lm.encode(sentence) for sentence in train]
-    schedule = TrainConfig(
-        epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup=0.1,
-    )
-    optimizer = build_optimizer(model, schedule)
+    optimizer = build_optimizer(model, config)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     console = console or Console(stderr=True)
@@ -89,7 +84,7 @@ def train_language_model(
             for place, batch in enumerate(batches):
                 done = number + place / len(batches)
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(done / config.epochs, schedule)
+                    group["lr"] = learning_rate(done / config.epochs, config)
                 loss, count = _step(model, batch, optimizer, config)
                 total, units = total + loss, units + count
                 bar.update(task, completed=number + (place + 1) / len(batches))
