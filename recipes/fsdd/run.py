@@ -66,7 +66,7 @@ class Settings(Config):
     model: ModelConfig = ModelConfig(
         channels=(16, 32), strides=(2, 1), layers=2, hidden=64, dropout=0.3
     )
-    train: ClassifyConfig = ClassifyConfig(epochs=16, learning_rate=4e-3)
+    train: ClassifyConfig = ClassifyConfig(epochs=40, learning_rate=4e-3)
     level_db: float = -40.0
     """What all recordings are brought to: a lower level hides rooms, and weak consonants."""
     synthetic: bool = False
@@ -74,8 +74,8 @@ class Settings(Config):
 
 
 # Speakers never heard have other voices and microphones; those of the official split have not, and
-# there both changes cost hits on dev (115 of 120 against 118).
-UNHEARD = ["synthetic=true", "augment.equaliser_db=6", "level_db=-50"]
+# there these changes cost hits on dev.
+UNHEARD = ["synthetic=true", "augment.equaliser_db=6", "level_db=-50", "train.epochs=16"]
 
 
 @dataclass(frozen=True)
