@@ -126,6 +126,8 @@ def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list
     A word begins with the last frame of its mark, which fills the silence before it, and ends with
     its last sound. Measured against a synthesiser: docs/decoding.md.
     """
+    if not words:
+        return []
     starts = [i for i, time in enumerate(times) if time.unit.startswith(WORD_START)]
     found = []
     for word, first, following in zip(words, starts, [*starts[1:], len(times)], strict=True):

@@ -259,10 +259,12 @@ def tune(
     )
     with progress_bar("tuning") as progress:
         result = tune_decoder(model, manifest, decoder, progress)
-    save_decoder(model, result.decoder)
     write_tuning(result, out or model.parent / "tuning")
+    save_decoder(model, result.decoder)
     best, anew = result.best, ""
-    if best.rescore is not None:
+    if best.rescore is not None and best.rescore.weight == 0:
+        anew = ", not ranked anew, which gains nothing"
+    elif best.rescore is not None:
         anew = f", ranked anew with weight {best.rescore.weight:g}, "
         anew += f"word bonus {best.rescore.word_bonus:g}"
     print(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asr.lm.ngram import NgramModel
 
 app = typer.Typer(
-    help="Language models: estimate them from text, and measure them.",
+    help="Language models: estimate or train them, measure them, let them write.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -59,9 +59,12 @@ def estimate(
     closed: Annotated[bool, typer.Option(help="Give unknown words no probability.")] = False,
 ) -> None:
     """Estimate an n-gram model: interpolated, modified Kneser-Ney."""
+    from asr.files import check_replaceable
     from asr.lm.estimate import estimate as estimate_model
-    from asr.lm.storage import save_ngram
+    from asr.lm.storage import ARPA_ENDINGS, save_ngram
 
+    if not str(out).endswith(ARPA_ENDINGS):
+        check_replaceable(out, "ngram.json")
     with progress_bar("counting") as progress:
         result = estimate_model(
             _sentences(texts, model, characters),
@@ -79,7 +82,7 @@ def estimate(
 
 @app.command(epilog="Example: asr lm perplexity exp/lm.arpa.gz dev.jsonl --words")
 def perplexity(
-    lm: Annotated[Path, typer.Argument(help="ARPA file or folder.")],
+    lm: Annotated[Path, typer.Argument(help="ARPA file, or folder of either kind of model.")],
     texts: Texts,
     model: Normaliser = None,
     words: Annotated[bool, typer.Option(help="Also print the score of every word.")] = False,

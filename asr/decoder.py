@@ -10,13 +10,14 @@ lexicon.txt    a word a line: nothing else is written
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from asr.config import Config, parse, with_overrides
 from asr.ctc.batched import batched_decode
@@ -54,7 +55,7 @@ class DecoderConfig(Config):
     beam: BeamConfig = BeamConfig()
     language: LanguageConfig = LanguageConfig()
     rescore: RescoreConfig = RescoreConfig()
-    hot_words: dict[str, float] = Field({})
+    hot_words: dict[str, FiniteFloat] = Field({})
     """Words that score more, and by how many nats."""
     confidence_scale: float = Field(0.7, gt=0)
     """Factor on the scores of the texts in the beam where they say how sure a word is; less than 1
@@ -242,6 +243,11 @@ def load_decoder(
     values = with_overrides(config.model_dump() | changes, overrides)
     config = parse(DecoderConfig, values, "decoder settings")
     if config.kind == "greedy":
+        if lm or lexicon or hot_words or rescore:
+            raise ConfigError(
+                "expected a beam for a language model, lexicon or hot words, got a greedy decoder, "
+                "which uses none: leave out one or the other"
+            )
         return Decoder(tokens, config)
     if not config.rescore.every_step:
         lm = lm or _there(folder / "lm")
@@ -302,6 +308,8 @@ def parse_hot_words(lines: Sequence[str], where: str) -> dict[str, float]:
         word, *rest = line.split() or [""]
         try:
             (score,) = [float(value) for value in rest] or [BOOST]
+            if not math.isfinite(score):
+                raise ValueError(score)
         except ValueError:
             raise LanguageModelError(
                 f"{where} {number}: expected a word and perhaps its boost, got {line!r}: correct it"

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from asr.errors import AsrError
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -33,6 +35,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path: str | Path, marker: str) -> None:
+    """Raise AsrError where a folder is to be written over something else than an earlier one of its
+    kind, which holds a file named `marker`: what a slip of the keyboard names must not be lost."""
+    path = Path(path)
+    empty = path.is_dir() and not any(path.iterdir())
+    if path.resolve() == Path.cwd() or (
+        path.exists() and not empty and not (path / marker).is_file()
+    ):
+        raise AsrError(
+            f"expected a new folder or an earlier one with {marker} in it, got {path}: choose "
+            "another name"
+        )
 
 
 def _replace_folder(new: Path, path: Path) -> None:

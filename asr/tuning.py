@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asr.ctc.beam import BeamConfig, beam_decode
+from asr.ctc.beam import beam_decode
 from asr.ctc.text_cost import Language
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder, RescoreConfig, rescored, text_scores
@@ -25,7 +25,6 @@ from asr.lm.neural import NeuralLm
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import load_bundle
 from asr.padded import pad
-from asr.tokens import Tokens
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -110,7 +109,11 @@ def tune(
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
     if decoder.language is None:
         raise AsrError("expected a decoder with a beam, got a greedy one: give --lm")
-    attempt = partial(_trial, scores, references, decoder.tokens, decoder.language)
+    if decoder.config.rescore.every_step:
+        raise AsrError("expected to rank anew while tuning, got rescore.every_step: leave it out")
+    if not any(text.split() for text in references.values()):
+        raise AsrError(f"expected words in {manifest}, got none: tune on what was said")
+    attempt = partial(_trial, scores, references, decoder, decoder.language)
     total = len(WEIGHTS) * len(BONUSES) + len(SIZES)
     trials = []
     for weight in WEIGHTS:
@@ -125,6 +128,8 @@ def tune(
     best = min(beams, key=lambda trial: (trial.errors, trial.size))
     if decoder.neural is not None:
         best = _rescored(decoder, decoder.neural, scores, references, best)
+        if best.rescore is not None and best.rescore.weight == 0:
+            decoder = replace(decoder, neural=None)  # of no use
     words = sum(len(text.split()) for text in references.values())
     tuned = _settled(decoder, best, f"{manifest.name}: {best.errors} errors in {words} words")
     return Tuning((*trials, *beams), words, best, _doubting(tuned, scores, references))
@@ -146,7 +151,7 @@ def _rescored(
         alone = replace(_settled(decoder, first, ""), neural=None)
         found = alone.n_best(log_probs, best.size)
         known = text_scores(neural, found)
-        for own, bonus in itertools.product(WEIGHTS, BONUSES):
+        for own, bonus in itertools.product(WEIGHTS[1:], BONUSES):
             config = RescoreConfig(weight=own, word_bonus=bonus)
             texts = [rows[0].text for rows in rescored(found, known, config)]
             hypotheses = dict(zip(scores, texts, strict=True))
@@ -182,15 +187,16 @@ def _doubting(
 def _trial(
     scores: Mapping[str, Tensor],
     references: Mapping[str, str],
-    tokens: Tokens,
+    decoder: Decoder,
     language: Language,
     weight: float,
     bonus: float,
     size: int,
 ) -> Trial:
     weighed = language._replace(weight=weight, word_bonus=bonus)
-    found = beam_decode(pad(list(scores.values())), weighed, BeamConfig(size=size))
-    texts = [tokens.decode(best[0].ids) for best in found]
+    beam = decoder.config.beam.model_copy(update={"size": size})
+    found = beam_decode(pad(list(scores.values())), weighed, beam)
+    texts = [decoder.tokens.decode(best[0].ids) for best in found]
     hypotheses = dict(zip(scores, texts, strict=True))
     return Trial(weight, bonus, size, score(references, hypotheses).words.errors)
 

@@ -140,6 +140,19 @@ def test_what_cannot_be_aligned(run: Command, tones: Tones, tmp_path: Path) -> N
         spelled_times("_a", "ab ab")
 
 
+def test_where_nothing_is_said(run: Command, tones: Tones, tmp_path: Path) -> None:
+    write_wav(tmp_path / "silence.wav", np.zeros(RATE, np.float32), RATE)
+    write_wav(tmp_path / "talk.wav", speak("low high", seed=5), RATE)
+    files = tmp_path / "silence.wav", tmp_path / "talk.wav"
+    ended = run("transcribe", *files, "--model", tones[1], "--format", "json")
+    assert ended.status == 0
+    assert [json.loads(line)["file"] for line in ended.out.splitlines()] == list(map(str, files))
+    (utterance, *_) = read_manifest(tones[0]["test"])
+    write_manifest(tmp_path / "empty.jsonl", [replace(utterance, text="")])
+    row = json.loads(run("align", tones[1], tmp_path / "empty.jsonl").out)
+    assert row["words"] == []
+
+
 def test_transcripts_with_words(run: Command, tones: Tones, tmp_path: Path) -> None:
     bundle = load_bundle(tones[1])
     write_wav(tmp_path / "talk.wav", speak("low high up", seed=5), RATE)

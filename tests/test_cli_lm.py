@@ -34,6 +34,21 @@ def test_a_language_model_of_characters(run: Command, tmp_path: Path) -> None:
     assert [json.loads(row)["word"] for row in rows[:-1]] == [*"▁ab▁ba", "</s>", *"▁ab", "</s>"]
 
 
+def test_nothing_else_is_replaced(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a b\nb a\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recording.wav").write_bytes(b"voice")
+    text = tmp_path / "text.txt"
+    for command in (["estimate", "--order", 2], ["train", "--dev", text]):
+        for out in (tmp_path / "mine", text):
+            ended = run("lm", command[0], text, *command[1:], "--out", out)
+            assert "expected a new folder or an earlier one" in ended.error()
+    assert (tmp_path / "mine" / "recording.wav").read_bytes() == b"voice"
+    assert text.read_text() == "a b\nb a\n"
+    again = ["lm", "estimate", text, "--order", 2, "--out", tmp_path / "lm"]
+    assert [run(*again).status, run(*again).status] == [0, 0]
+
+
 def test_language_models_that_cannot_be(run: Command, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "text.txt").write_text("a b\n")

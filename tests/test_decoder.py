@@ -52,7 +52,7 @@ def test_a_language_model_asks_for_a_beam(tmp_path: Path) -> None:
     decoder = load_decoder(tmp_path, TOKENS, lm=tmp_path / "given.arpa")
     assert decoder.description == "beam 32, 2-gram of 5 words or characters, weight 0.5"
     assert decoder.texts(A_AND_A_OR_B) == ["a b"]
-    greedy = load_decoder(tmp_path, TOKENS, "greedy", lm=tmp_path / "given.arpa")
+    greedy = load_decoder(tmp_path, TOKENS, "greedy")
     assert greedy.texts(A_AND_A_OR_B) == ["a a"]
 
 
@@ -120,3 +120,19 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_words_that_cannot_be_written_are_told_at_once() -> None:
     with pytest.raises(LanguageModelError, match="got 'abc' with c"):
         Decoder(TOKENS, DecoderConfig(kind="beam"), lexicon=("abc",))
+
+
+def test_a_greedy_decoder_is_not_given_what_it_cannot_use(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="which uses none"):
+        load_decoder(tmp_path, TOKENS, "greedy", hot_words={"a": 1.0})
+
+
+@pytest.mark.parametrize("line", ["a nan", "a inf", "a 1e400"])
+def test_boosts_are_finite(line: str) -> None:
+    with pytest.raises(LanguageModelError, match="perhaps its boost"):
+        parse_hot_words([line], "line")
+
+
+def test_a_language_model_in_another_case_is_told() -> None:
+    with pytest.raises(LanguageModelError, match="estimate it with --model"):
+        Decoder(TOKENS, DecoderConfig(kind="beam"), estimate(["A B", "B A"], 2))

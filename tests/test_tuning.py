@@ -78,11 +78,13 @@ def test_a_recurrent_language_model_is_weighed_too(
     small = ["--set", "epochs=2", "--set", "model.hidden=8"]
     assert run("lm", "train", *texts, *small).status == 0
     ended = run("tune", model, dev, "--lm", tmp_path / "lm", "--rescore", tmp_path / "lstm")
-    assert ", ranked anew with weight " in ended.out
+    assert "ranked anew" in ended.out
     best = read_json(tmp_path / "run" / "tuning" / "tuning.json")["best"]
     report = evaluate(model, dev).report
     assert report.scores.words.errors == best["errors"]
-    assert "language model of lstm cells to rank anew" in report.facts.decoder
+    # One that gains nothing is not kept.
+    kept = "language model of lstm cells to rank anew" in report.facts.decoder
+    assert kept == (model / "lstm").exists() == ("not ranked anew" not in ended.out)
 
 
 def test_of_equals_the_middle_of_the_plain_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,3 +143,16 @@ def test_without_a_beam_there_is_nothing_to_tune(tones: Tones, model: Path) -> N
     decoder = load_decoder(model, load_bundle(model).tokens)
     with pytest.raises(AsrError, match="expected a decoder with a beam"):
         tune(model, tones[0]["dev"], decoder)
+
+
+def test_what_cannot_be_tuned_leaves_the_model_alone(
+    run: Command, tones: Tones, model: Path, tmp_path: Path
+) -> None:
+    rows = [replace(row, text="") for row in read_manifest(tones[0]["dev"])[:2]]
+    mute = tones[0]["dev"].with_name("mute.jsonl")
+    write_manifest(mute, rows)
+    lm = ["--lm", tmp_path / "lm"]
+    assert "got none" in run("tune", model, mute, *lm).error()
+    every = ["--set", "rescore.every_step=true"]
+    assert "leave it out" in run("tune", model, tones[0]["dev"], *every).error()
+    assert not (model / "decoder.json").exists()

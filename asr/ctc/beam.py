@@ -29,7 +29,7 @@ LEAST = -1e9  # in place of minus infinity, of which no differences can be taken
 class BeamConfig(Config):
     """How much is searched."""
 
-    size: int = Field(32, ge=1)
+    size: int = Field(32, ge=1, le=10_000)
     """Prefixes kept after every frame."""
     nats: float = Field(25.0, gt=0)
     """Prefixes so much worse than the best are dropped."""

@@ -51,7 +51,7 @@ def build_language(
     if lexicon is not None:
         words = set(lexicon)
     elif model is not None and kind == WORD_MODEL:
-        words |= {word for word in model.vocabulary[len(SPECIAL) :] if alphabet.keys() >= set(word)}
+        words |= _writable(model, alphabet)
     first_child, characters, ends, parents = _trie(sorted(words), alphabet)
     nodes = len(characters)
     word_ids, boost = np.full(nodes, OFF, np.int32), np.zeros(nodes)
@@ -71,9 +71,8 @@ def build_language(
         word_ids,
         boost,
         _best_below(parents, ends, scores[word_ids[ends]]),
-        _best_below(parents, ends, boost[ends]),
         float(scores[0]),
-        kind == WORD_MODEL or bool(hot),
+        kind == WORD_MODEL,
         lexicon is not None,
         np.array([c for unit in spelled for c in unit], np.int32),
         np.cumsum([0, 0, *map(len, spelled)]).astype(np.int32),
@@ -83,6 +82,18 @@ def build_language(
         config.word_bonus,
         config.unknown_score,
     )
+
+
+def _writable(model: NgramModel, alphabet: Mapping[str, int]) -> set[str]:
+    """The model's words that the units can write; there must be some."""
+    known = model.vocabulary[len(SPECIAL) :]
+    words = {word for word in known if alphabet.keys() >= set(word)}
+    if known and not words:
+        raise LanguageModelError(
+            f"expected words that the recogniser can write, got {known[0]!r} and others in the "
+            "language model: estimate it with --model, which spells them as the recogniser does"
+        )
+    return words
 
 
 def _check(word: str, alphabet: Mapping[str, int]) -> None:

@@ -25,9 +25,9 @@ class Language(NamedTuple):
     `kind` says what the n-gram model is of; a sentence begins at its node `start` and ends with its
     word `end`. The lexicon is a trie: the children of a node stand together, sorted by their
     character; `word` is the model's id of the word that ends there, or `OFF`. Of the words below a
-    node, itself included, `ahead_score` is the best log-probability without context, `ahead_boost`
-    the highest boost; `unknown_ahead` is the log-probability of an unknown word. A unit's
-    characters are places in the alphabet, mark of a word's start included.
+    node, itself included, `ahead_score` is the best log-probability without context;
+    `unknown_ahead` is that of an unknown word. A unit's characters are places in the alphabet, mark
+    of a word's start included.
     """
 
     kind: int
@@ -39,7 +39,6 @@ class Language(NamedTuple):
     word: Ints
     boost: Floats
     ahead_score: Floats
-    ahead_boost: Floats
     unknown_ahead: float
     looks_ahead: bool
     lexicon_only: bool
@@ -116,7 +115,7 @@ def look_ahead(language, spelled):
         unknown = language.weight * language.unknown_ahead + language.unknown_score
     if spelled < 0:
         return language.word_bonus + unknown
-    known = language.weight * language.ahead_score[spelled] + language.ahead_boost[spelled]
+    known = language.weight * language.ahead_score[spelled]
     if not language.lexicon_only:
         known = max(known, unknown)
     return language.word_bonus + known

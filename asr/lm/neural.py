@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from asr.config import Config, parse
 from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError
-from asr.files import atomic_path, write_json
+from asr.files import atomic_path, check_replaceable, write_json
 from asr.lm.ngram import END, WordScore
 from asr.models.bundle import load_weights, read_facts, read_json_file, read_tensors, save_weights
 from asr.models.cells import State
@@ -169,7 +169,8 @@ class _Saved(Config):
 
 
 def save_neural(folder: str | Path, lm: NeuralLm) -> None:
-    """Write the folder, whole or not at all."""
+    """Write the folder, whole or not at all, in place of an earlier one or of nothing."""
+    check_replaceable(folder, "lstm.json")
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         save_weights(temporary / "model.safetensors", lm.model)

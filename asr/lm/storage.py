@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import LanguageModelError
-from asr.files import atomic_path, read_json, write_json
+from asr.files import atomic_path, check_replaceable, read_json, write_json
 from asr.lm.arpa import read_arpa, write_arpa
 from asr.lm.ngram import NgramModel
 
@@ -35,6 +35,7 @@ def save_ngram(
     if str(path).endswith(ARPA_ENDINGS):
         write_arpa(path, model, progress)
         return
+    check_replaceable(path, "ngram.json")
     with atomic_path(path) as temporary:
         temporary.mkdir()
         names = temporary / "vocabulary.txt"

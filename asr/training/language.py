@@ -16,10 +16,13 @@ from torch import Tensor
 
 from asr.config import Config
 from asr.errors import LanguageModelError
+from asr.files import check_replaceable
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
 from asr.tokens import Tokens
 from asr.training.optimizer import build_optimizer, learning_rate
+
+LARGEST = 700.0  # nats whose exponential is still a number
 
 
 class LanguageTraining(Config):
@@ -67,6 +70,7 @@ def train_language_model(
     """
     if not train or not dev:
         raise LanguageModelError("expected sentences to learn from and dev, got none: give some")
+    check_replaceable(out, "lstm.json")
     torch.manual_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = NeuralModel(config.model, len(tokens)).to(device)
@@ -102,7 +106,8 @@ def train_language_model(
 def word_perplexity(lm: NeuralLm, sentences: Sequence[str]) -> float:
     """Of the words, with the end of each sentence as one more: as with n-gram models."""
     words = sum(len(sentence.split()) + 1 for sentence in sentences)
-    return math.exp(-math.fsum(lm.score(sentences)) / words)
+    surprise = -math.fsum(lm.score(sentences)) / words
+    return math.exp(surprise) if surprise < LARGEST else math.inf
 
 
 def _batches(
