@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from asr.evaluation.classification import wilson_interval
@@ -28,7 +29,9 @@ def write_picture(result: Calibration, path: str | Path, title: str) -> None:
         axes.plot((x, x), (100 * low, 100 * high), color="tab:blue", alpha=0.4)
     axes.plot(sure, [100 * row.right for row in result.bins], "o", color="tab:blue")
     axes.set_ylabel("right, % (95 %)")
-    axes.set_title(f"{title}\nexpected calibration error {100 * result.error:.1f} %", fontsize=9)
+    lines = [textwrap.fill(line, 80) for line in title.splitlines()]
+    lines.append(f"expected calibration error {100 * result.error:.1f} %")
+    axes.set_title("\n".join(lines), fontsize=9)
     axes.set_ylim(0, 103)
     axes.grid(alpha=0.3)
     middles = [(int(BINS * row.confidence) + 0.5) * 100 / BINS for row in result.bins]
