@@ -60,6 +60,8 @@ class DecoderConfig(Config):
     confidence_scale: float = Field(0.7, gt=0)
     """Factor on the scores of the texts in the beam where they say how sure a word is; less than 1
     since recognisers are too sure of themselves. 0.7 was best on AN4's dev; asr tune finds it."""
+    parts: tuple[Literal["lm", "lstm", "lexicon.txt"], ...] = ()
+    """What lies beside these settings; if it is missing, the folder was not copied whole."""
     tuned: str = ""
     """On what the settings were chosen."""
 
@@ -249,6 +251,12 @@ def load_decoder(
                 "which uses none: leave out one or the other"
             )
         return Decoder(tokens, config)
+    given = {"lm": lm, "lstm": rescore, "lexicon.txt": lexicon}
+    for part in config.parts:
+        if given[part] is None and not (folder / part).exists():
+            raise CheckpointError(
+                f"expected {folder / part}, got no such file: copy the model's folder whole"
+            )
     if not config.rescore.every_step:
         lm = lm or _there(folder / "lm")
         lexicon = lexicon or _there(folder / "lexicon.txt")
@@ -272,15 +280,19 @@ def _there(path: Path) -> Path | None:
 
 def save_decoder(folder: Path, decoder: Decoder) -> None:
     """Put a decoder into a model's folder, in place of the one it has."""
+    parts = []
     if decoder.model is not None:
         save_ngram(folder / "lm", decoder.model)
+        parts.append("lm")
     if decoder.neural is not None:
         save_neural(folder / "lstm", decoder.neural)
+        parts.append("lstm")
     if decoder.lexicon is not None:
         with atomic_path(folder / "lexicon.txt") as temporary:
             text = "".join(f"{word}\n" for word in decoder.lexicon)
             temporary.write_text(text, encoding="utf-8")
-    write_json(folder / "decoder.json", decoder.config.model_dump())
+        parts.append("lexicon.txt")
+    write_json(folder / "decoder.json", decoder.config.model_dump() | {"parts": parts})
 
 
 def read_lexicon(path: Path) -> tuple[str, ...]:

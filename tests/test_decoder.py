@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_what_is_saved_is_the_folders_own(tmp_path: Path) -> None:
     config = config.model_copy(update={"beam": config.beam.model_copy(update={"size": 7})})
     save_decoder(tmp_path, Decoder(TOKENS, config, MODEL, ("a", "ab")))
     decoder = load_decoder(tmp_path, TOKENS)
-    assert decoder.config == config
+    assert decoder.config == config.model_copy(update={"parts": ("lm", "lexicon.txt")})
     assert decoder.lexicon == ("a", "ab")
     assert decoder.model is not None
     assert decoder.model.vocabulary == MODEL.vocabulary
@@ -136,3 +137,12 @@ def test_boosts_are_finite(line: str) -> None:
 def test_a_language_model_in_another_case_is_told() -> None:
     with pytest.raises(LanguageModelError, match="estimate it with --model"):
         Decoder(TOKENS, DecoderConfig(kind="beam"), estimate(["A B", "B A"], 2))
+
+
+def test_a_folder_that_was_not_copied_whole_is_told(tmp_path: Path) -> None:
+    save_decoder(tmp_path, Decoder(TOKENS, DecoderConfig(kind="beam"), MODEL))
+    shutil.move(tmp_path / "lm", tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="copy the model's folder whole"):
+        load_decoder(tmp_path, TOKENS)
+    load_decoder(tmp_path, TOKENS, lm=tmp_path / "elsewhere")
+    load_decoder(tmp_path, TOKENS, "greedy")
