@@ -179,15 +179,17 @@ def draw(outcomes: Sequence[Outcome]) -> None:
         rate, low, high = word_error_rate(own)
         colour = "tab:orange" if own[0].run.member.startswith("one") else "tab:blue"
         if own[0].latency is None:
-            axes.axhline(rate, linestyle=":" if name == WHOLE else "--", color="grey")
-            axes.text(0, rate, name, fontsize=8, color="grey", va="bottom")
+            whole = name == WHOLE
+            axes.axhline(rate, linestyle=":" if whole else "--", color="grey")
+            place = "top" if whole else "bottom"  # their lines all but coincide
+            axes.text(0, rate, f" {name}", fontsize=8, color="grey", va=place)
             continue
         spread = [[rate - low], [high - rate]]
         axes.errorbar(own[0].latency, rate, yerr=spread, fmt="o", color=colour, capsize=3)
         axes.annotate(name, (own[0].latency, rate), (6, 4), textcoords="offset points", fontsize=8)
     axes.set_xlabel("seconds from a sound to its last certain score, without computing time")
     axes.set_ylabel("word error rate on AN4's test set, %")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.25 * max(outcome.latency or 0 for outcome in outcomes))
     axes.grid(alpha=0.3)
     with atomic_path(OUT / "streaming.png") as temporary:
         figure.savefig(temporary, format="png", dpi=120)
