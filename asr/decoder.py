@@ -160,17 +160,27 @@ class Decoder:
         found = batched_decode(log_probs, self.tokens, beam, count, neural, weight, bonus)
         return [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
 
-    def hear(self, log_probs: Padded) -> list[Heard]:
-        """What `texts` gives, with how sure one can be of each word. Shape: [B, T, V] -> B."""
+    def hear(self, log_probs: Padded, texts: Sequence[str] | None = None) -> list[Heard]:
+        """What `texts` gives, or has given, with how sure one can be of each word.
+
+        Shape: [B, T, V] -> B.
+        """
         scale = self.config.confidence_scale
         return [
             Heard(text, tuple(evidence.confidences(scale).tolist()))
-            for text, evidence in self.evidence(log_probs)
+            for text, evidence in self.evidence(log_probs, texts)
         ]
 
-    def evidence(self, log_probs: Padded) -> list[tuple[str, Evidence]]:
+    def evidence(
+        self, log_probs: Padded, texts: Sequence[str] | None = None
+    ) -> list[tuple[str, Evidence]]:
         """Each text, with what all in the beam say of it. Shape: [B, T, V] -> B."""
-        found, texts = self.n_best(log_probs, self.config.beam.size), self.texts(log_probs)
+        found = self.n_best(log_probs, self.config.beam.size)
+        alone = self.model is not None and self.neural is None
+        if texts is None and (self.config.kind == "greedy" or alone):
+            # An n-gram model alone lets the search for one text recombine: that is another search.
+            texts = self.texts(log_probs)
+        texts = texts or [rows[0].text for rows in found]
         return [
             (text, gather(text, [row.text for row in rows], [row.score for row in rows]))
             for text, rows in zip(texts, found, strict=True)

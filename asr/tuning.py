@@ -101,18 +101,18 @@ def tune(
     refuse_test_set(model, manifest, utterances)
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
+    if decoder.language is None:
+        raise AsrError("expected a decoder with a beam, got a greedy one: give --lm")
+    if decoder.config.rescore.every_step:
+        raise AsrError("expected to rank anew while tuning, got rescore.every_step: leave it out")
+    if not any(dataset.references):
+        raise AsrError(f"expected words in {manifest}, got none: tune on what was said")
     scores = {
         name: row.cpu()
         for ids, log_probs in score_dataset(bundle.model, dataset)
         for name, row in zip(ids, log_probs.unpad(), strict=True)
     }
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
-    if decoder.language is None:
-        raise AsrError("expected a decoder with a beam, got a greedy one: give --lm")
-    if decoder.config.rescore.every_step:
-        raise AsrError("expected to rank anew while tuning, got rescore.every_step: leave it out")
-    if not any(text.split() for text in references.values()):
-        raise AsrError(f"expected words in {manifest}, got none: tune on what was said")
     attempt = partial(_trial, scores, references, decoder, decoder.language)
     total = len(WEIGHTS) * len(BONUSES) + len(SIZES)
     trials = []

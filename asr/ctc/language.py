@@ -72,7 +72,6 @@ def build_language(
         boost,
         _best_below(parents, ends, scores[word_ids[ends]]),
         float(scores[0]),
-        kind == WORD_MODEL,
         lexicon is not None,
         np.array([c for unit in spelled for c in unit], np.int32),
         np.cumsum([0, 0, *map(len, spelled)]).astype(np.int32),

@@ -15,6 +15,7 @@ import numpy as np
 
 from asr.ctc.text_cost import (
     CHARACTER_MODEL,
+    NO_MODEL,
     OFF,
     WORD_MODEL,
     Floats,
@@ -205,13 +206,10 @@ def propose(row, order, nodes, beam, language, work, floor, least):
     count = beam.used[0]
     empty = look_ahead(language, 0)
     # Only then does what a unit adds depend on more than whether it begins a word.
-    spells = language.kind == CHARACTER_MODEL or language.lexicon_only or language.looks_ahead
-    taken, starts_word, scores, sources = (
-        work.taken,
-        language.starts_word,
-        work.scores,
-        work.sources,
-    )
+    spells = language.kind != NO_MODEL or language.lexicon_only
+    # Local names here and below: every look into a tuple of arrays costs time in a loop.
+    taken, scores, sources = work.taken, work.scores, work.sources
+    starts_word = language.starts_word
     units, spells_to, contexts = work.units, work.spelled, work.contexts
     for i in range(beam.used[0]):
         node = beam.node[i]
@@ -240,7 +238,7 @@ def propose(row, order, nodes, beam, language, work, floor, least):
                     continue
                 score += look_ahead(language, spelled)
                 if language.kind == CHARACTER_MODEL:
-                    known, _ = spell_out(language, nodes.context[node], unit)
+                    known, _ = spell_out(language, context, unit)
                     score += language.weight * known
             if begins:
                 score += end

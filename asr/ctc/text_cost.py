@@ -40,7 +40,6 @@ class Language(NamedTuple):
     boost: Floats
     ahead_score: Floats
     unknown_ahead: float
-    looks_ahead: bool
     lexicon_only: bool
     unit_characters: Ints
     unit_first: Ints
@@ -108,11 +107,9 @@ def look_ahead(language, spelled):
     """The most that a begun word may bring. It counts where prefixes are compared: else those that
     have yet to pay for a word would oust those that have paid (Ortmanns et al. 1996,
     "Language-model look-ahead for large vocabulary speech recognition")."""
-    if not language.looks_ahead:
+    if language.kind != WORD_MODEL:
         return 0.0
-    unknown = 0.0
-    if language.kind == WORD_MODEL:
-        unknown = language.weight * language.unknown_ahead + language.unknown_score
+    unknown = language.weight * language.unknown_ahead + language.unknown_score
     if spelled < 0:
         return language.word_bonus + unknown
     known = language.weight * language.ahead_score[spelled]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -50,12 +51,17 @@ def hear_dataset(
     decoder: Decoder,
     on_error: Callable[[str, AudioError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Heard]:
-    """Hypotheses with their words' confidences by utterance id; else as `decode_dataset`."""
+) -> tuple[dict[str, Heard], float]:
+    """Hypotheses with their words' confidences by utterance id, and the seconds that went into the
+    confidences alone; else as `decode_dataset`."""
     heard: dict[str, Heard] = {}
+    doubting = 0.0
     for ids, log_probs in score_dataset(model, dataset, on_error, progress):
-        heard.update(zip(ids, decoder.hear(log_probs), strict=True))
-    return heard
+        texts = decoder.texts(log_probs)
+        started = time.perf_counter()
+        heard.update(zip(ids, decoder.hear(log_probs, texts), strict=True))
+        doubting += time.perf_counter() - started
+    return heard, doubting
 
 
 def score_dataset(

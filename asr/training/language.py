@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from asr.config import Config
-from asr.errors import LanguageModelError
+from asr.errors import LanguageModelError, TrainingError
 from asr.files import check_replaceable
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
@@ -66,7 +66,8 @@ def train_language_model(
     """The model of the epoch with the lowest perplexity on `dev`, which is kept in `out` as soon as
     it is found.
 
-    Raises LanguageModelError where there is no text or the units cannot write it.
+    Raises LanguageModelError where there is no text or the units cannot write it, TrainingError
+    for a loss that is not finite.
     """
     if not train or not dev:
         raise LanguageModelError("expected sentences to learn from and dev, got none: give some")
@@ -139,6 +140,10 @@ def _step(
     model.train()
     scores = model.targets(pad(batch).to(model.bias.device))
     loss = -scores.values[scores.mask()].mean()
+    if not math.isfinite(loss.item()):
+        raise TrainingError(
+            f"expected a finite loss, got {loss.item()}: lower the learning rate (learning_rate)"
+        )
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
