@@ -38,3 +38,7 @@ class LanguageModelError(AsrError):
 
 class AlignmentError(AsrError):
     """A text cannot be written with a model's units, or is too long for its recording."""
+
+
+class TranscriptError(AsrError):
+    """A file of texts is missing or malformed; the message names file and line."""
