@@ -1,0 +1,165 @@
+"""Profiles: what is done to reference and hypothesis alike before errors are counted.
+
+A profile is one of the built-in ones or a YAML file of rules, for example
+
+    base: english
+    remove: ['\\bplease\\b']
+    replace: [['\\bo\\.k\\.', okay]]
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import regex
+from pydantic import AfterValidator
+
+from asr.config import Config, parse, read_yaml
+from asr.errors import ConfigError
+from asr.evaluation.lines import shown
+from asr.files import digest
+
+# regex, not re, where classes of characters are needed. The lookarounds find the inside of a word.
+_APOSTROPHE = regex.compile(r"(?V1)(?<=[\p{L}\p{M}\p{N}])['’＇](?=[\p{L}\p{M}\p{N}])")
+_PUNCTUATION = regex.compile(
+    r"(?V1)[[\p{P}\p{S}]--[']]|(?<![\p{L}\p{M}\p{N}])'|'(?![\p{L}\p{M}\p{N}])"
+)
+_CHARACTER = regex.compile(r"\X")
+
+
+def _checked_replacement(pair: tuple[str, str]) -> tuple[str, str]:
+    try:
+        re.compile(pair[0]).sub(pair[1], "")
+    except (re.error, IndexError, RecursionError, OverflowError) as error:
+        raise ValueError(f"expected a regular expression ({error})") from None
+    return pair
+
+
+def _checked_pattern(pattern: str) -> str:
+    return _checked_replacement((pattern, ""))[0]
+
+
+Pattern = Annotated[str, AfterValidator(_checked_pattern)]
+Replacement = Annotated[tuple[str, str], AfterValidator(_checked_replacement)]
+
+
+class Rules(Config):
+    """The rules of a profile, applied in the order in which they stand here."""
+
+    base: Literal["none", "english"] = "none"
+    """What comes first: nothing, or Whisper's normaliser of English."""
+    unicode: Literal["NFC", "NFKC", "none"] = "none"
+    """Unicode form, in which the result is left as well."""
+    lowercase: bool = False
+    """Whether case is ignored."""
+    remove: tuple[Pattern, ...] = ()
+    """Python regular expressions; what they match is taken out."""
+    replace: tuple[Replacement, ...] = ()
+    """Pairs of a Python regular expression and what is put for it (\\1: its first group)."""
+    remove_punctuation: bool = False
+    """Whether punctuation and symbols become blanks; apostrophes within words stay, as '."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Named rules. `apply` is what scoring needs, `description` what a report needs."""
+
+    name: str
+    rules: Rules
+    sha256: str = ""  # of the file, where there is one
+
+    def apply(self, text: str) -> str:
+        """The text after all rules, with single spaces between words; it may be empty.
+
+        >>> Profile("mine", Rules(lowercase=True, remove_punctuation=True)).apply("Don’t  STOP!")
+        "don't stop"
+        """
+        rules = self.rules
+        if rules.base == "english":
+            text = _english()(text)
+        text = _in_form(text, rules.unicode)
+        if rules.lowercase:
+            text = text.lower()
+        for pattern in rules.remove:
+            text = re.sub(pattern, "", text)
+        for pattern, replacement in rules.replace:
+            text = re.sub(pattern, replacement, text)
+        if rules.remove_punctuation:
+            text = _PUNCTUATION.sub(" ", _APOSTROPHE.sub("'", text))
+        # Once more: letters in lower case, and new neighbours, may compose.
+        return " ".join(_in_form(text, rules.unicode).split())
+
+    @property
+    def description(self) -> str:
+        """One line from which the profile can be had again.
+
+        >>> Profile("none", Rules()).description
+        'none (whitespace collapsed)'
+        """
+        base = ""
+        if self.rules.base == "english":
+            base = f"whisper-normalizer {version('whisper-normalizer')}"
+        if not self.sha256:
+            return f"{self.name} ({base or 'whitespace collapsed'})"
+        rules = self.rules.model_dump_json(exclude_defaults=True)
+        parts = [f"sha256 {self.sha256[:12]}", rules, *([base] if base else [])]
+        return f"{self.name} ({', '.join(parts)})"
+
+
+BUILT_IN = {"none": Profile("none", Rules()), "english": Profile("english", Rules(base="english"))}
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """A built-in profile ("none", "english") by its name, or the rules of a YAML file.
+
+    Raises ConfigError: neither; an unknown key, a wrong value or a bad regular expression, each
+    with file and key.
+    """
+    built_in = BUILT_IN.get(str(name_or_path))
+    if built_in:
+        return built_in
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ConfigError(
+            f"expected {', '.join(BUILT_IN)} or a YAML file of rules, got"
+            f" {shown(str(name_or_path))}: check the name"
+        )
+    return Profile(path.name, parse(Rules, read_yaml(path), str(path)), digest(path))
+
+
+def split_characters(text: str) -> str:
+    """The characters of a text as words, for languages that do not part words by blanks.
+
+    Whitespace goes. Marks stay with the character that they stand on (extended grapheme clusters,
+    Unicode Standard Annex 29).
+
+    >>> split_characters("東京 へ行く")
+    '東 京 へ 行 く'
+    """
+    # A mark after a blank makes a character with it, which is why each is split once more.
+    found = _CHARACTER.findall(text)
+    return " ".join(part for character in found for part in character.split())
+
+
+def _in_form(text: str, form: Literal["NFC", "NFKC", "none"]) -> str:
+    return text if form == "none" else unicodedata.normalize(form, text)
+
+
+@cache
+def _english() -> Callable[[str], str]:
+    # Imported late: it takes a moment, and most commands never need it. Python warns of escape
+    # sequences in its docstrings when it is compiled.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from whisper_normalizer.english import EnglishTextNormalizer
+
+    normaliser: Callable[[str], str] = EnglishTextNormalizer()
+    return normaliser
