@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from asr.alignment import WordTime, time_words
+from asr.alignment import WordTime
 from asr.audio import load_audio
 from asr.dataset import prefetch
 from asr.decoder import Decoder
-from asr.errors import AlignmentError, AudioError, CheckpointError
+from asr.errors import AudioError, CheckpointError
 from asr.evaluation.decode import BATCH_SECONDS, decode_waves
+from asr.evaluation.hearing import hear_waves
 from asr.models.bundle import Bundle
 from asr.padded import pad
 
@@ -88,7 +89,8 @@ def _decode(
     waves = [wave for _, wave in loaded if not isinstance(wave, AudioError)]
     heard: Iterator[Timed] = iter(())
     if waves and words:
-        heard = iter(_hear(bundle, decoder, waves))
+        rows = hear_waves(bundle.model, decoder, pad(waves), bundle.sample_rate)
+        heard = iter([(row.text, row.words) for row in rows])
     elif waves:
         heard = iter([(text, ()) for text in decode_waves(bundle.model, pad(waves), decoder)])
     for path, wave in loaded:
@@ -97,23 +99,3 @@ def _decode(
         else:
             text, times = next(heard)
             yield Transcript(path, text, len(wave) / bundle.sample_rate, times)
-
-
-@torch.inference_mode()
-def _hear(bundle: Bundle, decoder: Decoder, waves: Sequence[torch.Tensor]) -> list[Timed]:
-    """Text and words of each recording. Shape: B times [S] -> B."""
-    device = next(bundle.model.parameters()).device
-    features = bundle.model.features(pad(waves).to(device))
-    scores, spelled = bundle.model.forward_and_spell(features)
-    written = scores.unpad()
-    sounds = written if spelled is None else spelled.unpad()
-    rows = []
-    for heard, wave, own, sound in zip(decoder.hear(scores), waves, written, sounds, strict=True):
-        seconds = len(wave) / bundle.sample_rate
-        try:
-            times = time_words(bundle.tokens, sound, spelled is not None, heard.text, seconds, "")
-        except AlignmentError:  # written in fewer frames than it takes to spell it
-            times = time_words(bundle.tokens, own, False, heard.text, seconds, "")
-        pairs = zip(times, heard.confidences, strict=True)
-        rows.append((heard.text, tuple(replace(word, confidence=sure) for word, sure in pairs)))
-    return rows

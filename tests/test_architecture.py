@@ -32,9 +32,9 @@ ROWS = {
     "lm": 6,
     "decoder": 7,
     "streaming": 6,
+    "alignment": 7,
     "evaluation": 7,
     "training": 8,
-    "alignment": 8,
     "transcribe": 9,
     "tuning": 9,
     "check": 9,
@@ -44,6 +44,7 @@ ROWS = {
     "demo": 9,
     "console": 9,
     "cli_lm": 10,
+    "cli_reports": 10,
     "cli_decoding": 10,
     "cli": 10,
 }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from asr.batching import plan_in_order
 from asr.composition import Item
 from asr.dataset import Batch, SpeechDataset, prefetch
-from asr.decoder import Decoder, Heard
+from asr.decoder import Decoder
 from asr.errors import AudioError
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
@@ -38,30 +38,11 @@ def decode_dataset(
     on_error: Callable[[str, AudioError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
-    """Hypotheses by utterance id; `on_error` and `progress` as in `score_dataset`."""
+    """Hypotheses by utterance id; `on_error` and `progress` as in `load_batches`."""
     hypotheses: dict[str, str] = {}
     for ids, log_probs in score_dataset(model, dataset, on_error, progress):
         hypotheses.update(zip(ids, decoder.texts(log_probs), strict=True))
     return hypotheses
-
-
-def hear_dataset(
-    model: AcousticModel,
-    dataset: SpeechDataset,
-    decoder: Decoder,
-    on_error: Callable[[str, AudioError], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, Heard], float]:
-    """Hypotheses with their words' confidences by utterance id, and the seconds that went into the
-    confidences alone; else as `decode_dataset`."""
-    heard: dict[str, Heard] = {}
-    doubting = 0.0
-    for ids, log_probs in score_dataset(model, dataset, on_error, progress):
-        texts = decoder.texts(log_probs)
-        started = time.perf_counter()
-        heard.update(zip(ids, decoder.hear(log_probs, texts), strict=True))
-        doubting += time.perf_counter() - started
-    return heard, doubting
 
 
 def score_dataset(
@@ -71,7 +52,29 @@ def score_dataset(
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Sequence[str], Padded]]:
     """Utterance ids and log-probabilities [B, T, V], batch by batch. The model is left in the mode
-    it came in.
+    it came in; `on_error` and `progress` as in `load_batches`."""
+    with evaluating(model):
+        for batch in load_batches(dataset, on_error, progress):
+            yield batch.ids, score_waves(model, batch.waves)
+
+
+@contextmanager
+def evaluating(model: AcousticModel) -> Iterator[None]:
+    """Leave the model in the mode it came in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def load_batches(
+    dataset: SpeechDataset,
+    on_error: Callable[[str, AudioError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Batch]:
+    """A dataset by batches of similar length, read ahead; `progress` is told of each that is done.
 
     A recording that cannot be read is left out and given to `on_error` with its id; without
     `on_error` its AudioError is raised.
@@ -90,17 +93,12 @@ def score_dataset(
                 on_error(dataset.utterances[index].id, error)
         return dataset.batch(readable) if readable else None
 
-    was_training = model.training
-    model.eval()
     batches = plan_in_order(dataset.durations, BATCH_SECONDS)
     done = 0
-    try:
-        with prefetch(load, batches) as loaded:
-            for items, batch in zip(batches, loaded, strict=True):
-                if batch is not None:
-                    yield batch.ids, score_waves(model, batch.waves)
-                done += len(items)
-                if progress:
-                    progress(done, len(dataset))
-    finally:
-        model.train(was_training)
+    with prefetch(load, batches) as loaded:
+        for items, batch in zip(batches, loaded, strict=True):
+            if batch is not None:
+                yield batch
+            done += len(items)
+            if progress:
+                progress(done, len(dataset))

@@ -1,0 +1,71 @@
+"""What is known of an utterance besides its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asr.manifest import Utterance
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """The network's output over time, as far as it can be seen in a picture.
+
+    `entries` are (unit, frame, percent), all integers, by frame: the likeliest units but the blank,
+    whose share is what the others leave. `step` is seconds per frame.
+    """
+
+    frames: int
+    step: float
+    entries: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Details:
+    """Everything but the texts; what is not known is None or empty. Times in seconds."""
+
+    speaker: str = ""
+    seconds: float | None = None
+    audio: Path | None = None
+    start: float = 0.0
+    end: float | None = None
+    """The stretch of the recording, if it is not the whole."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What else the manifest says of it: accent, gender, ..."""
+    snr: float | None = None
+    """Estimated ratio of signal to noise, in dB."""
+    confidences: tuple[float, ...] = ()
+    """Of each word of the hypothesis."""
+    times: tuple[tuple[float, float], ...] = ()
+    """Of each word of the hypothesis: beginning and end."""
+    posteriors: Posteriors | None = None
+
+
+def details_of(utterance: Utterance) -> Details:
+    """What a manifest says of an utterance."""
+    return Details(
+        speaker=utterance.speaker,
+        seconds=utterance.duration,
+        audio=utterance.audio,
+        start=utterance.start,
+        end=utterance.end,
+        columns={name: shown(value) for name, value in utterance.extra.items()},
+    )
+
+
+def shown(value: Any) -> str:
+    """A manifest's extra value as a label.
+
+    >>> shown("f"), shown(2.0), shown(True), shown(None)
+    ('f', '2', 'true', '')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,114 @@
+"""All that a model hears: texts, and of each word when it was said and how sure that is.
+
+B utterances, S samples, T frames, V units.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from asr.alignment import WordTime, time_words
+from asr.dataset import SpeechDataset
+from asr.decoder import Decoder
+from asr.errors import AlignmentError, AudioError
+from asr.evaluation.decode import evaluating, load_batches
+from asr.evaluation.details import Posteriors
+from asr.models.acoustic import AcousticModel
+from asr.padded import Padded
+from asr.tokens import BLANK_ID
+
+SHOWN = 3  # units a frame, the likeliest
+FAINTEST = 0.03  # probability that a picture still shows
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """The text of a recording, its words with times and confidences, and the network's output."""
+
+    text: str
+    words: tuple[WordTime, ...]
+    posteriors: Posteriors
+
+
+@torch.inference_mode()
+def hear_waves(
+    model: AcousticModel, decoder: Decoder, waves: Padded, sample_rate: int
+) -> list[Hearing]:
+    """What is heard in each recording. Shape: waves [B, S] in [-1, 1] -> B."""
+    return _hear(decoder, *_forward(model, waves), _seconds(waves, sample_rate))
+
+
+def _forward(model: AcousticModel, waves: Padded) -> tuple[Padded, Padded | None]:
+    device = next(model.parameters()).device
+    return model.forward_and_spell(model.features(waves.to(device)))
+
+
+def _seconds(waves: Padded, sample_rate: int) -> list[float]:
+    return [length / sample_rate for length in waves.lengths.tolist()]
+
+
+def _hear(
+    decoder: Decoder,
+    scores: Padded,
+    spelled: Padded | None,
+    seconds: Sequence[float],
+    texts: Sequence[str] | None = None,
+) -> list[Hearing]:
+    """From the log-probabilities [B, T, V] of the last and of the spelling layer; without `texts`,
+    the decoder's own."""
+    written = scores.unpad()
+    sounds = written if spelled is None else spelled.unpad()
+    heard = []
+    for row, own, sound, length in zip(
+        decoder.hear(scores, texts), written, sounds, seconds, strict=True
+    ):
+        try:
+            times = time_words(decoder.tokens, sound, spelled is not None, row.text, length, "")
+        except AlignmentError:  # written in fewer frames than it takes to spell it
+            times = time_words(decoder.tokens, own, False, row.text, length, "")
+        pairs = zip(times, row.confidences, strict=True)
+        words = tuple(replace(word, confidence=sure) for word, sure in pairs)
+        heard.append(Hearing(row.text, words, visible(own, length)))
+    return heard
+
+
+def visible(log_probs: Tensor, seconds: float) -> Posteriors:
+    """The units one can see in a picture of the output. Shape: [T, V]."""
+    frames, units = log_probs.shape
+    step = seconds / max(1, frames)
+    probabilities = log_probs.exp().cpu()
+    best, ids = probabilities.topk(min(SHOWN + 1, units), dim=1)
+    shown = (best >= FAINTEST) & (ids != BLANK_ID)
+    at = shown.nonzero().tolist()
+    entries = [
+        (int(ids[frame, rank]), frame, round(100 * float(best[frame, rank]))) for frame, rank in at
+    ]
+    return Posteriors(frames, step, tuple(entries))
+
+
+def hear_dataset(
+    model: AcousticModel,
+    dataset: SpeechDataset,
+    decoder: Decoder,
+    on_error: Callable[[str, AudioError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Hearing], float]:
+    """What is heard by utterance id, and the seconds spent on more than the texts. `on_error` and
+    `progress` as in `load_batches`."""
+    heard: dict[str, Hearing] = {}
+    beyond = 0.0
+    with evaluating(model), torch.inference_mode():
+        for batch in load_batches(dataset, on_error, progress):
+            scores, spelled = _forward(model, batch.waves)
+            texts = decoder.texts(scores)
+            started = time.perf_counter()
+            seconds = _seconds(batch.waves, dataset.sample_rate)
+            rows = _hear(decoder, scores, spelled, seconds, texts)
+            heard.update(zip(batch.ids, rows, strict=True))
+            beyond += time.perf_counter() - started
+    return heard, beyond
