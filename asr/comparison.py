@@ -61,15 +61,18 @@ def train_member(shared: Comparison, member: str, seed: int, settings: Sequence[
     hidden = hidden_for(shared, settings)
     recipe = read_recipe(shared.recipe, [*settings, f"model.hidden={hidden}"])
     report = evaluate(train(recipe), shared.test, out / "test").report
+    parameters, speed = report.facts.parameters, report.facts.real_time_factor
+    assert parameters is not None
+    assert speed is not None
     seconds = min(row["seconds"] for row in read_json(out / "history.json"))
     return Run(
         member,
         seed,
         epochs,
         hidden,
-        report.facts.parameters,
+        parameters,
         seconds,
-        report.facts.real_time_factor,
+        speed,
         report.facts.machine,
         report.facts.date[:10],
         {utterance.id: utterance.words for utterance in report.scores.utterances},

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from asr.evaluation.report import to_text
+from asr.evaluation.report_text import to_text
 from asr.evaluation.run import evaluate
 from asr.features.augment import AugmentConfig
 from asr.manifest import read_manifest

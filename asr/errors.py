@@ -40,5 +40,9 @@ class AlignmentError(AsrError):
     """A text cannot be written with a model's units, or is too long for its recording."""
 
 
+class ReportError(AsrError):
+    """A report folder is missing, damaged, or cannot be compared with another."""
+
+
 class TranscriptError(AsrError):
     """A file of texts is missing or malformed; the message names file and line."""

@@ -162,5 +162,7 @@ def test_facts_say_what_was_measured(
     facts = evaluate(model, manifests["test"]).report.facts
     assert facts.audio_seconds == pytest.approx(sum(u.duration for u in utterances))
     assert facts.parameters == load_bundle(model).model.parameter_count()
+    assert facts.peak_memory_mib is not None
     assert facts.peak_memory_mib > 50
+    assert facts.real_time_factor is not None
     assert 0 < facts.real_time_factor < 100

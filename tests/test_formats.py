@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from asr.errors import TranscriptError
 from asr.evaluation.error_rate import score
 from asr.evaluation.formats import Format, guess_format, read_pair, read_texts, write_texts
-from asr.evaluation.report import RunFacts, build_report, write_report
+from asr.evaluation.report import RunFacts, build_report
+from asr.evaluation.report_folder import write_report
 from asr.evaluation.timed_formats import (
     CtmWord,
     Segment,
@@ -104,13 +105,12 @@ def test_a_role_finds_its_text(tmp_path: Path) -> None:
         assert "the column" in (said := refusal(path, key="x")) or "expected the key 'x'" in said
 
 
-def test_our_own_manifests_and_hypotheses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_manifests_and_hypotheses(tmp_path: Path) -> None:
     manifest = tmp_path / "test.jsonl"
     write_manifest(manifest, [Utterance("a", tmp_path / "a.wav", "one two", 1.5, "ann")])
     assert read_texts(manifest, role="reference") == {"a": "one two"}
-    facts = RunFacts("m", 1, str(manifest), "0", "greedy", 1.5, 1.0, 1.0, "2026-11-21", "here")
-    report = build_report(score({"a": "one two"}, {"a": "one too"}), {"a": "ann"}, {}, facts)
-    monkeypatch.setattr("asr.evaluation.report.write_picture", lambda *_: None)  # takes seconds
+    facts = RunFacts("m", str(manifest), "0", "2026-11-21")
+    report = build_report(score({"a": "one two"}, {"a": "one too"}), {}, facts)
     write_report(report, tmp_path / "out")
     path = tmp_path / "out" / "hypotheses.jsonl"
     assert read_pair(manifest, path) == ({"a": "one two"}, {"a": "one too"})

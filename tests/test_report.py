@@ -13,16 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.cells import cell_len
 
+from asr.evaluation.breakdown import Group
+from asr.evaluation.details import Details
 from asr.evaluation.error_rate import AlignedWord, ErrorCounts, Scores, score
-from asr.evaluation.report import (
-    EvaluationReport,
-    RunFacts,
-    alignment_rows,
-    build_report,
-    to_json,
-    to_text,
-    write_report,
-)
+from asr.evaluation.report import EvaluationReport, RunFacts, build_report, to_json
+from asr.evaluation.report_folder import write_report
+from asr.evaluation.report_text import alignment_rows, to_text
 from asr.files import read_json
 
 FACTS = RunFacts(
@@ -56,13 +52,20 @@ SPEAKERS = {"u1": "eve", "u2": "eve", "u3": "伊藤", "u4": "mia", "u5": "mia"}
 
 def built(scores: Scores, speakers: dict[str, str], facts: RunFacts) -> EvaluationReport:
     """The report of a recogniser that is equally sure of every word."""
-    sure = {u.id: [0.75] * len(u.right) for u in scores.utterances}
-    return build_report(scores, speakers, sure, facts)
+    details = {
+        u.id: Details(speaker=speakers[u.id], confidences=(0.75,) * len(u.right))
+        for u in scores.utterances
+    }
+    return build_report(scores, details, facts)
 
 
 @pytest.fixture
 def report() -> EvaluationReport:
     return built(score(REFERENCES, HYPOTHESES), SPEAKERS, FACTS)
+
+
+def speaker_groups(report: EvaluationReport) -> tuple[Group, ...]:
+    return next(b.groups for b in report.breakdowns if b.title == "speaker")
 
 
 def lines_after(text: str, start: str, count: int) -> list[str]:
@@ -87,16 +90,17 @@ def test_text_opens_with_the_error_rate() -> None:
 
 
 def test_speakers_add_up_to_the_total(report: EvaluationReport) -> None:
-    assert [(row.speaker, row.utterances) for row in report.speakers] == [
+    speakers = speaker_groups(report)
+    assert [(group.label, group.utterances) for group in speakers] == [
         ("eve", 2),
         ("mia", 2),
         ("伊藤", 1),
     ]
-    assert sum((row.words for row in report.speakers), ErrorCounts()) == report.scores.words
-    characters = sum((row.characters for row in report.speakers), ErrorCounts())
+    assert sum((group.words for group in speakers), ErrorCounts()) == report.scores.words
+    characters = sum((group.characters for group in speakers), ErrorCounts())
     assert characters == report.scores.characters
     # mia: one word inserted into silence, one word missing.
-    assert report.speakers[1].words == ErrorCounts(0, 1, 1, 1)
+    assert speakers[1].words == ErrorCounts(0, 1, 1, 1)
 
 
 def test_worst_come_first_and_the_faultless_not_at_all(report: EvaluationReport) -> None:
@@ -119,24 +123,54 @@ def test_intervals_hold_the_rates(report: EvaluationReport) -> None:
         assert low < counts.rate < high
 
 
-def test_an_utterance_without_speaker_is_a_bug() -> None:
-    with pytest.raises(KeyError, match="u1"):
-        built(score({"u1": "one"}, {}), {}, FACTS)
+def test_texts_alone_make_a_report() -> None:
+    facts = RunFacts("hyp.trn", "ref.trn", "ab" * 32, "2025-01-31")
+    report = build_report(score({"u1": "one", "u2": "two"}, {"u1": "one", "u2": "too"}), {}, facts)
+    assert (report.speaker_interval, report.calibration.words) == (None, 0)
+    text = to_text(report)
+    assert "real time" not in text
+    assert "Confidence" not in text
+    assert to_json(report)["run"]["real_time_factor"] is None
+
+
+def test_speakers_drawn_anew_give_a_wider_interval() -> None:
+    # Every second speaker is misheard all the time: which speakers one asks decides.
+    references = {f"{s}-{i}": "yes" for s in range(8) for i in range(20)}
+    hypotheses = {name: "no" if int(name[0]) % 2 else "yes" for name in references}
+    report = built(score(references, hypotheses), {n: n[0] for n in references}, FACTS)
+    assert report.speaker_interval is not None
+    low, high = report.speaker_interval
+    assert low < report.wer_interval[0] < 0.5 < report.wer_interval[1] < high
+    assert "Had other speakers been asked: 95 % interval" in to_text(report)
+    assert to_json(report)["wer"]["interval_by_speaker"] == [low, high]
+
+
+def test_characters_as_units_have_one_rate(tmp_path: Path) -> None:
+    scores = score({"u": "東 京 は"}, {"u": "東 京 が"})
+    report = build_report(scores, {}, FACTS, units="characters")
+    assert to_text(report).startswith("CER 33.33 % (1/3: 1 S, 0 D, 0 I), 95 % interval ")
+    assert "WER" not in to_text(report)
+    value = to_json(report)
+    assert value["cer"]["errors"] == 1
+    assert "wer" not in value
 
 
 def test_json_survives_a_round_trip_and_keeps_its_keys(report: EvaluationReport) -> None:
     value = to_json(report)
     assert json.loads(json.dumps(value, allow_nan=False)) == value
-    assert value["version"] == 1
+    assert value["version"] == 2
     assert list(value) == [
         "version",
         "confidence",
+        "units",
         "wer",
         "cer",
         "ser",
         "calibration",
         "run",
-        "speakers",
+        "breakdowns",
+        "by_training_frequency",
+        "confusions",
         "worst",
         "missing",
         "unexpected",
@@ -144,18 +178,27 @@ def test_json_survives_a_round_trip_and_keeps_its_keys(report: EvaluationReport)
     counts = ["rate", "errors", "substitutions", "deletions", "insertions", "reference_length"]
     assert list(value["wer"]) == list(value["cer"]) == [*counts, "interval"]
     assert list(value["ser"]) == ["rate", "errors", "utterances", "interval"]
-    assert list(value["speakers"][0]) == ["speaker", "utterances", "wer", "cer"]
-    assert list(value["worst"][0]) == ["id", "reference", "hypothesis", "wer", "cer", "alignment"]
+    (speaker, *_) = value["breakdowns"]["speaker"]
+    assert list(speaker) == ["label", "utterances", "words", "characters"]
+    assert list(value["worst"][0]) == [
+        "id",
+        "reference",
+        "hypothesis",
+        "words",
+        "characters",
+        "alignment",
+    ]
     assert list(value["run"]) == [
         "model",
-        "parameters",
         "manifest",
         "manifest_sha256",
+        "date",
+        "parameters",
         "decoder",
+        "normalisation",
         "audio_seconds",
         "processing_seconds",
         "peak_memory_mib",
-        "date",
         "machine",
         "real_time_factor",
     ]
@@ -178,13 +221,13 @@ def test_json_holds_the_figures(report: EvaluationReport) -> None:
 
 def test_infinite_rates_become_null() -> None:
     scores = score({"a": "", "b": ""}, {"a": "uh", "b": ""})
-    report = built(scores, {"a": "s", "b": "s"}, replace(FACTS, audio_seconds=0.0))
+    report = built(scores, {"a": "s", "b": "t"}, replace(FACTS, audio_seconds=0.0))
     assert report.scores.words.rate == math.inf
     value = to_json(report)
     assert value["wer"]["rate"] is None
     assert value["wer"]["interval"] == [0.0, None]
     assert value["run"]["real_time_factor"] is None
-    assert value["speakers"][0]["wer"]["rate"] is None
+    assert value["breakdowns"]["speaker"][0]["words"]["rate"] is None
     json.dumps(value, allow_nan=False)
     assert to_text(report).startswith("WER n/a (1/0: 0 S, 0 D, 1 I), 95 % interval 0.0 to n/a\n")
 
@@ -207,7 +250,9 @@ def test_text_shows_facts_speakers_and_pairing(report: EvaluationReport) -> None
     assert "factor 0.050" in text
     assert "no hypothesis, all words deleted: u5\n" in text
     assert "no reference, not scored: x9\n" in text
-    assert " ".join(lines_after(text, "speaker ", 1)[0].split()) == "eve 2 5 1 0 1 40.00 27.27"
+    # Those with most errors first.
+    row = " ".join(lines_after(text, "speaker ", 3)[0].split())
+    assert re.fullmatch(r"eve 2 5 1 0 1 40\.00 \([\d.]+ to [\d.]+\) 27\.27", row)
     header = next(line for line in text.splitlines() if line.startswith("speaker "))
     rows = lines_after(text, "speaker ", 3)
     assert {cell_len(row) for row in rows} == {cell_len(header)}
@@ -216,7 +261,7 @@ def test_text_shows_facts_speakers_and_pairing(report: EvaluationReport) -> None
 def test_text_without_errors_is_short() -> None:
     report = built(score({"a": "yes"}, {"a": "yes"}), {"a": "s"}, FACTS)
     text = to_text(report)
-    assert text.startswith("WER 0.00 % (0/1: 0 S, 0 D, 0 I), 95 % interval 0.0 to 0.0\n")
+    assert text.startswith("WER 0.00 % (0/1: 0 S, 0 D, 0 I), 95 % interval 0.0 to 97.5\n")
     assert "most word errors" not in text
     assert "no hypothesis" not in text
     assert text.endswith("\n")
@@ -249,8 +294,8 @@ def test_wide_characters_line_up() -> None:
 
 def test_markup_and_signs_appear_as_they_are() -> None:
     reference = "[bold]x[/bold] <b> & 50% {name} \\n ünï"
-    scores = score({"[red]id": reference}, {"[red]id": ""})
-    text = to_text(built(scores, {"[red]id": "<s>"}, FACTS))
+    scores = score({"[red]id": reference, "b": "x"}, {"[red]id": "", "b": "x"})
+    text = to_text(built(scores, {"[red]id": "<s>", "b": "c"}, FACTS))
     assert f"  REF {reference}\n" in text
     assert "\n[red]id: 100.00 %" in text
     assert "\n<s> " in text
@@ -308,6 +353,7 @@ def test_files_of_a_report(report: EvaluationReport, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "hypotheses.jsonl",
         "reliability.png",
+        "report.html",
         "report.json",
         "report.txt",
     ]
@@ -337,7 +383,9 @@ def test_confidence_beside_the_truth(report: EvaluationReport, tmp_path: Path) -
 def test_the_figures_can_be_computed_again(report: EvaluationReport, tmp_path: Path) -> None:
     write_report(report, tmp_path)
     pairs = read_pairs(tmp_path / "hypotheses.jsonl")
-    assert [list(pair) for pair in pairs] == [["id", "reference", "hypothesis", "confidences"]] * 5
+    assert [list(pair)[:4] for pair in pairs] == [
+        ["id", "reference", "hypothesis", "confidences"]
+    ] * 5
     again = score(
         {pair["id"]: pair["reference"] for pair in pairs},
         {pair["id"]: pair["hypothesis"] for pair in pairs},
@@ -356,4 +404,4 @@ def test_writing_again_replaces_the_report_and_nothing_else(
     assert read_json(tmp_path / "report.json") == to_json(second)
     assert len(read_pairs(tmp_path / "hypotheses.jsonl")) == 1
     assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.iterdir())) == 6

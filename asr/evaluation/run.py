@@ -7,8 +7,9 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,13 +17,20 @@ import torch
 
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder, load_decoder
-from asr.errors import AudioError
-from asr.evaluation.decode import hear_dataset
+from asr.errors import AsrError, AudioError
+from asr.evaluation.confusions import count_words
+from asr.evaluation.details import Details, details_of
 from asr.evaluation.error_rate import score
-from asr.evaluation.report import EvaluationReport, RunFacts, build_report, write_report
-from asr.files import digest
-from asr.manifest import read_manifest
+from asr.evaluation.hearing import Hearing, hear_dataset
+from asr.evaluation.page import AUDIO_MEGABYTES, Epoch, Extras
+from asr.evaluation.report import EvaluationReport, RunFacts, build_report
+from asr.evaluation.report_folder import write_report
+from asr.evaluation.scoring import Scoring
+from asr.evaluation.signal_noise import estimate_snr
+from asr.files import digest, read_json
+from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import load_bundle
+from asr.text import TextConfig, normalise
 
 
 @dataclass(frozen=True)
@@ -39,48 +47,103 @@ def evaluate(
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     decoder: Decoder | None = None,
+    scoring: Scoring | None = None,
+    audio_megabytes: float = AUDIO_MEGABYTES,
 ) -> Evaluation:
     """Decode `manifest` with the model folder, score, and write the report into `out` if given.
 
     Without `decoder`, the model's own is taken. Raises AsrError for a bad model or manifest.
     """
     bundle = load_bundle(model)
+    scoring = scoring or Scoring()
     decoder = decoder or load_decoder(model, bundle.tokens)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    bundle.model.to(device)
+    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     utterances = read_manifest(manifest)
-    rate = bundle.sample_rate
-    dataset = SpeechDataset(utterances, None, bundle.text, rate)
+    dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
     unreadable: dict[str, str] = {}
 
     def remember(name: str, error: AudioError) -> None:
         unreadable[name] = str(error)
 
     started = time.perf_counter()
-    heard, doubting = hear_dataset(bundle.model, dataset, decoder, remember, progress)
-    # What recognition takes; nobody waits for confidences who does not ask for them.
-    seconds = time.perf_counter() - started - doubting
-    ids = [utterance.id for utterance in utterances]
-    hypotheses = {name: row.text for name, row in heard.items()}
-    scores = score(dict(zip(ids, dataset.references, strict=True)), hypotheses)
+    heard, beyond = hear_dataset(bundle.model, dataset, decoder, remember, progress)
+    # What recognition takes; nobody waits for times and confidences who does not ask for them.
+    seconds = time.perf_counter() - started - beyond
+    references = {
+        u.id: scoring.apply(text) for u, text in zip(utterances, dataset.references, strict=True)
+    }
+    hypotheses = {name: scoring.apply(row.text) for name, row in heard.items()}
     facts = RunFacts(
         model=os.path.relpath(model),
-        parameters=bundle.model.parameter_count(),
         manifest=os.path.relpath(manifest),
         manifest_sha256=digest(manifest),
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        parameters=bundle.model.parameter_count(),
         decoder=decoder.description,
+        normalisation=scoring.profile.description,
         audio_seconds=sum(dataset.durations),
         processing_seconds=seconds,
         peak_memory_mib=_peak_memory_mib(),
-        date=datetime.now().astimezone().isoformat(timespec="seconds"),
         machine=machine_name(),
     )
-    speakers = {u.id: u.speaker for u in utterances}
-    confidences = {name: row.confidences for name, row in heard.items()}
-    report = build_report(scores, speakers, confidences, facts)
+    details = {
+        u.id: _details(
+            u, heard.get(u.id), hypotheses.get(u.id, ""), _snr(dataset, index, unreadable)
+        )
+        for index, u in enumerate(utterances)
+    }
+    words = training_words(model, bundle.text, scoring)
+    report = build_report(score(references, hypotheses), details, facts, scoring.units, words)
     if out is not None:
-        write_report(report, out)
+        extras = Extras(bundle.tokens.units, training_curves(model), audio_megabytes)
+        write_report(report, out, extras)
     return Evaluation(report, unreadable)
+
+
+def _details(
+    utterance: Utterance, heard: Hearing | None, scored: str, snr: float | None
+) -> Details:
+    known = replace(details_of(utterance), snr=snr)
+    if heard is None:
+        return known
+    known = replace(known, posteriors=heard.posteriors)
+    if len(scored.split()) != len(heard.words) or scored != heard.text:
+        # Normalisation or characters as units: times and confidences are of other words.
+        return known
+    return replace(
+        known,
+        confidences=tuple(word.confidence or 0.0 for word in heard.words),
+        times=tuple((word.start, word.end) for word in heard.words),
+    )
+
+
+def _snr(dataset: SpeechDataset, index: int, unreadable: Mapping[str, str]) -> float | None:
+    if dataset.utterances[index].id in unreadable:
+        return None
+    return estimate_snr(dataset.waveform(index), dataset.sample_rate)
+
+
+def training_words(model: Path, text: TextConfig, scoring: Scoring) -> Counter[str] | None:
+    """How often each word was said in the training of a model whose run, with the recipe and the
+    manifest that it names, still lies around it; else None."""
+    try:
+        train = read_json(model.parent / "recipe.json")["data"]["train"]
+        utterances = read_manifest(train)
+    except (OSError, ValueError, KeyError, TypeError, AsrError):
+        return None
+    return count_words([scoring.apply(normalise(u.text, text)) for u in utterances])
+
+
+def training_curves(model: Path) -> tuple[Epoch, ...]:
+    """Loss, dev word error rate and learning rate by epoch, where the run lies around the model."""
+    try:
+        history = read_json(model.parent / "history.json")
+        return tuple(
+            Epoch(row["epoch"], row["loss"], row["dev_wer"], row["learning_rate"])
+            for row in history
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def machine_name() -> str:

@@ -1,0 +1,56 @@
+"""The sound of a report: within the page as far as there is room, else a link to the recording."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import soundfile
+
+from asr.audio import load_audio
+from asr.errors import AudioError
+from asr.evaluation.details import Details
+
+RATE = 16000
+MEGABYTE = 1 << 20
+
+
+def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> dict[str, str]:
+    """Recordings as data URIs by utterance id, as many in this order as `room` megabytes hold.
+
+    FLAC at 16 kHz: nothing is lost of what a recogniser hears, and every browser plays it. What
+    cannot be read is left out; that is reported elsewhere.
+    """
+    clips: dict[str, str] = {}
+    left = room * MEGABYTE
+    for name in order:
+        known = details.get(name)
+        if left <= 0:
+            break
+        if known is None or known.audio is None:
+            continue
+        try:
+            samples = load_audio(known.audio, RATE, known.start, known.end)
+        except AudioError:
+            continue
+        sound = io.BytesIO()
+        soundfile.write(sound, samples, RATE, format="FLAC", subtype="PCM_16")
+        clip = "data:audio/flac;base64," + base64.b64encode(sound.getvalue()).decode("ascii")
+        left -= len(clip)
+        if left >= 0:
+            clips[name] = clip
+    return clips
+
+
+def link(known: Details, folder: Path) -> str:
+    """Where a page in `folder` finds the recording, with the stretch as a media fragment."""
+    if known.audio is None:
+        return ""
+    path = quote(os.path.relpath(known.audio, folder.resolve()).replace(os.sep, "/"))
+    if known.end is None and not known.start:
+        return path
+    return f"{path}#t={known.start:g}" + ("" if known.end is None else f",{known.end:g}")

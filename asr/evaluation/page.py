@@ -1,0 +1,225 @@
+"""One self-contained HTML file in which a person looks at, and listens to, what a recogniser did.
+
+The frame is a template; the utterances are data within it, drawn by the page's own script as one
+scrolls, so that ten thousand of them stay quick.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from asr.evaluation.charts import Point, diagonal, line_chart, whisker
+from asr.evaluation.classification import wilson_interval
+from asr.evaluation.clips import embed, link
+from asr.evaluation.details import Details
+from asr.evaluation.error_rate import ErrorCounts, UtteranceScore
+from asr.evaluation.report import EvaluationReport
+from asr.files import atomic_path
+
+MOST_GROUPS = 60  # rows of a breakdown; the rest is in report.json
+MOST_CONFUSIONS = 50
+AUDIO_MEGABYTES = 30.0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A point of the training curves."""
+
+    epoch: int
+    loss: float
+    dev_wer: float  # a fraction
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a page shows besides the report, where it is at hand."""
+
+    symbols: Sequence[str] = ()
+    """Of the units that posteriors number."""
+    curves: Sequence[Epoch] = ()
+    audio_megabytes: float = AUDIO_MEGABYTES
+    """Room for recordings within the page: those with the most errors come first."""
+
+
+def write_page(report: EvaluationReport, path: Path, extras: Extras | None = None) -> None:
+    """Write report.html, whole or not at all."""
+    extras = extras or Extras()
+    order = [u.id for u in report.worst]
+    order += [u.id for u in report.scores.utterances if not u.words.errors]
+    clips = embed(order, report.details, extras.audio_megabytes)
+    page = (
+        environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            main="WER" if report.units == "words" else "CER",
+            figures=_figures(report),
+            curves=_curves(extras.curves),
+            calibration=_calibration(report),
+            top=_top(report),
+            confusions={
+                kind: rows[:MOST_CONFUSIONS]
+                for kind, rows in (
+                    ("substituted", report.confusions.substituted),
+                    ("deleted", report.confusions.deleted),
+                    ("inserted", report.confusions.inserted),
+                )
+            },
+            most_groups=MOST_GROUPS,
+            data=embedded(_data(report, extras.symbols, clips, path.parent)),
+        )
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+
+
+@cache
+def environment() -> Environment:
+    """The templates of all pages. Texts from outside are escaped, and a name that is missing is an
+    error."""
+    made = Environment(
+        loader=PackageLoader("asr.evaluation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"percent": percent, "whisker": _whisker}
+    made.globals["asset"] = _asset
+    return made
+
+
+def _asset(name: str) -> Markup:
+    """A style sheet or script of ours, to stand within the page."""
+    folder = resources.files("asr.evaluation") / "templates"
+    return Markup((folder / name).read_text(encoding="utf-8"))
+
+
+def embedded(value: Any) -> Markup:
+    """JSON that can stand in a script element whatever texts it holds: no tag can begin in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
+    for character, escape in (escapes | {"\u2029": "\\u2029"}).items():
+        text = text.replace(character, escape)
+    return Markup(text)
+
+
+def percent(rate: float | None, digits: int = 2) -> str:
+    """A fraction for a person.
+
+    >>> percent(0.0401), percent(float("inf")), percent(None)
+    ('4.01', 'n/a', 'n/a')
+    """
+    return f"{100 * rate:.{digits}f}" if rate is not None and math.isfinite(rate) else "n/a"
+
+
+def _whisker(counts: ErrorCounts, interval: tuple[float, float], top: float) -> Markup:
+    return whisker(counts.rate, *interval, top)
+
+
+def _figures(report: EvaluationReport) -> list[dict[str, Any]]:
+    scores = report.scores
+    rows = [(scores.words, report.wer_interval), (scores.characters, report.cer_interval)]
+    names = [("WER", "words"), ("CER", "characters")]
+    if report.units == "characters":
+        rows, names = rows[:1], [("CER", "characters")]
+    rows.append((scores.sentences, report.ser_interval))
+    names.append(("SER", "sentences"))
+    return [
+        {"name": name, "of": of, "counts": counts, "interval": interval}
+        for (name, of), (counts, interval) in zip(names, rows, strict=True)
+    ]
+
+
+def _curves(epochs: Sequence[Epoch]) -> list[Markup]:
+    if len(epochs) < 2:
+        return []
+    xs = [float(row.epoch) for row in epochs]
+    return [
+        line_chart(
+            "training loss (nats an utterance)", xs, [r.loss for r in epochs], "epoch", True
+        ),
+        line_chart("dev WER, %", xs, [100 * r.dev_wer for r in epochs], "epoch"),
+        line_chart("learning rate", xs, [r.learning_rate for r in epochs], "epoch"),
+    ]
+
+
+def _calibration(report: EvaluationReport) -> Markup:
+    points = []
+    for row in report.calibration.bins:
+        # Wilson's interval of 95 %: of three words nothing certain can be said.
+        low, high = wilson_interval(round(row.words * row.right), row.words)
+        label = f"{row.words} words"
+        points.append(Point(100 * row.confidence, 100 * row.right, label, 100 * low, 100 * high))
+    if not points:
+        return Markup("")
+    return diagonal("words that are right, %, by confidence", points, "confidence, %")
+
+
+def _top(report: EvaluationReport) -> dict[str, float]:
+    """By breakdown, the end of the scale that its intervals are drawn on."""
+    tops = {}
+    for breakdown in report.breakdowns:
+        ends = [group.interval[1] for group in breakdown.groups[:MOST_GROUPS]]
+        tops[breakdown.title] = max([end for end in ends if math.isfinite(end)], default=1.0) or 1.0
+    return tops
+
+
+def _data(
+    report: EvaluationReport, symbols: Sequence[str], clips: Mapping[str, str], folder: Path
+) -> dict[str, Any]:
+    """What the page's script draws from; keys are short because ten thousand utterances repeat
+    them. report.js says what each means."""
+    columns = [list(column) for column in report.labels.values()]
+    names = [list(dict.fromkeys(column)) for column in columns]
+    places = [{label: i for i, label in enumerate(row)} for row in names]
+    rows = []
+    for index, utterance in enumerate(report.scores.utterances):
+        known = report.details.get(utterance.id, Details())
+        row = _row(utterance, known)
+        row["l"] = [place[column[index]] for place, column in zip(places, columns, strict=True)]
+        sound = clips.get(utterance.id) or link(known, folder)
+        rows.append(row | ({"a": sound} if sound else {}))
+    return {
+        "units": report.units,
+        "labels": [{"title": t, "names": n} for t, n in zip(report.labels, names, strict=True)],
+        "symbols": list(symbols),
+        "utterances": rows,
+    }
+
+
+def _row(utterance: UtteranceScore, known: Details) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "i": utterance.id,
+        "r": utterance.reference,
+        "h": utterance.hypothesis,
+        "o": "".join(column.operation for column in utterance.alignment),
+        "e": utterance.words.errors,
+        "n": utterance.words.reference_length,
+    }
+    if known.speaker:
+        row["s"] = known.speaker
+    if known.seconds is not None:
+        row["t"] = round(known.seconds, 3)
+    if known.snr is not None:
+        row["q"] = round(known.snr, 1)
+    if known.confidences:
+        row["c"] = [round(sure, 3) for sure in known.confidences]
+    if known.times:
+        row["m"] = [round(time, 3) for pair in known.times for time in pair]
+    if known.posteriors is not None:
+        seen = known.posteriors
+        entries = [value for entry in seen.entries for value in entry]
+        row["p"] = {"f": seen.frames, "d": round(seen.step, 5), "v": entries}
+    return row

@@ -1,0 +1,210 @@
+"""A report as a folder of files, and back.
+
+hypotheses.jsonl   an utterance a line: texts, words' times and confidences, what the manifest says
+reliability.png    confidence against truth
+report.html        the page
+report.txt         the same for a terminal
+report.json        every figure, written last: with it the folder is whole
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from asr.errors import ReportError
+from asr.evaluation.details import Details
+from asr.evaluation.error_rate import Scores, UtteranceScore, score
+from asr.evaluation.page import Extras, write_page
+from asr.evaluation.reliability_picture import write_picture
+from asr.evaluation.report import VERSION, EvaluationReport, RunFacts, Units, to_json
+from asr.evaluation.report_text import to_text
+from asr.files import atomic_path, read_json, write_json
+
+
+def write_report(
+    report: EvaluationReport, folder: str | Path, extras: Extras | None = None
+) -> None:
+    """Write the files above into `folder`.
+
+    Each is written whole or not at all; other files in the folder are left alone. From
+    hypotheses.jsonl every figure can be computed again.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_row(u, report.details.get(u.id, Details()), folder) for u in report.scores.utterances]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    _write_text(folder / "hypotheses.jsonl", "".join(line + "\n" for line in lines))
+    if report.calibration.words:
+        title = f"{Path(report.facts.manifest).name}\n{report.facts.decoder}"
+        write_picture(report.calibration, folder / "reliability.png", title)
+    write_page(report, folder / "report.html", extras)
+    _write_text(folder / "report.txt", to_text(report))
+    write_json(folder / "report.json", to_json(report))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _row(utterance: UtteranceScore, known: Details, folder: Path) -> dict[str, Any]:
+    """A line of hypotheses.jsonl. The audio's path is relative to the folder, so that both can
+    move together."""
+    row: dict[str, Any] = {
+        "id": utterance.id,
+        "reference": utterance.reference,
+        "hypothesis": utterance.hypothesis,
+        "confidences": [round(sure, 4) for sure in known.confidences],
+        "times": [[round(start, 3), round(end, 3)] for start, end in known.times],
+        "speaker": known.speaker,
+        "seconds": known.seconds,
+        "snr": None if known.snr is None else round(known.snr, 1),
+    }
+    if known.audio is not None:
+        row["audio"] = Path(os.path.relpath(known.audio, folder.resolve())).as_posix()
+    if known.start or known.end is not None:
+        row |= {"start": known.start, "end": known.end}
+    return row | ({"columns": dict(known.columns)} if known.columns else {})
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A report that was read back: its figures, and the scores and details behind them."""
+
+    folder: Path
+    facts: RunFacts
+    units: Units
+    scores: Scores
+    details: dict[str, Details]
+    figures: dict[str, Any]
+    """The content of report.json."""
+
+    @property
+    def name(self) -> str:
+        """The folder, as short as it can be said."""
+        return os.path.relpath(self.folder)
+
+
+class _Line(BaseModel):
+    """A line of hypotheses.jsonl, as a program of others may have written it, too."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    reference: str
+    hypothesis: str
+    confidences: tuple[float, ...] = ()
+    times: tuple[tuple[float, float], ...] = ()
+    speaker: str = ""
+    seconds: float | None = None
+    snr: float | None = None
+    audio: str | None = None
+    start: float = 0.0
+    end: float | None = None
+    columns: dict[str, str] = {}
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    model: str
+    manifest: str
+    manifest_sha256: str
+    date: str
+    parameters: int | None = None
+    decoder: str = ""
+    normalisation: str = "none"
+    audio_seconds: float | None = None
+    processing_seconds: float | None = None
+    peak_memory_mib: float | None = None
+    machine: str = ""
+
+
+def read_report(folder: str | Path) -> Saved:
+    """A report as `write_report` left it; its texts are aligned anew.
+
+    Raises ReportError where a file is missing, is of a later version, does not hold what it should,
+    or where the texts do not give the errors that report.json tells.
+    """
+    folder = Path(folder)
+    figures = _read_figures(folder / "report.json")
+    lines = _read_lines(folder / "hypotheses.jsonl")
+    scores = score(
+        {line.id: line.reference for line in lines}, {line.id: line.hypothesis for line in lines}
+    )
+    units: Units = "characters" if figures.get("units") == "characters" else "words"
+    told = figures.get("wer" if units == "words" else "cer", {}).get("errors")
+    if told != scores.words.errors:
+        raise ReportError(
+            f"{folder}: expected {told} errors as in report.json, got {scores.words.errors} from "
+            "hypotheses.jsonl: evaluate again"
+        )
+    try:
+        facts = RunFacts(**_Facts.model_validate(figures.get("run")).model_dump())
+    except ValidationError as error:
+        raise ReportError(f"{folder / 'report.json'}: {_reason(error)}: evaluate again") from None
+    details = {line.id: _details(line, folder) for line in lines}
+    return Saved(folder, facts, units, scores, details, figures)
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    try:
+        figures = read_json(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ReportError(
+            f"expected a report folder with report.json, got {path.parent} ({reason}): name the "
+            "--out folder of asr evaluate or asr score"
+        ) from None
+    version = figures.get("version") if isinstance(figures, dict) else None
+    if version not in (1, VERSION):
+        raise ReportError(f"{path}: expected version 1 to {VERSION}, got {version}: evaluate again")
+    return dict(figures)
+
+
+def _read_lines(path: Path) -> list[_Line]:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ReportError(f"expected {path}, got '{reason}': evaluate again") from None
+    lines: dict[str, _Line] = {}
+    for number, text in enumerate(content.split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            line = _Line.model_validate_json(text)
+        except ValidationError as error:
+            raise ReportError(f"{path}:{number}: {_reason(error)}: evaluate again") from None
+        if line.id in lines:
+            raise ReportError(f"{path}:{number}: expected a new id, got {line.id} again")
+        lines[line.id] = line
+    if not lines:
+        raise ReportError(f"{path}: expected at least one utterance, got none: evaluate again")
+    return list(lines.values())
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the line"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _details(line: _Line, folder: Path) -> Details:
+    return Details(
+        speaker=line.speaker,
+        seconds=line.seconds,
+        audio=None if line.audio is None else (folder / line.audio).resolve(),
+        start=line.start,
+        end=line.end,
+        columns=line.columns,
+        snr=line.snr,
+        confidences=line.confidences,
+        times=line.times,
+    )

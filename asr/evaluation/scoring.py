@@ -1,0 +1,80 @@
+"""How texts are compared, and reports on the texts of any system."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from asr.errors import ManifestError
+from asr.evaluation.confusions import count_words
+from asr.evaluation.details import Details, details_of
+from asr.evaluation.error_rate import score
+from asr.evaluation.formats import Format, guess_format, read_pair
+from asr.evaluation.normalise import BUILT_IN, Profile, split_characters
+from asr.evaluation.report import EvaluationReport, RunFacts, Units, build_report
+from asr.evaluation.timed_formats import read_stm
+from asr.files import digest
+from asr.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is done to reference and hypothesis alike, and what counts as one error."""
+
+    profile: Profile = BUILT_IN["none"]
+    units: Units = "words"
+
+    def apply(self, text: str) -> str:
+        """A text as it is aligned: its units parted by blanks."""
+        text = self.profile.apply(text)
+        return split_characters(text) if self.units == "characters" else text
+
+
+def score_files(
+    reference: Path,
+    hypothesis: Path,
+    scoring: Scoring,
+    formats: tuple[Format | None, Format | None] = (None, None),
+    train: Path | None = None,
+) -> EvaluationReport:
+    """The report on any system's texts. A manifest or an stm file as reference also tells speakers
+    and durations, and a manifest the recordings; `train` is a manifest whose words are counted.
+
+    Raises TranscriptError or ManifestError for files that cannot be read.
+    """
+    references, hypotheses = read_pair(reference, hypothesis, *formats)
+    scores = score(_applied(references, scoring), _applied(hypotheses, scoring))
+    facts = RunFacts(
+        model=os.path.relpath(hypothesis),
+        manifest=os.path.relpath(reference),
+        manifest_sha256=digest(reference),
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        normalisation=scoring.profile.description,
+    )
+    details = _details(reference, formats[0] or guess_format(reference))
+    known = {name: details.get(name, Details()) for name in references}
+    texts = [] if train is None else [scoring.apply(u.text) for u in read_manifest(train)]
+    return build_report(
+        scores, known, facts, scoring.units, None if train is None else count_words(texts)
+    )
+
+
+def _applied(texts: Mapping[str, str], scoring: Scoring) -> dict[str, str]:
+    return {name: scoring.apply(text) for name, text in texts.items()}
+
+
+def _details(reference: Path, format: Format) -> dict[str, Details]:
+    if format == "stm":
+        return {
+            segment.id: Details(speaker=segment.speaker, seconds=segment.end - segment.start)
+            for segment in read_stm(reference)
+        }
+    if format != "jsonl":
+        return {}
+    try:
+        return {u.id: details_of(u) for u in read_manifest(reference)}
+    except ManifestError:
+        return {}  # texts alone

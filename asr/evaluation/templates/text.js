@@ -1,0 +1,44 @@
+// Texts as elements. What comes from transcripts is only ever set as text, never as markup.
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// The columns of an alignment: operation, word of the reference, word of the hypothesis and its
+// place there (-1 for none). An utterance holds only the operations and the two texts.
+function columnsOf(utterance) {
+  const said = utterance.r ? utterance.r.split(" ") : [];
+  const heard = utterance.h ? utterance.h.split(" ") : [];
+  let left = 0, right = 0;
+  return Array.from(utterance.o, (operation) => {
+    const hasSaid = operation !== "I", hasHeard = operation !== "D";
+    return {
+      operation,
+      said: hasSaid ? said[left++] : "",
+      heard: hasHeard ? heard[right] : "",
+      place: hasHeard ? right++ : -1,
+    };
+  });
+}
+
+// Reference and hypothesis in one line, as one marks changes in a text.
+function fillDifference(target, utterance) {
+  for (const column of columnsOf(utterance)) {
+    if (target.childNodes.length) target.append(" ");
+    if (column.operation === "C") {
+      target.append(column.said);
+      continue;
+    }
+    if (column.said) target.append(element("del", column.operation, column.said));
+    if (column.heard) target.append(element("ins", column.operation, column.heard));
+  }
+}
+
+function lowest(values) {
+  let least = Infinity;
+  for (const value of values || []) least = Math.min(least, value);
+  return least;
+}

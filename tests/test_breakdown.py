@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+
+from asr.evaluation.breakdown import break_down, label_utterances, number_labels
+from asr.evaluation.confusions import count_confusions, errors_by_frequency
+from asr.evaluation.details import Details, shown
+from asr.evaluation.error_rate import ErrorCounts, score
+
+SCORES = score(
+    {"a": "one two three", "b": "four", "c": "five six", "d": "seven eight"},
+    {"a": "one too", "b": "four", "c": "five five six", "d": "seven ate"},
+)
+DETAILS = {
+    "a": Details(speaker="eve", seconds=3.0, snr=10.0, columns={"gender": "f", "file": "1"}),
+    "b": Details(speaker="eve", seconds=0.5, snr=30.0, columns={"gender": "f", "file": "1"}),
+    "c": Details(speaker="ann", seconds=1.0, snr=20.0, columns={"gender": "f", "file": "1"}),
+    "d": Details(speaker="bob", seconds=1.0, snr=None, columns={"gender": "m", "file": "1"}),
+}
+
+
+def test_every_breakdown_adds_up_to_the_whole() -> None:
+    labels = label_utterances(SCORES.utterances, DETAILS)
+    for breakdown in break_down(SCORES.utterances, labels):
+        words = sum((group.words for group in breakdown.groups), ErrorCounts())
+        characters = sum((group.characters for group in breakdown.groups), ErrorCounts())
+        assert (words, characters) == (SCORES.words, SCORES.characters), breakdown.title
+        assert sum(group.utterances for group in breakdown.groups) == 4
+
+
+def test_what_a_manifest_says_is_a_breakdown_unless_it_is_the_same_for_all() -> None:
+    labels = label_utterances(SCORES.utterances, DETAILS)
+    assert labels["speaker"] == ["eve", "eve", "ann", "bob"]
+    assert labels["gender"] == ["f", "f", "f", "m"]
+    assert "file" not in labels
+    assert list(labels) == [
+        "speaker",
+        "length, words",
+        "duration, s",
+        "pace, words per second",
+        "signal to noise, dB",
+        "gender",
+    ]
+
+
+def test_pace_and_length_come_from_the_reference() -> None:
+    labels = label_utterances(SCORES.utterances, DETAILS)
+    assert labels["length, words"] == ["3", "1", "2", "2"]
+    assert labels["pace, words per second"] == ["1", "2", "2", "2"]
+    assert labels["signal to noise, dB"] == ["10", "30", "20", "unknown"]
+
+
+def test_a_column_called_as_one_of_ours_is_told_apart() -> None:
+    details = {
+        name: Details(speaker="s" + name, columns={"speaker": "room " + name}) for name in "abcd"
+    }
+    labels = label_utterances(SCORES.utterances, details)
+    assert labels["speaker"][0] == "sa"
+    assert labels["speaker (manifest)"][0] == "room a"
+
+
+def test_texts_alone_have_lengths_alone() -> None:
+    assert list(label_utterances(SCORES.utterances, {})) == ["length, words"]
+
+
+def test_groups_of_numbers_go_by_size_and_the_unknown_comes_last() -> None:
+    labels = {"n": ["10 to 12", "unknown", "2 to 9", "2 to 9"]}
+    (breakdown,) = break_down(SCORES.utterances, labels)
+    assert [group.label for group in breakdown.groups] == ["2 to 9", "10 to 12", "unknown"]
+    low, high = breakdown.groups[0].interval
+    assert low <= breakdown.groups[0].words.rate <= high
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([1, 2, 3, 4], ["1", "2", "3", "4"]),
+        ([5, 5, 5, 5], ["5"] * 4),
+        ([1, 1, 1, 9], ["1", "1", "1", "9"]),
+        ([None, None], ["unknown"] * 2),
+        ([float("nan"), 1.0], ["unknown", "1"]),
+        ([0.12345, 0.12349, 2.0, 3.0], ["0.123", "0.123", "2", "3"]),
+    ],
+)
+def test_classes_of_numbers(values: list[float | None], labels: list[str]) -> None:
+    assert number_labels(values) == labels
+
+
+def test_classes_hold_about_as_many_each() -> None:
+    labels = number_labels([float(i) for i in range(1000)])
+    assert sorted(labels.count(name) for name in set(labels)) == [250] * 4
+
+
+def test_confusions_are_counted_by_kind() -> None:
+    scores = score(
+        {"a": "one two three", "b": "one two", "c": "six"},
+        {"a": "one too three", "b": "uh one too", "c": ""},
+    )
+    found = count_confusions(scores.utterances)
+    assert found.substituted == (("two", "too", 2),)
+    assert found.deleted == (("six", 1),)
+    assert found.inserted == (("uh", 1),)
+
+
+def test_errors_by_frequency_leave_insertions_out() -> None:
+    scores = score({"a": "one one two"}, {"a": "uh one one"})
+    rows = errors_by_frequency(scores.utterances, {"one": 1000, "uh": 5})
+    assert [(row.label, row.words, row.wrong, row.rate) for row in rows] == [
+        ("never", 1, 1, 1.0),
+        ("1000 times and more", 2, 0, 0.0),
+    ]
+    low, high = rows[1].interval
+    assert low < 1e-9 < 0.5 < high
+
+
+def test_extra_values_as_labels() -> None:
+    assert [shown(value) for value in ("f", 3, 2.5, False, None, [1])] == [
+        "f",
+        "3",
+        "2.5",
+        "false",
+        "",
+        "[1]",
+    ]
