@@ -22,11 +22,14 @@ from asr.cli_decoding import (
     with_decoder_options,
 )
 from asr.cli_lm import app as lm_app
+from asr.cli_reports import Normalise, Units, UnitsOption, scoring
+from asr.cli_reports import app as reports_app
 from asr.console import errors, progress_bar, run_command
 from asr.errors import AsrError, AudioError
 
 if TYPE_CHECKING:
     from asr.decoder import Decoder
+    from asr.evaluation.scoring import Scoring
     from asr.training.recipe import Recipe
 
 app = typer.Typer(
@@ -50,6 +53,7 @@ class TimeFormat(StrEnum):
 
 
 app.add_typer(lm_app, name="lm")
+app.add_typer(reports_app)
 
 
 def main() -> None:
@@ -137,12 +141,20 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     manifest: Annotated[Path, typer.Argument(help="What to recognise, with its transcripts.")],
     options: DecoderOptions,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report files.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report: page, text, figures.")
+    ] = None,
+    normalise: Normalise = "none",
+    units: UnitsOption = Units.words,
+    audio_mb: Annotated[
+        float, typer.Option(min=0, help="Room for recordings within the page; others are linked.")
+    ] = 30,
 ) -> None:
-    """Word, character and sentence error rate with intervals, by speaker, and the worst errors."""
+    """Word, character and sentence error rate with intervals, and a page to see and hear errors."""
     from asr.models.bundle import load_bundle
 
-    _evaluate(model, manifest, out, options.load(model, load_bundle(model)))
+    decoder = options.load(model, load_bundle(model))
+    _evaluate(model, manifest, out, decoder, scoring(normalise, units), audio_mb)
 
 
 @app.command(epilog="Example: asr transcribe letters.wav recordings/ --format json")
@@ -322,18 +334,23 @@ def _train(recipe: Recipe) -> Path:
 
 
 def _evaluate(
-    model: Path, manifest: Path, out: Path | None, decoder: Decoder | None = None
+    model: Path,
+    manifest: Path,
+    out: Path | None,
+    decoder: Decoder | None = None,
+    scoring: Scoring | None = None,
+    audio_megabytes: float = 30,
 ) -> None:
-    from asr.evaluation.report import to_text
+    from asr.evaluation.report_text import to_text
     from asr.evaluation.run import evaluate
 
     with progress_bar("recognising") as progress:
-        result = evaluate(model, manifest, out, progress, decoder)
+        result = evaluate(model, manifest, out, progress, decoder, scoring, audio_megabytes)
     print(to_text(result.report))
     for reason in result.unreadable.values():
         errors.print(f"error: {reason}")
     if out is not None:
-        errors.print(f"report: {out}")
+        errors.print(f"report: {out / 'report.html'}")
     if result.unreadable:
         sys.exit(1)
 

@@ -1,0 +1,144 @@
+"""`asr score`, `asr compare`, `asr report` and `asr export`: error rates of any system, side by
+side."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.console import errors
+
+if TYPE_CHECKING:
+    from asr.evaluation.formats import Format
+    from asr.evaluation.scoring import Scoring
+
+app = typer.Typer()
+
+
+class Units(StrEnum):
+    words = "words"
+    characters = "characters"
+
+
+class TextsFormat(StrEnum):
+    trn = "trn"
+    kaldi = "kaldi"
+    jsonl = "jsonl"
+    json = "json"
+    csv = "csv"
+    tsv = "tsv"
+    ctm = "ctm"
+    stm = "stm"
+
+
+Normalise = Annotated[
+    str, typer.Option(help="Before scoring: none, english, or a YAML file of rules.")
+]
+UnitsOption = Annotated[
+    Units, typer.Option(help="What is counted; characters for Chinese and Japanese.")
+]
+
+
+def _name(format: TextsFormat | None) -> Format | None:
+    return None if format is None else format.value
+
+
+def scoring(normalise: str, units: Units) -> Scoring:
+    """The scoring that the options ask for."""
+    from asr.evaluation.normalise import load_profile
+    from asr.evaluation.scoring import Scoring
+
+    return Scoring(load_profile(normalise), units.value)
+
+
+@app.command(epilog="Example: asr score ref.trn hyp.trn --normalise english --out exp/score")
+def score(
+    reference: Annotated[Path, typer.Argument(help="What was said: a file, or a manifest.")],
+    hypothesis: Annotated[Path, typer.Argument(help="What a system wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the report files.")] = None,
+    normalise: Normalise = "none",
+    units: UnitsOption = Units.words,
+    train: Annotated[
+        Path | None, typer.Option(help="Manifest: errors are told by how often it has the word.")
+    ] = None,
+    reference_format: Annotated[
+        TextsFormat | None, typer.Option(help="Without it, the name tells.")
+    ] = None,
+    hypothesis_format: Annotated[
+        TextsFormat | None, typer.Option(help="Without it, the name tells.")
+    ] = None,
+) -> None:
+    """Error rates of any system's texts: trn, Kaldi text, json, jsonl, csv, tsv, ctm, stm."""
+    from asr.evaluation.report_folder import write_report
+    from asr.evaluation.report_text import to_text
+    from asr.evaluation.scoring import score_files
+
+    formats = _name(reference_format), _name(hypothesis_format)
+    report = score_files(reference, hypothesis, scoring(normalise, units), formats, train)
+    print(to_text(report))
+    if out is not None:
+        write_report(report, out)
+        errors.print(f"report: {out / 'report.html'}")
+    scores = report.scores
+    for ids, what in (
+        (scores.missing, "references without hypothesis, counted as deleted"),
+        (scores.unexpected, "hypotheses without reference, not counted"),
+    ):
+        if ids:
+            errors.print(f"error: {len(ids)} {what}: {', '.join(ids)}")
+    if scores.missing or scores.unexpected:
+        sys.exit(1)
+
+
+@app.command(epilog="Example: asr compare exp/lstm/test exp/gru/test --out exp/comparison")
+def compare(
+    reports: Annotated[list[Path], typer.Argument(help="Report folders: the first is the base.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for comparison.html, .txt and .json.")
+    ] = None,
+) -> None:
+    """Tell whether systems really differ on one test set, by two tests, and where they do most."""
+    from asr.evaluation.compare import compare_reports, to_text, write_comparison
+
+    result = compare_reports(reports)
+    print(to_text(result), end="")
+    if out is not None:
+        write_comparison(result, out)
+        errors.print(f"comparison: {out / 'comparison.html'}")
+
+
+@app.command(epilog="Example: asr report exp --out exp/leaderboard.html")
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Report folders, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("exp/leaderboard.html"),
+) -> None:
+    """Gather many reports into a leaderboard: error rate against speed and size."""
+    from rich.console import Console
+
+    from asr.evaluation.leaderboard import gather, to_tables, write_board
+
+    boards = gather(folders)
+    console = Console(highlight=False, markup=False)
+    for table in to_tables(boards):
+        console.print(table)
+        console.print()
+    write_board(boards, out)
+    errors.print(f"leaderboard: {out}")
+
+
+@app.command(epilog="Example: asr export exp/an4/test --format trn --out exp/trn")
+def export(
+    report: Annotated[Path, typer.Argument(help="Report folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for reference and hypothesis.")],
+    format: Annotated[TextsFormat, typer.Option(help="Of both files.")] = TextsFormat.trn,
+) -> None:
+    """Write a report's reference and hypothesis for other scoring tools."""
+    from asr.evaluation.export import export as export_texts
+    from asr.evaluation.report_folder import read_report
+
+    for file in export_texts(read_report(report), out, format.value):
+        print(file)

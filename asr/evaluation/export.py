@@ -1,0 +1,57 @@
+"""A report's texts in the formats of other scoring tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asr.errors import ReportError
+from asr.evaluation.formats import Format, write_texts
+from asr.evaluation.report_folder import Saved
+from asr.evaluation.timed_formats import CtmWord, Segment, write_ctm, write_stm
+
+
+def export(report: Saved, folder: Path, format: Format) -> list[Path]:
+    """Write reference and hypothesis into `folder`, and return the files.
+
+    ctm is for the hypothesis alone and stm for the reference alone: with either, both are written,
+    as NIST's sclite wants them, with every utterance as a file of its own.
+
+    Raises ReportError where the format needs times that the report does not have.
+    """
+    if format in ("ctm", "stm"):
+        return _export_timed(report, folder)
+    utterances = report.scores.utterances
+    files = []
+    for name, texts in (
+        ("reference", {u.id: u.reference for u in utterances}),
+        ("hypothesis", {u.id: u.hypothesis for u in utterances}),
+    ):
+        ending = "txt" if format == "kaldi" else format
+        files.append(folder / f"{name}.{ending}")
+        write_texts(files[-1], texts, format)
+    return files
+
+
+def _export_timed(report: Saved, folder: Path) -> list[Path]:
+    words, segments = [], []
+    for utterance in report.scores.utterances:
+        known = report.details[utterance.id]
+        heard = utterance.hypothesis.split()
+        if known.seconds is None or len(known.times) != len(heard):
+            raise ReportError(
+                f"expected the times of all words, got none for {utterance.id} in {report.name}: "
+                "evaluate with a model and without normalisation, or export trn"
+            )
+        sure = known.confidences or (None,) * len(heard)
+        words += [
+            CtmWord(utterance.id, "1", start, round(end - start, 3), word, confidence)
+            for word, (start, end), confidence in zip(heard, known.times, sure, strict=True)
+        ]
+        speaker = known.speaker or "unknown"
+        segments.append(
+            Segment(utterance.id, "1", speaker, 0.0, known.seconds, utterance.reference)
+        )
+    reference, hypothesis = folder / "reference.stm", folder / "hypothesis.ctm"
+    write_stm(reference, segments)
+    write_ctm(hypothesis, words)
+    return [reference, hypothesis]

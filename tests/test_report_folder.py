@@ -1,0 +1,214 @@
+"""Reports read back, compared, gathered and exported."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from asr.errors import ReportError
+from asr.evaluation.compare import compare_reports, holm, short_names, to_text, write_comparison
+from asr.evaluation.details import Details
+from asr.evaluation.error_rate import score
+from asr.evaluation.export import export
+from asr.evaluation.leaderboard import gather, write_board
+from asr.evaluation.report import RunFacts, build_report
+from asr.evaluation.report_folder import read_report, write_report
+from asr.files import read_json, write_json
+
+REFERENCES = {f"u{i:02}": f"one two three w{i}" for i in range(40)}
+Writer = Callable[..., Path]
+
+
+def heard(wrong: int) -> dict[str, str]:
+    """The last word of the first `wrong` utterances is misheard."""
+    return {
+        name: text.rsplit(" ", 1)[0] + (" x" if i < wrong else f" w{i}")
+        for i, (name, text) in enumerate(REFERENCES.items())
+    }
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Writer:
+    def save(
+        name: str,
+        hypotheses: dict[str, str],
+        references: dict[str, str] = REFERENCES,
+        **facts: object,
+    ) -> Path:
+        known = {
+            "model": name,
+            "manifest": "test.jsonl",
+            "manifest_sha256": "cd" * 32,
+            "date": "2025-02-03T10:00:00+00:00",
+            "parameters": 1_000_000,
+            "audio_seconds": 100.0,
+            "processing_seconds": 2.0,
+        }
+        details = {
+            u: Details(
+                speaker=u[-1],
+                seconds=2.0,
+                audio=tmp_path / "wav" / f"{u}.wav",
+                confidences=(0.9,) * len(text.split()),
+                times=tuple((0.25 * k, 0.25 * k + 0.2) for k in range(len(text.split()))),
+                columns={"room": u[1]},
+            )
+            for u, text in hypotheses.items()
+        }
+        report = build_report(
+            score(references, hypotheses),
+            details,
+            RunFacts(**{**known, **facts}),  # type: ignore[arg-type]
+        )
+        write_report(report, tmp_path / name / "test")
+        return tmp_path / name / "test"
+
+    return save
+
+
+def test_a_report_comes_back_as_it_was(saved: Writer, tmp_path: Path) -> None:
+    folder = saved("a", heard(7))
+    report = read_report(folder)
+    assert report.scores.words.errors == 7
+    assert report.facts.parameters == 1_000_000
+    known = report.details["u03"]
+    assert known.audio == tmp_path / "wav" / "u03.wav"
+    assert (known.speaker, known.seconds, known.columns) == ("3", 2.0, {"room": "0"})
+    assert known.times[1] == (0.25, 0.45)
+    assert known.confidences == (0.9,) * 4
+    # The manifest's own columns become a breakdown.
+    assert [row["label"] for row in read_json(folder / "report.json")["breakdowns"]["room"]] == [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
+
+
+def test_what_cannot_be_read_is_told_in_one_line(saved: Writer, tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match=r"report\.json.*no/such.*name the --out"):
+        read_report(tmp_path / "no" / "such")
+    folder = saved("a", heard(7))
+    lines = (folder / "hypotheses.jsonl").read_text().splitlines()
+    (folder / "hypotheses.jsonl").write_text("\n".join(lines[1:]))
+    with pytest.raises(ReportError, match=r"expected 7 errors as in report\.json, got 6"):
+        read_report(folder)
+    (folder / "hypotheses.jsonl").write_text("\n".join([lines[0], lines[0]]))
+    with pytest.raises(ReportError, match=r"hypotheses\.jsonl:2: expected a new id, got u00"):
+        read_report(folder)
+    (folder / "hypotheses.jsonl").write_text('{"id": "a"}')
+    with pytest.raises(ReportError, match=r"hypotheses\.jsonl:1: reference: field required"):
+        read_report(folder)
+    (folder / "hypotheses.jsonl").write_text("")
+    with pytest.raises(ReportError, match="at least one utterance"):
+        read_report(folder)
+    write_json(folder / "report.json", {"version": 99})
+    with pytest.raises(ReportError, match="expected version 1 to 2, got 99"):
+        read_report(folder)
+
+
+def test_a_better_system_is_told_from_chance(saved: Writer, tmp_path: Path) -> None:
+    result = compare_reports([saved("base", heard(20)), saved("better", heard(5))])
+    (pair,) = result.pairs
+    assert (pair.first, pair.second) == ("base", "better")
+    assert pair.bootstrap.difference == pytest.approx(-15 / 160)
+    assert pair.bootstrap.high < 0
+    assert pair.matched.segments == 20
+    text = to_text(result)
+    assert "better against base: -9.38 points" in text
+    assert "better is better: chance would rarely show so much" in text
+    assert len(result.contrasts) == 15
+    assert all(contrast.spread == 1 for contrast in result.contrasts)
+    write_comparison(result, tmp_path / "out")
+    value = read_json(tmp_path / "out" / "comparison.json")
+    assert value["pairs"][0]["matched_pairs"]["segments"] == 20
+    assert [row["errors"] for row in value["utterances"][:2]] == [[1, 0], [1, 0]]
+    assert (tmp_path / "out" / "comparison.txt").read_text() == text
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert re.search(r"<del class=\"S\">\s*w19</del>", page)
+
+
+def test_small_differences_are_no_verdict(saved: Writer) -> None:
+    result = compare_reports([saved("a", heard(6)), saved("b", heard(7)), saved("c", heard(6))])
+    assert len(result.pairs) == 3
+    assert to_text(result).count("no difference that chance could not show") == 3
+    assert "p-values are Holm's, for 3 pairs." in to_text(result)
+
+
+def test_only_like_is_compared_with_like(saved: Writer) -> None:
+    base = saved("base", heard(5))
+    fewer = {name: text for name, text in REFERENCES.items() if name != "u07"}
+    other = saved("fewer", {n: t for n, t in heard(5).items() if n in fewer}, fewer)
+    with pytest.raises(ReportError, match=r"1 only in .*base/test \(u07\)"):
+        compare_reports([base, other])
+    changed = REFERENCES | {"u03": "one two three four"}
+    with pytest.raises(ReportError, match=r"others in 1 utterances.*u03.*'one two three four'"):
+        compare_reports([base, saved("changed", heard(5), changed)])
+    with pytest.raises(ReportError, match="same normalisation, got 'none' and 'english'"):
+        compare_reports([base, saved("english", heard(5), normalisation="english")])
+    with pytest.raises(ReportError, match="at least two"):
+        compare_reports([base])
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    assert short_names([Path("x/a/test"), Path("x/a/dev")]) == ["test", "dev"]
+    assert short_names([Path("x/a"), Path("x/a/b")]) == ["a", "b"]
+    assert short_names([Path("x/a/r/1"), Path("x/b/s/1")]) == ["a/r", "b/s"]
+
+
+def test_holm_never_shrinks_a_p_value() -> None:
+    values = [0.2, 0.001, 0.04, 0.9]
+    adjusted = holm(values)
+    assert all(after >= before for before, after in zip(values, adjusted, strict=True))
+    assert adjusted == pytest.approx([0.4, 0.004, 0.12, 0.9])
+
+
+def test_leaderboard_ranks_within_a_test_set(saved: Writer, tmp_path: Path) -> None:
+    saved("slow", heard(9))
+    saved("fast", heard(3), processing_seconds=1.0)
+    saved("elsewhere", heard(1), manifest_sha256="ef" * 32, manifest="other.jsonl")
+    boards = gather([tmp_path])
+    ranked = {board.manifest: [entry.name for entry in board.entries] for board in boards}
+    assert ranked == {"test.jsonl": ["fast", "slow"], "other.jsonl": ["elsewhere"]}
+    write_board(boards, tmp_path / "board.html")
+    page = (tmp_path / "board.html").read_text()
+    assert page.count('<svg class="chart"') == 4
+    assert "0.0100" in page
+    with pytest.raises(ReportError, match=r"expected a folder with report\.json"):
+        gather([tmp_path / "wav"])
+
+
+@pytest.mark.parametrize("format", ["trn", "kaldi", "csv", "jsonl"])
+def test_texts_go_out_and_come_back(saved: Writer, tmp_path: Path, format: str) -> None:
+    from asr.evaluation.formats import read_pair
+
+    report = read_report(saved("a", heard(7)))
+    reference, hypothesis = export(report, tmp_path / "out", format)  # type: ignore[arg-type]
+    assert read_pair(reference, hypothesis) == (REFERENCES, heard(7))
+
+
+def test_times_go_out_and_come_back(saved: Writer, tmp_path: Path) -> None:
+    from asr.evaluation.scoring import Scoring, score_files
+
+    report = read_report(saved("a", heard(7)))
+    reference, hypothesis = export(report, tmp_path / "out", "ctm")
+    assert (reference.name, hypothesis.name) == ("reference.stm", "hypothesis.ctm")
+    assert hypothesis.read_text().splitlines()[1].split()[:5] == [
+        "u00",
+        "1",
+        "0.250",
+        "0.200",
+        "two",
+    ]
+    again = score_files(reference, hypothesis, Scoring())
+    assert again.scores.words == report.scores.words
+    assert {row.speaker for row in again.details.values()} == set("0123456789")
+    rows = [json.loads(line) for line in (report.folder / "hypotheses.jsonl").open()]
+    rows[4]["times"] = []
+    (report.folder / "hypotheses.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ReportError, match="expected the times of all words, got none for u04"):
+        export(read_report(report.folder), tmp_path / "out", "stm")
