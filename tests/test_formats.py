@@ -343,7 +343,7 @@ def test_usual_texts_are_read_as_written(
 
 
 @pytest.mark.parametrize("format", TEXT_FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(texts=st.dictionaries(whole, whole, max_size=3))
 @example(texts={"\ufeffa": "b", "c": '"'})
 @example(texts={"a": "one\r\ntwo", "b": "three\n", "c": "\rfour"})
@@ -426,7 +426,7 @@ segment = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(ctm_word, min_size=1, max_size=5, unique_by=lambda word: word.source))
 def test_words_with_times_are_read_as_written(
     tmp_path_factory: pytest.TempPathFactory, words: list[CtmWord]
@@ -436,7 +436,7 @@ def test_words_with_times_are_read_as_written(
     assert read_ctm(path) == words
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(segment, min_size=1, max_size=5, unique_by=lambda segment: segment.id))
 def test_segments_are_read_as_written(
     tmp_path_factory: pytest.TempPathFactory, segments: list[Segment]
@@ -507,7 +507,7 @@ def test_segments_that_stm_cannot_hold(
     assert not list(tmp_path.iterdir())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(sorted(EXAMPLES)), st.integers(0, 200), st.integers(0, 4), st.binary(max_size=6)
 )
