@@ -44,6 +44,8 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     # Where both are the terminal, rich prints above the bar what goes to stdout; a file or a pipe
     # must get it itself.
     terminal = sys.stdout.isatty()
-    with Progress(console=errors, transient=True, redirect_stdout=terminal) as bar:
+    # Without a terminal, rich would leave a blank line in the place of the bar.
+    hidden = not errors.is_terminal
+    with Progress(console=errors, transient=True, redirect_stdout=terminal, disable=hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -50,7 +50,7 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     """
     started = time.monotonic()
     console.print("1. Synthesising a spoken corpus with espeak-ng")
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("speaking", total=None)
         manifests = make_corpus(
             out / "corpus",

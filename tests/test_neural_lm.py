@@ -153,6 +153,7 @@ def test_the_commands(run: Command, tmp_path: Path) -> None:
     ended = run("lm", "train", *arguments, "--units", "words")
     assert ended.status == 0
     assert ended.err.count("dev perplexity") == 3
+    assert all(ended.err.splitlines())
     assert len(run("lm", "sample", lm, "--count", 4).out.splitlines()) == 4
     lines = run("lm", "perplexity", lm, tmp_path / "text.txt", "--words").out.splitlines()
     assert len(lines) == sum(len(line.split()) + 1 for line in TEXT) + 1

@@ -301,14 +301,16 @@ def _device(model: Classifier) -> torch.device:
 
 @contextmanager
 def _bar(epochs: int, console: Console | None) -> Iterator[Progress]:
+    console = console or Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
-        console=console or Console(stderr=True),
+        console=console,
         speed_estimate_period=600,
+        disable=not console.is_terminal,
     )
     bar.add_task("training", total=float(epochs))
     with bar:

@@ -28,6 +28,7 @@ class Display:
             TimeRemainingColumn(elapsed_when_finished=False),
             console=self.console,
             speed_estimate_period=600,
+            disable=not self.console.is_terminal,
         )
         self._epochs = epochs
         self._task = self._bar.add_task("starting", total=float(epochs))

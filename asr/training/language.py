@@ -81,7 +81,7 @@ def train_language_model(
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     console = console or Console(stderr=True)
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=float(config.epochs))
         for number in range(config.epochs):
             started, total, units = time.monotonic(), 0.0, 0
