@@ -95,9 +95,9 @@ def check_manifests(
     Raises:
         ManifestError: a manifest is missing or cannot be read at all.
     """
-    manifests = list(dict.fromkeys(Path(path) for path in paths))
+    manifests, repeated = _distinct(paths)
     located, problems = _read(manifests, normalise)
-    problems += _duplicate_ids(located) + _shared_speakers(located)
+    problems += repeated + _duplicate_ids(located) + _shared_speakers(located)
 
     def examine(item: _Located) -> list[Problem]:
         return _utterance_problems(item, tokens, output_frames)
@@ -134,6 +134,19 @@ def render(report: CheckReport) -> str:
 
 
 # --- what the manifests hold ---
+
+
+def _distinct(paths: Iterable[str | Path]) -> tuple[list[Path], list[Problem]]:
+    """Each file once, under the first of its names, and those that were given again."""
+    names: dict[Path, list[Path]] = {}
+    for path in map(Path, paths):
+        names.setdefault(path.resolve(), []).append(path)
+    problems = [
+        Problem("repeated manifest", again.name, first, f"given again as {again}, read once")
+        for first, *others in names.values()
+        for again in others
+    ]
+    return [first for first, *_ in names.values()], problems
 
 
 def _read(

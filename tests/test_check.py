@@ -194,10 +194,12 @@ def test_an_interrupted_check_stops_at_once(tmp_path: Path) -> None:
     assert len(decoded) < 2000
 
 
-def test_the_same_manifest_twice_is_read_once(tmp_path: Path) -> None:
+def test_the_same_manifest_twice_is_told_and_read_once(tmp_path: Path) -> None:
     path = manifest(tmp_path / "m.jsonl", {"speaker": "a"})
-    report = check_manifests([path, str(path)])
-    assert not report.problems
+    (tmp_path / "link.jsonl").symlink_to(path)
+    report = check_manifests([path, str(path), tmp_path / "link.jsonl"])
+    assert kinds(report) == [("repeated manifest", "m.jsonl"), ("repeated manifest", "link.jsonl")]
+    assert report.problems[1].detail == f"given again as {tmp_path / 'link.jsonl'}, read once"
     assert len(report.manifests) == 1
 
 
