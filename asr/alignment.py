@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asr.audio import load_audio
 from asr.ctc.align import align
-from asr.errors import AlignmentError, AsrError, AudioError
+from asr.errors import AlignmentError, AudioError, reason
 from asr.files import atomic_path
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle
@@ -104,11 +104,16 @@ def time_words(
 
     Raises AlignmentError as `align_words` does.
     """
+    if unknown := tokens.missing(text):
+        raise AlignmentError(
+            f"{name}: expected characters that the model writes, got "
+            f"{''.join(sorted(unknown))!r} in the text: spell it otherwise"
+        )
+    ids = tokens.encode(text)
+    ids = tokens.spell(ids) if spells else ids
     try:
-        ids = tokens.encode(text)
-        ids = tokens.spell(ids) if spells else ids
         spans = align(log_probs, ids)
-    except (AsrError, ValueError) as error:
+    except ValueError as error:
         raise AlignmentError(
             f"{name}: {error}: check that text and recording belong together"
         ) from None
@@ -148,13 +153,15 @@ def read_source(source: Path, text: Path | None) -> list[Utterance]:
     Raises ManifestError or AlignmentError naming the file.
     """
     if text is None and source.suffix != ".jsonl":
-        raise AlignmentError(f"expected a manifest (.jsonl), got {source}: or give --text")
+        raise AlignmentError(f"expected a manifest (.jsonl), got {source}: name one or give --text")
     if text is None:
         return read_manifest(source)
     try:
         words = text.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise AlignmentError(f"expected text in UTF-8, got {text}: {error}: check it") from None
+        raise AlignmentError(
+            f"{text}: expected text, got {reason(error)}: correct the path or the file"
+        ) from None
     if not words:
         raise AlignmentError(f"expected what is said in {source}, got nothing in {text}: write it")
     return [Utterance(source.stem, source, " ".join(words), 0.0)]

@@ -25,7 +25,7 @@ from asr.ctc.beam import BeamConfig, beam_decode
 from asr.ctc.greedy import greedy_decode
 from asr.ctc.language import LanguageConfig, build_language
 from asr.ctc.text_cost import Language
-from asr.errors import CheckpointError, ConfigError, LanguageModelError
+from asr.errors import CheckpointError, ConfigError, LanguageModelError, reason
 from asr.evaluation.confidence import Evidence, gather
 from asr.files import atomic_path, read_json, write_json
 from asr.lm.neural import NeuralLm, is_neural, load_neural, save_neural
@@ -345,11 +345,15 @@ def _lines(path: Path, what: str) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise LanguageModelError(f"expected {what}, got {path}: {error}: check it") from None
+        raise LanguageModelError(
+            f"{path}: expected {what}, got {reason(error)}: correct the path or the file"
+        ) from None
 
 
 def _stored(path: Path) -> DecoderConfig:
     try:
-        return parse(DecoderConfig, read_json(path), str(path))
-    except (OSError, ValueError, ConfigError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path}: expected settings of a decoder: {error}") from None
+        return parse(DecoderConfig, read_json(path), "wrong ones")
+    except (OSError, ValueError, ConfigError) as error:
+        raise CheckpointError(
+            f"{path}: expected settings of a decoder, got {reason(error)}; tune the model again"
+        ) from None

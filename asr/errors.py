@@ -8,6 +8,24 @@ class AsrError(Exception):
     """Base of every error raised on purpose; its message is one line fit for a person."""
 
 
+def reason(error: Exception) -> str:
+    """What came instead of a readable file, for the message of an error: Python's own words name
+    numbers of errors and codecs."""
+    for kind, words in _REASONS.items():
+        if isinstance(error, kind):
+            return words
+    return getattr(error, "strerror", None) or str(error)
+
+
+_REASONS = {
+    FileNotFoundError: "no such file",
+    NotADirectoryError: "no such file",
+    IsADirectoryError: "a folder",
+    PermissionError: "no permission to read it",
+    UnicodeDecodeError: "something else than UTF-8",
+}
+
+
 class AudioError(AsrError):
     """A recording is missing, cannot be decoded, or holds no samples."""
 

@@ -129,9 +129,14 @@ def test_what_cannot_be_aligned(run: Command, tones: Tones, tmp_path: Path) -> N
     assert "or give --text" in run("align", *talk).error()
     (tmp_path / "empty.txt").write_text(" \n")
     assert "got nothing in" in run("align", *talk, "--text", tmp_path / "empty.txt").error()
-    assert "expected text" in run("align", *talk, "--text", tmp_path / "none.txt").error()
+    missing = run("align", *talk, "--text", tmp_path / "none.txt").error()
+    assert missing.endswith(
+        "none.txt: expected text, got no such file: correct the path or the file"
+    )
     (tmp_path / "other.txt").write_text("łow")
-    assert "expected characters" in run("align", *talk, "--text", tmp_path / "other.txt").error()
+    foreign = run("align", *talk, "--text", tmp_path / "other.txt").error()
+    assert "got 'ł' in the text: spell it otherwise" in foreign
+    assert foreign.count(": ") == 3  # one hint
     (utterance, *_) = read_manifest(tones[0]["test"])
     write_manifest(tmp_path / "slash.jsonl", [replace(utterance, id="a/b")])
     slash = run("align", tones[1], tmp_path / "slash.jsonl", "--out", tmp_path / "out")

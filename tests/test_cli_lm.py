@@ -59,5 +59,5 @@ def test_language_models_that_cannot_be(run: Command, tmp_path: Path) -> None:
     assert "expected a language model, got" in run("lm", "perplexity", tmp_path, "x.txt").error()
     run(*estimate, "--order", 2)
     missing = run("lm", "perplexity", tmp_path / "lm", tmp_path / "none.txt")
-    assert "none.txt" in missing.error()
+    assert "none.txt: expected text, got no such file: correct" in missing.error()
     assert "empty text" in run("lm", "perplexity", tmp_path / "lm", tmp_path / "empty.txt").error()

@@ -98,15 +98,20 @@ def test_settings_that_are_none(tmp_path: Path) -> None:
             load_decoder(tmp_path, TOKENS, overrides=[override])
     for text in ("", "[]", '{"kind": "wide"}', "1"):
         (tmp_path / "decoder.json").write_text(text)
-        with pytest.raises(CheckpointError, match=r"decoder\.json: expected settings"):
+        with pytest.raises(CheckpointError, match=r"decoder\.json: expected settings") as error:
             load_decoder(tmp_path, TOKENS)
+        assert str(error.value).count("decoder.json") == 1
+        assert "; tune the model again" in str(error.value)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(LanguageModelError, match="expected a lexicon"):
+    with pytest.raises(LanguageModelError, match="expected a lexicon, got no such file: correct"):
         read_lexicon(tmp_path / "none.txt")
-    with pytest.raises(LanguageModelError, match="expected hot words"):
-        read_hot_words(tmp_path / "none.txt")
+    with pytest.raises(LanguageModelError, match="expected hot words, got a folder: correct"):
+        read_hot_words(tmp_path)
+    (tmp_path / "latin.txt").write_bytes(b"\xe4")
+    with pytest.raises(LanguageModelError, match="got something else than UTF-8: correct"):
+        read_lexicon(tmp_path / "latin.txt")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(LanguageModelError, match="a word a line, got none"):
         read_lexicon(tmp_path / "empty.txt")

@@ -18,7 +18,7 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.errors import LanguageModelError
+from asr.errors import LanguageModelError, reason
 from asr.files import atomic_path
 from asr.lm.ngram import SPECIAL, START_ID, UNKNOWN_ID, Ints, Level, NgramModel, assemble
 
@@ -112,7 +112,7 @@ class _Reader:
             self.number += 1
             if stripped := line.strip():
                 return stripped
-        raise self.error("more lines", "the end of the file", "it was cut short: get it again")
+        raise self.error("more lines", "the end of the file", "it was cut short, get it again")
 
     def error(self, expected: str, got: str, advice: str, number: int = 0) -> LanguageModelError:
         return LanguageModelError(
@@ -134,10 +134,12 @@ def read_arpa(path: str | Path, progress: Callable[[int, int], None] | None = No
         with open_text(path, "rt", compressed) as file:
             return _parse(_Reader(path, file), progress)
     except FileNotFoundError:
-        raise LanguageModelError(f"expected an ARPA file, got {path}: no such file") from None
+        raise LanguageModelError(
+            f"{path}: expected a model of n-grams, got no such file: correct the path"
+        ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise LanguageModelError(
-            f"{path}: expected text in UTF-8, got damaged data ({error}): get it again"
+            f"{path}: expected an ARPA file, got damaged data ({reason(error)}): get it again"
         ) from None
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.config import Config, parse
-from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError
+from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.files import atomic_path, check_replaceable, write_json
 from asr.lm.ngram import END, WordScore
 from asr.models.bundle import load_weights, read_facts, read_json_file, read_tensors, save_weights
@@ -102,10 +102,12 @@ class NeuralLm:
 
     def encode(self, sentence: str) -> Tensor:
         """Unit ids between two boundaries. Shape: [T]. Raises LanguageModelError."""
-        try:
-            return torch.tensor([BOUNDARY, *self.tokens.encode(sentence), BOUNDARY])
-        except AsrError as error:
-            raise LanguageModelError(str(error)) from None
+        if unknown := self.tokens.missing(sentence):
+            raise LanguageModelError(
+                f"expected characters that the language model writes, got "
+                f"{''.join(sorted(unknown))!r} in {sentence!r}: spell it otherwise or leave it out"
+            )
+        return torch.tensor([BOUNDARY, *self.tokens.encode(sentence), BOUNDARY])
 
     @torch.inference_mode()
     def unit_scores(self, sentences: Sequence[str]) -> list[Tensor]:
@@ -196,7 +198,11 @@ def load_neural(folder: str | Path) -> NeuralLm:
         saved = parse(_Saved, facts, str(folder / "lstm.json"))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-    tokens = Tokens.from_json(read_json_file(folder / "tokens.json"))
+    units = read_json_file(folder / "tokens.json")
+    try:
+        tokens = Tokens.from_json(units)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'tokens.json'}: {error}") from None
     model = NeuralModel(saved.model, len(tokens))
     load_weights(model, read_tensors(folder / "model.safetensors"), folder)
     return NeuralLm(model.eval(), tokens, saved.info)

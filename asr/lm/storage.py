@@ -87,7 +87,9 @@ def _facts(path: Path) -> dict[str, Any]:
         if facts["format"] == FORMAT and facts["counts"] and facts["files"].keys() == expected:
             return dict(facts)
     except FileNotFoundError:
-        raise LanguageModelError(f"expected a language model, got {path.parent}") from None
+        raise LanguageModelError(
+            f"expected a language model, got {path.parent} without {path.name}: correct the path"
+        ) from None
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         pass
     raise LanguageModelError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from asr.errors import LanguageModelError
+from asr.errors import LanguageModelError, reason
 from asr.lm.arpa import open_text
 from asr.manifest import read_manifest
 from asr.tokens import WORD_START
@@ -25,7 +25,7 @@ def read_sentences(paths: Sequence[Path], normalise: Callable[[str], str]) -> It
                 yield from map(normalise, file)
         except (OSError, EOFError, UnicodeDecodeError) as error:
             raise LanguageModelError(
-                f"expected text in UTF-8, got {path}: {error}: correct the path or the file"
+                f"{path}: expected text, got {reason(error)}: correct the path or the file"
             ) from None
 
 

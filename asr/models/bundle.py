@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asr.config import Config, parse
-from asr.errors import CheckpointError, ConfigError
+from asr.errors import CheckpointError, ConfigError, reason
 from asr.features.extractor import FeatureConfig
 from asr.files import atomic_path, read_json, write_json
 from asr.models.acoustic import AcousticModel
@@ -150,4 +150,6 @@ def read_json_file(path: Path) -> Any:
     except FileNotFoundError:
         raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"expected JSON, got {path}: {error}; copy it again") from None
+        raise CheckpointError(
+            f"expected JSON, got {path}: {reason(error)}; copy it again"
+        ) from None
