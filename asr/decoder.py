@@ -30,9 +30,9 @@ from asr.evaluation.confidence import Evidence, gather
 from asr.files import atomic_path, read_json, write_json
 from asr.lm.neural import NeuralLm, is_neural, load_neural, save_neural
 from asr.lm.ngram import NgramModel
-from asr.lm.storage import load_ngram, save_ngram
+from asr.lm.storage import is_ngram, load_ngram, save_ngram
 from asr.padded import Padded
-from asr.tokens import Tokens
+from asr.tokens import WORD_START, Tokens
 
 
 class RescoreConfig(Config):
@@ -90,7 +90,8 @@ class Heard:
 class Decoder:
     """Turns log-probabilities into texts. With its defaults it is greedy.
 
-    Raises LanguageModelError where lexicon or hot words need other characters than the units'.
+    Raises LanguageModelError where lexicon or hot words need other characters than the units', or
+    the recurrent language model lacks some of them.
     """
 
     tokens: Tokens
@@ -106,6 +107,14 @@ class Decoder:
                 "leave them out"
             )
         _ = self.language  # words that cannot be written are told at once
+        if self.neural is not None and self.config.kind == "beam":
+            written = {c for unit in self.tokens.units[1:] for c in unit} - {WORD_START}
+            if missing := self.neural.tokens.missing(" ".join(written)):
+                raise LanguageModelError(
+                    "expected a recurrent language model that can write all that the recogniser "
+                    f"writes, got one without {''.join(sorted(missing))!r}: train it with "
+                    "asr lm train --model"
+                )
 
     @cached_property
     def language(self) -> Language | None:
@@ -271,10 +280,7 @@ def load_decoder(
         lm = lm or _there(folder / "lm")
         lexicon = lexicon or _there(folder / "lexicon.txt")
     rescore = rescore or _there(folder / "lstm")
-    if lm is not None and is_neural(lm):
-        raise LanguageModelError(
-            f"expected an n-gram model, got {lm}, which is recurrent: give it as --rescore"
-        )
+    _check_kinds(lm, rescore)
     return Decoder(
         tokens,
         config,
@@ -282,6 +288,18 @@ def load_decoder(
         None if lexicon is None else read_lexicon(lexicon),
         None if rescore is None else load_neural(rescore),
     )
+
+
+def _check_kinds(lm: Path | None, rescore: Path | None) -> None:
+    if lm is not None and is_neural(lm):
+        raise LanguageModelError(
+            f"expected an n-gram model, got {lm}, which is recurrent: give it as --rescore"
+        )
+    if rescore is not None and is_ngram(rescore):
+        raise LanguageModelError(
+            f"expected a recurrent language model, got {rescore}, which holds n-grams: "
+            "give it as --lm"
+        )
 
 
 def _there(path: Path) -> Path | None:

@@ -13,8 +13,10 @@ import torch
 
 from asr.decoder import RescoreConfig, Scored, load_decoder, rescored, save_decoder, text_scores
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
+from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
 from asr.lm.ngram import measure_perplexity
+from asr.lm.storage import save_ngram
 from asr.padded import pad
 from asr.tokens import TokenConfig, Tokens, build_tokens
 from asr.training.language import LanguageTraining, train_language_model, word_perplexity
@@ -129,6 +131,22 @@ def test_texts_are_ranked_anew(trained: NeuralLm, tmp_path: Path) -> None:
     rows = again.n_best(log_probs, 8)[0]
     assert again.texts(log_probs) == [rows[0].text]
     assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
+
+
+def test_other_language_models_are_told(trained: NeuralLm, tmp_path: Path) -> None:
+    for name in ("lm", "lm.arpa", "lm.arpa.gz"):
+        save_ngram(tmp_path / name, estimate(TEXT, 2))
+        with pytest.raises(LanguageModelError, match="holds n-grams: give it as --lm"):
+            load_decoder(tmp_path / "model", WORDS, rescore=tmp_path / name)
+    with pytest.raises(CheckpointError, match="none without lstm.json: correct the path"):
+        load_decoder(tmp_path / "model", WORDS, rescore=tmp_path / "none")
+    # One that lacks characters would stop in the middle of the recordings.
+    save_neural(tmp_path / "lstm", trained)
+    more = build_tokens([*TEXT, "six zebras"], TokenConfig())
+    with pytest.raises(LanguageModelError, match="one without 'abisxz': train it with"):
+        load_decoder(tmp_path / "model", more, rescore=tmp_path / "lstm")
+    fewer = build_tokens(["one two"], TokenConfig())
+    load_decoder(tmp_path / "model", fewer, rescore=tmp_path / "lstm")
 
 
 def test_at_every_step(trained: NeuralLm, tmp_path: Path) -> None:

@@ -189,6 +189,11 @@ def is_neural(path: Path) -> bool:
 def load_neural(folder: str | Path) -> NeuralLm:
     """Read a folder. Raises CheckpointError naming the file that is missing or damaged."""
     folder = Path(folder)
+    if not is_neural(folder):
+        raise CheckpointError(
+            f"expected a recurrent language model, got {folder} without lstm.json: correct the "
+            "path or train one with asr lm train"
+        )
     facts = read_facts(folder / "lstm.json")
     if facts.get("format") != FORMAT:
         raise CheckpointError(

@@ -52,6 +52,11 @@ def save_ngram(
         )
 
 
+def is_ngram(path: Path) -> bool:
+    """Whether this is the folder of such a model, or a file, as which ARPA models come."""
+    return path.is_file() or (path / "ngram.json").is_file()
+
+
 def load_ngram(path: str | Path, progress: Callable[[int, int], None] | None = None) -> NgramModel:
     """Open a folder that `save_ngram` wrote, or read an ARPA file.
 
