@@ -54,12 +54,11 @@ class DecoderOptions:
 
     def load(self, model: Path, bundle: Bundle) -> Decoder:
         """The decoder of a model's folder, changed by the options."""
-        from asr.decoder import load_decoder, parse_hot_words, read_hot_words
+        from asr.decoder import load_decoder
+        from asr.lm.words import parse_hot_words, read_hot_words
 
         hot = {} if self.hot_words is None else read_hot_words(self.hot_words)
-        hot |= parse_hot_words(
-            [word.replace("=", " ") for word in self.hot_word or []], "--hot-word"
-        )
+        hot |= parse_hot_words(self.hot_word or [], "--hot-word ", mark="=")
         kind: Literal["greedy", "beam"] | None = (
             None if self.decoder is None else self.decoder.value
         )

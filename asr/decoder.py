@@ -10,7 +10,6 @@ lexicon.txt    a word a line: nothing else is written
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +30,7 @@ from asr.files import atomic_path, read_json, write_json
 from asr.lm.neural import NeuralLm, is_neural, load_neural, save_neural
 from asr.lm.ngram import NgramModel
 from asr.lm.storage import is_ngram, load_ngram, save_ngram
+from asr.lm.words import read_lexicon
 from asr.padded import Padded
 from asr.tokens import WORD_START, Tokens
 
@@ -67,7 +67,6 @@ class DecoderConfig(Config):
 
 
 GREEDY = DecoderConfig()
-BOOST = 6.0  # of a hot word, in nats
 
 
 @dataclass(frozen=True)
@@ -321,51 +320,6 @@ def save_decoder(folder: Path, decoder: Decoder) -> None:
             temporary.write_text(text, encoding="utf-8")
         parts.append("lexicon.txt")
     write_json(folder / "decoder.json", decoder.config.model_dump() | {"parts": parts})
-
-
-def read_lexicon(path: Path) -> tuple[str, ...]:
-    """Words, one at the beginning of each line. Raises LanguageModelError."""
-    lines = _lines(path, "a lexicon")
-    words = tuple(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
-    if not words:
-        raise LanguageModelError(f"{path}: expected a word a line, got none: give some")
-    return words
-
-
-def read_hot_words(path: Path) -> dict[str, float]:
-    """Hot words of a file: see `parse_hot_words`. Raises LanguageModelError naming the line."""
-    return parse_hot_words(_lines(path, "hot words"), f"{path}, line")
-
-
-def parse_hot_words(lines: Sequence[str], where: str) -> dict[str, float]:
-    """Each line a word and, where it is not `BOOST`, what it scores more in nats.
-
-    >>> parse_hot_words(["espoo", "oulu 2.5"], "line")
-    {'espoo': 6.0, 'oulu': 2.5}
-    """
-    found = {}
-    for number, line in enumerate(lines, start=1):
-        word, *rest = line.split() or [""]
-        try:
-            (score,) = [float(value) for value in rest] or [BOOST]
-            if not math.isfinite(score):
-                raise ValueError(score)
-        except ValueError:
-            raise LanguageModelError(
-                f"{where} {number}: expected a word and perhaps its boost, got {line!r}: correct it"
-            ) from None
-        if word:
-            found[word] = score
-    return found
-
-
-def _lines(path: Path, what: str) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LanguageModelError(
-            f"{path}: expected {what}, got {reason(error)}: correct the path or the file"
-        ) from None
 
 
 def _stored(path: Path) -> DecoderConfig:

@@ -9,19 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr.decoder import (
-    BOOST,
-    Decoder,
-    DecoderConfig,
-    load_decoder,
-    parse_hot_words,
-    read_hot_words,
-    read_lexicon,
-    save_decoder,
-)
+from asr.decoder import Decoder, DecoderConfig, load_decoder, save_decoder
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.lm.estimate import estimate
 from asr.lm.storage import save_ngram
+from asr.lm.words import BOOST, parse_hot_words, read_hot_words, read_lexicon
 from asr.padded import Padded
 from asr.tokens import BLANK, WORD_START, Tokens
 
@@ -89,7 +81,28 @@ def test_hot_words_by_line(tmp_path: Path) -> None:
     assert read_hot_words(tmp_path / "hot.txt") == {"ab": BOOST, "ba": 2.5}
     for line in ("ab x", "a b c", "ab 1 2"):
         with pytest.raises(LanguageModelError, match="line 2: expected a word and perhaps"):
-            parse_hot_words(["ok", line], "line")
+            parse_hot_words(["ok", line], "line ")
+
+
+def test_hot_words_with_a_mark() -> None:
+    assert parse_hot_words(["ab", "ba=2.5", ""], "", "=") == {"ab": BOOST, "ba": 2.5}
+    for option in ("new york", "area 51", "new york=3", "=3", "ab=", "ab=1=2"):
+        with pytest.raises(LanguageModelError, match="the words of a phrase one by one"):
+            parse_hot_words([option], "--hot-word ", "=")
+
+
+def test_a_phrase_is_no_hot_word() -> None:
+    with pytest.raises(LanguageModelError, match="got the phrase 'a b': give each of its words"):
+        Decoder(TOKENS, DecoderConfig(kind="beam", hot_words={"a b": 1.0}))
+
+
+def test_a_line_of_a_lexicon_is_one_word(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("ab\tAH B\n \nba \t0.5\tB AH\nab\tAE B\n")
+    assert read_lexicon(tmp_path / "words.txt") == ("ab", "ba")
+    for line in ("new york", "hello HH AH L OW", "new york\tN Y"):
+        (tmp_path / "words.txt").write_text(f"ab\n{line}\n")
+        with pytest.raises(LanguageModelError, match=r"words\.txt:2: expected one word, got '"):
+            read_lexicon(tmp_path / "words.txt")
 
 
 def test_settings_that_are_none(tmp_path: Path) -> None:
@@ -136,7 +149,7 @@ def test_a_greedy_decoder_is_not_given_what_it_cannot_use(tmp_path: Path) -> Non
 @pytest.mark.parametrize("line", ["a nan", "a inf", "a 1e400"])
 def test_boosts_are_finite(line: str) -> None:
     with pytest.raises(LanguageModelError, match="perhaps its boost"):
-        parse_hot_words([line], "line")
+        parse_hot_words([line], "line ")
 
 
 def test_a_language_model_in_another_case_is_told() -> None:

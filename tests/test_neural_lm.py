@@ -138,7 +138,7 @@ def test_other_language_models_are_told(trained: NeuralLm, tmp_path: Path) -> No
         save_ngram(tmp_path / name, estimate(TEXT, 2))
         with pytest.raises(LanguageModelError, match="holds n-grams: give it as --lm"):
             load_decoder(tmp_path / "model", WORDS, rescore=tmp_path / name)
-    with pytest.raises(CheckpointError, match="none without lstm.json: correct the path"):
+    with pytest.raises(CheckpointError, match=r"none without lstm\.json: correct the path"):
         load_decoder(tmp_path / "model", WORDS, rescore=tmp_path / "none")
     # One that lacks characters would stop in the middle of the recordings.
     save_neural(tmp_path / "lstm", trained)

@@ -96,6 +96,10 @@ def _writable(model: NgramModel, alphabet: Mapping[str, int]) -> set[str]:
 
 
 def _check(word: str, alphabet: Mapping[str, int]) -> None:
+    if len(word.split()) > 1:
+        raise LanguageModelError(
+            f"expected words, got the phrase {word!r}: give each of its words alone"
+        )
     # A mark within a word would end it.
     unknown = sorted(set(word) - alphabet.keys() | set(word) & {WORD_START})
     if unknown or not word:
