@@ -265,9 +265,16 @@ def tune(
     from asr.tuning import tune as tune_decoder
     from asr.tuning import write_tuning
 
-    tokens = load_bundle(model).tokens
+    bundle = load_bundle(model)
     decoder = load_decoder(
-        model, tokens, "beam", lm=lm, rescore=rescore, lexicon=lexicon, overrides=set_ or []
+        model,
+        bundle.tokens,
+        "beam",
+        lm=lm,
+        rescore=rescore,
+        lexicon=lexicon,
+        overrides=set_ or [],
+        normalise=bundle.normalise,
     )
     with progress_bar("tuning") as progress:
         result = tune_decoder(model, manifest, decoder, progress)

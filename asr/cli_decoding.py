@@ -71,6 +71,7 @@ class DecoderOptions:
             lexicon=self.lexicon,
             hot_words=hot,
             overrides=self.set_ or [],
+            normalise=bundle.normalise,
         )
 
 

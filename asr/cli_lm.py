@@ -140,11 +140,13 @@ def train(
     config = parse(LanguageTraining, with_overrides({}, set_ or []), "--set")
     learnt = [s for s in _sentences(texts, model, False) if s]
     held = [s for s in _sentences([dev], model, False) if s]
+    text = None
     if model is not None:
-        tokens = load_bundle(model).tokens
+        bundle = load_bundle(model)
+        tokens, text = bundle.tokens, bundle.text
     else:
         tokens = build_tokens([*learnt, *held], TokenConfig(kind=units.value))
-    train_language_model(learnt, held, tokens, config, out)
+    train_language_model(learnt, held, tokens, config, out, text=text)
     errors.print(f"language model: {out}")
 
 

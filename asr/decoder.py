@@ -10,7 +10,7 @@ lexicon.txt    a word a line: nothing else is written
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -248,10 +248,12 @@ def load_decoder(
     lexicon: Path | None = None,
     hot_words: Mapping[str, float] | None = None,
     overrides: Sequence[str] = (),
+    normalise: Callable[[str], str] = str,
 ) -> Decoder:
     """The decoder of a model's folder, changed by what is given.
 
-    What only a beam can use asks for one, unless `kind` says greedy.
+    What only a beam can use asks for one, unless `kind` says greedy. `normalise` is that of the
+    bundle, and spells hot words and lexicon as the model writes them.
 
     Raises CheckpointError, LanguageModelError or ConfigError naming the file or the setting.
     """
@@ -262,6 +264,8 @@ def load_decoder(
         changes["kind"] = kind or "beam"
     values = with_overrides(config.model_dump() | changes, overrides)
     config = parse(DecoderConfig, values, "decoder settings")
+    hot = {normalise(word): boost for word, boost in config.hot_words.items()}
+    config = config.model_copy(update={"hot_words": hot})
     if config.kind == "greedy":
         if lm or lexicon or hot_words or rescore:
             raise ConfigError(
@@ -284,7 +288,7 @@ def load_decoder(
         tokens,
         config,
         None if lm is None else load_ngram(lm),
-        None if lexicon is None else read_lexicon(lexicon),
+        None if lexicon is None else tuple(dict.fromkeys(map(normalise, read_lexicon(lexicon)))),
         None if rescore is None else load_neural(rescore),
     )
 

@@ -34,6 +34,29 @@ def test_a_language_model_of_characters(run: Command, tmp_path: Path) -> None:
     assert [json.loads(row)["word"] for row in rows[:-1]] == [*"▁ab▁ba", "</s>", *"▁ab", "</s>"]
 
 
+def test_prompts_and_words_in_capitals(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    lstm = tmp_path / "lstm"
+    texts = [manifests["train"], "--dev", manifests["dev"], "--model", model, "--out", lstm]
+    small = ["--set", "epochs=1", "--set", "model.hidden=4"]
+    assert run("lm", "train", *texts, *small).status == 0
+    sampled = run("lm", "sample", lstm, "--prompt", "LOW  High", "--count", 1)
+    assert sampled.out.startswith("low high")
+    assert "got 'z' in 'low z'" in run("lm", "sample", lstm, "--prompt", "LOW Z").error()
+    (tmp_path / "words.txt").write_text("LOW\nHigh\n")
+    audio = read_manifest(manifests["test"])[0].audio
+    words = ["--lexicon", tmp_path / "words.txt", "--hot-word", "HIGH=2"]
+    heard = run("transcribe", audio, "--model", model, *words)
+    assert set(heard.out.split()) <= {"low", "high"}
+    assert heard.status == 0
+    assert (
+        "got 'zoo' with z"
+        in run("transcribe", audio, "--model", model, *words[:2], "--hot-word", "Zoo").error()
+    )
+
+
 def test_nothing_else_is_replaced(run: Command, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a b\nb a\n")
     (tmp_path / "mine").mkdir()

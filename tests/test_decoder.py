@@ -59,6 +59,16 @@ def test_a_lexicon_and_hot_words(tmp_path: Path) -> None:
     assert "1 hot words" in decoder.description
 
 
+def test_words_are_spelled_as_the_model_writes(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("B\nb\nBB\n")
+    given = {"lexicon": tmp_path / "words.txt", "hot_words": {"B": 2.0}, "normalise": str.lower}
+    decoder = load_decoder(tmp_path, TOKENS, overrides=["hot_words.BB=1"], **given)
+    assert decoder.lexicon == ("b", "bb")
+    assert decoder.config.hot_words == {"b": 2.0, "bb": 1.0}
+    with pytest.raises(LanguageModelError, match="got 'bc' with c"):
+        load_decoder(tmp_path, TOKENS, hot_words={"BC": 1.0}, normalise=str.lower)
+
+
 def test_what_is_saved_is_the_folders_own(tmp_path: Path) -> None:
     config = DecoderConfig(kind="beam", hot_words={"ab": 2.0}, tuned="dev")
     config = config.model_copy(update={"beam": config.beam.model_copy(update={"size": 7})})

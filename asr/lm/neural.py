@@ -3,7 +3,7 @@
 Unit 0, the blank of CTC, stands before a sentence and after it. On disk it is a folder, and loading
 it runs no code:
 
-lstm.json           format version, configuration, where it came from
+lstm.json           format version, configuration, where it came from, how text is spelled
 tokens.json         the units
 model.safetensors   weights
 
@@ -31,6 +31,7 @@ from asr.models.bundle import load_weights, read_facts, read_json_file, read_ten
 from asr.models.cells import State
 from asr.models.recurrent import RecurrentLayer
 from asr.padded import Padded, pad
+from asr.text import TextConfig, normalise
 from asr.tokens import WORD_START, Tokens
 
 FORMAT = 1
@@ -99,6 +100,8 @@ class NeuralLm:
     model: NeuralModel
     tokens: Tokens
     info: dict[str, Any] = field(default_factory=dict)
+    text: TextConfig | None = None
+    """How its sentences were spelled, if they were as a recogniser writes them."""
 
     def encode(self, sentence: str) -> Tensor:
         """Unit ids between two boundaries. Shape: [T]. Raises LanguageModelError."""
@@ -150,6 +153,8 @@ class NeuralLm:
 
         Raises LanguageModelError for a prompt of other characters.
         """
+        if self.text is not None:
+            prompt = normalise(prompt, self.text)
         ids = self.encode(prompt)[:-1].tolist()
         model = self.model.eval()
         given, states = torch.tensor([ids], device=model.bias.device), None
@@ -168,6 +173,7 @@ class _Saved(Config):
     format: int
     model: NeuralConfig
     info: dict[str, Any]
+    text: TextConfig | None = None
 
 
 def save_neural(folder: str | Path, lm: NeuralLm) -> None:
@@ -177,8 +183,8 @@ def save_neural(folder: str | Path, lm: NeuralLm) -> None:
         temporary.mkdir()
         save_weights(temporary / "model.safetensors", lm.model)
         write_json(temporary / "tokens.json", lm.tokens.to_json())
-        saved = {"format": FORMAT, "model": lm.model.config.model_dump(), "info": lm.info}
-        write_json(temporary / "lstm.json", saved)
+        saved = _Saved(format=FORMAT, model=lm.model.config, info=lm.info, text=lm.text)
+        write_json(temporary / "lstm.json", saved.model_dump())
 
 
 def is_neural(path: Path) -> bool:
@@ -210,4 +216,4 @@ def load_neural(folder: str | Path) -> NeuralLm:
         raise CheckpointError(f"{folder / 'tokens.json'}: {error}") from None
     model = NeuralModel(saved.model, len(tokens))
     load_weights(model, read_tensors(folder / "model.safetensors"), folder)
-    return NeuralLm(model.eval(), tokens, saved.info)
+    return NeuralLm(model.eval(), tokens, saved.info, saved.text)

@@ -19,6 +19,7 @@ from asr.errors import LanguageModelError, TrainingError
 from asr.files import check_replaceable
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
+from asr.text import TextConfig
 from asr.tokens import Tokens
 from asr.training.optimizer import build_optimizer, learning_rate
 
@@ -62,9 +63,10 @@ def train_language_model(
     config: LanguageTraining,
     out: Path,
     console: Console | None = None,
+    text: TextConfig | None = None,
 ) -> NeuralLm:
     """The model of the epoch with the lowest perplexity on `dev`, which is kept in `out` as soon as
-    it is found.
+    it is found, with `text`: how the sentences are spelled.
 
     Raises LanguageModelError where there is no text or the units cannot write it, TrainingError
     for a loss that is not finite.
@@ -98,10 +100,10 @@ def train_language_model(
             console.print(_line(history[-1]), highlight=False)
             if history[-1] == min(history, key=lambda row: row.perplexity):
                 best = {name: value.clone() for name, value in model.state_dict().items()}
-                save_neural(out, NeuralLm(model, tokens, _info(history[-1], config)))
+                save_neural(out, NeuralLm(model, tokens, _info(history[-1], config), text))
     model.load_state_dict(best)
     chosen = min(history, key=lambda row: row.perplexity)
-    return NeuralLm(model.eval(), tokens, _info(chosen, config))
+    return NeuralLm(model.eval(), tokens, _info(chosen, config), text)
 
 
 def word_perplexity(lm: NeuralLm, sentences: Sequence[str]) -> float:
