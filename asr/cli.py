@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -19,12 +18,13 @@ from asr.cli_decoding import (
     Lexicon,
     Rescore,
     Set,
+    Settings,
     with_decoder_options,
 )
 from asr.cli_lm import app as lm_app
 from asr.cli_reports import Normalise, Units, UnitsOption, scoring
 from asr.cli_reports import app as reports_app
-from asr.console import errors, progress_bar, run_command
+from asr.console import errors, progress_bar, run_command, show_settings
 from asr.errors import AsrError, AudioError
 
 if TYPE_CHECKING:
@@ -102,18 +102,11 @@ def check(
         sys.exit(1)
 
 
-def _show_settings(wanted: bool) -> None:
-    if not wanted:
-        return
-    from asr.config import settings
-    from asr.training.recipe import Recipe
+def _recipe_settings(wanted: bool) -> None:
+    if wanted:
+        from asr.training.recipe import Recipe
 
-    for setting in settings(Recipe):
-        default = f" = {setting.default}" if setting.default else ""
-        print(f"{setting.key}{default}")
-        if setting.meaning:
-            print(textwrap.indent(textwrap.fill(setting.meaning, 84), "    "))
-    raise typer.Exit
+        show_settings(Recipe)
 
 
 @app.command(epilog="Example: asr train recipe.yaml train.epochs=80 model.hidden=256")
@@ -125,7 +118,7 @@ def train(
     settings: Annotated[
         bool,
         typer.Option(
-            "--settings", callback=_show_settings, is_eager=True, help="List every key, and stop."
+            "--settings", callback=_recipe_settings, is_eager=True, help="List every key, and stop."
         ),
     ] = False,
 ) -> None:
@@ -255,6 +248,7 @@ def tune(
     rescore: Rescore = None,
     lexicon: Lexicon = None,
     set_: Set = None,
+    settings: Settings = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the picture; without it, beside the model.")
     ] = None,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from asr.console import show_settings
+
 if TYPE_CHECKING:
     from asr.decoder import Decoder
     from asr.models.bundle import Bundle
@@ -30,6 +32,24 @@ Lexicon = Annotated[Path | None, typer.Option(help="Words, one a line; nothing e
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Such as beam.size=64, language.weight=0.4."),
+]
+
+
+def _decoder_settings(wanted: bool) -> None:
+    if wanted:
+        from asr.decoder import DecoderConfig
+
+        show_settings(DecoderConfig, ("parts", "tuned"))  # which are written, not set
+
+
+Settings = Annotated[
+    bool,
+    typer.Option(
+        "--settings",
+        callback=_decoder_settings,
+        is_eager=True,
+        help="List every key of --set, and stop.",
+    ),
 ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.console import errors, progress_bar
+from asr.console import errors, progress_bar, show_settings
 from asr.errors import LanguageModelError
 
 if TYPE_CHECKING:
@@ -115,6 +115,13 @@ def perplexity(
     )
 
 
+def _training_settings(wanted: bool) -> None:
+    if wanted:
+        from asr.training.language import LanguageTraining
+
+        show_settings(LanguageTraining)
+
+
 @app.command(epilog="Example: asr lm train train.jsonl --dev dev.jsonl --out exp/lstm")
 def train(
     texts: Texts,
@@ -130,6 +137,15 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Such as epochs=40, model.hidden=512."),
     ] = None,
+    settings: Annotated[
+        bool,
+        typer.Option(
+            "--settings",
+            callback=_training_settings,
+            is_eager=True,
+            help="List every key of --set, and stop.",
+        ),
+    ] = False,
 ) -> None:
     """Train a recurrent language model: it scores the beam's texts, and writes texts of its own."""
     from asr.config import parse, with_overrides

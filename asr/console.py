@@ -1,15 +1,21 @@
-"""What all commands share: errors as one line, and progress with the time left."""
+"""What all commands share: errors as one line, progress with the time left, settings."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
+import typer
 from rich.console import Console
 
 from asr.errors import AsrError
 from asr.training.interrupt import InterruptedTraining
+
+if TYPE_CHECKING:
+    from asr.config import Config
 
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
@@ -34,6 +40,20 @@ def run_command(command: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         errors.print("stopped")
         sys.exit(INTERRUPTED)
+
+
+def show_settings(config: type[Config], omit: Collection[str] = ()) -> NoReturn:
+    """Print every key of a configuration with its default and meaning, and end the command."""
+    from asr.config import settings
+
+    for setting in settings(config):
+        if setting.key in omit:
+            continue
+        default = f" = {setting.default}" if setting.default else ""
+        print(f"{setting.key}{default}")
+        if setting.meaning:
+            print(textwrap.indent(textwrap.fill(setting.meaning, 84), "    "))
+    raise typer.Exit
 
 
 @contextmanager

@@ -18,11 +18,15 @@ import typer.main
 
 import asr.demo
 from asr.cli import app, run_recipe
+from asr.config import Config, parse, settings, with_overrides
+from asr.decoder import DecoderConfig
 from asr.errors import AsrError
 from asr.files import read_json
 from asr.manifest import read_manifest
 from asr.models.bundle import load_bundle
 from asr.training import trainer
+from asr.training.language import LanguageTraining
+from asr.training.recipe import Recipe
 from asr.training.trainer import InterruptedTraining
 from tests.commands import Command
 from tests.tones import tone_recipe, write_corpus
@@ -44,10 +48,10 @@ OPTIONS = {
         "--min-count",
         "--closed",
     ],
-    "lm train": ["texts", "--dev", "--out", "--model", "--units", "--set"],
+    "lm train": ["texts", "--dev", "--out", "--model", "--units", "--set", "--settings"],
     "lm sample": ["lm", "--prompt", "--temperature", "--count", "--seed"],
     "lm perplexity": ["lm", "texts", "--model", "--words"],
-    "tune": ["model", "manifest", "--lm", "--rescore", "--lexicon", "--set", "--out"],
+    "tune": ["model", "manifest", "--lm", "--rescore", "--lexicon", "--set", "--settings", "--out"],
     "train": ["recipe", "overrides", "--settings"],
     "transcribe": ["files", "--model", "--format", *DECODING],
 }
@@ -121,6 +125,22 @@ def test_every_error_of_ours_is_one_line_and_ctrl_c_is_quiet(run: Command) -> No
 
     ended = run(function=interrupt)
     assert (ended.status, ended.err) == (130, "stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "config"),
+    [("train", Recipe), ("tune", DecoderConfig), ("lm train", LanguageTraining)],
+)
+def test_settings_are_listed(run: Command, command: str, config: type[Config]) -> None:
+    ended = run(*command.split(), "--settings")
+    assert (ended.status, ended.err) == (0, "")
+    keys = [line.split()[0] for line in ended.out.splitlines() if not line.startswith(" ")]
+    known = {setting.key: setting for setting in settings(config)}
+    assert keys == [key for key in known if key not in ("parts", "tuned")]
+    assert all(known[key].meaning for key in keys)
+    for key in keys:  # what is listed can be given back
+        if known[key].default and config is not Recipe:
+            parse(config, with_overrides({}, [f"{key}={known[key].default}"]), "test")
 
 
 # --- check ---
