@@ -149,11 +149,15 @@ def train(
 ) -> None:
     """Train a recurrent language model: it scores the beam's texts, and writes texts of its own."""
     from asr.config import parse, with_overrides
+    from asr.manifest import read_manifest
     from asr.models.bundle import load_bundle
     from asr.tokens import TokenConfig, build_tokens
     from asr.training.language import LanguageTraining, train_language_model
+    from asr.tuning import refuse_test_set
 
     config = parse(LanguageTraining, with_overrides({}, set_ or []), "--set")
+    if dev.suffix == ".jsonl":
+        refuse_test_set(model, dev, read_manifest(dev))
     learnt = [s for s in _sentences(texts, model, False) if s]
     held = [s for s in _sentences([dev], model, False) if s]
     text = None
@@ -161,7 +165,7 @@ def train(
         bundle = load_bundle(model)
         tokens, text = bundle.tokens, bundle.text
     else:
-        tokens = build_tokens([*learnt, *held], TokenConfig(kind=units.value))
+        tokens = build_tokens(learnt, TokenConfig(kind=units.value))
     train_language_model(learnt, held, tokens, config, out, text=text)
     errors.print(f"language model: {out}")
 

@@ -57,23 +57,27 @@ class Tuning:
     decoder: Decoder
 
 
-def refuse_test_set(model: Path, manifest: Path, utterances: Sequence[Utterance]) -> None:
+def refuse_test_set(model: Path | None, manifest: Path, utterances: Sequence[Utterance]) -> None:
     """Raise AsrError where the name of the manifest, the folders of its recordings, or the test
-    report that a recipe left beside the model say that this is what the model is tested on."""
+    report that a recipe left beside the model, if there is one, say that this is a test set."""
     reason = ""
     folders = {part for u in utterances for part in _folders(u.audio, manifest)}
     if TEST_NAME.search(manifest.stem):
         reason = "its name"
     elif found := sorted(name for name in folders if TEST_FOLDER.search(name)):
         reason = f"the folder {found[0]} of its recordings"
-    report = model.parent / "test" / "report.json"
-    if report.is_file() and read_json(report)["run"]["manifest_sha256"] == digest(manifest):
+    report = None if model is None else model.parent / "test" / "report.json"
+    if report is not None and report.is_file() and _is_of(report, manifest):
         reason = f"the report {report}"
     if reason:
         raise AsrError(
             f"expected a development set, got {manifest}, which {reason} marks as a test set: "
-            "tune on speakers cut from the training data"
+            "take speakers cut from the training data"
         )
+
+
+def _is_of(report: Path, manifest: Path) -> bool:
+    return bool(read_json(report)["run"]["manifest_sha256"] == digest(manifest))
 
 
 def _folders(audio: Path, manifest: Path) -> tuple[str, ...]:

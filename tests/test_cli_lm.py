@@ -57,6 +57,24 @@ def test_prompts_and_words_in_capitals(
     )
 
 
+def test_dev_decides_and_teaches_nothing(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    train = ["lm", "train", manifests["train"], "--out", tmp_path / "lstm", "--set", "epochs=1"]
+    train += ["--set", "model.hidden=4"]
+    for options in ([], ["--model", model]):
+        refused = run(*train, "--dev", manifests["test"], *options)
+        assert "which its name marks as a test set" in refused.error()
+    (tmp_path / "dev.txt").write_text("low zoo\n")
+    assert "got 'z' in 'low zoo'" in run(*train, "--dev", tmp_path / "dev.txt").error()
+    (tmp_path / "dev.txt").write_text("plow now\n")  # letters of low, high, up and down
+    assert run(*train, "--dev", tmp_path / "dev.txt", "--units", "words").status == 0
+    units = json.loads((tmp_path / "lstm" / "tokens.json").read_text())
+    assert {"▁low", "p", "n"} < set(units)
+    assert "▁plow" not in units
+
+
 def test_nothing_else_is_replaced(run: Command, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a b\nb a\n")
     (tmp_path / "mine").mkdir()

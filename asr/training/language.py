@@ -79,6 +79,8 @@ def train_language_model(
     model = NeuralModel(config.model, len(tokens)).to(device)
     lm = NeuralLm(model, tokens)
     encoded = [lm.encode(sentence) for sentence in train]
+    for sentence in dev:
+        lm.encode(sentence)  # what cannot be written is told before any time is spent
     optimizer = build_optimizer(model, config)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
