@@ -250,14 +250,14 @@ def tune(
     set_: Set = None,
     settings: Settings = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the picture; without it, beside the model.")
+        Path | None, typer.Option(help="Folder for the picture; without it, MODEL-tuning.")
     ] = None,
 ) -> None:
     """Choose the language model's weight, the word bonus and the beam, and keep them."""
     from asr.decoder import load_decoder, save_decoder
     from asr.models.bundle import load_bundle
     from asr.tuning import tune as tune_decoder
-    from asr.tuning import write_tuning
+    from asr.tuning import picture_folder, write_tuning
 
     bundle = load_bundle(model)
     decoder = load_decoder(
@@ -272,7 +272,8 @@ def tune(
     )
     with progress_bar("tuning") as progress:
         result = tune_decoder(model, manifest, decoder, progress)
-    write_tuning(result, out or model.parent / "tuning")
+    out = out or picture_folder(model)
+    write_tuning(result, out)
     save_decoder(model, result.decoder)
     best, anew = result.best, ""
     if best.rescore is not None and best.rescore.weight == 0:
@@ -284,7 +285,7 @@ def tune(
         f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}{anew}: "
         f"{best.errors} errors in {result.words} words of {manifest.name}"
     )
-    errors.print(f"decoder: {model / 'decoder.json'}, picture: {out or model.parent / 'tuning'}")
+    errors.print(f"decoder: {model / 'decoder.json'}, picture: {out}")
 
 
 @app.command(epilog="Example: asr gradients docs/gradients.yaml frames=200 --out exp/gradients")

@@ -221,6 +221,13 @@ def _steadiest(trials: Sequence[Trial]) -> Trial:
     return min(trials, key=lambda trial: (trial.errors, around(trial)))
 
 
+def picture_folder(model: Path) -> Path:
+    """Beside the model's folder, which is replaced as a whole when it is trained again, and with
+    its name, since other models may lie there too."""
+    named = model if model.name not in ("", "..") else model.resolve()
+    return named.with_name(f"{named.name}-tuning")
+
+
 def write_tuning(result: Tuning, out: Path) -> None:
     """tuning.json and tuning.png: all that was tried."""
     out.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from asr.lm.estimate import estimate
 from asr.lm.storage import save_ngram
 from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
-from asr.tuning import Trial, refuse_test_set, tune, write_tuning
+from asr.tuning import Trial, picture_folder, refuse_test_set, tune, write_tuning
 from tests.commands import Command
 
 Tones = tuple[dict[str, Path], Path]
@@ -79,7 +79,7 @@ def test_a_recurrent_language_model_is_weighed_too(
     assert run("lm", "train", *texts, *small).status == 0
     ended = run("tune", model, dev, "--lm", tmp_path / "lm", "--rescore", tmp_path / "lstm")
     assert "ranked anew" in ended.out
-    best = read_json(tmp_path / "run" / "tuning" / "tuning.json")["best"]
+    best = read_json(tmp_path / "run" / "model-tuning" / "tuning.json")["best"]
     report = evaluate(model, dev).report
     assert report.scores.words.errors == best["errors"]
     # One that gains nothing is not kept.
@@ -102,12 +102,18 @@ def test_the_command_keeps_the_decoder(
     assert ended.status == 0
     assert ended.out.startswith("weight ")
     assert (model / "decoder.json").is_file()
-    assert (model.parent / "tuning" / "tuning.png").is_file()
+    assert (model.parent / "model-tuning" / "tuning.png").is_file()
     recording = read_manifest(tones[0]["dev"])[0]
     assert run("transcribe", recording.audio, "--model", model).out.strip() == recording.text
     greedy = run("evaluate", model, tones[0]["dev"], "--decoder", "greedy")
     assert "decoder     greedy" in greedy.out
     assert "decoder     beam" in run("evaluate", model, tones[0]["dev"]).out
+
+
+def test_every_model_has_a_picture_of_its_own(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert picture_folder(Path("exp/a")) == Path("exp/a-tuning")
+    monkeypatch.chdir(model)
+    assert picture_folder(Path()) == model.parent / "model-tuning"
 
 
 def test_what_is_tested_on_is_refused(tones: Tones, model: Path, tmp_path: Path) -> None:
