@@ -25,7 +25,7 @@ from asr.cli_lm import app as lm_app
 from asr.cli_reports import Normalise, Units, UnitsOption, scoring
 from asr.cli_reports import app as reports_app
 from asr.console import errors, progress_bar, run_command, show_settings
-from asr.errors import AsrError, AudioError
+from asr.errors import AsrError, AudioError, ConfigError
 
 if TYPE_CHECKING:
     from asr.decoder import Decoder
@@ -243,7 +243,9 @@ def align(
 @app.command(epilog="Example: asr tune exp/an4/model exp/an4/data/dev.jsonl --lm exp/lm")
 def tune(
     model: Annotated[Path, typer.Argument(help="Model folder, which will hold the decoder.")],
-    manifest: Annotated[Path, typer.Argument(help="Development set: never the test set.")],
+    manifest: Annotated[
+        Path | None, typer.Argument(help="Development set: never the test set.")
+    ] = None,
     lm: LanguageModel = None,
     rescore: Rescore = None,
     lexicon: Lexicon = None,
@@ -252,14 +254,25 @@ def tune(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the picture; without it, MODEL-tuning.")
     ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Take out what was kept: MODEL is greedy again.")
+    ] = False,
 ) -> None:
     """Choose the language model's weight, the word bonus and the beam, and keep them."""
-    from asr.decoder import load_decoder, save_decoder
+    from asr.decoder import load_decoder, remove_decoder, save_decoder
     from asr.models.bundle import load_bundle
+    from asr.tuning import picture_folder, to_text, write_tuning
     from asr.tuning import tune as tune_decoder
-    from asr.tuning import picture_folder, write_tuning
 
     bundle = load_bundle(model)
+    if reset:
+        if manifest or lm or rescore or lexicon or set_ or out:
+            raise ConfigError("expected MODEL alone with --reset, got more: leave it out")
+        remove_decoder(model)
+        errors.print(f"decoder: greedy, as before {model} was tuned")
+        return
+    if manifest is None:
+        raise ConfigError("expected a development set, got none: name its manifest after MODEL")
     decoder = load_decoder(
         model,
         bundle.tokens,
@@ -275,16 +288,7 @@ def tune(
     out = out or picture_folder(model)
     write_tuning(result, out)
     save_decoder(model, result.decoder)
-    best, anew = result.best, ""
-    if best.rescore is not None and best.rescore.weight == 0:
-        anew = ", not ranked anew, which gains nothing"
-    elif best.rescore is not None:
-        anew = f", ranked anew with weight {best.rescore.weight:g}, "
-        anew += f"word bonus {best.rescore.word_bonus:g}"
-    print(
-        f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}{anew}: "
-        f"{best.errors} errors in {result.words} words of {manifest.name}"
-    )
+    print(to_text(result, manifest.name))
     errors.print(f"decoder: {model / 'decoder.json'}, picture: {out}")
 
 

@@ -10,7 +10,8 @@ lexicon.txt    a word a line: nothing else is written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -324,6 +325,23 @@ def save_decoder(folder: Path, decoder: Decoder) -> None:
             temporary.write_text(text, encoding="utf-8")
         parts.append("lexicon.txt")
     write_json(folder / "decoder.json", decoder.config.model_dump() | {"parts": parts})
+    _remove(folder, {"lm", "lstm", "lexicon.txt"} - set(parts))
+
+
+def remove_decoder(folder: Path) -> None:
+    """Let a model decode greedily, as before it was given a decoder."""
+    # First the settings: without them nothing else is read, should this be cut short.
+    (folder / "decoder.json").unlink(missing_ok=True)
+    _remove(folder, {"lm", "lstm", "lexicon.txt"})
+
+
+def _remove(folder: Path, parts: Collection[str]) -> None:
+    for part in parts:
+        path = folder / part
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _stored(path: Path) -> DecoderConfig:

@@ -240,6 +240,20 @@ def write_tuning(result: Tuning, out: Path) -> None:
     _draw(result, out / "tuning.png")
 
 
+def to_text(result: Tuning, name: str) -> str:
+    """The choice, and what it gives on the development set of this name."""
+    best, anew = result.best, ""
+    if best.rescore is not None and best.rescore.weight == 0:
+        anew = ", not ranked anew, which gains nothing"
+    elif best.rescore is not None:
+        anew = f", ranked anew with weight {best.rescore.weight:g}, "
+        anew += f"word bonus {best.rescore.word_bonus:g}"
+    return (
+        f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}{anew}: "
+        f"{best.errors} errors in {result.words} words of {name}"
+    )
+
+
 def _plain(trial: Trial) -> dict[str, object]:
     rescore = None if trial.rescore is None else trial.rescore.model_dump()
     return asdict(trial) | {"rescore": rescore}

@@ -51,7 +51,17 @@ OPTIONS = {
     "lm train": ["texts", "--dev", "--out", "--model", "--units", "--set", "--settings"],
     "lm sample": ["lm", "--prompt", "--temperature", "--count", "--seed"],
     "lm perplexity": ["lm", "texts", "--model", "--words"],
-    "tune": ["model", "manifest", "--lm", "--rescore", "--lexicon", "--set", "--settings", "--out"],
+    "tune": [
+        "model",
+        "manifest",
+        "--lm",
+        "--rescore",
+        "--lexicon",
+        "--set",
+        "--settings",
+        "--out",
+        "--reset",
+    ],
     "train": ["recipe", "overrides", "--settings"],
     "transcribe": ["files", "--model", "--format", *DECODING],
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr.decoder import Decoder, DecoderConfig, load_decoder, save_decoder
+from asr.decoder import Decoder, DecoderConfig, load_decoder, remove_decoder, save_decoder
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.lm.estimate import estimate
 from asr.lm.storage import save_ngram
@@ -84,6 +84,18 @@ def test_what_is_saved_is_the_folders_own(tmp_path: Path) -> None:
     more = load_decoder(tmp_path, TOKENS, hot_words={"a": 1.0})
     assert more.config.hot_words == {"ab": 2.0, "a": 1.0}
     assert load_decoder(tmp_path, TOKENS, "greedy").description == "greedy"
+
+
+def test_what_is_saved_is_all_there_is(tmp_path: Path) -> None:
+    beam = DecoderConfig(kind="beam")
+    save_decoder(tmp_path, Decoder(TOKENS, beam, MODEL, ("a", "ab")))
+    save_decoder(tmp_path, Decoder(TOKENS, beam, MODEL))
+    assert {path.name for path in tmp_path.iterdir()} == {"decoder.json", "lm"}
+    assert load_decoder(tmp_path, TOKENS).lexicon is None
+    remove_decoder(tmp_path)
+    assert not list(tmp_path.iterdir())
+    remove_decoder(tmp_path)
+    assert load_decoder(tmp_path, TOKENS).description == "greedy"
 
 
 def test_hot_words_by_line(tmp_path: Path) -> None:
