@@ -6,6 +6,7 @@ S samples, T frames, V units.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,20 +53,24 @@ class WordTime:
 
 @dataclass(frozen=True)
 class Aligned:
-    """A recording with its words, or why they could not be found."""
+    """An utterance with its words, or why they could not be found. It begins `start` seconds after
+    its recording, which is called `recording` in ctm."""
 
     id: str
     seconds: float = 0.0
     words: tuple[WordTime, ...] = ()
     error: str | None = None
+    recording: str = ""
+    start: float = 0.0
 
 
-def align_all(bundle: Bundle, utterances: Iterable[Utterance]) -> Iterator[Aligned]:
+def align_all(bundle: Bundle, utterances: Sequence[Utterance]) -> Iterator[Aligned]:
     """Recordings with their transcripts aligned, in their order; one that is bad has an error.
 
     Times count from the beginning of the utterance, which may be a stretch of a recording.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    names = ctm_names(utterance.audio for utterance in utterances)
     for utterance in utterances:
         try:
             samples = torch.from_numpy(
@@ -75,7 +80,10 @@ def align_all(bundle: Bundle, utterances: Iterable[Utterance]) -> Iterator[Align
         except (AudioError, AlignmentError) as error:
             yield Aligned(utterance.id, error=str(error))
         else:
-            yield Aligned(utterance.id, len(samples) / bundle.sample_rate, tuple(words))
+            seconds, name = len(samples) / bundle.sample_rate, names[utterance.audio]
+            yield Aligned(
+                utterance.id, seconds, tuple(words), recording=name, start=utterance.start
+            )
 
 
 @torch.inference_mode()
@@ -168,17 +176,17 @@ def read_source(source: Path, text: Path | None) -> list[Utterance]:
 
 
 def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
-    """A recording's words in one of the formats, with a line feed at the end."""
+    """An utterance's words in one of the formats, with a line feed at the end."""
     if format == "textgrid":
         return to_textgrid(result.words, result.seconds)
     if format == "ctm":
-        return to_ctm(result.id, result.words)
+        return to_ctm(result.recording, result.words, result.start)
     row = {"id": result.id, "seconds": round(result.seconds, 3), "words": to_json(result.words)}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def write_aligned(out: Path, result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> None:
-    """A file for each recording, named after it. Raises AlignmentError for an id with slashes."""
+    """A file for each utterance, named after it. Raises AlignmentError for an id with slashes."""
     if Path(result.id).name != result.id:
         raise AlignmentError(
             f"expected an id that can name a file, got {result.id!r}: print instead, without --out"
@@ -199,19 +207,39 @@ def to_json(words: Sequence[WordTime]) -> list[dict[str, Any]]:
     return rows
 
 
-def to_ctm(name: str, words: Sequence[WordTime]) -> str:
+def to_ctm(name: str, words: Sequence[WordTime], start: float = 0.0) -> str:
     """Lines of NIST's time-marked conversation format: file, channel, start, duration, word and,
-    where there is one, confidence. Blanks in the name, which would part it, become underscores.
+    where there is one, confidence. Its times count from the beginning of the recording, `start`
+    seconds before that of the utterance.
 
-    >>> print(to_ctm("my talk", [WordTime("yes", 0.5, 0.75, (), 0.9)]), end="")
-    my_talk 1 0.500 0.250 yes 0.9000
+    >>> print(to_ctm("talk", [WordTime("yes", 0.5, 0.75, (), 0.9)], 60.0), end="")
+    talk 1 60.500 0.250 yes 0.9000
     """
-    name = "_".join(name.split())
     lines = []
     for word in words:
         sure = "" if word.confidence is None else f" {word.confidence:.4f}"
-        lines.append(f"{name} 1 {word.start:.3f} {word.end - word.start:.3f} {word.word}{sure}\n")
+        times = f"{start + word.start:.3f} {word.end - word.start:.3f}"
+        lines.append(f"{name} 1 {times} {word.word}{sure}\n")
     return "".join(lines)
+
+
+def ctm_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """What each recording is called in ctm: its name without the suffix; where others are called
+    so too, its path without the suffix, or else with it. Blanks, which would part it, become
+    underscores.
+
+    >>> list(ctm_names(map(Path, ["a/x.wav", "b/x.wav", "b/x.mp3", "my talk.wav"])).values())
+    ['a/x', 'b/x.wav', 'b/x.mp3', 'my_talk']
+    """
+    forms = {
+        path: ["_".join(form.split()) for form in (path.stem, str(path.with_suffix("")), str(path))]
+        for path in paths
+    }
+    taken = Counter(form for row in forms.values() for form in set(row))
+    return {
+        path: next((form for form in row if taken[form] == 1), row[-1])
+        for path, row in forms.items()
+    }
 
 
 def to_textgrid(words: Sequence[WordTime], seconds: float) -> str:

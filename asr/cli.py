@@ -163,7 +163,7 @@ def transcribe(
     ] = TextFormat.txt,
 ) -> None:
     """Turn recordings into text: one line a file, the file's name first when there are several."""
-    from asr.alignment import to_ctm, to_json
+    from asr.alignment import ctm_names, to_ctm, to_json
     from asr.audio import find_audio
     from asr.models.bundle import load_bundle
     from asr.transcribe import Transcript, default_model
@@ -183,14 +183,14 @@ def transcribe(
             errors.print(f"error: {error}")
             failed += 1
 
-    alone = len(files) == 1 and files == present
+    alone, names = len(files) == 1 and files == present, ctm_names(present)
 
     def show(result: Transcript) -> str:
         if format is TextFormat.json:
             row = {"file": str(result.path), "text": result.text, "seconds": result.seconds}
             return json.dumps(row | {"words": to_json(result.words)}, ensure_ascii=False)
         if format is TextFormat.ctm:
-            return to_ctm(result.path.stem, result.words).rstrip()
+            return to_ctm(names[result.path], result.words).rstrip()
         return result.text if alone else f"{result.path}\t{result.text}"
 
     with progress_bar("transcribing") as progress:
@@ -217,7 +217,7 @@ def align(
     ),
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for a file of each recording; without it all is printed."),
+        typer.Option(help="Folder for a file of each utterance; without it all is printed."),
     ] = None,
 ) -> None:
     """Tell when each word of known texts is said, in recordings of any length."""

@@ -15,7 +15,7 @@ import torch
 from asr.alignment import UnitTime, WordTime, align_words, time_words, to_textgrid
 from asr.audio import write_wav
 from asr.errors import AlignmentError
-from asr.manifest import read_manifest, write_manifest
+from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.tokens import TokenConfig, build_tokens
 from asr.transcribe import transcribe
@@ -121,6 +121,36 @@ def test_align_a_recording(
     written = (tmp_path / "out" / name).read_text()
     assert written.startswith(start)
     assert run("align", *talk).out == written
+
+
+def test_ctm_counts_from_the_beginning_of_the_recording(
+    run: Command, tones: Tones, tmp_path: Path
+) -> None:
+    text = "low up down high up"
+    samples = np.concatenate([np.zeros(2 * RATE, np.float32), speak(text, seed=3)])
+    write_wav(tmp_path / "talk.wav", samples, RATE)
+    whole = len(samples) / RATE
+    stretch = Utterance("part-2", tmp_path / "talk.wav", text, whole - 2, start=2.0)
+    write_manifest(tmp_path / "some.jsonl", [stretch])
+    lines = run("align", tones[1], tmp_path / "some.jsonl", "--format", "ctm").out.splitlines()
+    for line, word, middle in zip(lines, text.split(), true_middles(5), strict=True):
+        name, _, start, duration, written = line.split()
+        assert (name, written) == ("talk", word)
+        assert abs(float(start) + float(duration) / 2 - 2 - middle) < 0.1
+    row = json.loads(run("align", tones[1], tmp_path / "some.jsonl").out)
+    assert (row["id"], row["words"][0]["start"] < 2) == ("part-2", True)
+
+
+def test_recordings_of_one_name_are_told_apart_in_ctm(
+    run: Command, tones: Tones, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_wav(tmp_path / folder / "x.wav", speak("low high", seed=5), RATE)
+    write_wav(tmp_path / "a" / "y.wav", speak("low high", seed=5), RATE)
+    lines = run("transcribe", tmp_path, "--model", tones[1], "--format", "ctm").out.splitlines()
+    names = list(dict.fromkeys(line.split()[0] for line in lines))
+    assert names == [f"{tmp_path}/a/x", "y", f"{tmp_path}/b/x"]
 
 
 def test_what_cannot_be_aligned(run: Command, tones: Tones, tmp_path: Path) -> None:
