@@ -61,8 +61,14 @@ def test_a_lexicon_and_hot_words(tmp_path: Path) -> None:
 
 def test_words_are_spelled_as_the_model_writes(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("B\nb\nBB\n")
-    given = {"lexicon": tmp_path / "words.txt", "hot_words": {"B": 2.0}, "normalise": str.lower}
-    decoder = load_decoder(tmp_path, TOKENS, overrides=["hot_words.BB=1"], **given)
+    decoder = load_decoder(
+        tmp_path,
+        TOKENS,
+        lexicon=tmp_path / "words.txt",
+        hot_words={"B": 2.0},
+        overrides=["hot_words.BB=1"],
+        normalise=str.lower,
+    )
     assert decoder.lexicon == ("b", "bb")
     assert decoder.config.hot_words == {"b": 2.0, "bb": 1.0}
     with pytest.raises(LanguageModelError, match="got 'bc' with c"):
