@@ -30,6 +30,7 @@ from asr.errors import AsrError, AudioError, ConfigError
 if TYPE_CHECKING:
     from asr.decoder import Decoder
     from asr.evaluation.scoring import Scoring
+    from asr.models.bundle import Bundle
     from asr.training.recipe import Recipe
 
 app = typer.Typer(
@@ -146,8 +147,9 @@ def evaluate(
     """Word, character and sentence error rate with intervals, and a page to see and hear errors."""
     from asr.models.bundle import load_bundle
 
-    decoder = options.load(model, load_bundle(model))
-    _evaluate(model, manifest, out, decoder, scoring(normalise, units), audio_mb)
+    bundle = load_bundle(model)
+    decoder = options.load(model, bundle)
+    _evaluate(model, manifest, out, decoder, scoring(normalise, units), audio_mb, bundle)
 
 
 @app.command(epilog="Example: asr transcribe letters.wav recordings/ --format json")
@@ -346,12 +348,13 @@ def _evaluate(
     decoder: Decoder | None = None,
     scoring: Scoring | None = None,
     audio_megabytes: float = 30,
+    bundle: Bundle | None = None,
 ) -> None:
     from asr.evaluation.report_text import to_text
     from asr.evaluation.run import evaluate
 
     with progress_bar("recognising") as progress:
-        result = evaluate(model, manifest, out, progress, decoder, scoring, audio_megabytes)
+        result = evaluate(model, manifest, out, progress, decoder, scoring, audio_megabytes, bundle)
     print(to_text(result.report))
     for reason in result.unreadable.values():
         errors.print(f"error: {reason}")

@@ -77,7 +77,10 @@ def refuse_test_set(model: Path | None, manifest: Path, utterances: Sequence[Utt
 
 
 def _is_of(report: Path, manifest: Path) -> bool:
-    return bool(read_json(report)["run"]["manifest_sha256"] == digest(manifest))
+    try:
+        return bool(read_json(report)["run"]["manifest_sha256"] == digest(manifest))
+    except (ValueError, KeyError, TypeError):
+        return False  # a report of something else
 
 
 def _folders(audio: Path, manifest: Path) -> tuple[str, ...]:

@@ -35,8 +35,18 @@ DECODING = ["--decoder", "--lm", "--rescore", "--lexicon", "--hot-word", "--hot-
 OPTIONS = {
     "align": ["model", "source", "--text", "--format", "--out"],
     "check": ["manifests", "--model"],
+    "compare": ["reports", "--out"],
     "demo": ["--out", "--seed"],
-    "evaluate": ["model", "manifest", "--out", *DECODING],
+    "evaluate": [
+        "model",
+        "manifest",
+        "--out",
+        "--normalise",
+        "--units",
+        "--audio-mb",
+        *DECODING,
+    ],
+    "export": ["report", "--out", "--format"],
     "gradients": ["config", "overrides", "--out"],
     "lm estimate": [
         "texts",
@@ -51,6 +61,17 @@ OPTIONS = {
     "lm train": ["texts", "--dev", "--out", "--model", "--units", "--set", "--settings"],
     "lm sample": ["lm", "--prompt", "--temperature", "--count", "--seed"],
     "lm perplexity": ["lm", "texts", "--model", "--words"],
+    "report": ["folders", "--out"],
+    "score": [
+        "reference",
+        "hypothesis",
+        "--out",
+        "--normalise",
+        "--units",
+        "--train",
+        "--reference-format",
+        "--hypothesis-format",
+    ],
     "tune": [
         "model",
         "manifest",

@@ -1,4 +1,4 @@
-"""What docs/decoding.md says is run as it stands there."""
+"""What docs/decoding.md and docs/evaluation.md say is run as it stands there."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ import torch
 from asr.audio import write_wav
 from asr.ctc.beam import BeamConfig, BeamSearch
 from asr.ctc.language import build_language
+from asr.evaluation.formats import write_texts
+from asr.evaluation.normalise import load_profile
 from asr.lm.estimate import estimate
+from asr.manifest import read_manifest
 from asr.tuning import BONUSES, SIZES, WEIGHTS
 from tests.commands import Command
 from tests.tones import RATE, speak, untrained_bundle
 
-DECODING = (Path(__file__).resolve().parents[1] / "docs" / "decoding.md").read_text()
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+DECODING = (DOCS / "decoding.md").read_text()
+EVALUATION = (DOCS / "evaluation.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", DECODING, re.DOTALL | re.MULTILINE)
+def blocks(language: str, page: str = DECODING) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     return [text for name, text in fenced if name == language]
 
 
@@ -82,3 +87,34 @@ def test_beam_search_while_somebody_speaks() -> None:
     with contextlib.redirect_stdout(out):
         exec(compile(code, "docs/decoding.md", "exec"), names)
     assert len(out.getvalue().splitlines()) == 4
+
+
+def test_commands_of_evaluation(
+    run: Command,
+    tones: tuple[dict[str, Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifests, model = tones
+    shutil.copytree(model, tmp_path / "MODEL")
+    shutil.copy(manifests["test"], tmp_path)
+    shutil.copytree(manifests["test"].with_suffix(""), tmp_path / "test")
+    monkeypatch.chdir(tmp_path)
+    assert run("evaluate", "MODEL", "test.jsonl", "--out", "other-report").status == 0
+    spoken = {u.id: u.text for u in read_manifest("test.jsonl")}
+    write_texts("hypotheses.trn", spoken, "trn")
+    for line in "".join(blocks("", EVALUATION)).splitlines():
+        assert run(*shlex.split(line)[1:]).status == 0, line
+    files = re.findall(r"^\| `([^`]+)`", EVALUATION, re.MULTILINE)
+    assert sorted(files) == sorted(path.name for path in (tmp_path / "report").iterdir())
+    assert (tmp_path / "comparison" / "comparison.html").is_file()
+    assert (tmp_path / "leaderboard.html").is_file()
+    assert (tmp_path / "scored" / "report.json").is_file()
+    assert (tmp_path / "texts" / "hypothesis.ctm").is_file()
+
+
+def test_rules_of_evaluation(tmp_path: Path) -> None:
+    (rules,) = blocks("yaml", EVALUATION)
+    (tmp_path / "rules.yaml").write_text(rules)
+    profile = load_profile(tmp_path / "rules.yaml")
+    assert profile.apply("Uh, it's O K!") == "it's okay"

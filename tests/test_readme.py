@@ -87,17 +87,21 @@ def test_own_recordings_as_described(
     commands = [
         shlex.split(line)[1:]
         for line in shell_lines()
-        if line.startswith(".venv/bin/asr") and ("jsonl" in line or "recipe.yaml" in line)
+        if line.startswith(".venv/bin/asr") and re.search(r"jsonl|recipe\.yaml|compare", line)
     ]
-    assert [command[0] for command in commands] == ["check", "train", "evaluate", "lm", "tune"]
+    names = ["check", "train", "evaluate", "compare", "lm", "tune"]
+    assert [command[0] for command in commands] == names
     with one_thread():
         for command in commands:
             small = SMALL if command[0] == "train" else []
+            if command[0] == "compare":
+                shutil.copytree(tmp_path / "exp/mine/dev", tmp_path / "exp/other/dev")
             monkeypatch.setattr(sys, "argv", ["asr", *command, *small])
             with pytest.raises(SystemExit) as stop:
                 main()
             assert not stop.value.code, (command, capsys.readouterr())
-    assert (tmp_path / "exp" / "mine" / "dev" / "report.json").is_file()
+    assert (tmp_path / "exp" / "mine" / "dev" / "report.html").is_file()
+    assert (tmp_path / "exp" / "comparison" / "comparison.html").is_file()
     assert (tmp_path / "exp" / "mine" / "model" / "decoder.json").is_file()
 
 

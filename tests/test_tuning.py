@@ -106,14 +106,14 @@ def test_the_command_keeps_the_decoder(
     recording = read_manifest(tones[0]["dev"])[0]
     assert run("transcribe", recording.audio, "--model", model).out.strip() == recording.text
     greedy = run("evaluate", model, tones[0]["dev"], "--decoder", "greedy")
-    assert "decoder     greedy" in greedy.out
-    assert "decoder     beam" in run("evaluate", model, tones[0]["dev"]).out
+    assert "decoder       greedy" in greedy.out
+    assert "decoder       beam" in run("evaluate", model, tones[0]["dev"]).out
     assert "leave it out" in run("tune", model, tones[0]["dev"], "--reset").error()
     assert (model / "lm").is_dir()
     assert run("tune", model, "--reset").status == 0
     names = {path.name for path in model.iterdir()}
     assert names == {"model.safetensors", "config.json", "tokens.json", "info.json"}
-    assert "decoder     greedy" in run("evaluate", model, tones[0]["dev"]).out
+    assert "decoder       greedy" in run("evaluate", model, tones[0]["dev"]).out
     assert "name its manifest" in run("tune", model).error()
 
 

@@ -47,7 +47,7 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
             CtmWord(utterance.id, "1", start, round(end - start, 3), word, confidence)
             for word, (start, end), confidence in zip(heard, known.times, sure, strict=True)
         ]
-        speaker = known.speaker or "unknown"
+        speaker = "_".join(known.speaker.split()) or "unknown"  # a blank would begin a field
         segments.append(
             Segment(utterance.id, "1", speaker, 0.0, known.seconds, utterance.reference)
         )

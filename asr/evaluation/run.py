@@ -29,7 +29,7 @@ from asr.evaluation.scoring import Scoring
 from asr.evaluation.signal_noise import estimate_snr
 from asr.files import digest, read_json
 from asr.manifest import Utterance, read_manifest
-from asr.models.bundle import load_bundle
+from asr.models.bundle import Bundle, load_bundle
 from asr.text import TextConfig, normalise
 
 
@@ -49,14 +49,16 @@ def evaluate(
     decoder: Decoder | None = None,
     scoring: Scoring | None = None,
     audio_megabytes: float = AUDIO_MEGABYTES,
+    bundle: Bundle | None = None,
 ) -> Evaluation:
     """Decode `manifest` with the model folder, score, and write the report into `out` if given.
 
-    Without `decoder`, the model's own is taken. Raises AsrError for a bad model or manifest.
+    Without `decoder`, the model's own is taken; `bundle` is the model where it is loaded already.
+    Raises AsrError for a bad model or manifest.
     """
-    bundle = load_bundle(model)
+    bundle = bundle or load_bundle(model)
     scoring = scoring or Scoring()
-    decoder = decoder or load_decoder(model, bundle.tokens)
+    decoder = decoder or load_decoder(model, bundle.tokens, normalise=bundle.normalise)
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     utterances = read_manifest(manifest)
     dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)

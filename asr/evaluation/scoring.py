@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from asr.errors import ManifestError
+from asr.errors import ManifestError, TranscriptError
 from asr.evaluation.confusions import count_words
 from asr.evaluation.details import Details, details_of
 from asr.evaluation.error_rate import score
@@ -46,6 +46,11 @@ def score_files(
     Raises TranscriptError or ManifestError for files that cannot be read.
     """
     references, hypotheses = read_pair(reference, hypothesis, *formats)
+    if not references.keys() & hypotheses.keys():
+        raise TranscriptError(
+            f"expected ids that {reference} and {hypothesis} share, got none, such as "
+            f"'{next(iter(references))}' and '{next(iter(hypotheses), '')}': rename them alike"
+        )
     scores = score(_applied(references, scoring), _applied(hypotheses, scoring))
     facts = RunFacts(
         model=os.path.relpath(hypothesis),

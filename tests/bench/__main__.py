@@ -7,7 +7,7 @@ import sys
 import torch
 
 from asr.evaluation.run import machine_name
-from tests.bench import an4, decoding, family, features, loading, recurrent, word_times
+from tests.bench import an4, decoding, family, features, loading, recurrent, report, word_times
 
 BENCHMARKS = {
     "recurrent": recurrent.run,
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "features": features.run,
     "decoding": decoding.run,
     "word_times": word_times.run,
+    "report": report.run,
 }
 
 
