@@ -1,6 +1,7 @@
 // Pictures over time: the spectrogram, the words, and what the network gives for every unit.
 
-const WORDS = 26, AXIS = 18, SPECTRUM = 150, OUTPUT = 130;
+const WORDS = 26, AXIS = 18, SPECTRUM = 150, OUTPUT = 130; // pixels
+const RANGE = 70; // dB below the loudest
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -25,12 +26,11 @@ function penOf(canvas) {
 }
 
 // Loudness from dark violet over red to pale yellow.
-function heat(share) {
+const HEAT = Array.from({length: 256}, (_, step) => {
   const stops = [[10, 8, 30], [90, 20, 110], [200, 60, 80], [250, 160, 60], [252, 250, 200]];
-  const at = Math.min(0.999, Math.max(0, share)) * (stops.length - 1);
-  const low = Math.floor(at), part = at - low;
-  return stops[low].map((value, i) => value + part * (stops[low + 1][i] - value));
-}
+  const at = step / 256 * (stops.length - 1), low = Math.floor(at), part = at - low;
+  return [...stops[low].map((value, i) => value + part * (stops[low + 1][i] - value)), 255];
+});
 
 function drawSpectrogram(canvas, rows) {
   const pen = penOf(canvas), bins = rows[0].length;
@@ -40,7 +40,8 @@ function drawSpectrogram(canvas, rows) {
   rows.forEach((row, x) => {
     for (let k = 0; k < bins; k++) {
       const at = 4 * ((bins - 1 - k) * rows.length + x);
-      image.data.set([...heat((row[k] - loudest + 70) / 70), 255], at);
+      const step = Math.round(255 * (row[k] - loudest + RANGE) / RANGE);
+      image.data.set(HEAT[Math.max(0, step)], at);
     }
   });
   const plain = new OffscreenCanvas(rows.length, bins);

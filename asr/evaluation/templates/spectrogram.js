@@ -1,6 +1,6 @@
 // Samples of a recording, and their spectrogram.
 
-const RATE = 16000, WINDOW = 512, HOP = 160;
+const RATE = 16000, WINDOW = 512, HOP = 160, MOST_FRAMES = 3000;
 
 async function loadSamples(source) {
   let bytes;
@@ -15,13 +15,15 @@ async function loadSamples(source) {
 
 // Power in dB, [frames][WINDOW / 2 + 1], by a radix-2 fast Fourier transform of Hann windows.
 function spectrogram(samples) {
-  const frames = Math.max(1, Math.floor((samples.length - WINDOW) / HOP) + 1);
+  // Of an hour a screen shows no more frames than this.
+  const hop = Math.max(HOP, Math.ceil(samples.length / MOST_FRAMES));
+  const frames = Math.max(1, Math.floor((samples.length - WINDOW) / hop) + 1);
   const hann = Float32Array.from({length: WINDOW}, (_, i) => 0.5 - 0.5 * Math.cos(2 * Math.PI * i / WINDOW));
   const real = new Float32Array(WINDOW), imaginary = new Float32Array(WINDOW);
   const rows = [];
   for (let frame = 0; frame < frames; frame++) {
     imaginary.fill(0);
-    for (let i = 0; i < WINDOW; i++) real[i] = (samples[frame * HOP + i] || 0) * hann[i];
+    for (let i = 0; i < WINDOW; i++) real[i] = (samples[frame * hop + i] || 0) * hann[i];
     transform(real, imaginary);
     const row = new Float32Array(WINDOW / 2 + 1);
     for (let k = 0; k < row.length; k++) row[k] = 10 * Math.log10(real[k] ** 2 + imaginary[k] ** 2 + 1e-10);

@@ -24,9 +24,11 @@ function columnsOf(utterance) {
   });
 }
 
+const MOST_COLUMNS = 80; // in a line of the list, which is cut at its end anyway
+
 // Reference and hypothesis in one line, as one marks changes in a text.
 function fillDifference(target, utterance) {
-  for (const column of columnsOf(utterance)) {
+  for (const column of columnsOf(utterance).slice(0, MOST_COLUMNS)) {
     if (target.childNodes.length) target.append(" ");
     if (column.operation === "C") {
       target.append(column.said);
