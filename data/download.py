@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import tarfile
 import urllib.request
@@ -16,10 +17,16 @@ BLOCK = 1 << 20
 RANGE_NOT_SATISFIABLE = 416
 
 
-def download(url: str, path: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+def download(
+    url: str,
+    path: Path,
+    progress: Callable[[int, int], None] | None = None,
+    md5: str | None = None,
+) -> Path:
     """Fetch `url` into `path`, going on from what an earlier try left in `path`.part.
 
-    `progress` is told bytes done and in all (0 when unknown). Raises AsrError naming the URL.
+    `progress` is told bytes done and in all (0 when unknown); `md5` is what the publisher says of
+    the file, against damage, not against malice. Raises AsrError naming the URL.
     """
     if path.exists():
         return path
@@ -41,14 +48,26 @@ def download(url: str, path: Path, progress: Callable[[int, int], None] | None =
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         if done and getattr(error, "code", None) == RANGE_NOT_SATISFIABLE:
             # Nothing is missing: an earlier try was stopped just before the rename.
-            part.replace(path)
-            return path
+            return _checked(part, path, url, md5)
         raise AsrError(
             f"expected to download {url}, got {error}: run again to go on, or give a local copy "
             "with --source"
         ) from None
     if total and done != total:
         raise AsrError(f"expected {total} bytes of {url}, got {done}: run again to go on")
+    return _checked(part, path, url, md5)
+
+
+def _checked(part: Path, path: Path, url: str, md5: str | None) -> Path:
+    """Give a file that is whole its name; one that is damaged would break every later try."""
+    if md5 is not None:
+        with part.open("rb") as file:
+            got = hashlib.file_digest(file, "md5").hexdigest()
+        if got != md5:
+            part.unlink()
+            raise AsrError(
+                f"expected {url} with the md5 {md5}, got {got}: run again to fetch it anew"
+            )
     part.replace(path)
     return path
 

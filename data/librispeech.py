@@ -1,0 +1,136 @@
+"""LibriSpeech and Mini LibriSpeech (Panayotov et al. 2015, CC BY 4.0): English books read aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asr.audio import audio_duration
+from asr.errors import AsrError
+from asr.manifest import Utterance, split_speakers, write_manifest
+from data.download import download, unpack
+
+URL = "https://www.openslr.org/resources/{resource}/{subset}.tar.gz"
+DEV_SEED = 1
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A subset as OpenSLR publishes it."""
+
+    resource: int
+    md5: str
+    utterances: int
+
+
+ARCHIVES = {
+    "train-clean-5": Archive(31, "5df7d4e78065366204ca6845bb08f490", 1519),
+    "dev-clean-2": Archive(31, "6d7ab67ac6a1d2c993d050e16d61080d", 1089),
+    "train-clean-100": Archive(12, "2a93770f6d5c6c964bc36631d331a522", 28539),
+    "train-clean-360": Archive(12, "c0e676e450a7ff2f54aeade5171606fa", 104014),
+    "train-other-500": Archive(12, "d1a0fd59409feb2c614ce4d30c387708", 148688),
+    "dev-clean": Archive(12, "42e2234ba48799c1f50f24a7926300a1", 2703),
+    "dev-other": Archive(12, "c8d0bcc9cca99d4f8b62fcc847357931", 2864),
+    "test-clean": Archive(12, "32fa31d27d2e1cad72775fee3f4849a9", 2620),
+    "test-other": Archive(12, "fb5a50374b501bb3bac4815ee91d3135", 2939),
+}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Which subsets are learnt from, choose, and are tested on."""
+
+    train: tuple[str, ...]
+    tests: Mapping[str, str]
+    dev: tuple[str, ...] = ()
+    dev_speakers: int = 0
+    """Cut from the training part where no subset is for choosing."""
+
+
+_TESTS = {"test-clean": "test-clean", "test-other": "test-other"}
+_DEV = ("dev-clean", "dev-other")
+CORPORA = {
+    # dev-clean-2 is all that Mini LibriSpeech has to test on: it must not choose anything.
+    "mini": Corpus(("train-clean-5",), {"test": "dev-clean-2"}, dev_speakers=3),
+    "100": Corpus(("train-clean-100",), _TESTS, _DEV),
+    "960": Corpus(("train-clean-100", "train-clean-360", "train-other-500"), _TESTS, _DEV),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Manifests by name, and what a local copy lacks of the published subsets."""
+
+    manifests: Mapping[str, Path]
+    incomplete: tuple[str, ...] = field(default=())
+
+
+def prepare(
+    name: str,
+    folder: Path,
+    source: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Manifests train, dev and of every test set in `folder`, from the published archives or from a
+    local copy of their tree.
+
+    A local copy may hold a part of a subset, in any audio format; what it lacks is told. Raises
+    AsrError where a subset is missing, or a transcript has no recording.
+    """
+    corpus = CORPORA[name]
+    incomplete = []
+
+    def read(subset: str) -> list[Utterance]:
+        found = list(_utterances(_locate(subset, folder, source, progress)))
+        published = ARCHIVES[subset].utterances
+        if len(found) != published:
+            incomplete.append(f"{subset}: {len(found)} of {published} utterances")
+        return found
+
+    train = [utterance for subset in corpus.train for utterance in read(subset)]
+    dev = [utterance for subset in corpus.dev for utterance in read(subset)]
+    if not dev:
+        train, dev = split_speakers(train, corpus.dev_speakers, DEV_SEED)
+    splits = {"train": train, "dev": dev}
+    splits |= {part: read(subset) for part, subset in corpus.tests.items()}
+    manifests = {part: folder / f"{part}.jsonl" for part in splits}
+    for part, utterances in splits.items():
+        write_manifest(manifests[part], utterances)
+    return Prepared(manifests, tuple(incomplete))
+
+
+def _locate(
+    subset: str,
+    folder: Path,
+    source: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
+    """The folder of a subset, downloaded and unpacked if no local copy is named."""
+    if source is None:
+        archive = ARCHIVES[subset]
+        url = URL.format(resource=archive.resource, subset=subset)
+        path = download(url, folder / f"{subset}.tar.gz", progress, archive.md5)
+        return unpack(path, folder / "audio" / subset) / "LibriSpeech" / subset
+    for place in (source / subset, source / "LibriSpeech" / subset):
+        if place.is_dir():
+            return place
+    raise AsrError(f"expected the folder {subset} in {source}, got none: check --source")
+
+
+def _utterances(subset: Path) -> Iterator[Utterance]:
+    """SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside the recordings that it names."""
+    transcripts = sorted(subset.glob("*/*/*.trans.txt"))
+    if not transcripts:
+        raise AsrError(f"expected speakers with chapters in {subset}, got none: get it again")
+    for path in transcripts:
+        audio = {file.stem: file for file in path.parent.iterdir() if file.suffix != ".txt"}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            name, _, text = line.partition(" ")
+            if name not in audio or not text.strip():
+                raise AsrError(
+                    f"{path}:{number}: expected an id with a recording beside it and its text, got "
+                    f"'{line[:40]}': get the corpus again"
+                )
+            file = audio[name].resolve()
+            yield Utterance(name, file, text.strip(), audio_duration(file), path.parents[1].name)
