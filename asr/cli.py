@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -126,7 +125,7 @@ def train(
     """Train a model, or go on with a training that was stopped."""
     from asr.training.recipe import read_recipe
 
-    _train(read_recipe(recipe, overrides or []))
+    train_model(read_recipe(recipe, overrides or []))
 
 
 @app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --lm exp/lm --out exp/test")
@@ -149,7 +148,7 @@ def evaluate(
 
     bundle = load_bundle(model)
     decoder = options.load(model, bundle)
-    _evaluate(model, manifest, out, decoder, scoring(normalise, units), audio_mb, bundle)
+    evaluate_model(model, manifest, out, decoder, scoring(normalise, units), audio_mb, bundle)
 
 
 @app.command(epilog="Example: asr transcribe letters.wav recordings/ --format json")
@@ -318,22 +317,8 @@ def gradients(
     errors.print(f"picture: {out / 'gradients.png'}")
 
 
-def run_recipe(recipe: Path, overrides: Sequence[str], test: Path) -> None:
-    """Train as a recipe says, evaluate the final model on its test set, write the results."""
-    from asr.evaluation.summary import result_row, to_markdown
-    from asr.files import atomic_path
-    from asr.training.recipe import read_recipe
-
-    parsed = read_recipe(recipe, overrides)
-    model = _train(parsed)
-    _evaluate(model, test, parsed.out / "test")
-    table = to_markdown(result_row(parsed.out, parsed.out / "test"))
-    with atomic_path(parsed.out / "results.md") as temporary:
-        temporary.write_text(table + "\n", encoding="utf-8")
-    print(table)
-
-
-def _train(recipe: Recipe) -> Path:
+def train_model(recipe: Recipe) -> Path:
+    """Train as a recipe says, and tell where the model is."""
     from asr.training.trainer import train
 
     model = train(recipe)
@@ -341,7 +326,7 @@ def _train(recipe: Recipe) -> Path:
     return model
 
 
-def _evaluate(
+def evaluate_model(
     model: Path,
     manifest: Path,
     out: Path | None,
@@ -350,6 +335,7 @@ def _evaluate(
     audio_megabytes: float = 30,
     bundle: Bundle | None = None,
 ) -> None:
+    """Evaluate, print the report, and exit with an error where recordings could not be read."""
     from asr.evaluation.report_text import to_text
     from asr.evaluation.run import evaluate
 

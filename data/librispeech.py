@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from asr.audio import audio_duration
 from asr.errors import AsrError
-from asr.manifest import Utterance, split_speakers, write_manifest
+from asr.manifest import Utterance, split_speakers
+from data.corpus import Progress, Say, locate, with_durations, write_splits
 from data.download import download, unpack
 
 URL = "https://www.openslr.org/resources/{resource}/{subset}.tar.gz"
@@ -58,53 +58,41 @@ CORPORA = {
 }
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Manifests by name, and what a local copy lacks of the published subsets."""
-
-    manifests: Mapping[str, Path]
-    incomplete: tuple[str, ...] = field(default=())
-
-
 def prepare(
     name: str,
     folder: Path,
     source: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Prepared:
+    progress: Progress | None = None,
+    say: Say = print,
+) -> dict[str, Path]:
     """Manifests train, dev and of every test set in `folder`, from the published archives or from a
-    local copy of their tree.
+    local copy of their tree; `name` is one of `CORPORA`.
 
     A local copy may hold a part of a subset, in any audio format; what it lacks is told. Raises
     AsrError where a subset is missing, or a transcript has no recording.
     """
     corpus = CORPORA[name]
-    incomplete = []
 
     def read(subset: str) -> list[Utterance]:
-        found = list(_utterances(_locate(subset, folder, source, progress)))
+        found = with_durations(_utterances(_locate(subset, folder, source, progress)), progress)
         published = ARCHIVES[subset].utterances
         if len(found) != published:
-            incomplete.append(f"{subset}: {len(found)} of {published} utterances")
+            say(f"not the whole published set: {subset}, {len(found)} of {published} utterances")
         return found
 
     train = [utterance for subset in corpus.train for utterance in read(subset)]
     dev = [utterance for subset in corpus.dev for utterance in read(subset)]
     if not dev:
         train, dev = split_speakers(train, corpus.dev_speakers, DEV_SEED)
-    splits = {"train": train, "dev": dev}
-    splits |= {part: read(subset) for part, subset in corpus.tests.items()}
-    manifests = {part: folder / f"{part}.jsonl" for part in splits}
-    for part, utterances in splits.items():
-        write_manifest(manifests[part], utterances)
-    return Prepared(manifests, tuple(incomplete))
+    tests = {part: read(subset) for part, subset in corpus.tests.items()}
+    return write_splits(folder, {"train": train, "dev": dev, **tests})
 
 
 def _locate(
     subset: str,
     folder: Path,
     source: Path | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Path:
     """The folder of a subset, downloaded and unpacked if no local copy is named."""
     if source is None:
@@ -112,17 +100,15 @@ def _locate(
         url = URL.format(resource=archive.resource, subset=subset)
         path = download(url, folder / f"{subset}.tar.gz", progress, archive.md5)
         return unpack(path, folder / "audio" / subset) / "LibriSpeech" / subset
-    for place in (source / subset, source / "LibriSpeech" / subset):
-        if place.is_dir():
-            return place
-    raise AsrError(f"expected the folder {subset} in {source}, got none: check --source")
+    return locate(source, subset, f"LibriSpeech/{subset}")
 
 
-def _utterances(subset: Path) -> Iterator[Utterance]:
+def _utterances(subset: Path) -> list[Utterance]:
     """SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside the recordings that it names."""
     transcripts = sorted(subset.glob("*/*/*.trans.txt"))
     if not transcripts:
         raise AsrError(f"expected speakers with chapters in {subset}, got none: get it again")
+    found = []
     for path in transcripts:
         audio = {file.stem: file for file in path.parent.iterdir() if file.suffix != ".txt"}
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -132,5 +118,6 @@ def _utterances(subset: Path) -> Iterator[Utterance]:
                     f"{path}:{number}: expected an id with a recording beside it and its text, got "
                     f"'{line[:40]}': get the corpus again"
                 )
-            file = audio[name].resolve()
-            yield Utterance(name, file, text.strip(), audio_duration(file), path.parents[1].name)
+            file, speaker = audio[name].resolve(), path.parents[1].name
+            found.append(Utterance(name, file, text.strip(), 0.0, speaker))
+    return found

@@ -45,6 +45,7 @@ ROWS = {
     "console": 9,
     "cli_lm": 10,
     "cli_reports": 10,
+    "cli_recipes": 10,
     "cli_decoding": 10,
     "cli": 10,
 }

@@ -17,7 +17,8 @@ import pytest
 import typer.main
 
 import asr.demo
-from asr.cli import app, run_recipe
+from asr.cli import app
+from asr.cli_recipes import run_recipe
 from asr.config import Config, parse, settings, with_overrides
 from asr.decoder import DecoderConfig
 from asr.errors import AsrError
@@ -388,7 +389,7 @@ def test_a_recipe_that_is_stopped_says_how_to_go_on(
         raise InterruptedTraining(signal.SIGINT, tmp_path)
 
     monkeypatch.setattr(trainer, "train", stop)
-    ended = run(function=lambda: run_recipe(recipe, [], tmp_path / "test.jsonl"))
+    ended = run(function=lambda: run_recipe(recipe, [], {"test": tmp_path / "test.jsonl"}))
     assert ended.status == 128 + signal.SIGINT
     assert ended.err.splitlines()[-1].endswith("the same command goes on from there")
 
@@ -397,12 +398,13 @@ def test_a_recipe_trains_evaluates_and_writes_its_results(
     run: Command, recipe: Path, tmp_path: Path
 ) -> None:
     test = tmp_path / "corpus" / "test.jsonl"
-    ended = run(function=lambda: run_recipe(recipe, ["train.seed=5"], test))
+    ended = run(function=lambda: run_recipe(recipe, ["train.seed=5"], {"test": test}))
     assert ended.status == 0
     report = read_json(tmp_path / "out" / "test" / "report.json")
     table = (tmp_path / "out" / "results.md").read_text()
     assert f"{report['wer']['errors']}/{report['wer']['reference_length']}" in table
     assert "| 5 |" in table
+    assert "| test |" in table
     assert table.strip() in ended.out
 
 
@@ -412,7 +414,7 @@ def test_a_recipe_whose_test_recording_is_bad_fails_in_one_line(
     test = tmp_path / "corpus" / "test.jsonl"
     lost = read_manifest(test)[0].audio
     lost.unlink()
-    ended = run(function=lambda: run_recipe(recipe, [], test))
+    ended = run(function=lambda: run_recipe(recipe, [], {"test": test}))
     assert ended.status == 1
     (line,) = ended.errors
     assert lost.name in line

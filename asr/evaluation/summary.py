@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asr.files import read_json
@@ -37,10 +37,10 @@ def result_row(run: Path, report: Path) -> dict[str, str]:
     return dict(zip(COLUMNS, cells, strict=True))
 
 
-def to_markdown(row: dict[str, str]) -> str:
-    """A table of one row.
+def to_markdown(rows: Sequence[dict[str, str]]) -> str:
+    """A table of rows, at least one, with the same columns.
 
-    >>> print(to_markdown({"seed": "1", "errors": "3/9"}))
+    >>> print(to_markdown([{"seed": "1", "errors": "3/9"}]))
     | seed | errors |
     |---|---|
     | 1 | 3/9 |
@@ -49,4 +49,5 @@ def to_markdown(row: dict[str, str]) -> str:
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    return "\n".join([line(row), "|" + "---|" * len(row), line(row.values())])
+    head = [line(rows[0]), "|" + "---|" * len(rows[0])]
+    return "\n".join([*head, *(line(row.values()) for row in rows)])

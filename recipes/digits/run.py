@@ -78,7 +78,7 @@ def work(overrides: Sequence[str]) -> None:
         "seconds to train": f"{bundle.info['training_seconds']:.1f}",
         "machine": machine_name(),
     }
-    table = to_markdown(row)
+    table = to_markdown([row])
     with atomic_path(EXPERIMENTS / "results.md") as temporary:
         temporary.write_text(table + "\n", encoding="utf-8")
     print(f"{to_text(result)}\n{table}")

@@ -200,7 +200,7 @@ def results(outcomes: Sequence[Outcome], together: Confusion, settings: Settings
             "seconds": f"{info['training_seconds']:.0f}",
             "machine": machine_name(),
         }
-        table = to_markdown(row).splitlines()
+        table = to_markdown([row]).splitlines()
         lines += table[2:] if lines else table
     if len(outcomes) > 1:
         rates = [100 * outcome.test.accuracy for outcome in outcomes]

@@ -1,0 +1,85 @@
+"""What all corpora share: utterances with their durations, and manifests by split.
+
+A module of a corpus has one function to be called from outside,
+
+    prepare(folder, source=None, progress=None, say=print) -> dict[str, Path]
+
+which writes train, dev and one or more test manifests into `folder` and returns them by name, from
+the published archive or from a local copy at `source`. `say` is told what a person should know,
+such as what a local copy lacks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from asr.audio import audio_duration
+from asr.errors import AsrError
+from asr.manifest import Utterance, write_manifest
+
+Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
+
+WORTH_PROCESSES = 2000  # files; for fewer, starting processes takes longer than reading headers
+CHUNK = 200
+
+
+def with_durations(
+    utterances: Sequence[Utterance], progress: Progress | None = None
+) -> list[Utterance]:
+    """The same utterances with the lengths of their recordings, read by all processors where there
+    are many. Those with an `end` are stretches, whose length is known.
+
+    Raises AudioError naming the first recording that cannot be read.
+    """
+    chunks = [utterances[i : i + CHUNK] for i in range(0, len(utterances), CHUNK)]
+    found: list[Utterance] = []
+    if len(utterances) < WORTH_PROCESSES:
+        measured = map(_measured, chunks)
+        return [row for chunk in measured for row in chunk]
+    # Forked processes would inherit torch's threads in an unknown state.
+    workers = ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
+    try:
+        for chunk in workers.map(_measured, chunks):
+            found += chunk
+            if progress:
+                progress(len(found), len(utterances))
+    finally:
+        workers.shutdown(cancel_futures=True)
+    return found
+
+
+def _measured(utterances: Sequence[Utterance]) -> list[Utterance]:
+    return [
+        replace(u, duration=u.end - u.start)
+        if u.end is not None
+        else replace(u, duration=audio_duration(u.audio))
+        for u in utterances
+    ]
+
+
+def write_splits(folder: Path, splits: Mapping[str, Sequence[Utterance]]) -> dict[str, Path]:
+    """A manifest for each split, once all of them are known to hold something.
+
+    Raises AsrError for an empty split.
+    """
+    for name, utterances in splits.items():
+        if not utterances:
+            raise AsrError(f"expected utterances in {name}, got none: check the local copy")
+    paths = {name: folder / f"{name}.jsonl" for name in splits}
+    for name, utterances in splits.items():
+        write_manifest(paths[name], utterances)
+    return paths
+
+
+def locate(source: Path, *places: str) -> Path:
+    """The first of `places` that is in a local copy. Raises AsrError naming them."""
+    for place in places:
+        if (source / place).exists():
+            return source / place
+    raise AsrError(f"expected {' or '.join(places)} in {source}, got none: check --source")

@@ -1,0 +1,81 @@
+"""What corpora share, and their scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from asr.cli_recipes import main
+from asr.errors import AsrError, AudioError
+from asr.manifest import Utterance, read_manifest
+from data import corpus
+from data.corpus import locate, with_durations, write_splits
+from tests.recordings import tone
+
+
+def recordings(folder: Path, count: int) -> list[Utterance]:
+    folder.mkdir()
+    for i in range(count):
+        soundfile.write(folder / f"{i}.wav", tone(0.1 + 0.1 * i, 8000), 8000)
+    return [Utterance(str(i), folder / f"{i}.wav", "yes", 0.0) for i in range(count)]
+
+
+def test_lengths_come_from_recordings_and_of_stretches_from_their_ends(tmp_path: Path) -> None:
+    utterances = recordings(tmp_path / "wav", 3)
+    stretch = Utterance("s", tmp_path / "absent.wav", "no", 0.0, start=1.0, end=3.5)
+    found = with_durations([*utterances, stretch])
+    assert [round(u.duration, 3) for u in found] == [0.1, 0.2, 0.3, 2.5]
+    assert [u.id for u in found] == ["0", "1", "2", "s"]
+
+
+def test_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    utterances = recordings(tmp_path / "wav", 5)
+    expected = with_durations(utterances)
+    monkeypatch.setattr(corpus, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(corpus, "CHUNK", 2)
+    told: list[tuple[int, int]] = []
+    assert with_durations(utterances, lambda *counts: told.append(counts)) == expected
+    assert told == [(2, 5), (4, 5), (5, 5)]
+    (tmp_path / "wav" / "3.wav").write_bytes(b"nothing")
+    with pytest.raises(AudioError, match=r"3\.wav"):
+        with_durations(utterances)
+
+
+def test_no_manifest_is_written_where_a_split_is_empty(tmp_path: Path) -> None:
+    utterances = with_durations(recordings(tmp_path / "wav", 2))
+    with pytest.raises(AsrError, match="expected utterances in test, got none"):
+        write_splits(tmp_path / "data", {"train": utterances, "test": []})
+    assert not (tmp_path / "data").exists()
+    paths = write_splits(tmp_path / "data", {"train": utterances[:1], "test": utterances[1:]})
+    assert [u.id for u in read_manifest(paths["test"])] == ["1"]
+
+
+def test_the_first_place_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    assert locate(tmp_path, "a", "b/c", "b") == tmp_path / "b" / "c"
+    with pytest.raises(AsrError, match=r"expected x or y in .*: check --source"):
+        locate(tmp_path, "x", "y")
+
+
+def test_a_script_prepares_into_its_own_folder_and_names_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "recipes" / "mine" / "run.py"
+    asked: list[Path] = []
+
+    def prepare(folder: Path, source: Path | None, progress: object) -> dict[str, Path]:
+        asked.extend([folder, source or Path()])
+        raise AsrError("expected a corpus, got none: check --source")
+
+    monkeypatch.setattr("sys.argv", ["run.py", "--source", "here", "train.epochs=1"])
+    with pytest.raises(SystemExit) as stop:
+        main(str(script), "Train.", prepare)
+    assert stop.value.code == 1
+    assert asked == [tmp_path / "exp" / "mine" / "data", Path("here")]
+    assert "expected a corpus, got none" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["run.py", "--help"])
+    with pytest.raises(SystemExit):
+        main(str(script), "Train on mine.", prepare)
+    assert "Train on mine." in capsys.readouterr().out
