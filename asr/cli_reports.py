@@ -75,7 +75,7 @@ def score(
     """Error rates of any system's texts: trn, Kaldi text, json, jsonl, csv, tsv, ctm, stm."""
     from asr.evaluation.report_folder import write_report
     from asr.evaluation.report_text import to_text
-    from asr.evaluation.scoring import score_files
+    from asr.evaluation.scoring import errors_of_case, score_files
 
     formats = _name(reference_format), _name(hypothesis_format)
     report = score_files(reference, hypothesis, scoring(normalise, units), formats, train)
@@ -84,6 +84,11 @@ def score(
         write_report(report, out)
         errors.print(f"report: {out / 'report.html'}")
     scores = report.scores
+    if case := errors_of_case(scores):
+        errors.print(
+            f"{case} of the errors are of case alone: to forgive them, --normalise with a file "
+            "that says lowercase: true"
+        )
     for ids, what in (
         (scores.missing, "references without hypothesis, counted as deleted"),
         (scores.unexpected, "hypotheses without reference, not counted"),
@@ -121,13 +126,15 @@ def report(
 
     from asr.evaluation.leaderboard import gather, to_tables, write_board
 
-    boards = gather(folders)
+    boards, skipped = gather(folders)
+    write_board(boards, out)  # before the tables: a reader such as head may not wait for all
+    errors.print(f"leaderboard: {out}")
+    for reason in skipped:
+        errors.print(f"left out: {reason}")
     console = Console(highlight=False, markup=False)
     for table in to_tables(boards):
         console.print(table)
         console.print()
-    write_board(boards, out)
-    errors.print(f"leaderboard: {out}")
 
 
 @app.command(epilog="Example: asr export exp/an4/test --format trn --out exp/trn")

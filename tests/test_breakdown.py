@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from asr.evaluation.breakdown import break_down, label_utterances, number_labels
+from asr.evaluation.breakdown import (
+    Column,
+    break_down,
+    by_name,
+    label_utterances,
+    left_out,
+    number_labels,
+)
 from asr.evaluation.confusions import count_confusions, errors_by_frequency
 from asr.evaluation.details import Details, shown
 from asr.evaluation.error_rate import ErrorCounts, score
@@ -30,8 +37,9 @@ def test_every_breakdown_adds_up_to_the_whole() -> None:
 
 def test_what_a_manifest_says_is_a_breakdown_unless_it_is_the_same_for_all() -> None:
     labels = label_utterances(SCORES.utterances, DETAILS)
-    assert labels["speaker"] == ["eve", "eve", "ann", "bob"]
-    assert labels["gender"] == ["f", "f", "f", "m"]
+    assert labels["speaker"].labels == ("eve", "eve", "ann", "bob")
+    assert labels["speaker"].names == ("ann", "bob", "eve")
+    assert labels["gender"].labels == ("f", "f", "f", "m")
     assert "file" not in labels
     assert list(labels) == [
         "speaker",
@@ -45,9 +53,10 @@ def test_what_a_manifest_says_is_a_breakdown_unless_it_is_the_same_for_all() -> 
 
 def test_pace_and_length_come_from_the_reference() -> None:
     labels = label_utterances(SCORES.utterances, DETAILS)
-    assert labels["length, words"] == ["3", "1", "2", "2"]
-    assert labels["pace, words per second"] == ["1", "2", "2", "2"]
-    assert labels["signal to noise, dB"] == ["10", "30", "20", "unknown"]
+    assert labels["length, words"].labels == ("3", "1", "2", "2")
+    assert labels["pace, words per second"].labels == ("1", "2", "2", "2")
+    assert labels["signal to noise, dB"].labels == ("10", "30", "20", "unknown")
+    assert labels["signal to noise, dB"].names == ("10", "20", "30", "unknown")
 
 
 def test_a_column_called_as_one_of_ours_is_told_apart() -> None:
@@ -55,20 +64,44 @@ def test_a_column_called_as_one_of_ours_is_told_apart() -> None:
         name: Details(speaker="s" + name, columns={"speaker": "room " + name}) for name in "abcd"
     }
     labels = label_utterances(SCORES.utterances, details)
-    assert labels["speaker"][0] == "sa"
-    assert labels["speaker (manifest)"][0] == "room a"
+    assert labels["speaker"].labels[0] == "sa"
+    assert labels["speaker (manifest)"].labels[0] == "room a"
 
 
 def test_texts_alone_have_lengths_alone() -> None:
     assert list(label_utterances(SCORES.utterances, {})) == ["length, words"]
 
 
-def test_groups_of_numbers_go_by_size_and_the_unknown_comes_last() -> None:
-    labels = {"n": ["10 to 12", "unknown", "2 to 9", "2 to 9"]}
-    (breakdown,) = break_down(SCORES.utterances, labels)
+def test_groups_keep_the_order_of_their_names() -> None:
+    column = Column(("10 to 12", "unknown", "2 to 9", "2 to 9"), ("2 to 9", "10 to 12", "unknown"))
+    (breakdown,) = break_down(SCORES.utterances, {"n": column})
     assert [group.label for group in breakdown.groups] == ["2 to 9", "10 to 12", "unknown"]
-    low, high = breakdown.groups[0].interval
-    assert low <= breakdown.groups[0].words.rate <= high
+    # Of two utterances nobody knows how far the next would lie off.
+    assert breakdown.groups[0].interval is None
+
+
+def test_names_that_look_like_numbers_are_names() -> None:
+    assert by_name(["nan", "zoe", "1 to 3", "inf", ""]).names == (
+        "1 to 3",
+        "inf",
+        "nan",
+        "zoe",
+        "unknown",
+    )
+
+
+def test_numbers_of_a_manifest_fall_into_classes_and_many_names_are_left_out() -> None:
+    names = [f"u{i}" for i in range(200)]
+    scores = score(dict.fromkeys(names, "yes"), dict.fromkeys(names, "yes"))
+    details = {
+        name: Details(columns={"age": str(20 + i % 60), "take": f"take {i}", "room": str(i % 3)})
+        for i, name in enumerate(names)
+    }
+    labels = label_utterances(scores.utterances, details)
+    assert labels["age"].names == ("20 to 34", "35 to 49", "50 to 64", "65 to 79")
+    assert labels["room"].names == ("0", "1", "2")
+    assert "take" not in labels
+    assert left_out(details) == {"take": 200}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from asr.errors import AudioError
 from asr.evaluation import decode
 from asr.evaluation.decode import decode_dataset, decode_waves
 from asr.evaluation.run import evaluate
+from asr.files import read_json
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded, pad
@@ -152,7 +153,8 @@ def test_an_evaluation_counts_unreadable_recordings_as_deletions(
     assert set(scores.missing) == {"absent", "garbage"}
     lost = len(bad[0].text.split()) + len(bad[-1].text.split())
     assert scores.words.deletions >= lost
-    assert (tmp_path / "report" / "report.json").is_file()
+    figures = read_json(tmp_path / "report" / "report.json")
+    assert figures["unreadable"].keys() == {"absent", "garbage"}
 
 
 def test_facts_say_what_was_measured(

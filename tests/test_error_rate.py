@@ -240,6 +240,11 @@ def test_interval_at_the_edges() -> None:
         0.0,
         pytest.approx(0.1277, abs=1e-4),
     )
+    # The same the other way round.
+    assert bootstrap_interval([ErrorCounts(3, reference_length=3)] * 9) == (
+        pytest.approx(1 - 0.1277, abs=1e-4),
+        1.0,
+    )
     assert bootstrap_interval([ErrorCounts()] * 3) == (0.0, 0.0)
     assert bootstrap_interval([ErrorCounts(insertions=1)] * 3) == (math.inf, math.inf)
     # One utterance in two has no words: some draws have none at all, and no NaN comes of it.

@@ -14,10 +14,10 @@ from asr.evaluation.compare import compare_reports, holm, short_names, to_text, 
 from asr.evaluation.details import Details
 from asr.evaluation.error_rate import score
 from asr.evaluation.export import export
-from asr.evaluation.leaderboard import gather, write_board
+from asr.evaluation.leaderboard import gather, ranks, write_board
 from asr.evaluation.report import RunFacts, build_report
-from asr.evaluation.report_folder import read_report, write_report
-from asr.files import read_json, write_json
+from asr.evaluation.report_folder import check_writable, read_report, write_report
+from asr.files import read_json
 
 REFERENCES = {f"u{i:02}": f"one two three w{i}" for i in range(40)}
 Writer = Callable[..., Path]
@@ -90,12 +90,13 @@ def test_a_report_comes_back_as_it_was(saved: Writer, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told_in_one_line(saved: Writer, tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match=r"report\.json.*no/such.*name the --out"):
+    with pytest.raises(ReportError, match=r"report\.json, got .*no/such: name the --out"):
         read_report(tmp_path / "no" / "such")
     folder = saved("a", heard(7))
     lines = (folder / "hypotheses.jsonl").read_text().splitlines()
-    (folder / "hypotheses.jsonl").write_text("\n".join(lines[1:]))
-    with pytest.raises(ReportError, match=r"expected 7 errors as in report\.json, got 6"):
+    # As many errors, but not all of the text: a file that was cut.
+    (folder / "hypotheses.jsonl").write_text("\n".join(lines[:30]))
+    with pytest.raises(ReportError, match="tells, 7 of 160, got 7 of 120 from hypotheses"):
         read_report(folder)
     (folder / "hypotheses.jsonl").write_text("\n".join([lines[0], lines[0]]))
     with pytest.raises(ReportError, match=r"hypotheses\.jsonl:2: expected a new id, got u00"):
@@ -106,9 +107,40 @@ def test_what_cannot_be_read_is_told_in_one_line(saved: Writer, tmp_path: Path) 
     (folder / "hypotheses.jsonl").write_text("")
     with pytest.raises(ReportError, match="at least one utterance"):
         read_report(folder)
-    write_json(folder / "report.json", {"version": 99})
-    with pytest.raises(ReportError, match="expected version 1 to 2, got 99"):
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"version": 99}', "expected version 1 to 2, got 99"),
+        ('{"accuracy": 0.9}', "expected a report of asr evaluate, got another file"),
+        ('{"version": 2, "wer": null, "cer": [1]}', "cer: input should be a valid dictionary"),
+        ("[" * 100_000, "expected JSON, got something else"),
+        ("{", "expected JSON, got something else"),
+    ],
+)
+def test_damaged_figures_are_told(
+    saved: Writer, content: str, message: str, tmp_path: Path
+) -> None:
+    folder = saved("a", heard(7))
+    (folder / "report.json").write_text(content)
+    with pytest.raises(ReportError, match=message):
         read_report(folder)
+    # They do not keep the others from the leaderboard.
+    saved("good", heard(3))
+    boards, (skipped,) = gather([tmp_path])
+    assert [entry.name for entry in boards[0].entries] == ["test"]
+    assert re.search(message, skipped)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_all_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ReportError, match="expected a folder to write the report into"):
+            check_writable(place)
+    assert (tmp_path / "file").read_text() == "mine"
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
 
 
 def test_a_better_system_is_told_from_chance(saved: Writer, tmp_path: Path) -> None:
@@ -154,6 +186,33 @@ def test_only_like_is_compared_with_like(saved: Writer) -> None:
         compare_reports([base])
 
 
+def test_rates_without_end_break_nothing(saved: Writer, tmp_path: Path) -> None:
+    references = {"a1": "", "b1": "", "c1": "one"}
+    heard = {"a1": "uh", "b1": "", "c1": "one"}
+    folders = [saved(name, heard, references) for name in ("x", "y")]
+    silent = saved("z", {"a1": "uh"}, {"a1": ""}, manifest="silence.jsonl")
+    write_comparison(compare_reports(folders), tmp_path / "out")
+    systems = read_json(tmp_path / "out" / "comparison.json")["systems"]
+    assert systems[0]["words"]["interval"] == [0.0, None]
+    boards, _ = gather([*folders, silent])
+    write_board(boards, tmp_path / "board.html")
+    assert "n/a" in (tmp_path / "board.html").read_text()
+
+
+def test_equal_systems_share_their_rank_and_a_folder_counts_once(
+    saved: Writer, tmp_path: Path
+) -> None:
+    folders = [saved("a", heard(3)), saved("b", heard(3)), saved("c", heard(5))]
+    (board,), _ = gather([*folders, tmp_path / "a" / ".." / "b"])
+    assert ranks(board) == [1, 1, 3]
+
+
+def test_other_spellings_of_the_references_are_another_board(saved: Writer) -> None:
+    upper = {name: text.upper() for name, text in REFERENCES.items()}
+    boards, _ = gather([saved("a", heard(3)), saved("b", heard(3), upper)])
+    assert len(boards) == 2
+
+
 def test_names_are_as_short_as_they_can_be() -> None:
     assert short_names([Path("x/a/test"), Path("x/a/dev")]) == ["test", "dev"]
     assert short_names([Path("x/a"), Path("x/a/b")]) == ["a", "b"]
@@ -170,15 +229,17 @@ def test_holm_never_shrinks_a_p_value() -> None:
 def test_leaderboard_ranks_within_a_test_set(saved: Writer, tmp_path: Path) -> None:
     saved("slow", heard(9))
     saved("fast", heard(3), processing_seconds=1.0)
-    saved("elsewhere", heard(1), manifest_sha256="ef" * 32, manifest="other.jsonl")
-    boards = gather([tmp_path])
+    other = {name: f"{text} more" for name, text in REFERENCES.items()}
+    saved("elsewhere", other, other, manifest="other.jsonl")
+    boards, skipped = gather([tmp_path])
+    assert skipped == []
     ranked = {board.manifest: [entry.name for entry in board.entries] for board in boards}
     assert ranked == {"test.jsonl": ["fast", "slow"], "other.jsonl": ["elsewhere"]}
     write_board(boards, tmp_path / "board.html")
     page = (tmp_path / "board.html").read_text()
     assert page.count('<svg class="chart"') == 4
     assert "0.0100" in page
-    with pytest.raises(ReportError, match=r"expected a folder with report\.json"):
+    with pytest.raises(ReportError, match=r"expected a report in .*wav or below, got none"):
         gather([tmp_path / "wav"])
 
 

@@ -71,6 +71,13 @@ def test_both_sides_pass_the_normaliser(tmp_path: Path) -> None:
     assert report.facts.normalisation.startswith("english (whisper-normalizer ")
 
 
+def test_errors_of_case_are_named(run: Command, texts: tuple[Path, Path]) -> None:
+    reference, hypothesis = texts
+    hypothesis.write_text("a TURN IT OFF\nb STOP NOW\nc\n")
+    ended = run("score", reference, hypothesis)
+    assert "5 of the errors are of case alone" in ended.err
+
+
 def test_characters_count_for_texts_without_blanks(run: Command, tmp_path: Path) -> None:
     (tmp_path / "ref.csv").write_text("id,text\na,今天天气很好\n", encoding="utf-8")
     (tmp_path / "hyp.csv").write_text("id,text\na,今天 天汽好\n", encoding="utf-8")

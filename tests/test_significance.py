@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from asr.evaluation.error_rate import ErrorCounts, align_words
-from asr.evaluation.significance import matched_pairs, paired_bootstrap, segment_errors
+from asr.evaluation.significance import (
+    matched_pairs,
+    paired_bootstrap,
+    randomisation,
+    segment_errors,
+)
 
 
 def counts(errors: list[int], length: int = 8) -> dict[str, ErrorCounts]:
@@ -127,6 +134,25 @@ def test_matched_pairs_agree_with_nist() -> None:
     assert result.z == pytest.approx(-2.533, abs=5e-4)
     # Two sides of the standard normal distribution beyond 2.533.
     assert result.p_value == pytest.approx(0.0113, abs=5e-5)
+
+
+def test_few_segments_have_an_exact_p_value() -> None:
+    # B is right, A errs in each of so many utterances: all signs but two differ less.
+    for count, expected in ((1, 1.0), (2, 0.5), (4, 0.125), (10, 2 / 1024)):
+        right = align_words(["a b c"] * count, ["a b c"] * count)
+        wrong = align_words(["a b c"] * count, ["a b x"] * count)
+        result = matched_pairs(right, wrong)
+        assert (result.segments, result.z) == (count, 0.0)
+        assert result.p_value == pytest.approx(expected)
+
+
+def test_exact_and_normal_p_values_meet() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        differences = [int(d) for d in random.integers(-2, 3, 400)]
+        z = np.mean(differences) / (np.std(differences, ddof=1) / 20)
+        normal = math.erfc(abs(z) / math.sqrt(2))
+        assert randomisation(differences) == pytest.approx(normal, abs=0.03)
 
 
 def test_matched_pairs_of_equal_systems_show_nothing() -> None:

@@ -15,7 +15,9 @@ from asr.evaluation.error_rate import ErrorCounts, UtteranceScore, bootstrap_int
 
 UNKNOWN = "unknown"
 PARTS = 4  # of a breakdown by a number, with about as many utterances each
+MOST_NUMBERS = 12  # that a column can have before they fall into classes
 MOST_LABELS = 100  # of a manifest's extra column; more are names, not classes
+FEWEST = 5  # utterances for an interval to mean something
 DRAWS = 2000  # for the interval of a group: its bounds are read to a tenth of a percent
 
 Interval = tuple[float, float]
@@ -24,13 +26,13 @@ Interval = tuple[float, float]
 @dataclass(frozen=True)
 class Group:
     """The utterances with one label, and their errors. The interval is of the word error rate, as a
-    fraction at 95 %."""
+    fraction at 95 %; of a few utterances there is none."""
 
     label: str
     utterances: int
     words: ErrorCounts
     characters: ErrorCounts
-    interval: Interval
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -41,33 +43,86 @@ class Breakdown:
     groups: tuple[Group, ...]
 
 
+@dataclass(frozen=True)
+class Column:
+    """The label of each utterance, and all labels in the order in which they are shown."""
+
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+
+
 def label_utterances(
     utterances: Sequence[UtteranceScore], details: Mapping[str, Details], units: str = "words"
-) -> dict[str, list[str]]:
-    """By title of a breakdown, the label of each utterance in their order.
+) -> dict[str, Column]:
+    """By title of a breakdown, what each utterance is called in it.
 
     Numbers fall into `PARTS` classes. What nobody knows of any utterance, or what is the same for
-    all, is left out.
+    all, is left out, and so is a column of more than `MOST_LABELS` names.
     """
     known = [details.get(u.id, Details()) for u in utterances]
     lengths = [u.words.reference_length for u in utterances]
-    numbers: dict[str, list[float | None]] = {
-        f"length, {units}": [float(length) for length in lengths],
-        "duration, s": [row.seconds for row in known],
-        f"pace, {units} per second": [
-            length / row.seconds if row.seconds else None
-            for length, row in zip(lengths, known, strict=True)
-        ],
-        "signal to noise, dB": [row.snr for row in known],
+    columns = {
+        "speaker": by_name([row.speaker for row in known]),
+        f"length, {units}": by_number([float(length) for length in lengths]),
+        "duration, s": by_number([row.seconds for row in known]),
+        f"pace, {units} per second": by_number(
+            [
+                length / row.seconds if row.seconds else None
+                for length, row in zip(lengths, known, strict=True)
+            ]
+        ),
+        "signal to noise, dB": by_number([row.snr for row in known]),
     }
-    labels = {"speaker": [row.speaker or UNKNOWN for row in known]}
-    labels |= {title: number_labels(values) for title, values in numbers.items()}
-    for column in dict.fromkeys(name for row in known for name in row.columns):
-        values = [row.columns.get(column) or UNKNOWN for row in known]
+    for name in dict.fromkeys(name for row in known for name in row.columns):
+        values = [row.columns.get(name, "") for row in known]
         # A column may be called as one of ours; its own name is then told apart.
-        if len(set(values)) <= MOST_LABELS:
-            labels[column if column not in labels else f"{column} (manifest)"] = values
-    return {title: values for title, values in labels.items() if len(set(values)) > 1}
+        columns[f"{name} (manifest)" if name in columns else name] = _of_manifest(values)
+    return {title: column for title, column in columns.items() if len(column.names) > 1}
+
+
+def left_out(details: Mapping[str, Details]) -> dict[str, int]:
+    """Columns of the manifest with too many names to break down by, and how many they have."""
+    columns = dict.fromkeys(name for row in details.values() for name in row.columns)
+    counts = {}
+    for name in columns:
+        values = [row.columns.get(name, "") for row in details.values()]
+        if _numbers(values) is None and len(set(values)) > MOST_LABELS:
+            counts[name] = len(set(values))
+    return counts
+
+
+def _of_manifest(values: Sequence[str]) -> Column:
+    numbers = _numbers(values)
+    if numbers is not None and len(set(values)) > MOST_NUMBERS:
+        return by_number(numbers)
+    return by_name(values) if len(set(values)) <= MOST_LABELS else Column((), ())
+
+
+def _numbers(values: Sequence[str]) -> list[float | None] | None:
+    """Of texts that all are numbers, or empty, the numbers."""
+    try:
+        return [float(value) if value else None for value in values]
+    except ValueError:
+        return None
+
+
+def by_name(values: Sequence[str]) -> Column:
+    """Names in alphabetical order, the unknown last.
+
+    >>> by_name(["b", "", "a"]).names
+    ('a', 'b', 'unknown')
+    """
+    labels = tuple(value or UNKNOWN for value in values)
+    return Column(labels, tuple(sorted(set(labels), key=lambda name: (name == UNKNOWN, name))))
+
+
+def by_number(values: Sequence[float | None]) -> Column:
+    """Classes of numbers from low to high, the unknown last."""
+    labels = number_labels(values)
+    first = {
+        label: math.inf if label == UNKNOWN else float(label.split(" to ")[0]) for label in labels
+    }
+    return Column(tuple(labels), tuple(sorted(first, key=lambda name: first[name])))
 
 
 def number_labels(values: Sequence[float | None]) -> list[str]:
@@ -98,32 +153,25 @@ def number_labels(values: Sequence[float | None]) -> list[str]:
 
 
 def break_down(
-    utterances: Sequence[UtteranceScore], labels: Mapping[str, Sequence[str]]
+    utterances: Sequence[UtteranceScore], columns: Mapping[str, Column]
 ) -> tuple[Breakdown, ...]:
-    """The groups of each breakdown: those of numbers by size, others by name, the unknown last."""
+    """The groups of each breakdown."""
     breakdowns = []
-    for title, column in labels.items():
+    for title, column in columns.items():
         members: dict[str, list[UtteranceScore]] = defaultdict(list)
-        for label, utterance in zip(column, utterances, strict=True):
+        for label, utterance in zip(column.labels, utterances, strict=True):
             members[label].append(utterance)
-        groups = [_group(label, members[label]) for label in sorted(members, key=_order)]
+        groups = [_group(label, members[label]) for label in column.names]
         breakdowns.append(Breakdown(title, tuple(groups)))
     return tuple(breakdowns)
 
 
 def _group(label: str, members: Sequence[UtteranceScore]) -> Group:
+    counts = [u.words for u in members]
     return Group(
         label,
         len(members),
-        sum((u.words for u in members), ErrorCounts()),
+        sum(counts, ErrorCounts()),
         sum((u.characters for u in members), ErrorCounts()),
-        bootstrap_interval([u.words for u in members], draws=DRAWS),
+        bootstrap_interval(counts, draws=DRAWS) if len(members) >= FEWEST else None,
     )
-
-
-def _order(label: str) -> tuple[bool, float, str]:
-    try:
-        number = float(label.split(" to ")[0])
-    except ValueError:
-        number = math.inf
-    return label == UNKNOWN, number, label

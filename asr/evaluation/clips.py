@@ -16,6 +16,7 @@ from asr.errors import AudioError
 from asr.evaluation.details import Details
 
 RATE = 16000
+LEAST_BYTES_PER_SECOND = 4000  # of FLAC in base64; speech takes four times as many
 MEGABYTE = 1 << 20
 
 
@@ -29,10 +30,10 @@ def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> 
     left = room * MEGABYTE
     for name in order:
         known = details.get(name)
-        if left <= 0:
-            break
         if known is None or known.audio is None:
             continue
+        if known.seconds is not None and known.seconds * LEAST_BYTES_PER_SECOND > left:
+            continue  # without reading it: a shorter one may still fit
         try:
             samples = load_audio(known.audio, RATE, known.start, known.end)
         except AudioError:
@@ -40,8 +41,8 @@ def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> 
         sound = io.BytesIO()
         soundfile.write(sound, samples, RATE, format="FLAC", subtype="PCM_16")
         clip = "data:audio/flac;base64," + base64.b64encode(sound.getvalue()).decode("ascii")
-        left -= len(clip)
-        if left >= 0:
+        if len(clip) <= left:
+            left -= len(clip)
             clips[name] = clip
     return clips
 

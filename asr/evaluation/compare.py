@@ -10,8 +10,8 @@ from typing import Any
 
 from asr.errors import ReportError
 from asr.evaluation.error_rate import UtteranceScore, bootstrap_interval
-from asr.evaluation.page import environment
-from asr.evaluation.report import counts_json
+from asr.evaluation.page import environment, highest, percent
+from asr.evaluation.report import counts_json, finite
 from asr.evaluation.report_folder import Saved, read_report
 from asr.evaluation.report_text import alignment_rows, printable
 from asr.evaluation.significance import Difference, MatchedPairs, matched_pairs, paired_bootstrap
@@ -112,7 +112,7 @@ def check_comparable(one: Saved, other: Saved) -> None:
             if ids
         ]
         raise ReportError(
-            f"expected the same utterances, got {' and '.join(only)}: take on one test set"
+            f"expected the same utterances, got {' and '.join(only)}: score both on one test set"
         )
     differing = [name for name in mine if mine[name] != theirs[name]]
     if differing:
@@ -199,7 +199,7 @@ def to_text(result: Comparison) -> str:
     lines = []
     for system in result.systems:
         low, high = system.interval
-        spread = f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        spread = f"95 % interval {percent(low, 1)} to {percent(high, 1)}"
         lines.append(f"{system.name:<{width}}  {main} {system.report.scores.words}, {spread}")
     lines.append("")
     for pair in result.pairs:
@@ -260,7 +260,8 @@ def to_json(result: Comparison) -> dict[str, Any]:
                 "name": system.name,
                 "folder": system.report.name,
                 "run": asdict(system.report.facts),
-                "words": counts_json(system.report.scores.words) | {"interval": system.interval},
+                "words": counts_json(system.report.scores.words)
+                | {"interval": finite(*system.interval)},
             }
             for system in result.systems
         ],
@@ -298,7 +299,7 @@ def write_comparison(result: Comparison, folder: str | Path) -> None:
             contrasts=result.contrasts[:LISTED],
             p_text=p_text,
             verdict=verdict,
-            top=max(system.interval[1] for system in result.systems),
+            top=highest(system.interval for system in result.systems),
         )
     )
     for name, text in (("comparison.html", page), ("comparison.txt", to_text(result))):

@@ -37,10 +37,12 @@ class Details:
     """What else the manifest says of it: accent, gender, ..."""
     snr: float | None = None
     """Estimated ratio of signal to noise, in dB."""
+    heard: tuple[str, ...] = ()
+    """The words that a model wrote, before normalisation."""
     confidences: tuple[float, ...] = ()
-    """Of each word of the hypothesis."""
+    """Of each of them."""
     times: tuple[tuple[float, float], ...] = ()
-    """Of each word of the hypothesis: beginning and end."""
+    """Beginning and end of each of them."""
     posteriors: Posteriors | None = None
 
 

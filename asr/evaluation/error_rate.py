@@ -268,8 +268,9 @@ def bootstrap_interval(
     The percentile bootstrap of Bisani and Ney, "Bootstrap estimates for confidence intervals in
     ASR performance evaluation", ICASSP 2004. It takes utterances as independent: with few
     speakers the truth is wider. It cannot see an error that was never made: without any, the upper
-    bound is that of Clopper and Pearson (1934), as if reference units were independent. The same
-    seed gives the same interval, whatever the order of `counts`.
+    bound is that of Clopper and Pearson (1934), as if reference units were independent, and where
+    all is wrong so is the lower. The same seed gives the same interval, whatever the order of
+    `counts`.
 
     Returns the lower and upper bound as fractions; infinite where reference units run out.
     Raises ValueError for no utterances or a confidence outside (0, 1).
@@ -284,9 +285,11 @@ def bootstrap_interval(
     pairs = np.array(sorted((count.errors, count.reference_length) for count in counts))
     # One column each, contiguous, so that the gathers below stay in the cache.
     errors, lengths = np.ascontiguousarray(pairs.T)
+    units = int(lengths.sum())
     if not errors.any():
-        units = int(lengths.sum())
         return 0.0, 1 - ((1 - confidence) / 2) ** (1 / units) if units else 0.0
+    if (errors == lengths).all():
+        return ((1 - confidence) / 2) ** (1 / units), 1.0
     generator = np.random.default_rng(seed)
     chunk = max(1, _INDICES_AT_ONCE // len(counts))
     rates = np.empty(draws)

@@ -37,6 +37,10 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
     for utterance in report.scores.utterances:
         known = report.details[utterance.id]
         heard = utterance.hypothesis.split()
+        if utterance.id != "".join(utterance.id.split()):
+            raise ReportError(
+                f"expected ids without blanks for stm and ctm, got '{utterance.id}': export jsonl"
+            )
         if known.seconds is None or len(known.times) != len(heard):
             raise ReportError(
                 f"expected the times of all words, got none for {utterance.id} in {report.name}: "

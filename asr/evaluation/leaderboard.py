@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from markupsafe import Markup
@@ -14,7 +15,7 @@ from asr.errors import ReportError
 from asr.evaluation.charts import Point, scatter
 from asr.evaluation.compare import short_names
 from asr.evaluation.error_rate import bootstrap_interval
-from asr.evaluation.page import environment, percent
+from asr.evaluation.page import environment, highest, percent
 from asr.evaluation.report_folder import Saved, read_report
 from asr.files import atomic_path
 
@@ -43,46 +44,52 @@ class Board:
         return "WER" if self.units == "words" else "CER"
 
 
-def gather(folders: Sequence[str | Path]) -> tuple[Board, ...]:
-    """Read reports, also those in folders below the ones that are named.
+def gather(folders: Sequence[str | Path]) -> tuple[tuple[Board, ...], list[str]]:
+    """The boards of all reports in these folders and below, and what kept others from them.
 
-    Raises ReportError where none is found or one cannot be read.
+    Raises ReportError where there is no report.
     """
-    paths = []
-    for folder in map(Path, folders):
-        found = sorted(path.parent for path in folder.rglob("report.json"))
-        if not found:
-            raise ReportError(
-                f"expected a folder with report.json in it or below it, got {folder}: name the "
-                "--out folder of asr evaluate, or one above several"
-            )
-        paths += found
-    paths = list(dict.fromkeys(paths))
-    names = short_names(paths) if len(paths) > 1 else [paths[0].resolve().name]
-    entries = []
-    for name, path in zip(names, paths, strict=True):
-        report = read_report(path)
-        interval = bootstrap_interval([u.words for u in report.scores.utterances])
-        entries.append(Entry(name, report, interval))
-
-    def test_set(entry: Entry) -> tuple[str, str, str]:
-        facts = entry.report.facts
-        return facts.manifest_sha256, entry.report.units, facts.normalisation
-
-    boards = []
-    for (_, units, normalisation), members in groupby(sorted(entries, key=test_set), key=test_set):
-        ranked = sorted(members, key=lambda entry: entry.report.scores.words.rate)
-        first = ranked[0].report
-        boards.append(
-            Board(
-                first.facts.manifest,
-                units,
-                normalisation,
-                len(first.scores.utterances),
-                tuple(ranked),
-            )
+    found = [path for folder in folders for path in sorted(Path(folder).rglob("report.json"))]
+    reports, skipped = [], []
+    for path in dict.fromkeys(path.parent.resolve() for path in found):
+        try:
+            reports.append(read_report(path))
+        except ReportError as error:
+            skipped.append(str(error))
+    if not reports:
+        raise ReportError(
+            f"expected a report in {', '.join(map(str, folders))} or below, got "
+            f"{skipped[0] if skipped else 'none'}: name the --out folder of asr evaluate"
         )
-    return tuple(boards)
+    names = short_names([report.folder for report in reports])
+    entries = [
+        Entry(name, report, bootstrap_interval([u.words for u in report.scores.utterances]))
+        for name, report in zip(names, reports, strict=True)
+    ]
+    groups: dict[tuple[object, ...], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        # By what was said and not by the manifest's bytes: two systems may spell it differently.
+        said = frozenset((u.id, u.reference) for u in entry.report.scores.utterances)
+        groups[said, entry.report.units, entry.report.facts.normalisation].append(entry)
+    return tuple(map(_board, groups.values())), skipped
+
+
+def _board(entries: Sequence[Entry]) -> Board:
+    ranked = sorted(entries, key=lambda entry: entry.report.scores.words.rate)
+    first = ranked[0].report
+    return Board(
+        first.facts.manifest,
+        first.units,
+        first.facts.normalisation,
+        len(first.scores.utterances),
+        tuple(ranked),
+    )
+
+
+def ranks(board: Board) -> list[int]:
+    """From 1 on; equal error rates have equal ranks."""
+    rates = [entry.report.scores.words.rate for entry in board.entries]
+    return [1 + sum(other < rate for other in rates) for rate in rates]
 
 
 def to_tables(boards: Sequence[Board]) -> list[Table]:
@@ -92,12 +99,16 @@ def to_tables(boards: Sequence[Board]) -> list[Table]:
         title = f"{board.manifest}, {board.utterances} utterances"
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         table.add_column("", justify="right")
-        for column in ("system", "decoder"):
-            table.add_column(column, overflow="fold")
+        table.add_column("system", overflow="fold", min_width=20)
+        # Where all decode alike, names need the room.
+        alike = len({entry.report.facts.decoder for entry in board.entries}) == 1
+        if not alike:
+            table.add_column("decoder", overflow="fold")
         for column in (f"{board.main} %", "95 %", "errors", "real time", "parameters", "date"):
             table.add_column(column, justify="right", no_wrap=True)
-        for rank, entry in enumerate(board.entries, start=1):
-            table.add_row(str(rank), *_cells(entry))
+        for rank, entry in zip(ranks(board), board.entries, strict=True):
+            name, decoder, *cells = _cells(entry)
+            table.add_row(str(rank), name, *([] if alike else [decoder]), *cells)
         tables.append(table)
     return tables
 
@@ -120,35 +131,37 @@ def _cells(entry: Entry) -> list[str]:
 
 def write_board(boards: Sequence[Board], path: str | Path) -> None:
     """Write the page, whole or not at all."""
-    page = (
-        environment()
-        .get_template("leaderboard.html")
-        .render(
-            boards=[
-                {
-                    "board": board,
-                    "rows": [(entry, _cells(entry)) for entry in board.entries],
-                    "top": max(entry.interval[1] for entry in board.entries),
-                    "pictures": _pictures(board),
-                }
-                for board in boards
-            ]
-        )
-    )
+    shown = [
+        {
+            "board": board,
+            "rows": [
+                (rank, entry, _cells(entry))
+                for rank, entry in zip(ranks(board), board.entries, strict=True)
+            ],
+            "top": highest(entry.interval for entry in board.entries),
+            "pictures": _pictures(board),
+        }
+        for board in boards
+    ]
+    page = environment().get_template("leaderboard.html").render(boards=shown)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
 def _pictures(board: Board) -> list[Markup]:
     speed, size = [], []
-    for rank, entry in enumerate(board.entries, start=1):
+    for rank, entry in zip(ranks(board), board.entries, strict=True):
         facts = entry.report.facts
         rate = 100 * entry.report.scores.words.rate
         low, high = (100 * bound for bound in entry.interval)
-        if facts.real_time_factor:
-            speed.append(Point(facts.real_time_factor, rate, entry.name, low, high, str(rank)))
+        if not math.isfinite(rate + high):
+            continue
+        name, _, *cells = _cells(entry)
+        label = f"{name}: {cells[0]} % ({cells[1]}), {cells[3]}, {cells[4]}"
+        if facts.real_time_factor and math.isfinite(facts.real_time_factor):
+            speed.append(Point(facts.real_time_factor, rate, label, low, high, str(rank)))
         if facts.parameters:
-            size.append(Point(facts.parameters / 1e6, rate, entry.name, low, high, str(rank)))
+            size.append(Point(facts.parameters / 1e6, rate, label, low, high, str(rank)))
     return [
         scatter(f"{board.main}, %, by speed", speed, "real-time factor (less is faster)", log=True),
         scatter(f"{board.main}, %, by size", size, "million parameters", log=True),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from asr.evaluation.breakdown import left_out
 from asr.evaluation.charts import Point, diagonal, line_chart, whisker
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.clips import embed, link
@@ -63,6 +64,8 @@ def write_page(report: EvaluationReport, path: Path, extras: Extras | None = Non
         .get_template("report.html")
         .render(
             report=report,
+            title=f"{short(report.facts.model)} on {short(report.facts.manifest)}",
+            left_out=left_out(report.details),
             main="WER" if report.units == "words" else "CER",
             figures=_figures(report),
             curves=_curves(extras.curves),
@@ -82,6 +85,15 @@ def write_page(report: EvaluationReport, path: Path, extras: Extras | None = Non
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
+
+
+def short(path: str) -> str:
+    """The end of a path, which tells it from others also where it is mailed to.
+
+    >>> short("../../exp/an4/model"), short("test.jsonl")
+    ('an4/model', 'test.jsonl')
+    """
+    return "/".join(Path(path).parts[-2:])
 
 
 @cache
@@ -124,8 +136,14 @@ def percent(rate: float | None, digits: int = 2) -> str:
     return f"{100 * rate:.{digits}f}" if rate is not None and math.isfinite(rate) else "n/a"
 
 
-def _whisker(counts: ErrorCounts, interval: tuple[float, float], top: float) -> Markup:
-    return whisker(counts.rate, *interval, top)
+def _whisker(counts: ErrorCounts, interval: tuple[float, float] | None, top: float) -> Markup:
+    low, high = interval or (counts.rate, counts.rate)
+    return whisker(counts.rate, low, high, top)
+
+
+def highest(intervals: Iterable[tuple[float, float]]) -> float:
+    """The end of a scale that all finite intervals fit on."""
+    return max([high for _, high in intervals if math.isfinite(high)], default=1.0) or 1.0
 
 
 def _figures(report: EvaluationReport) -> list[dict[str, Any]]:
@@ -169,11 +187,12 @@ def _calibration(report: EvaluationReport) -> Markup:
 
 def _top(report: EvaluationReport) -> dict[str, float]:
     """By breakdown, the end of the scale that its intervals are drawn on."""
-    tops = {}
-    for breakdown in report.breakdowns:
-        ends = [group.interval[1] for group in breakdown.groups[:MOST_GROUPS]]
-        tops[breakdown.title] = max([end for end in ends if math.isfinite(end)], default=1.0) or 1.0
-    return tops
+    return {
+        breakdown.title: highest(
+            group.interval or (0.0, group.words.rate) for group in breakdown.groups[:MOST_GROUPS]
+        )
+        for breakdown in report.breakdowns
+    }
 
 
 def _data(
@@ -181,19 +200,27 @@ def _data(
 ) -> dict[str, Any]:
     """What the page's script draws from; keys are short because ten thousand utterances repeat
     them. report.js says what each means."""
-    columns = [list(column) for column in report.labels.values()]
-    names = [list(dict.fromkeys(column)) for column in columns]
-    places = [{label: i for i, label in enumerate(row)} for row in names]
+    columns = report.labels.values()
+    places = [{label: i for i, label in enumerate(column.names)} for column in columns]
     rows = []
     for index, utterance in enumerate(report.scores.utterances):
         known = report.details.get(utterance.id, Details())
         row = _row(utterance, known)
-        row["l"] = [place[column[index]] for place, column in zip(places, columns, strict=True)]
+        labels = zip(places, columns, strict=True)
+        row["l"] = [place[column.labels[index]] for place, column in labels]
         sound = clips.get(utterance.id) or link(known, folder)
         rows.append(row | ({"a": sound} if sound else {}))
+    of_manifest = {name for known in report.details.values() for name in known.columns}
     return {
         "units": report.units,
-        "labels": [{"title": t, "names": n} for t, n in zip(report.labels, names, strict=True)],
+        "labels": [
+            {
+                "title": title,
+                "names": column.names,
+                "told": title == "speaker" or title.removesuffix(" (manifest)") in of_manifest,
+            }
+            for title, column in report.labels.items()
+        ],
         "symbols": list(symbols),
         "utterances": rows,
     }
@@ -214,6 +241,8 @@ def _row(utterance: UtteranceScore, known: Details) -> dict[str, Any]:
         row["t"] = round(known.seconds, 3)
     if known.snr is not None:
         row["q"] = round(known.snr, 1)
+    if known.heard and " ".join(known.heard) != utterance.hypothesis:
+        row["w"] = known.heard
     if known.confidences:
         row["c"] = [round(sure, 3) for sure in known.confidences]
     if known.times:

@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from asr.evaluation.breakdown import Breakdown, Group, break_down, label_utterances
+from asr.evaluation.breakdown import (
+    Breakdown,
+    Column,
+    Group,
+    break_down,
+    label_utterances,
+    left_out,
+)
 from asr.evaluation.confidence import Calibration, calibration
 from asr.evaluation.confusions import (
     Confusions,
@@ -92,7 +99,7 @@ class EvaluationReport:
     scores: Scores
     units: Units
     details: Mapping[str, Details]
-    labels: Mapping[str, Sequence[str]]
+    labels: Mapping[str, Column]
     breakdowns: tuple[Breakdown, ...]
     confusions: Confusions
     by_frequency: tuple[FrequencyClass, ...]
@@ -104,6 +111,8 @@ class EvaluationReport:
     speakers: int
     calibration: Calibration
     facts: RunFacts
+    unreadable: Mapping[str, str]
+    """Why a recording could not be read, by utterance; it is scored as silence."""
 
 
 def build_report(
@@ -112,9 +121,12 @@ def build_report(
     facts: RunFacts,
     units: Units = "words",
     training: Mapping[str, int] | None = None,
+    unreadable: Mapping[str, str] | None = None,
+    heard: Scores | None = None,
 ) -> EvaluationReport:
     """Gather what the report shows. `details` are by utterance id, where there are any; `training`
-    tells how often each word was said in training."""
+    tells how often each word was said in training. `heard` are the scores before normalisation,
+    whose words the confidences are of; without it, they are those of `scores`."""
     utterances = scores.utterances
     labels = label_utterances(utterances, details, units)
     by_speaker = _speaker_counts(utterances, details)
@@ -128,7 +140,9 @@ def build_report(
         ),
     )
     judged = [
-        u for u in utterances if len(details.get(u.id, Details()).confidences) == len(u.right)
+        (details[u.id].confidences, u.right)
+        for u in (heard or scores).utterances
+        if u.id in details and len(details[u.id].confidences) == len(u.right)
     ]
     return EvaluationReport(
         scores=scores,
@@ -143,14 +157,15 @@ def build_report(
         cer_interval=bootstrap_interval([u.characters for u in utterances], CONFIDENCE),
         ser_interval=bootstrap_interval([sentence_counts(u) for u in utterances], CONFIDENCE),
         speaker_interval=bootstrap_interval(by_speaker, CONFIDENCE)
-        if len(by_speaker) >= FEWEST_SPEAKERS
+        if len(by_speaker) >= FEWEST_SPEAKERS and scores.words.errors
         else None,
         speakers=len(by_speaker),
         calibration=calibration(
-            [sure for u in judged if u.id in details for sure in details[u.id].confidences],
-            [right for u in judged if u.id in details for right in u.right],
+            [sure for confidences, _ in judged for sure in confidences],
+            [right for _, truth in judged for right in truth],
         ),
         facts=facts,
+        unreadable=unreadable or {},
     )
 
 
@@ -168,12 +183,12 @@ def _speaker_counts(
 def to_json(report: EvaluationReport) -> dict[str, Any]:
     """The report as plain JSON values; rates are fractions, and an infinite one is null."""
     scores = report.scores
-    main = counts_json(scores.words) | {"interval": _finite(*report.wer_interval)}
+    main = counts_json(scores.words) | {"interval": finite(*report.wer_interval)}
     if report.speaker_interval is not None:
-        main["interval_by_speaker"] = _finite(*report.speaker_interval)
+        main["interval_by_speaker"] = finite(*report.speaker_interval)
     rates = {"cer": main}
     if report.units == "words":
-        letters = counts_json(scores.characters) | {"interval": _finite(*report.cer_interval)}
+        letters = counts_json(scores.characters) | {"interval": finite(*report.cer_interval)}
         rates = {"wer": main, "cer": letters}
     return {
         "version": VERSION,
@@ -184,7 +199,7 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
             "rate": scores.sentences.rate,
             "errors": scores.sentences.errors,
             "utterances": scores.sentences.reference_length,
-            "interval": _finite(*report.ser_interval),
+            "interval": finite(*report.ser_interval),
         },
         "calibration": {
             "error": report.calibration.error,
@@ -193,7 +208,7 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
             "bins": [asdict(row) for row in report.calibration.bins],
         },
         "run": asdict(report.facts)
-        | {"real_time_factor": _finite(report.facts.real_time_factor)[0]},
+        | {"real_time_factor": finite(report.facts.real_time_factor)[0]},
         "breakdowns": {
             b.title: [_group_json(group) for group in b.groups] for b in report.breakdowns
         },
@@ -213,23 +228,26 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
             }
             for utterance in report.worst[:WORST]
         ],
+        "unreadable": dict(report.unreadable),
+        "columns_left_out": left_out(report.details),
         "missing": list(scores.missing),
         "unexpected": list(scores.unexpected),
     }
 
 
 def counts_json(counts: ErrorCounts) -> dict[str, Any]:
-    return {"rate": _finite(counts.rate)[0], "errors": counts.errors} | asdict(counts)
+    return {"rate": finite(counts.rate)[0], "errors": counts.errors} | asdict(counts)
 
 
 def _group_json(group: Group) -> dict[str, Any]:
     return {
         "label": group.label,
         "utterances": group.utterances,
-        "words": counts_json(group.words) | {"interval": _finite(*group.interval)},
+        "words": counts_json(group.words) | {"interval": finite(*(group.interval or (None, None)))},
         "characters": counts_json(group.characters),
     }
 
 
-def _finite(*values: float | None) -> list[float | None]:
+def finite(*values: float | None) -> list[float | None]:
+    """For JSON, which has no infinity: null in its place."""
     return [value if value is not None and math.isfinite(value) else None for value in values]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,19 @@ def write_report(
     write_json(folder / "report.json", to_json(report))
 
 
+def check_writable(folder: str | Path) -> None:
+    """Make the folder of a report. Raises ReportError where nothing can be written into it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ReportError(
+            f"expected a folder to write the report into, got {folder} ({error.strerror}): choose "
+            "another --out"
+        ) from None
+
+
 def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -60,6 +74,7 @@ def _row(utterance: UtteranceScore, known: Details, folder: Path) -> dict[str, A
         "id": utterance.id,
         "reference": utterance.reference,
         "hypothesis": utterance.hypothesis,
+        "heard": list(known.heard),
         "confidences": [round(sure, 4) for sure in known.confidences],
         "times": [[round(start, 3), round(end, 3)] for start, end in known.times],
         "speaker": known.speaker,
@@ -82,8 +97,6 @@ class Saved:
     units: Units
     scores: Scores
     details: dict[str, Details]
-    figures: dict[str, Any]
-    """The content of report.json."""
 
     @property
     def name(self) -> str:
@@ -99,6 +112,7 @@ class _Line(BaseModel):
     id: str
     reference: str
     hypothesis: str
+    heard: tuple[str, ...] = ()
     confidences: tuple[float, ...] = ()
     times: tuple[tuple[float, float], ...] = ()
     speaker: str = ""
@@ -126,6 +140,24 @@ class _Facts(BaseModel):
     machine: str = ""
 
 
+class _Counts(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    errors: int
+    reference_length: int
+
+
+class _Figures(BaseModel):
+    """What of report.json is needed to know that the folder is whole."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    units: Units = "words"  # version 1 had no other
+    wer: _Counts | None = None
+    cer: _Counts
+    run: _Facts
+
+
 def read_report(folder: str | Path) -> Saved:
     """A report as `write_report` left it; its texts are aligned anew.
 
@@ -138,34 +170,41 @@ def read_report(folder: str | Path) -> Saved:
     scores = score(
         {line.id: line.reference for line in lines}, {line.id: line.hypothesis for line in lines}
     )
-    units: Units = "characters" if figures.get("units") == "characters" else "words"
-    told = figures.get("wer" if units == "words" else "cer", {}).get("errors")
-    if told != scores.words.errors:
+    told = figures.cer if figures.units == "characters" else figures.wer
+    found = scores.words
+    if told is None or (told.errors, told.reference_length) != (
+        found.errors,
+        found.reference_length,
+    ):
+        counts = "none" if told is None else f"{told.errors} of {told.reference_length}"
         raise ReportError(
-            f"{folder}: expected {told} errors as in report.json, got {scores.words.errors} from "
-            "hypotheses.jsonl: evaluate again"
+            f"{folder}: expected the errors that report.json tells, {counts}, got {found.errors} "
+            f"of {found.reference_length} from hypotheses.jsonl: evaluate again"
+        )
+    facts = RunFacts(**figures.run.model_dump())
+    details = {line.id: _details(line, folder) for line in lines}
+    return Saved(folder, facts, figures.units, scores, details)
+
+
+def _read_figures(path: Path) -> _Figures:
+    if not path.is_file():
+        raise ReportError(
+            f"expected a report folder with report.json, got {path.parent}: name the --out folder "
+            "of asr evaluate or asr score"
         )
     try:
-        facts = RunFacts(**_Facts.model_validate(figures.get("run")).model_dump())
-    except ValidationError as error:
-        raise ReportError(f"{folder / 'report.json'}: {_reason(error)}: evaluate again") from None
-    details = {line.id: _details(line, folder) for line in lines}
-    return Saved(folder, facts, units, scores, details, figures)
-
-
-def _read_figures(path: Path) -> dict[str, Any]:
-    try:
         figures = read_json(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ReportError(
-            f"expected a report folder with report.json, got {path.parent} ({reason}): name the "
-            "--out folder of asr evaluate or asr score"
-        ) from None
+    except (OSError, ValueError, RecursionError):
+        raise ReportError(f"{path}: expected JSON, got something else: evaluate again") from None
     version = figures.get("version") if isinstance(figures, dict) else None
+    if version is None:
+        raise ReportError(f"{path}: expected a report of asr evaluate, got another file")
     if version not in (1, VERSION):
         raise ReportError(f"{path}: expected version 1 to {VERSION}, got {version}: evaluate again")
-    return dict(figures)
+    try:
+        return _Figures.model_validate(figures)
+    except ValidationError as error:
+        raise ReportError(f"{path}: {_reason(error)}: evaluate again") from None
 
 
 def _read_lines(path: Path) -> list[_Line]:
@@ -205,6 +244,7 @@ def _details(line: _Line, folder: Path) -> Details:
         end=line.end,
         columns=line.columns,
         snr=line.snr,
+        heard=line.heard,
         confidences=line.confidences,
         times=line.times,
     )

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from asr.evaluation.breakdown import Breakdown
 from asr.evaluation.confidence import Calibration
 from asr.evaluation.confusions import Confusions
-from asr.evaluation.error_rate import AlignedWord, Scores, UtteranceScore
+from asr.evaluation.error_rate import AlignedWord, UtteranceScore
 from asr.evaluation.report import CONFIDENCE, WORST, EvaluationReport, Interval, RunFacts
 
 LINE_WIDTH = 100  # terminal cells
@@ -29,7 +29,7 @@ def to_text(report: EvaluationReport, worst: int = WORST) -> str:
         _facts_lines(report.facts),
         *(_speaker_lines(b, report.units) for b in report.breakdowns if b.title == "speaker"),
         _confusion_lines(report.confusions),
-        _unpaired_lines(report.scores),
+        _unpaired_lines(report),
         _worst_lines(report.worst, worst),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -92,7 +92,9 @@ def _speaker_lines(speakers: Breakdown, units: str) -> list[str]:
     ]
     for name, group in zip(names, groups, strict=False):
         words = group.words
-        spread = f"({_percent(group.interval[0], 1)} to {_percent(group.interval[1], 1)})"
+        spread = ""
+        if group.interval is not None:
+            spread = f"({_percent(group.interval[0], 1)} to {_percent(group.interval[1], 1)})"
         last = f"  {_percent(group.characters.rate):>6}" if second else ""
         lines.append(
             f"{_fill(name, width)}  {group.utterances:>10}  {words.reference_length:>6} "
@@ -118,8 +120,9 @@ def _confusion_lines(confusions: Confusions) -> list[str]:
     ]
 
 
-def _unpaired_lines(scores: Scores) -> list[str]:
-    lines = []
+def _unpaired_lines(report: EvaluationReport) -> list[str]:
+    scores = report.scores
+    lines = [f"not read: {printable(reason)}" for reason in report.unreadable.values()]
     if scores.missing:
         lines.append(f"no hypothesis, all words deleted: {_some(scores.missing)}")
     if scores.unexpected:

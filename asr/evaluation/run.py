@@ -24,7 +24,7 @@ from asr.evaluation.error_rate import score
 from asr.evaluation.hearing import Hearing, hear_dataset
 from asr.evaluation.page import AUDIO_MEGABYTES, Epoch, Extras
 from asr.evaluation.report import EvaluationReport, RunFacts, build_report
-from asr.evaluation.report_folder import write_report
+from asr.evaluation.report_folder import check_writable, write_report
 from asr.evaluation.scoring import Scoring
 from asr.evaluation.signal_noise import estimate_snr
 from asr.files import digest, read_json
@@ -59,8 +59,10 @@ def evaluate(
     bundle = bundle or load_bundle(model)
     scoring = scoring or Scoring()
     decoder = decoder or load_decoder(model, bundle.tokens, normalise=bundle.normalise)
-    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     utterances = read_manifest(manifest)
+    if out is not None:
+        check_writable(out)  # and not once hours of recognition are done
+    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
     unreadable: dict[str, str] = {}
 
@@ -71,10 +73,12 @@ def evaluate(
     heard, beyond = hear_dataset(bundle.model, dataset, decoder, remember, progress)
     # What recognition takes; nobody waits for times and confidences who does not ask for them.
     seconds = time.perf_counter() - started - beyond
-    references = {
-        u.id: scoring.apply(text) for u, text in zip(utterances, dataset.references, strict=True)
+    references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
+    hypotheses = {name: row.text for name, row in heard.items()}
+    details = {
+        u.id: _details(u, heard.get(u.id), _snr(dataset, index, unreadable))
+        for index, u in enumerate(utterances)
     }
-    hypotheses = {name: scoring.apply(row.text) for name, row in heard.items()}
     facts = RunFacts(
         model=os.path.relpath(model),
         manifest=os.path.relpath(manifest),
@@ -88,34 +92,31 @@ def evaluate(
         peak_memory_mib=_peak_memory_mib(),
         machine=machine_name(),
     )
-    details = {
-        u.id: _details(
-            u, heard.get(u.id), hypotheses.get(u.id, ""), _snr(dataset, index, unreadable)
-        )
-        for index, u in enumerate(utterances)
-    }
-    words = training_words(model, bundle.text, scoring)
-    report = build_report(score(references, hypotheses), details, facts, scoring.units, words)
+    report = build_report(
+        score(scoring.apply_all(references), scoring.apply_all(hypotheses)),
+        details,
+        facts,
+        scoring.units,
+        training_words(model, bundle.text, scoring),
+        unreadable,
+        score(references, hypotheses),
+    )
     if out is not None:
         extras = Extras(bundle.tokens.units, training_curves(model), audio_megabytes)
         write_report(report, out, extras)
     return Evaluation(report, unreadable)
 
 
-def _details(
-    utterance: Utterance, heard: Hearing | None, scored: str, snr: float | None
-) -> Details:
+def _details(utterance: Utterance, heard: Hearing | None, snr: float | None) -> Details:
     known = replace(details_of(utterance), snr=snr)
     if heard is None:
-        return known
-    known = replace(known, posteriors=heard.posteriors)
-    if len(scored.split()) != len(heard.words) or scored != heard.text:
-        # Normalisation or characters as units: times and confidences are of other words.
-        return known
+        return replace(known, audio=None)  # nobody can play it either
     return replace(
         known,
+        heard=tuple(word.word for word in heard.words),
         confidences=tuple(word.confidence or 0.0 for word in heard.words),
         times=tuple((word.start, word.end) for word in heard.words),
+        posteriors=heard.posteriors,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from asr.errors import ManifestError, TranscriptError
 from asr.evaluation.confusions import count_words
 from asr.evaluation.details import Details, details_of
-from asr.evaluation.error_rate import score
+from asr.evaluation.error_rate import Scores, score
 from asr.evaluation.formats import Format, guess_format, read_pair
 from asr.evaluation.normalise import BUILT_IN, Profile, split_characters
 from asr.evaluation.report import EvaluationReport, RunFacts, Units, build_report
@@ -32,6 +32,10 @@ class Scoring:
         text = self.profile.apply(text)
         return split_characters(text) if self.units == "characters" else text
 
+    def apply_all(self, texts: Mapping[str, str]) -> dict[str, str]:
+        """The same of many, by id."""
+        return {name: self.apply(text) for name, text in texts.items()}
+
 
 def score_files(
     reference: Path,
@@ -51,7 +55,7 @@ def score_files(
             f"expected ids that {reference} and {hypothesis} share, got none, such as "
             f"'{next(iter(references))}' and '{next(iter(hypotheses), '')}': rename them alike"
         )
-    scores = score(_applied(references, scoring), _applied(hypotheses, scoring))
+    scores = score(scoring.apply_all(references), scoring.apply_all(hypotheses))
     facts = RunFacts(
         model=os.path.relpath(hypothesis),
         manifest=os.path.relpath(reference),
@@ -67,8 +71,13 @@ def score_files(
     )
 
 
-def _applied(texts: Mapping[str, str], scoring: Scoring) -> dict[str, str]:
-    return {name: scoring.apply(text) for name, text in texts.items()}
+def errors_of_case(scores: Scores) -> int:
+    """How many of the word errors would be none if case did not count."""
+    lowered = score(
+        {u.id: u.reference.lower() for u in scores.utterances},
+        {u.id: u.hypothesis.lower() for u in scores.utterances},
+    )
+    return scores.words.errors - lowered.words.errors
 
 
 def _details(reference: Path, format: Format) -> dict[str, Details]:

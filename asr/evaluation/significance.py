@@ -12,6 +12,7 @@ from asr.evaluation.error_rate import AlignedWord, ErrorCounts
 
 _INDICES_AT_ONCE = 1 << 22
 BOUNDARY_WORDS = 2  # correct in both systems, between two segments: NIST's choice
+ENOUGH_SEGMENTS = 50  # for the normal distribution
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def paired_bootstrap(
 @dataclass(frozen=True)
 class MatchedPairs:
     """The matched-pairs test: how many segments, by how many errors they differ on average, the
-    statistic, and the two-sided probability of one as large if the systems were equal."""
+    statistic (0 where all differ alike, as in sc_stats), and the two-sided probability of a
+    difference as large if the systems were equal."""
 
     segments: int
     mean: float
@@ -92,9 +94,9 @@ def matched_pairs(
     Both sequences hold the alignments of the same utterances in the same order. Utterances are cut
     where both systems have at least two correct words in a row, so that the errors of one segment
     do not cause those of the next; segments in which nobody errs are left out, as NIST's sc_stats
-    does. W = mean / (deviation / sqrt(n)) of the differences is taken as standard normal: believe
-    it from about fifty segments on. Fewer than two segments, or differences that are all equal to
-    zero, show nothing: p = 1.
+    does. W = mean / (deviation / sqrt(n)) of the differences is taken as standard normal from fifty
+    segments on. Of fewer the p-value is exact: the share of all ways to give either system's errors
+    to the other, segment by segment, that differ as much (Fisher's randomisation test).
 
     Raises ValueError where the references differ.
     """
@@ -111,14 +113,26 @@ def matched_pairs(
     count = len(differences)
     mean = float(differences.mean()) if count else 0.0
     deviation = float(differences.std(ddof=1)) if count > 1 else 0.0
-    if deviation == 0.0:
-        # All segments differ alike: certain, unless they do not differ or there is but one.
-        certain = count > 1 and mean != 0.0
-        return MatchedPairs(
-            count, mean, math.copysign(math.inf, mean) if certain else 0.0, 1.0 - certain
-        )
-    z = mean / (deviation / math.sqrt(count))
+    z = mean / (deviation / math.sqrt(count)) if deviation else 0.0
+    if count < ENOUGH_SEGMENTS:
+        return MatchedPairs(count, mean, z, randomisation(differences.astype(int).tolist()))
     return MatchedPairs(count, mean, z, math.erfc(abs(z) / math.sqrt(2)))
+
+
+def randomisation(differences: Sequence[int]) -> float:
+    """The share of all choices of signs whose sum is as far from zero as that of `differences`.
+
+    >>> randomisation([1, 1, 1, 1]), randomisation([2, -2]), randomisation([])
+    (0.125, 1.0, 1.0)
+    """
+    ways = np.ones(1)  # shares by sum, from the lowest on
+    for size in (abs(difference) for difference in differences if difference):
+        step = np.zeros(2 * size + 1)
+        step[[0, -1]] += 0.5
+        ways = np.convolve(ways, step)
+    reach = (len(ways) - 1) // 2
+    sums = np.abs(np.arange(-reach, reach + 1))
+    return float(min(1.0, ways[sums >= abs(sum(differences))].sum()))
 
 
 def segment_errors(

@@ -6,27 +6,30 @@ function showDetail(pane, utterance, symbols, labels) {
   shownNow = utterance;
   pane.replaceChildren();
   if (!utterance) {
-    pane.append(element("p", "pale", "Choose an utterance."));
+    pane.append(element("p", "pale", "No utterance is like that: show all."));
     return;
   }
   pane.append(element("h3", "", utterance.i));
   pane.append(element("p", "note", factsOf(utterance, labels)));
   const audio = utterance.a ? element("audio") : null;
   pane.append(alignment(utterance, audio));
+  if (utterance.w) pane.append(asHeard(utterance, audio));
   if (!audio) return;
   audio.controls = true;
   audio.preload = "none";
   audio.src = utterance.a;
+  audio.onerror = () => audio.replaceWith(element("p", "note",
+    `This browser cannot play ${utterance.a.startsWith("data:") ? "the recording" : utterance.a}.`));
   pane.append(audio);
   showPictures(pane, utterance, symbols, audio);
 }
 
 function factsOf(utterance, labels) {
-  const facts = [`${utterance.e} errors in ${utterance.n}`];
+  const facts = [`${utterance.e} ${utterance.e === 1 ? "error" : "errors"} in ${utterance.n}`];
   if (utterance.t !== undefined) facts.push(`${utterance.t.toFixed(1)} s`);
   if (utterance.q !== undefined) facts.push(`about ${utterance.q} dB above noise`);
   labels.forEach((column, place) => {
-    if (!/, | per /.test(column.title)) facts.push(`${column.title} ${column.names[utterance.l[place]]}`);
+    if (column.told) facts.push(`${column.title}: ${column.names[utterance.l[place]]}`);
   });
   return facts.join(" · ");
 }
@@ -38,28 +41,51 @@ function alignment(utterance, audio) {
     const both = element("span", "column");
     const wrong = column.operation !== "C";
     both.append(element("span", wrong && column.said ? column.operation : "", column.said || "·"));
-    const heard = element("button", wrong && column.heard ? column.operation : "", column.heard || "·");
-    const start = utterance.m && column.place >= 0 ? utterance.m[2 * column.place] : undefined;
-    if (audio && start !== undefined) {
-      heard.title = `play from ${start.toFixed(2)} s`;
-      heard.onclick = () => playFrom(audio, start);
-    } else {
-      heard.disabled = true;
-    }
+    // Where normalisation made other words, times and confidences are of those as heard.
+    const place = utterance.w ? -1 : column.place;
+    const heard = wordButton(utterance, audio, column.heard || "·", place);
+    if (wrong && column.heard) heard.classList.add(column.operation);
     both.append(heard);
-    if (utterance.c && column.place >= 0) {
-      both.append(element("span", "sure", `${Math.round(100 * utterance.c[column.place])} %`));
-    }
+    addConfidence(both, utterance, place);
     box.append(both);
   }
   return box;
+}
+
+function asHeard(utterance, audio) {
+  const box = element("div", "aligned");
+  box.append(element("span", "pale", "before normalisation:"));
+  utterance.w.forEach((word, place) => {
+    const column = element("span", "column");
+    column.append(wordButton(utterance, audio, word, place));
+    addConfidence(column, utterance, place);
+    box.append(column);
+  });
+  return box;
+}
+
+function wordButton(utterance, audio, word, place) {
+  const button = element("button", "", word);
+  const start = utterance.m && place >= 0 ? utterance.m[2 * place] : undefined;
+  button.disabled = !audio || start === undefined;
+  if (!button.disabled) {
+    button.title = `play from ${start.toFixed(2)} s`;
+    button.onclick = () => playFrom(audio, start);
+  }
+  return button;
+}
+
+function addConfidence(column, utterance, place) {
+  if (utterance.c && place >= 0) {
+    column.append(element("span", "sure", `${Math.round(100 * utterance.c[place])} %`));
+  }
 }
 
 function playFrom(audio, seconds) {
   // A linked stretch of a longer recording begins later in its file.
   const offset = /#t=([\d.]+)/.exec(audio.src);
   audio.currentTime = seconds + (offset ? Number(offset[1]) : 0);
-  audio.play();
+  audio.play().catch(() => {}); // the audio element says what is wrong
 }
 
 async function showPictures(pane, utterance, symbols, audio) {

@@ -14,6 +14,7 @@ function createList(box, onSelect) {
     row.setAttribute("aria-selected", String(utterance === selected));
     row.style.top = `${place * ROW}px`;
     row.dataset.id = utterance.i;
+    row.id = `row-${place}`;
     const meta = element("div", "meta");
     meta.append(element("span", utterance.e ? "bad" : "", `${utterance.e}/${utterance.n}`));
     const sure = lowest(utterance.c);
@@ -42,13 +43,15 @@ function createList(box, onSelect) {
       if (top + ROW > box.scrollTop + box.clientHeight) box.scrollTop = top + ROW - box.clientHeight;
     }
     render();
+    if (place >= 0) box.setAttribute("aria-activedescendant", `row-${place}`);
     onSelect(utterance);
   }
 
   box.onscroll = render;
   window.addEventListener("resize", render);
   box.onkeydown = (event) => {
-    const step = {ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10}[event.key];
+    const far = shown.length;
+    const step = {ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -far, End: far}[event.key];
     if (!step || !shown.length) return;
     event.preventDefault();
     const place = Math.min(shown.length - 1, Math.max(0, shown.indexOf(selected) + step));

@@ -55,8 +55,9 @@ function drawSpectrogram(canvas, rows) {
 
 function drawWords(canvas, utterance, seconds) {
   const pen = penOf(canvas), width = canvas.clientWidth;
-  const wrong = new Map(columnsOf(utterance).map((column) => [column.place, column.operation]));
-  const words = utterance.h ? utterance.h.split(" ") : [];
+  const wrong = new Map(utterance.w ? []
+    : columnsOf(utterance).map((column) => [column.place, column.operation]));
+  const words = utterance.w ?? (utterance.h ? utterance.h.split(" ") : []);
   words.forEach((word, place) => {
     const [start, end] = [utterance.m[2 * place], utterance.m[2 * place + 1]];
     const x = width * start / seconds, size = Math.max(3, width * (end - start) / seconds - 1);

@@ -2,8 +2,8 @@
 //
 // Keys of an utterance: i id, r reference, h hypothesis, o operations of the alignment, e errors,
 // n length of the reference, l its label's number in every breakdown, s speaker, t seconds, q signal
-// to noise in dB, c confidences, m begin and end of each word, a audio, p output (f frames, d seconds
-// a frame, v unit, frame, percent).
+// to noise in dB, w words as heard if normalisation changed them, c confidences, m begin and end of
+// each word as heard, a audio, p output (f frames, d seconds a frame, v unit, frame, percent).
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const all = data.utterances;
@@ -14,7 +14,8 @@ all.forEach((utterance, place) => {
 
 const get = (id) => document.getElementById(id);
 const pane = get("pane");
-const update = createList(get("list"), (u) => showDetail(pane, u, data.symbols, data.labels));
+const show = (utterance) => showDetail(pane, utterance, data.symbols, data.labels);
+const update = createList(get("list"), show);
 let pair = null; // said and heard; "" where there is none
 
 const orders = {
@@ -73,9 +74,21 @@ get("pair").onclick = () => {
   refresh();
 };
 
+function reset() {
+  get("text").value = "";
+  get("wrong").checked = false;
+  get("group-label").value = "-1";
+  pair = null;
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button.link");
   if (!button) return;
+  reset();
+  if (button.id === "all") {
+    refresh();
+    return;
+  }
   if (button.dataset.group !== undefined) {
     const title = data.labels.findIndex((column) => column.title === button.dataset.group);
     get("group-title").value = String(title);
@@ -89,3 +102,11 @@ document.addEventListener("click", (event) => {
 });
 
 refresh();
+
+// Pictures are drawn in the colours of the moment, at the size of the moment.
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(shownNow));
+let resizing = 0;
+window.addEventListener("resize", () => {
+  clearTimeout(resizing);
+  resizing = setTimeout(() => show(shownNow), 200);
+});

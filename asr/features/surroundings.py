@@ -1,0 +1,227 @@
+"""Rooms, noises, telephones and other tempos: what training recordings could have been through.
+
+All act on a batch of waveforms, on its device. Random numbers come from torch's global generator,
+which the trainer seeds for every step.
+
+B utterances, S samples, L samples of an impulse response.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+import torch
+import torchaudio
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from asr.audio import find_audio, load_audio
+from asr.config import Config
+from asr.errors import ConfigError
+from asr.padded import Padded, pad
+
+Decibels = Annotated[float, Field(ge=-20, le=60)]
+Seconds = Annotated[float, Field(ge=0.05, le=3)]
+
+DIRECT_DB = (0.0, 12.0)  # direct sound over the room's answer: from far away to close by
+DECAY = 3 * math.log(10)  # nepers in 60 dB
+TELEPHONE_HZ = (300.0, 3400.0)
+COMPANDING = 255.0  # of the telephone's 8 bits (ITU-T G.711, mu-law)
+
+
+class SurroundingsConfig(Config):
+    """Where training recordings are put, each with the share of utterances that it befalls."""
+
+    noise: Path | None = None
+    """Folder of recordings that are mixed in at a random place."""
+    noise_share: float = Field(0.5, ge=0, le=1)
+    noise_snr_db: tuple[Decibels, Decibels] = (5.0, 25.0)
+    """Speech over noise, drawn evenly between the two."""
+    reverb_share: float = Field(0.0, ge=0, le=1)
+    reverb_seconds: tuple[Seconds, Seconds] = (0.1, 0.7)
+    """Time in which a simulated room's echo decays by 60 dB, drawn evenly between the two."""
+    rooms: Path | None = None
+    """Folder of recorded impulse responses, in place of simulated rooms."""
+    telephone_share: float = Field(0.0, ge=0, le=1)
+    """300 to 3400 Hz in 8 bits."""
+
+    @model_validator(mode="after")
+    def _from_low_to_high(self) -> Self:
+        for name in ("noise_snr_db", "reverb_seconds"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"expected {name} from low to high, got {low:g} to {high:g}")
+        return self
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Recordings that are mixed in; a folder that is not given leaves nothing.
+
+    Shape: noise [S], one recording after another; rooms: each [L], its direct sound first.
+    """
+
+    noise: Tensor
+    rooms: tuple[Tensor, ...] = ()
+
+    def to(self, device: torch.device | str) -> Sounds:
+        return Sounds(self.noise.to(device), tuple(room.to(device) for room in self.rooms))
+
+
+def load_sounds(config: SurroundingsConfig, sample_rate: int) -> Sounds:
+    """Read the folders. Raises ConfigError for one without recordings, and AudioError for a
+    recording that cannot be read."""
+    noise = [_loaded(path, sample_rate) for path in _files(config.noise, "noise")]
+    rooms = [_loaded(path, sample_rate) for path in _files(config.rooms, "rooms")]
+    # What comes before the direct sound is the delay of a recording, not the room.
+    responses = tuple(room[int(room.abs().argmax()) :] for room in rooms)
+    return Sounds(torch.cat(noise) if noise else torch.zeros(0), responses)
+
+
+def _files(folder: Path | None, name: str) -> list[Path]:
+    if folder is None:
+        return []
+    found = sorted(find_audio([folder])) if folder.is_dir() else []
+    if not found:
+        raise ConfigError(
+            f"expected recordings in augment.surroundings.{name}, got none in {folder}: name a "
+            "folder with audio files"
+        )
+    return found
+
+
+def _loaded(path: Path, sample_rate: int) -> Tensor:
+    return torch.from_numpy(load_audio(path, sample_rate))
+
+
+def surround(waves: Padded, config: SurroundingsConfig, sounds: Sounds, sample_rate: int) -> Padded:
+    """Rooms first, then noise, then the telephone that hears both. Shape: [B, S] -> [B, S]."""
+    waves = reverberate(waves, config, sounds, sample_rate)
+    waves = add_noise(waves, config, sounds)
+    return telephone(waves, config.telephone_share, sample_rate)
+
+
+def _chosen(share: float, waves: Padded) -> Tensor:
+    """Which utterances it befalls. Shape: [B] bool."""
+    return torch.rand(len(waves.lengths), device=waves.values.device) < share
+
+
+def _uniform(bounds: tuple[float, float], count: int, device: torch.device) -> Tensor:
+    low, high = bounds
+    return low + (high - low) * torch.rand(count, device=device)
+
+
+def power(waves: Padded) -> Tensor:
+    """Mean square of the samples of each utterance. Shape: [B, S] -> [B]."""
+    return waves.zeroed().values.square().sum(dim=1) / waves.lengths.clamp(min=1)
+
+
+def add_noise(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Padded:
+    """Mix in noise from a random place of the recordings, over again where they are too short.
+
+    Shape: [B, S] -> [B, S].
+    """
+    if not config.noise_share or not len(sounds.noise):
+        return waves
+    chosen = _chosen(config.noise_share, waves)
+    (B, S), device = waves.values.shape, waves.values.device
+    starts = (torch.rand(B, 1, device=device) * len(sounds.noise)).long()
+    places = (starts + torch.arange(S, device=device)) % len(sounds.noise)
+    noise = Padded(sounds.noise[places], waves.lengths)
+    snr = _uniform(config.noise_snr_db, B, device)
+    wanted = power(waves) * 10 ** (-snr / 10)
+    scale = (wanted / power(noise).clamp(min=1e-12)).sqrt() * chosen
+    return Padded(waves.values + scale[:, None] * noise.values, waves.lengths)
+
+
+def reverberate(
+    waves: Padded, config: SurroundingsConfig, sounds: Sounds, sample_rate: int
+) -> Padded:
+    """Each chosen utterance in a room of its own, as loud as before. Shape: [B, S] -> [B, S].
+
+    A simulated room answers with noise that decays exponentially (Polack 1988), below the direct
+    sound by 0 to 12 dB.
+    """
+    if not config.reverb_share:
+        return waves
+    rows = _chosen(config.reverb_share, waves).nonzero()[:, 0]
+    if not len(rows):
+        return waves
+    dry = Padded(waves.values[rows], waves.lengths[rows]).zeroed()
+    responses = _recorded(len(rows), sounds) if sounds.rooms else None
+    if responses is None:
+        responses = _simulated(len(rows), config, sample_rate, waves.values.device)
+    S, size = dry.values.shape[1], dry.values.shape[1] + responses.shape[1] - 1
+    spectrum = torch.fft.rfft(dry.values, size) * torch.fft.rfft(responses, size)
+    wet = Padded(torch.fft.irfft(spectrum, size)[:, :S], dry.lengths)
+    gain = (power(dry) / power(wet).clamp(min=1e-12)).sqrt()
+    values = waves.values.clone()
+    values[rows] = wet.values * gain[:, None]
+    return Padded(values, waves.lengths)
+
+
+def _recorded(count: int, sounds: Sounds) -> Tensor:
+    """Shape: [count, L]."""
+    drawn = torch.randint(len(sounds.rooms), (count,)).tolist()
+    return pad([sounds.rooms[i] for i in drawn]).values
+
+
+def _simulated(
+    count: int, config: SurroundingsConfig, sample_rate: int, device: torch.device
+) -> Tensor:
+    """Shape: [count, L]."""
+    seconds = _uniform(config.reverb_seconds, count, device)
+    time = torch.arange(int(config.reverb_seconds[1] * sample_rate), device=device) / sample_rate
+    tail = torch.randn(count, len(time), device=device)
+    tail = tail * torch.exp(-DECAY * time / seconds[:, None])
+    tail[:, 0] = 0.0
+    level = 10 ** (-_uniform(DIRECT_DB, count, device) / 20)
+    tail = tail * (level / tail.square().sum(dim=1).sqrt().clamp(min=1e-12))[:, None]
+    tail[:, 0] = 1.0
+    return tail
+
+
+def telephone(waves: Padded, share: float, sample_rate: int) -> Padded:
+    """Chosen utterances as a telephone has them. Shape: [B, S] -> [B, S]."""
+    if not share:
+        return waves
+    rows = _chosen(share, waves).nonzero()[:, 0]
+    if not len(rows):
+        return waves
+    chosen = Padded(waves.values[rows], waves.lengths[rows]).zeroed()
+    S = chosen.values.shape[1]
+    hertz = torch.fft.rfftfreq(S, 1 / sample_rate, device=waves.values.device)
+    low, high = TELEPHONE_HZ
+    passed = torch.sigmoid((hertz - low) / (low / 6)) * torch.sigmoid((high - hertz) / (high / 40))
+    narrow = torch.fft.irfft(torch.fft.rfft(chosen.values) * passed, S)
+    loudest = narrow.abs().amax(dim=1, keepdim=True).clamp(min=1e-6)
+    coded = torchaudio.functional.mu_law_encoding(narrow / loudest, int(COMPANDING) + 1)
+    values = waves.values.clone()
+    values[rows] = torchaudio.functional.mu_law_decoding(coded, int(COMPANDING) + 1) * loudest
+    return Padded(values, waves.lengths)
+
+
+def change_tempo(waves: Padded, tempos: Sequence[float], sample_rate: int) -> Padded:
+    """Play each utterance faster or slower at its own pitch, by a phase vocoder (Flanagan and
+    Golden 1966). Shape: [B, S] and B tempos -> [B, S'], lengths about S / tempo."""
+    if all(tempo == 1 for tempo in tempos):
+        return waves
+    size = 1 << (round(0.032 * sample_rate) - 1).bit_length()
+    hop = size // 4
+    window = torch.hann_window(size, device=waves.values.device)
+    advance = torch.linspace(0, math.pi * hop, size // 2 + 1, device=waves.values.device)[:, None]
+    rows = []
+    for row, tempo in zip(waves.unpad(), tempos, strict=True):
+        length = round(len(row) / tempo)
+        if tempo == 1 or len(row) <= size or length <= size:
+            rows.append(row)
+            continue
+        spectrum = torch.stft(row, size, hop, window=window, return_complex=True)
+        stretched = torchaudio.functional.phase_vocoder(spectrum, tempo, advance)
+        rows.append(torch.istft(stretched, size, hop, window=window, length=length))
+    padded = pad(rows)
+    return Padded(padded.values, padded.lengths.to(waves.lengths.device))

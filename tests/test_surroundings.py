@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from asr.audio import write_wav
+from asr.errors import ConfigError
+from asr.features.surroundings import (
+    Sounds,
+    SurroundingsConfig,
+    add_noise,
+    change_tempo,
+    load_sounds,
+    power,
+    reverberate,
+    surround,
+    telephone,
+)
+from asr.padded import Padded, pad
+
+RATE = 16000
+NOTHING = Sounds(torch.zeros(0))
+ALL = SurroundingsConfig(noise_share=1, reverb_share=1, telephone_share=1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def tones(*hertz: float, seconds: float = 0.5) -> Padded:
+    time = torch.arange(int(seconds * RATE)) / RATE
+    return pad([0.5 * torch.sin(2 * torch.pi * h * time) for h in hertz])
+
+
+def level(waves: Padded, hertz: float, row: int = 0) -> float:
+    """Amplitude of one frequency in an utterance."""
+    values = waves.unpad()[row]
+    time = torch.arange(len(values)) / RATE
+    return float(2 * torch.abs((values * torch.exp(-2j * torch.pi * hertz * time)).mean()))
+
+
+def noise(seconds: float = 1.0) -> Sounds:
+    return Sounds(torch.randn(int(seconds * RATE)))
+
+
+@pytest.mark.parametrize("snr", [0.0, 10.0, 30.0])
+def test_noise_is_as_far_below_as_asked(snr: float) -> None:
+    waves = tones(440, 880)
+    config = SurroundingsConfig(noise_share=1, noise_snr_db=(snr, snr))
+    noisy = add_noise(waves, config, noise(0.2))  # shorter than the speech: over again
+    added = Padded(noisy.values - waves.values, waves.lengths)
+    measured = 10 * torch.log10(power(waves) / power(added))
+    assert measured.tolist() == pytest.approx([snr, snr], abs=0.01)
+
+
+def test_a_share_of_the_utterances_is_left_alone() -> None:
+    waves = tones(*([440.0] * 200), seconds=0.05)
+    for config in (
+        SurroundingsConfig(noise_share=0.3),
+        SurroundingsConfig(noise_share=0, reverb_share=0.3),
+        SurroundingsConfig(noise_share=0, telephone_share=0.3),
+    ):
+        changed = surround(waves, config, noise(), RATE).values != waves.values
+        assert 0.15 < changed.any(dim=1).float().mean() < 0.45
+    quiet = SurroundingsConfig(noise_share=0)
+    assert surround(waves, quiet, noise(), RATE) is waves
+
+
+def test_a_room_rings_on_and_is_as_loud() -> None:
+    click = torch.zeros(RATE)
+    click[100:200] = 0.5 * torch.sin(torch.arange(100) * 0.3)
+    waves = pad([click])
+    config = SurroundingsConfig(reverb_share=1, reverb_seconds=(0.5, 0.5))
+    wet = reverberate(waves, config, NOTHING, RATE)
+    assert power(wet).item() == pytest.approx(power(waves).item(), rel=1e-3)
+    ends = wet.values[0, 200:].reshape(-1, 790).square().mean(dim=1)
+    # 60 dB in half a second: 6 dB in 50 ms, which are 800 samples.
+    steps = 10 * torch.log10(ends[:8] / ends[1:9])
+    assert steps.mean().item() == pytest.approx(6.0, abs=1.0)
+
+
+def test_recorded_rooms_begin_with_their_direct_sound(tmp_path: Path) -> None:
+    response = np.zeros(800)
+    response[[300, 500]] = 0.8, 0.4
+    (tmp_path / "rooms").mkdir()
+    write_wav(tmp_path / "rooms" / "hall.wav", response, RATE)
+    config = SurroundingsConfig(reverb_share=1, rooms=tmp_path / "rooms")
+    sounds = load_sounds(config, RATE)
+    click = torch.zeros(2000)
+    click[100] = 1.0
+    wet = reverberate(pad([click]), config, sounds, RATE).values[0]
+    assert wet.abs().topk(2).indices.tolist() == [100, 300]
+    assert (wet[300] / wet[100]).item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_telephone_passes_the_middle_only() -> None:
+    waves = tones(100, 1000, 6000)
+    heard = telephone(waves, 1.0, RATE)
+    assert level(heard, 100, 0) < 0.05
+    assert level(heard, 1000, 1) == pytest.approx(0.5, rel=0.05)
+    assert level(heard, 6000, 2) < 0.05
+
+
+@pytest.mark.parametrize("tempo", [0.8, 1.25])
+def test_tempo_changes_the_length_and_not_the_pitch(tempo: float) -> None:
+    waves = tones(440, 1000, seconds=1.0)
+    played = change_tempo(waves, [tempo, 1.0], RATE)
+    assert played.lengths.tolist() == [round(RATE / tempo), RATE]
+    assert torch.equal(played.unpad()[1], waves.unpad()[1])
+    middle = Padded(played.values[:1, 2000:10000], torch.tensor([8000]))
+    # A phase vocoder smears a tone a little, and moves it nowhere.
+    assert level(middle, 440) > 0.25
+    assert level(middle, 440 * tempo) < 0.05
+    short = pad([torch.ones(100)])
+    assert torch.equal(change_tempo(short, [tempo], RATE).values, short.values)
+
+
+def test_garbage_in_the_padding_changes_nothing() -> None:
+    clean = pad([torch.randn(3000), torch.randn(8000)])
+    dirty = Padded(clean.values.clone(), clean.lengths)
+    dirty.values[0, 3000:] = torch.nan
+    for tempos in ([1.0, 1.0], [0.9, 1.1]):
+        results = []
+        for waves in (clean, dirty):
+            torch.manual_seed(1)
+            stretched = change_tempo(waves, tempos, RATE)
+            results.append(surround(stretched, ALL, noise(), RATE))
+        for one, other in zip(results[0].unpad(), results[1].unpad(), strict=True):
+            assert torch.equal(one, other)
+            assert torch.isfinite(one).all()
+
+
+def test_the_same_seed_gives_the_same_surroundings() -> None:
+    waves, sounds = tones(440, 880), noise()
+    found = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        found.append(surround(waves, ALL, sounds, RATE).values)
+    assert torch.equal(*found)
+    assert not torch.equal(surround(waves, ALL, sounds, RATE).values, found[0])
+
+
+def test_silence_stays_silent_and_nothing_breaks() -> None:
+    waves = Padded(torch.zeros(2, 4000), torch.tensor([4000, 0]))
+    heard = surround(waves, ALL, noise(), RATE)
+    assert torch.isfinite(heard.values[:1]).all()
+
+
+def test_folders_without_recordings_are_told(tmp_path: Path) -> None:
+    for name in ("noise", "rooms"):
+        config = SurroundingsConfig.model_validate({name: tmp_path / "absent"})
+        with pytest.raises(ConfigError, match=rf"augment\.surroundings\.{name}, got none in"):
+            load_sounds(config, RATE)
+    with pytest.raises(ValidationError, match="from low to high"):
+        SurroundingsConfig(noise_snr_db=(20, 5))
