@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from asr.errors import AsrError
 from asr.evaluation.error_rate import ErrorCounts
 from asr.evaluation.run import evaluate
@@ -105,7 +107,8 @@ def hidden_for(shared: Comparison, settings: Sequence[str]) -> int:
 
 def _parameters(recipe: Recipe, hidden: int, units: int) -> int:
     config = recipe.model.model_copy(update={"hidden": hidden})
-    return AcousticModel(recipe.features, config, units).parameter_count()
+    with torch.device("meta"):  # shapes alone: initial weights of many cells take seconds
+        return AcousticModel(recipe.features, config, units).parameter_count()
 
 
 def pooled(member: str, runs: Sequence[Run], seeds: set[int]) -> dict[str, ErrorCounts]:

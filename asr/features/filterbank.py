@@ -44,9 +44,10 @@ class LogMel(nn.Module):
         window = round(sample_rate * window_ms / 1000)
         self.shift = round(sample_rate * shift_ms / 1000)
         self.fft_size = 1 << (window - 1).bit_length()
-        filters = torchaudio.functional.melscale_fbanks(
-            self.fft_size // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, "slaney", "slaney"
-        )
+        with torch.device("cpu"):  # torchaudio looks at the values, and "meta" has none
+            filters = torchaudio.functional.melscale_fbanks(
+                self.fft_size // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, "slaney", "slaney"
+            )
         hann = torch.hann_window(window)
         # Constants, rebuilt from the configuration: not part of a saved model.
         self.register_buffer("centres", band_centres(bands, sample_rate / 2), persistent=False)
