@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,16 @@ from asr.features.extractor import FeatureConfig
 from asr.files import read_json, write_json
 from asr.models.config import ModelConfig
 from asr.training.recipe import Recipe
+from tests.processes import start_asr
 from tests.tones import RATE, tone_recipe, write_corpus
 
+RARELY = 1000.0  # seconds between two saves: none within an epoch
 PATIENCE = 300  # seconds until a process that does nothing is given up
 EARLY = range(1, 5)  # batches of an epoch after which it is interrupted: well before its end
 
 
 def write_recipe(folder: Path, precision: str) -> Path:
-    """A run with everything random and everything stateful, that saves after every step."""
+    """A run with everything random and everything stateful."""
     manifests = write_corpus(folder, {"train": 18, "dev": 4})
     plain = tone_recipe(
         manifests,
@@ -35,7 +39,6 @@ def write_recipe(folder: Path, precision: str) -> Path:
         batch_seconds=1.2,
         consistency=0.2,
         precision=precision,
-        save_seconds=0.0,
     )
     recipe = plain.model_copy(
         update={
@@ -57,7 +60,35 @@ def write_recipe(folder: Path, precision: str) -> Path:
     return folder / "recipe.json"
 
 
-def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
+@dataclass(frozen=True)
+class Started:
+    """A training that runs, and the file of what it says."""
+
+    process: BaseProcess
+    said: Path
+
+    def ended(self) -> tuple[int, str]:
+        """Its exit status and its words, once it has ended."""
+        self.process.join(PATIENCE)
+        assert self.process.exitcode is not None, self.said.read_text()
+        return self.process.exitcode, self.said.read_text()
+
+
+def start(recipe: Path, out: Path, save_seconds: float = RARELY) -> Started:
+    said = out.with_suffix(".said")
+    arguments = ["train", str(recipe), f"out={out}", f"train.save_seconds={save_seconds}"]
+    return Started(start_asr(arguments, said), said)
+
+
+def finish(run: Started) -> str:
+    """What a run said until it ended by itself, in peace."""
+    status, said = run.ended()
+    assert status == 0, said
+    return said
+
+
+def start_afresh(recipe: Path, out: Path) -> subprocess.Popen[str]:
+    """A run in a process that shares nothing with the others, not even the seed of hashes."""
     return subprocess.Popen(
         [sys.executable, "-m", "asr.cli", "train", str(recipe), f"out={out}"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -68,11 +99,9 @@ def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    """What a process said until it ended by itself, in peace."""
+def assert_finishes(process: subprocess.Popen[str]) -> None:
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
-    return said
 
 
 def saved_progress(out: Path) -> dict[str, Any]:
@@ -84,21 +113,20 @@ def saved_progress(out: Path) -> dict[str, Any]:
         return {}
 
 
-def interrupt(
-    process: subprocess.Popen[str], out: Path, number: int, epoch: int
-) -> tuple[int, str]:
+def interrupt(recipe: Path, out: Path, number: int, epoch: int) -> tuple[int, str]:
     """Signal a run in the middle of an epoch (counted from 0); its exit status and its words."""
+    run = start(recipe, out, save_seconds=0.0)
     deadline = time.monotonic() + PATIENCE
     while True:
         progress = saved_progress(out)
         if progress.get("epoch") == epoch and progress["batch"] in EARLY:
             break
-        assert process.poll() is None, f"ended before it could be stopped: {process.communicate()}"
+        assert run.process.is_alive(), f"ended before it could be stopped: {run.ended()}"
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=PATIENCE)
-    return process.returncode, said
+    assert run.process.pid is not None
+    os.kill(run.process.pid, number)
+    return run.ended()
 
 
 def assert_same_run(out: Path, uninterrupted: Path) -> None:
@@ -121,14 +149,14 @@ def assert_same_run(out: Path, uninterrupted: Path) -> None:
 def test_any_signal_in_mid_epoch_leaves_a_run_that_ends_the_same(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, "fp32")
     out, whole = tmp_path / "stopped", tmp_path / "whole"
-    undisturbed = start(recipe, whole)
+    undisturbed = start_afresh(recipe, whole)
 
-    status, _ = interrupt(start(recipe, out), out, signal.SIGKILL, epoch=0)
+    status, _ = interrupt(recipe, out, signal.SIGKILL, epoch=0)
     assert status == -signal.SIGKILL
     killed_at = saved_progress(out)
     assert killed_at["batch"] > 0
 
-    status, said = interrupt(start(recipe, out), out, signal.SIGTERM, epoch=1)
+    status, said = interrupt(recipe, out, signal.SIGTERM, epoch=1)
     assert f"resumed at epoch {killed_at['epoch'] + 1}, step {killed_at['step']}" in said
     assert status == 128 + signal.SIGTERM
     assert said.splitlines()[-1] == (
@@ -136,7 +164,7 @@ def test_any_signal_in_mid_epoch_leaves_a_run_that_ends_the_same(tmp_path: Path)
     )
     assert "Traceback" not in said
 
-    status, said = interrupt(start(recipe, out), out, signal.SIGINT, epoch=2)
+    status, said = interrupt(recipe, out, signal.SIGINT, epoch=2)
     assert status == 128 + signal.SIGINT
     assert "the same command goes on from there" in said.splitlines()[-1]
     assert "Traceback" not in said
@@ -144,7 +172,7 @@ def test_any_signal_in_mid_epoch_leaves_a_run_that_ends_the_same(tmp_path: Path)
     stopped_at = saved_progress(out)
     said = finish(start(recipe, out))
     assert f"resumed at epoch {stopped_at['epoch'] + 1}, step {stopped_at['step']}" in said
-    finish(undisturbed)
+    assert_finishes(undisturbed)
     assert_same_run(out, whole)
 
 
@@ -156,7 +184,7 @@ def test_a_killed_run_in_bfloat16_ends_the_same(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, "bf16")
     out, whole = tmp_path / "stopped", tmp_path / "whole"
     undisturbed = start(recipe, whole)
-    interrupt(start(recipe, out), out, signal.SIGKILL, epoch=1)
+    interrupt(recipe, out, signal.SIGKILL, epoch=1)
     assert saved_progress(out)["batch"] > 0
     assert "cpu, bf16" in finish(start(recipe, out))
     finish(undisturbed)

@@ -1,0 +1,35 @@
+"""Commands in processes of their own, forked from one that has imported everything already.
+
+To import torch and what an optimiser needs of it takes longer than to train as briefly as tests do.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["asr.cli", "asr.training.trainer", "torch._dynamo"])
+
+
+def start_asr(arguments: list[str], said: Path) -> BaseProcess:
+    """`asr` with these arguments, on one thread; what it writes to stderr goes to `said`."""
+    process = _server.Process(target=_asr, args=(arguments, said))
+    process.start()
+    return process
+
+
+def _asr(arguments: list[str], said: Path) -> None:
+    import torch
+
+    from asr.cli import main
+
+    with said.open("w") as file, Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    sys.argv = ["asr", *arguments]
+    main()
