@@ -1,4 +1,4 @@
-"""Commands in processes of their own, forked from one that has imported everything already.
+"""Work in processes of its own, forked from one that has imported everything already.
 
 To import torch and what an optimiser needs of it takes longer than to train as briefly as tests do.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -15,11 +16,15 @@ _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["asr.cli", "asr.training.trainer", "torch._dynamo"])
 
 
-def start_asr(arguments: list[str], said: Path) -> BaseProcess:
-    """`asr` with these arguments, on one thread; what it writes to stderr goes to `said`."""
-    process = _server.Process(target=_asr, args=(arguments, said))
+def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
+    process = _server.Process(target=function, args=arguments)
     process.start()
     return process
+
+
+def start_asr(arguments: list[str], said: Path) -> BaseProcess:
+    """`asr` with these arguments, on one thread; what it writes to stderr goes to `said`."""
+    return start(_asr, arguments, said)
 
 
 def _asr(arguments: list[str], said: Path) -> None:
