@@ -1,0 +1,55 @@
+"""yesno (OpenSLR 1): one man says yes and no in Hebrew (ken, lo), eight words a recording."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from asr.errors import AsrError
+from asr.manifest import Utterance
+from data.corpus import Progress, Say, with_durations, write_splits
+from data.download import download, unpack
+
+URL = "https://www.openslr.org/resources/1/waves_yesno.tar.gz"
+MD5 = "962ff6e904d2df1126132ecec6978786"
+WORDS = {"0": "NO", "1": "YES"}
+PUBLISHED = 60
+TEST_EVERY = 5  # recordings in the order of their names
+DEV_EVERY = 6  # of those that are left
+
+
+def prepare(
+    folder: Path,
+    source: Path | None = None,
+    progress: Progress | None = None,
+    say: Say = print,
+) -> dict[str, Path]:
+    """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
+
+    There is one speaker, so the parts are cut by recording: every fifth is the test, of the others
+    every sixth is dev. Raises AsrError for a recording whose name does not spell what is said.
+    """
+    if source is None:
+        archive = download(URL, folder / "waves_yesno.tar.gz", progress, MD5)
+        source = unpack(archive, folder / "audio")
+    # Names that begin with a dot are what some systems put beside files.
+    found = [*source.glob("[!.]*.wav"), *source.glob("waves_yesno/[!.]*.wav")]
+    if not found:
+        raise AsrError(f"expected recordings of yesno in {source}, got none: check --source")
+    if len(found) != PUBLISHED:
+        say(f"not the whole published set: yesno, {len(found)} of {PUBLISHED} recordings")
+    utterances = with_durations([_utterance(path) for path in sorted(found)], progress)
+    test = utterances[::TEST_EVERY]
+    rest = [utterance for i, utterance in enumerate(utterances) if i % TEST_EVERY]
+    train = [utterance for i, utterance in enumerate(rest) if i % DEV_EVERY]
+    return write_splits(folder, {"train": train, "dev": rest[::DEV_EVERY], "test": test})
+
+
+def _utterance(path: Path) -> Utterance:
+    if not re.fullmatch("[01](_[01]){7}", path.stem):
+        raise AsrError(
+            f"expected a name of eight 0 and 1, as in 0_1_0_1_1_0_0_1.wav, got {path}: take it away"
+        )
+    text = " ".join(WORDS[digit] for digit in path.stem.split("_"))
+    # No speaker: training refuses a dev set of speakers that it learns from, and there is but one.
+    return Utterance(path.stem, path.resolve(), text, 0.0)
