@@ -1,0 +1,73 @@
+"""Speech Commands v2 (Warden 2018, CC BY 4.0): 35 English words, one a recording of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asr.errors import AsrError
+from asr.manifest import Utterance
+from data.corpus import Progress, Say, locate, with_durations, write_splits
+from data.download import download, unpack
+from data.text import read_lines
+
+URL = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
+MD5 = "6b74f3901214cb2c2934e98196829835"
+PUBLISHED = {"train": 84843, "dev": 9981, "test": 11005}
+LISTS = {"dev": "validation_list.txt", "test": "testing_list.txt"}
+
+
+def prepare(
+    folder: Path,
+    source: Path | None = None,
+    progress: Progress | None = None,
+    say: Say = print,
+) -> dict[str, Path]:
+    """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
+
+    The split is the published one: its two lists hold whole speakers. `_background_noise_` is left
+    out. Raises AsrError where a list is missing, names what is not there, or a recording does not
+    tell its speaker.
+    """
+    if source is None:
+        archive = download(URL, folder / "speech_commands_v0.02.tar.gz", progress, MD5)
+        source = unpack(archive, folder / "audio")
+    dev_list = LISTS["dev"]
+    root = locate(source, dev_list, f"speech_commands_v0.02/{dev_list}").parent
+    recordings = {f"{path.parent.name}/{path.name}": path for path in sorted(root.glob("*/*.wav"))}
+    part_of = _parts(root, recordings)
+    splits: dict[str, list[Utterance]] = {name: [] for name in PUBLISHED}
+    for name, path in recordings.items():
+        if not name.startswith("_"):
+            splits[part_of.get(name, "train")].append(_utterance(path))
+    for part, utterances in splits.items():
+        if len(utterances) != PUBLISHED[part]:
+            say(
+                f"not the whole published set: {part}, {len(utterances)} of {PUBLISHED[part]} "
+                "recordings"
+            )
+    measured = {part: with_durations(utts, progress) for part, utts in splits.items()}
+    return write_splits(folder, measured)
+
+
+def _parts(root: Path, recordings: dict[str, Path]) -> dict[str, str]:
+    """dev or test for every recording that a list names."""
+    part_of: dict[str, str] = {}
+    for part, file in LISTS.items():
+        for number, name in read_lines(root / file):
+            if name not in recordings or name in part_of:
+                raise AsrError(
+                    f"{root / file}:{number}: expected a recording that is there and in one list, "
+                    f"got '{name[:60]}': get the corpus again"
+                )
+            part_of[name] = part
+    return part_of
+
+
+def _utterance(path: Path) -> Utterance:
+    speaker, mark, take = path.stem.partition("_nohash_")
+    if not (speaker and mark and take):
+        raise AsrError(
+            f"expected a name as in 0a7c2a8d_nohash_0.wav, got {path}: get the corpus again"
+        )
+    word = path.parent.name
+    return Utterance(f"{word}-{path.stem}", path.resolve(), word, 0.0, speaker)
