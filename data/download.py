@@ -6,15 +6,20 @@ import hashlib
 import http.client
 import tarfile
 import urllib.request
+import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from asr.errors import AsrError
 from asr.files import atomic_path
 
 BLOCK = 1 << 20
 RANGE_NOT_SATISFIABLE = 416
+# RuntimeError: an encrypted zip; NotImplementedError, its child: a packing that zipfile lacks.
+_UNSOUND = (
+    tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, ValueError, zlib.error, RuntimeError,
+)  # fmt: skip
 
 
 def download(
@@ -73,21 +78,33 @@ def _checked(part: Path, path: Path, url: str, md5: str | None) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a tar archive into `folder`, whole or not at all.
+    """Unpack a tar archive, or a zip one of that suffix, into `folder`, whole or not at all.
 
     Members that would land outside, links out of it and devices are refused (tarfile's `data`
-    filter). Raises AsrError naming the archive.
+    filter; zipfile makes no links). Raises AsrError naming the archive.
     """
     if folder.is_dir():
         return folder
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(temporary, filter="data")
-        except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
+            if archive.suffix == ".zip":
+                _unpack_zip(archive, temporary)
+            else:
+                with tarfile.open(archive) as tar:
+                    tar.extractall(temporary, filter="data")
+        except _UNSOUND as error:
             raise AsrError(
                 f"expected a sound archive, got {archive}: {' '.join(str(error).split())}; "
                 "delete it and run again"
             ) from None
     return folder
+
+
+def _unpack_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as packed:
+        for name in packed.namelist():
+            place = PurePosixPath(name)
+            if place.is_absolute() or ".." in place.parts:  # zipfile would put it elsewhere
+                raise ValueError(f"{name[:60]!r} would land outside")
+        packed.extractall(folder)
