@@ -1,0 +1,14 @@
+"""Train and evaluate on LibriSpeech's 100 hours of clean speech.
+
+python recipes/librispeech_100/run.py                 download, prepare, train, evaluate
+python recipes/librispeech_100/run.py --source DIR    from a local copy of the unpacked archive
+python recipes/librispeech_100/run.py train.seed=2 out=exp/librispeech_100-2   with other settings
+"""
+
+from functools import partial
+
+from asr.cli_recipes import main
+from data import librispeech
+
+if __name__ == "__main__":
+    main(__file__, __doc__, partial(librispeech.prepare, "100"))
