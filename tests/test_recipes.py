@@ -1,0 +1,31 @@
+"""Every folder in recipes/ that has a recipe: it parses, and what belongs beside it is there."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from asr.training.recipe import read_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted(path.parent for path in ROOT.glob("recipes/*/recipe.yaml"))
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES
+
+
+@pytest.mark.parametrize("folder", RECIPES, ids=lambda folder: folder.name)
+def test_a_recipe_parses_and_has_its_script_and_its_page(folder: Path) -> None:
+    recipe = read_recipe(folder / "recipe.yaml")
+    # The script prepares into exp/NAME/data: a recipe copied from another would train on that.
+    assert recipe.out.resolve() == ROOT / "exp" / folder.name
+    assert recipe.data.train.resolve() == ROOT / "exp" / folder.name / "data" / "train.jsonl"
+    assert recipe.data.dev.resolve() == ROOT / "exp" / folder.name / "data" / "dev.jsonl"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert page.startswith("# ")
+    assert "## Results" in page
+    script = (folder / "run.py").read_text(encoding="utf-8")
+    assert f"recipes/{folder.name}/run.py" in (ast.get_docstring(ast.parse(script)) or "")
