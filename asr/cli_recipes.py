@@ -3,41 +3,63 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from asr.console import progress_bar, run_command
+from asr.errors import AsrError
+
+Prepare = Callable[..., dict[str, Path]]
+"""Takes a folder, a local copy or None, what is told of progress, and options by name. Writes the
+manifests of a corpus and returns them by name: train, dev and test sets, which begin with "test".
+"""
 
 
-class Prepare(Protocol):
-    """Writes the manifests of a corpus and returns them by name: train, dev and test sets, which
-    begin with "test"."""
-
-    def __call__(
-        self, folder: Path, source: Path | None, progress: Callable[[int, int], None]
-    ) -> dict[str, Path]: ...
-
-
-def main(script: str, description: str | None, prepare: Prepare) -> None:
+def main(
+    script: str,
+    description: str | None,
+    prepare: Prepare,
+    options: Mapping[str, str] | None = None,
+) -> None:
     """The command line of recipes/NAME/run.py, whose recipe.yaml lies beside it and whose data and
-    results go to exp/NAME."""
+    results go to exp/NAME.
+
+    `options` are what else chooses the corpus, with their defaults: {"language": "de"} is offered
+    as --language and given to `prepare` by name, and the folder is then exp/NAME-de.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", type=Path, help="local copy of the corpus, unpacked")
+    for option, default in (options or {}).items():
+        note = f"which {option} of the corpus (default: {default or 'none'})"
+        parser.add_argument(f"--{option}", default=default, help=note)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="other settings")
     arguments = parser.parse_args()
+    chosen = {option: getattr(arguments, option) for option in options or {}}
     here = Path(script).resolve().parent
-    data = here.parents[1] / "exp" / here.name / "data"
+    out = here.parents[1] / "exp" / "-".join([here.name, *filter(None, chosen.values())])
 
     def work() -> None:
+        _check_names(chosen)
         with progress_bar("preparing") as progress:
-            manifests = prepare(data, arguments.source, progress)
+            manifests = prepare(out / "data", arguments.source, progress, **chosen)
         tests = {name: path for name, path in manifests.items() if name.startswith("test")}
-        run_recipe(here / "recipe.yaml", arguments.overrides, tests)
+        # recipe.yaml knows of exp/NAME alone.
+        places = [f"data.{part}={manifests[part]}" for part in ("train", "dev")] + [f"out={out}"]
+        overrides = [*(places if chosen else ()), *arguments.overrides]
+        run_recipe(here / "recipe.yaml", overrides, tests)
 
     run_command(work)
+
+
+def _check_names(chosen: Mapping[str, str]) -> None:
+    """Raise AsrError where an option cannot be a part of a folder's name."""
+    for option, value in chosen.items():
+        if value and not value.replace("-", "").replace("_", "").isalnum():
+            raise AsrError(
+                f"expected letters, digits, - and _ for --{option}, got '{value}': correct it"
+            )
 
 
 def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 
+from asr import cli_recipes
 from asr.cli_recipes import main
 from asr.errors import AsrError, AudioError
 from asr.manifest import Utterance, read_manifest
@@ -79,3 +81,47 @@ def test_a_script_prepares_into_its_own_folder_and_names_its_options(
     with pytest.raises(SystemExit):
         main(str(script), "Train on mine.", prepare)
     assert "Train on mine." in capsys.readouterr().out
+
+
+def test_a_script_with_a_language_has_a_folder_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "recipes" / "mine" / "run.py"
+    ran: list[Any] = []
+
+    def prepare(
+        folder: Path, source: Path | None, progress: object, language: str, part: str
+    ) -> dict[str, Path]:
+        ran.append((folder, language, part))
+        return {name: folder / f"{name}.jsonl" for name in ("train", "dev", "test")}
+
+    monkeypatch.setattr(cli_recipes, "run_recipe", lambda *arguments: ran.append(arguments))
+    options = {"language": "de", "part": ""}
+    for given, name in (
+        ([], "mine-de"),
+        (["--language", "pt_br", "--part", "9hr"], "mine-pt_br-9hr"),
+    ):
+        monkeypatch.setattr("sys.argv", ["run.py", *given, "out=elsewhere"])
+        main(str(script), "Train.", prepare, options)
+        out = tmp_path / "exp" / name
+        (folder, language, part), (recipe, overrides, tests) = ran[-2:]
+        assert folder == out / "data"
+        assert name == "-".join(filter(None, ["mine", language, part]))
+        assert overrides == [
+            f"data.train={out}/data/train.jsonl",
+            f"data.dev={out}/data/dev.jsonl",
+            f"out={out}",
+            "out=elsewhere",
+        ]
+        assert tests == {"test": out / "data" / "test.jsonl"}
+        assert recipe == script.parent / "recipe.yaml"
+    monkeypatch.setattr("sys.argv", ["run.py", "--language", "../de"])
+    with pytest.raises(SystemExit):
+        main(str(script), "Train.", prepare, options)
+    assert (
+        "expected letters, digits, - and _ for --language, got '../de'" in capsys.readouterr().err
+    )
+    monkeypatch.setattr("sys.argv", ["run.py", "--help"])
+    with pytest.raises(SystemExit):
+        main(str(script), "Train.", prepare, options)
+    assert "which language of the corpus (default: de)" in capsys.readouterr().out
