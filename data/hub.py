@@ -1,0 +1,296 @@
+"""Corpora on the Hugging Face hub: a split as files of sound, fetched row by row.
+
+Recordings are taken as bytes (`Audio(decode=False)`) and read by our own decoder. Every row that is
+written is noted in the split's journal, so that a stopped run goes on where it stopped, and a
+finished one needs no network. Datasets that would run code of their own are refused by `datasets`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import soundfile
+
+from asr.audio import AUDIO_SUFFIXES, SAMPLE_RATE, audio_duration, load_audio
+from asr.errors import AsrError, AudioError
+from asr.files import atomic_path
+from asr.manifest import Utterance
+from data.corpus import Progress, Say
+
+JOURNAL = "fetched.jsonl"
+STATE_EVERY = 100  # rows; after a stop so many are read again, none is written again
+FOLDER_HOLDS = 1000  # recordings
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of a dataset on the hub, or of a local copy of one."""
+
+    dataset: str
+    """Its name on the hub, or a folder: one that `save_to_disk` wrote, or one with the parquet
+    files of the hub's repository, CONFIG/NAME-*.parquet."""
+    config: str
+    name: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.dataset} ({self.config}, {self.name})"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a dataset keeps what a manifest holds; a column that it lacks is ""."""
+
+    text: str
+    audio: str = "audio"
+    id: str = ""
+    """Without it rows are numbered. An id that comes again gets its row's number too."""
+    speaker: str = ""
+    extra: tuple[str, ...] = ()
+
+
+def materialise(
+    split: Split,
+    columns: Columns,
+    folder: Path,
+    streaming: bool = True,
+    flac: bool = False,
+    progress: Progress | None = None,
+    say: Say = print,
+) -> list[Utterance]:
+    """The utterances of a split, their recordings below `folder`: as they came, or as 16-bit FLAC
+    at 16 kHz.
+
+    With `streaming` nothing is downloaded as a whole. Rows without a text and recordings that
+    cannot be decoded are left out, and their number is told. Raises AsrError where the dataset, a
+    column or the network is missing, and where `folder` holds another split.
+    """
+    journal = folder / JOURNAL
+    header = {"split": asdict(split), "columns": asdict(columns), "flac": flac}
+    done = _read_journal(journal, json.loads(json.dumps(header)))
+    if not done.complete:
+        folder.mkdir(parents=True, exist_ok=True)
+        with journal.open("a", encoding="utf-8") as notes:
+            if not journal.stat().st_size:
+                _note(notes, header)
+            _fetch(split, columns, folder, streaming, flac, done, notes, progress)
+        done = _read_journal(journal, json.loads(json.dumps(header)))
+    if done.left_out:
+        say(f"left out of {split}: {done.left_out} of {done.rows} rows, without text or sound")
+    return [replace(u, audio=folder / u.audio) for u in done.utterances.values()]
+
+
+# --- the journal: a header, a line a row, a line for the place in the dataset, one at the end ---
+
+
+@dataclass
+class _Done:
+    utterances: dict[int, Utterance]
+    state: Mapping[str, Any] | None = None
+    rows: int = 0
+    complete: bool = False
+
+    @property
+    def left_out(self) -> int:
+        return self.rows - len(self.utterances)
+
+
+def _note(notes: IO[str], record: Mapping[str, Any]) -> None:
+    notes.write(json.dumps(record, ensure_ascii=False) + "\n")
+    notes.flush()
+
+
+def _read_journal(path: Path, header: Mapping[str, Any]) -> _Done:
+    """What earlier runs have done; a last line that was cut short is taken off the file."""
+    done = _Done({})
+    if not path.exists():
+        return done
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    lines = whole.splitlines()
+    if len(lines) == 1:  # nothing was fetched: what was asked for may be corrected
+        path.unlink()
+        return done
+    if lines and json.loads(lines[0]) != header:
+        raise AsrError(
+            f"expected the beginning of {header['split']} in {path}, got "
+            f"{json.loads(lines[0])['split']}: name another folder, or delete this one"
+        )
+    for number, line in enumerate(lines[1:], start=2):
+        record = json.loads(line)
+        if "state" in record:
+            done.state, done.rows = record["state"], record["rows"]
+        elif "rows" in record:
+            done.rows, done.complete = record["rows"], True
+        else:
+            row = record.pop("row")
+            done.utterances[row] = Utterance(**record | {"audio": Path(record["audio"])})
+            if not (path.parent / record["audio"]).is_file():
+                raise AsrError(
+                    f"expected {record['audio']}, got no such file ({path}:{number}): delete "
+                    f"{path.parent} and run again"
+                )
+    return done
+
+
+# --- rows ---
+
+
+def _fetch(
+    split: Split,
+    columns: Columns,
+    folder: Path,
+    streaming: bool,
+    flac: bool,
+    done: _Done,
+    notes: IO[str],
+    progress: Progress | None,
+) -> None:
+    rows, total, names = _open(split, columns, streaming)
+    if done.state is not None:
+        rows.load_state_dict(dict(done.state))
+    ids = {utterance.id for utterance in done.utterances.values()}
+    row = done.rows
+    for values in _guarded(rows, split):
+        if row not in done.utterances:
+            _check_columns(columns, values, split)
+            utterance = _written(row, values, columns, split, names, ids, folder, flac)
+            if utterance is not None:
+                ids.add(utterance.id)
+                record = {k: v for k, v in asdict(utterance).items() if v not in ("", None, {})}
+                _note(notes, {"row": row} | record | {"audio": str(utterance.audio)})
+        row += 1
+        if row % STATE_EVERY == 0:
+            _note(notes, {"rows": row, "state": rows.state_dict()})
+            if progress:
+                progress(row, total)
+    _note(notes, {"rows": row})
+
+
+def _open(split: Split, columns: Columns, streaming: bool) -> tuple[Any, int, dict[str, Any]]:
+    """A dataset whose place can be noted, its rows (0: unknown), and its columns of classes."""
+    from datasets import Audio, Dataset, load_dataset, load_from_disk
+
+    try:
+        local = Path(split.dataset)
+        parquet = sorted(str(p) for p in (local / split.config).glob(f"{split.name}-*.parquet"))
+        if parquet:
+            files = {split.name: parquet}
+            loaded = load_dataset(
+                "parquet", data_files=files, split=split.name, streaming=streaming
+            )
+        elif local.is_dir():
+            saved = load_from_disk(split.dataset)
+            loaded = saved if isinstance(saved, Dataset) else saved[split.name]
+        else:
+            loaded = load_dataset(
+                split.dataset,
+                split.config,
+                split=split.name,
+                streaming=streaming,
+                revision=split.revision,
+            )
+        known = (loaded.info.splits or {}).get(split.name)
+        total = len(loaded) if isinstance(loaded, Dataset) else known.num_examples if known else 0
+        rows = loaded.cast_column(columns.audio, Audio(decode=False))
+        if isinstance(rows, Dataset):
+            rows = rows.to_iterable_dataset()
+    except Exception as error:  # the library raises nearly everything
+        raise _unreadable(split, error) from None
+    kinds = {name: kind for name, kind in (loaded.features or {}).items() if hasattr(kind, "names")}
+    return rows, total, kinds
+
+
+def _guarded(rows: Any, split: Split) -> Iterator[dict[str, Any]]:
+    iterator = iter(rows)
+    while True:
+        try:
+            values = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:  # a network can fail in as many ways
+            raise _unreadable(split, error) from None
+        yield values
+
+
+def _unreadable(split: Split, error: Exception) -> AsrError:
+    words = " ".join(str(error).split())[:200] or type(error).__name__
+    return AsrError(
+        f"expected {split} from the hub or a local copy, got '{words}': check the name and the "
+        "network, and run again to go on"
+    )
+
+
+def _check_columns(columns: Columns, values: Mapping[str, Any], split: Split) -> None:
+    wanted = [columns.text, columns.audio, columns.id, columns.speaker, *columns.extra]
+    missing = [name for name in wanted if name and name not in values]
+    if missing:
+        raise AsrError(
+            f"expected the column {missing[0]} in {split}, got {', '.join(values)}: name the "
+            "columns that it has"
+        )
+
+
+def _written(
+    row: int,
+    values: Mapping[str, Any],
+    columns: Columns,
+    split: Split,
+    names: Mapping[str, Any],
+    taken: set[str],
+    folder: Path,
+    flac: bool,
+) -> Utterance | None:
+    """One row as an utterance, its recording written; None where it lacks text or sound."""
+    text = " ".join(str(values[columns.text] or "").split())
+    sound = values[columns.audio] or {}
+    content, path = sound.get("bytes"), sound.get("path") or ""
+    if content is None and path and Path(path).is_file():
+        content = Path(path).read_bytes()
+    if not text or not content:
+        return None
+    # Files are named by row: ids may hold what no file system takes, or lead out of the folder.
+    suffix = ".flac" if flac else Path(path).suffix.lower()
+    suffix = suffix if suffix in AUDIO_SUFFIXES else ".audio"
+    audio = Path(f"{row // FOLDER_HOLDS:04}", f"{row:07}{suffix}")
+    try:
+        duration = _write_audio(folder / audio, content, flac)
+    except AudioError:
+        return None
+    identity = str(values[columns.id]) if columns.id else f"{split.name}-{row:07}"
+    extra = {name: _plain(values[name], names.get(name)) for name in columns.extra}
+    return Utterance(
+        identity if identity not in taken else f"{identity}-{row}",
+        audio,
+        text,
+        duration,
+        str(values[columns.speaker] or "") if columns.speaker else "",
+        extra={name: value for name, value in extra.items() if value not in (None, "")},
+    )
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """A class by its name, not its number."""
+    return (
+        kind.names[value] if kind is not None and isinstance(value, int) and value >= 0 else value
+    )
+
+
+def _write_audio(path: Path, content: bytes, flac: bool) -> float:
+    """Write a recording, whole or not at all; its seconds. Raises AudioError."""
+    with atomic_path(path) as temporary:
+        if not flac:
+            temporary.write_bytes(content)
+            return audio_duration(temporary)
+        samples = load_audio(content)
+        pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+        soundfile.write(temporary, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        return len(pcm) / SAMPLE_RATE
