@@ -77,6 +77,22 @@ def write_splits(folder: Path, splits: Mapping[str, Sequence[Utterance]]) -> dic
     return paths
 
 
+def speakers_apart(
+    splits: Mapping[str, Sequence[Utterance]], say: Say
+) -> dict[str, list[Utterance]]:
+    """The same splits, train without speakers who are also in dev or a test set, dev without those
+    of a test set: training refuses to choose by voices that it learns. What is left out is told.
+    """
+    kept = {}
+    for place, (name, utterances) in enumerate(splits.items()):
+        later = [] if name.startswith("test") else list(splits)[place + 1 :]
+        held = {u.speaker for other in later for u in splits[other]} - {""}
+        kept[name] = [u for u in utterances if u.speaker not in held]
+        if left := len(utterances) - len(kept[name]):
+            say(f"left out of {name}: {left} utterances of speakers of {' or '.join(later)}")
+    return kept
+
+
 def locate(source: Path, *places: str) -> Path:
     """The first of `places` that is in a local copy. Raises AsrError naming them."""
     for place in places:

@@ -13,7 +13,7 @@ from asr.cli_recipes import main
 from asr.errors import AsrError, AudioError
 from asr.manifest import Utterance, read_manifest
 from data import corpus
-from data.corpus import locate, with_durations, write_splits
+from data.corpus import locate, speakers_apart, with_durations, write_splits
 from tests.recordings import tone
 
 
@@ -52,6 +52,25 @@ def test_no_manifest_is_written_where_a_split_is_empty(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
     paths = write_splits(tmp_path / "data", {"train": utterances[:1], "test": utterances[1:]})
     assert [u.id for u in read_manifest(paths["test"])] == ["1"]
+
+
+def test_speakers_stay_in_the_last_split_that_has_them() -> None:
+    def utterances(speakers: str) -> list[Utterance]:
+        return [Utterance(s, Path("a.wav"), "yes", 1.0, s.strip("-")) for s in speakers]
+
+    said: list[str] = []
+    splits = {"train": "abcd-", "dev": "bce-", "test": "cx-", "test-2": "cx"}
+    kept = speakers_apart({name: utterances(s) for name, s in splits.items()}, said.append)
+    assert {name: "".join(u.id for u in rows) for name, rows in kept.items()} == {
+        "train": "ad-",
+        "dev": "be-",
+        "test": "cx-",
+        "test-2": "cx",
+    }
+    assert said == [
+        "left out of train: 2 utterances of speakers of dev or test or test-2",
+        "left out of dev: 1 utterances of speakers of test or test-2",
+    ]
 
 
 def test_the_first_place_that_is_there(tmp_path: Path) -> None:
