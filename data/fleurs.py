@@ -1,0 +1,81 @@
+"""FLEURS (Conneau et al. 2022, CC BY 4.0): the same 2009 sentences read in 102 languages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from asr.errors import AsrError, reason
+from asr.manifest import Utterance
+from data.corpus import Progress, Say, locate, with_durations, write_splits
+from data.download import download, unpack
+
+# The archives in the dataset's repository on the Hugging Face hub.
+URL = "https://huggingface.co/datasets/google/fleurs/resolve/main/data/{language}/{file}"
+SPLITS = ("train", "dev", "test")
+COLUMNS = 7  # sentence, file, text as written, text, its characters, samples, gender
+
+
+def prepare(
+    folder: Path,
+    source: Path | None = None,
+    progress: Progress | None = None,
+    say: Say = print,
+    language: str = "en_us",
+) -> dict[str, Path]:
+    """Manifests train, dev and test in `folder`, from the published archives or a local copy of
+    them: LANGUAGE/SPLIT.tsv with audio/SPLIT.tar.gz or audio/SPLIT/.
+
+    The corpus names no speakers. A sentence is read by up to three people, so a recording's id is
+    the name of its file. Rows without text or recording, or of one that was there before, are
+    left out and told. Raises AsrError where a table or an archive is missing or malformed.
+    """
+    splits = {}
+    for split in SPLITS:
+        table, audio = _locate(split, language, folder, source, progress)
+        rows = list(_utterances(table, audio))
+        found = {u.id: u for u in reversed(rows) if u.text and u.audio.is_file()}
+        if len(found) < len(rows):
+            left = len(rows) - len(found)
+            say(f"left out of {split}: {left} rows without text or a recording of their own")
+        splits[split] = with_durations(list(reversed(found.values())), progress)
+    return write_splits(folder, splits)
+
+
+def _locate(
+    split: str, language: str, folder: Path, source: Path | None, progress: Progress | None
+) -> tuple[Path, Path]:
+    """Table and folder of recordings of a split, downloaded and unpacked where they are not yet."""
+    if source is None:
+        files = (f"{split}.tsv", f"audio/{split}.tar.gz")
+        urls = (URL.format(language=language, file=file) for file in files)
+        table, archive = (
+            download(url, folder / "published" / file, progress)
+            for url, file in zip(urls, files, strict=True)
+        )
+    else:
+        table = locate(source, f"{language}/{split}.tsv", f"data/{language}/{split}.tsv")
+        archive = locate(table.parent, f"audio/{split}", f"audio/{split}.tar.gz")
+    audio = archive if archive.is_dir() else unpack(archive, folder / "audio" / split)
+    # The archive holds a folder named as the split.
+    return table, audio / split if (audio / split).is_dir() else audio
+
+
+def _utterances(table: Path, audio: Path) -> Iterator[Utterance]:
+    try:
+        lines = table.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AsrError(f"expected a table of FLEURS, got {table}: {reason(error)}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) != COLUMNS or not fields[1] or "/" in fields[1]:
+            raise AsrError(
+                f"expected {COLUMNS} columns with the name of a file, got '{line[:40]}' "
+                f"({table}:{number}): get it again"
+            )
+        sentence, file, _, text, _, _, gender = fields
+        path = (audio / file).resolve()
+        extra = {"sentence": sentence, "gender": gender.lower()}
+        yield Utterance(path.stem, path, text, 0.0, extra=extra)
