@@ -1,0 +1,89 @@
+"""AISHELL-1 (Bu et al. 2017, Apache 2.0): Mandarin read by 400 people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from asr.errors import AsrError, reason
+from asr.manifest import Utterance
+from data.corpus import Progress, Say, locate, speakers_apart, with_durations, write_splits
+from data.download import download, unpack
+
+URL = "https://www.openslr.org/resources/33/data_aishell.tgz"
+MD5 = "2f494334227864a8a8fec932999db9d8"
+SPLITS = {"train": 120098, "dev": 14326, "test": 7176}  # utterances that have a transcript
+TRANSCRIPTS = "transcript/aishell_transcript_v0.8.txt"
+
+
+def prepare(
+    folder: Path,
+    source: Path | None = None,
+    progress: Progress | None = None,
+    say: Say = print,
+) -> dict[str, Path]:
+    """Manifests train, dev and test in `folder`, from the published archive or a local copy of its
+    tree, the speakers' own archives in it unpacked or not.
+
+    Texts are without blanks, which in Chinese part nothing. A few recordings have no transcript;
+    they are left out, and what a local copy lacks is told. Raises AsrError where the transcripts or
+    all recordings of a split are missing.
+    """
+    root = _locate(folder, source, progress)
+    texts = _transcripts(root / TRANSCRIPTS)
+    places = [root / "wav", *_speakers(root / "wav", folder / "speakers", progress)]
+    found = {}
+    for name, published in SPLITS.items():
+        recordings = [path for place in places for path in place.glob(f"{name}/*/*.wav")]
+        # By name, so that it does not matter what was unpacked where.
+        found[name] = list(_utterances(sorted(recordings, key=lambda p: p.name), texts))
+        if len(found[name]) != published:
+            count = f"{len(found[name])} of {published} utterances"
+            say(f"not the whole published set: {name}, {count}")
+    splits = speakers_apart(found, say)
+    return write_splits(folder, {n: with_durations(u, progress) for n, u in splits.items()})
+
+
+def _locate(folder: Path, source: Path | None, progress: Progress | None) -> Path:
+    if source is None:
+        archive = download(URL, folder / "data_aishell.tgz", progress, MD5)
+        return unpack(archive, folder / "audio") / "data_aishell"
+    return locate(source, f"data_aishell/{TRANSCRIPTS}", TRANSCRIPTS).parents[1]
+
+
+def _speakers(wav: Path, folder: Path, progress: Progress | None) -> list[Path]:
+    """What the speakers' archives hold: S0002.tar.gz has train/S0002/*.wav. Those that lie unpacked
+    beside them are passed over."""
+    unpacked = {path.name for path in wav.glob("*/S*") if path.is_dir()}
+    archives = [p for p in sorted(wav.glob("S*.tar.gz")) if p.name[:-7] not in unpacked]
+    found = []
+    for done, archive in enumerate(archives, start=1):
+        found.append(unpack(archive, folder / archive.name[:-7]))
+        if progress:
+            progress(done, len(archives))
+    return found
+
+
+def _transcripts(path: Path) -> dict[str, str]:
+    """BAC009S0002W0122 and the words, parted by blanks."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AsrError(
+            f"expected transcripts of AISHELL-1, got {path}: {reason(error)}; get it again"
+        ) from None
+    texts = {}
+    for number, line in enumerate(lines, start=1):
+        name, *words = line.split() or [""]
+        if not words:
+            raise AsrError(
+                f"expected an id and its text, got '{line[:40]}' ({path}:{number}): get it again"
+            )
+        texts[name] = "".join(words)
+    return texts
+
+
+def _utterances(recordings: list[Path], texts: dict[str, str]) -> Iterator[Utterance]:
+    for path in recordings:
+        if path.stem in texts:
+            yield Utterance(path.stem, path.resolve(), texts[path.stem], 0.0, path.parent.name)
