@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,6 +33,7 @@ def plan_epoch(
     items = [whole(*group, speed=_speed(group, corpus, augment, random)) for group in groups]
     if corpus.word_starts:
         items = spliced(items, corpus, augment.splice, random)
+    items = [_varied(item, corpus, augment, random) for item in items]
     durations = corpus.durations
     lengths = np.array([item.seconds(durations) for item in items])
     shaken = lengths * random.uniform(1 - JITTER, 1 + JITTER, len(items))
@@ -49,6 +51,19 @@ def _speed(
 ) -> float:
     drawn = float(random.choice(augment.speeds))
     return min([drawn, *(corpus.fastest[index] for index in group if corpus.fastest)])
+
+
+def _varied(
+    item: Item, corpus: Corpus, augment: AugmentConfig, random: np.random.Generator
+) -> Item:
+    """The same at another tempo and through a codec; nothing is drawn for what is not asked for."""
+    if augment.tempos != [1.0]:
+        fastest = min([2.0, *(corpus.fastest[index] for index in item.indices if corpus.fastest)])
+        tempo = min(float(random.choice(augment.tempos)), fastest / item.speed)
+        item = replace(item, tempo=tempo)
+    if augment.codec_share and random.random() < augment.codec_share:
+        item = replace(item, codec=augment.codecs[int(random.integers(len(augment.codecs)))])
+    return item
 
 
 def plan_in_order(durations: Sequence[float], batch_seconds: float) -> list[list[Item]]:

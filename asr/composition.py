@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from asr.features.codecs import Codec
 
 LONGEST_STRETCH = 3  # words that stay together when a sentence is spliced
 
@@ -47,10 +49,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a batch: what is played, one stretch after another, and at what speed."""
+    """One row of a batch: what is played, one stretch after another, and how."""
 
     stretches: tuple[Stretch, ...]
     speed: float = 1.0
+    tempo: float = 1.0
+    codec: Codec | None = None
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -59,7 +63,9 @@ class Item:
 
     def seconds(self, durations: Sequence[float]) -> float:
         """How long it plays."""
-        return sum(stretch.seconds(durations) for stretch in self.stretches) / self.speed
+        return sum(stretch.seconds(durations) for stretch in self.stretches) / (
+            self.speed * self.tempo
+        )
 
 
 def whole(*indices: int, speed: float = 1.0) -> Item:
@@ -108,8 +114,8 @@ def spliced(
     for item in items:
         own = words.get(corpus.speakers[item.indices[0]])
         if own and random.random() < splice:
-            seconds = item.seconds(corpus.durations) * item.speed
-            item = Item(_new_sentence(own, corpus, seconds, random), item.speed)
+            seconds = item.seconds(corpus.durations) * item.speed * item.tempo
+            item = replace(item, stretches=_new_sentence(own, corpus, seconds, random))
         result.append(item)
     return result
 

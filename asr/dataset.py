@@ -16,6 +16,7 @@ import torch
 from asr.audio import load_audio
 from asr.composition import Item, Stretch
 from asr.errors import AsrError
+from asr.features.codecs import through_codec
 from asr.manifest import Utterance
 from asr.padded import Padded
 from asr.text import TextConfig, normalise
@@ -32,7 +33,7 @@ class Batch:
 
     Shape:
         waves: values [B, S]; targets: values [B, U] int64; spelled: the same text in characters,
-        values [B, C] int64; speeds: B playing speeds to apply.
+        values [B, C] int64; speeds, tempos: B playing speeds and tempos to apply.
     """
 
     ids: list[str]
@@ -40,6 +41,7 @@ class Batch:
     targets: Padded
     spelled: Padded
     speeds: list[float]
+    tempos: list[float]
 
     def to(self, device: torch.device | str) -> Batch:
         waves, targets = self.waves.to(device), self.targets.to(device)
@@ -99,6 +101,12 @@ class SpeechDataset:
         end = None if stretch.end is None else int(stretch.end * rate)
         return _faded(samples[int(stretch.start * rate) : end], int(FADE_S * rate))
 
+    def _played(self, item: Item) -> np.ndarray:
+        samples = np.concatenate([self._samples(stretch) for stretch in item.stretches])
+        if item.codec is None:
+            return samples
+        return through_codec(samples.astype(np.int16), self.sample_rate, item.codec)
+
     def _target(self, stretch: Stretch) -> list[int]:
         if stretch.whole:
             return self.targets[stretch.index]
@@ -110,7 +118,7 @@ class SpeechDataset:
         return self._tokens.spell(target) if self._tokens else []
 
     def batch(self, items: Sequence[Item]) -> Batch:
-        played = [np.concatenate([self._samples(s) for s in item.stretches]) for item in items]
+        played = [self._played(item) for item in items]
         targets = [
             list(itertools.chain.from_iterable(self._target(s) for s in item.stretches))
             for item in items
@@ -123,6 +131,7 @@ class SpeechDataset:
             targets=_padded(targets, np.int64),
             spelled=_padded([self._spelled(target) for target in targets], np.int64),
             speeds=[item.speed for item in items],
+            tempos=[item.tempo for item in items],
         )
 
 

@@ -13,6 +13,7 @@ from asr.composition import whole
 from asr.ctc.loss import ctc_loss
 from asr.dataset import Batch, SpeechDataset
 from asr.features.augment import AugmentConfig
+from asr.features.surroundings import Sounds, SurroundingsConfig
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
@@ -21,6 +22,7 @@ from asr.tokens import BLANK_ID
 from asr.training import step
 from tests.tones import FEATURES, MODEL, RATE, untrained_bundle, write_corpus
 
+SILENCE = Sounds(RATE, torch.zeros(0))
 PLAIN = AugmentConfig(speeds=[1.0], warp=0.0, join=0.0, time_masks=0, frequency_masks=0)
 
 
@@ -40,7 +42,7 @@ def model() -> AcousticModel:
 
 
 def loss_of(model: AcousticModel, batch: Batch, consistency: float = 0.0) -> step.StepLoss:
-    return step.batch_loss(model, batch, PLAIN, consistency, contextlib.nullcontext)
+    return step.batch_loss(model, batch, PLAIN, consistency, contextlib.nullcontext, SILENCE)
 
 
 def test_the_loss_is_nats_a_unit(model: AcousticModel, tones_batch: Batch) -> None:
@@ -115,3 +117,23 @@ def test_disagreement_is_the_divergence_of_each_view_from_the_other(
     ctc = 2 * loss.utterances.double().sum()
     expected = (ctc + 0.2 * divergence.sum()) / units
     torch.testing.assert_close(loss.objective.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_everything_at_once_is_finite_and_repeats(model: AcousticModel, tones_batch: Batch) -> None:
+    everything = AugmentConfig(
+        tempos=[0.9],
+        time_warp=2,
+        gain_db=6,
+        surroundings=SurroundingsConfig(noise_share=1, reverb_share=1, telephone_share=1),
+    )
+    batch = replace(tones_batch, speeds=[1.1] * 4, tempos=[0.9] * 4)
+    sounds = Sounds(RATE, torch.randn(RATE))
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        model.zero_grad()
+        loss = step.batch_loss(model, batch, everything, 0.2, contextlib.nullcontext, sounds)
+        losses.append(loss.objective.item())
+        assert torch.isfinite(loss.utterances).all()
+    assert losses[0] == losses[1]
+    assert losses[0] != loss_of(model, tones_batch, 0.2).objective.item()

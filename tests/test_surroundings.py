@@ -23,7 +23,7 @@ from asr.features.surroundings import (
 from asr.padded import Padded, pad
 
 RATE = 16000
-NOTHING = Sounds(torch.zeros(0))
+NOTHING = Sounds(RATE, torch.zeros(0))
 ALL = SurroundingsConfig(noise_share=1, reverb_share=1, telephone_share=1)
 
 
@@ -45,7 +45,7 @@ def level(waves: Padded, hertz: float, row: int = 0) -> float:
 
 
 def noise(seconds: float = 1.0) -> Sounds:
-    return Sounds(torch.randn(int(seconds * RATE)))
+    return Sounds(RATE, torch.randn(int(seconds * RATE)))
 
 
 @pytest.mark.parametrize("snr", [0.0, 10.0, 30.0])
@@ -65,10 +65,10 @@ def test_a_share_of_the_utterances_is_left_alone() -> None:
         SurroundingsConfig(noise_share=0, reverb_share=0.3),
         SurroundingsConfig(noise_share=0, telephone_share=0.3),
     ):
-        changed = surround(waves, config, noise(), RATE).values != waves.values
+        changed = surround(waves, config, noise()).values != waves.values
         assert 0.15 < changed.any(dim=1).float().mean() < 0.45
     quiet = SurroundingsConfig(noise_share=0)
-    assert surround(waves, quiet, noise(), RATE) is waves
+    assert surround(waves, quiet, noise()) is waves
 
 
 def test_a_room_rings_on_and_is_as_loud() -> None:
@@ -76,7 +76,7 @@ def test_a_room_rings_on_and_is_as_loud() -> None:
     click[100:200] = 0.5 * torch.sin(torch.arange(100) * 0.3)
     waves = pad([click])
     config = SurroundingsConfig(reverb_share=1, reverb_seconds=(0.5, 0.5))
-    wet = reverberate(waves, config, NOTHING, RATE)
+    wet = reverberate(waves, config, NOTHING)
     assert power(wet).item() == pytest.approx(power(waves).item(), rel=1e-3)
     ends = wet.values[0, 200:].reshape(-1, 790).square().mean(dim=1)
     # 60 dB in half a second: 6 dB in 50 ms, which are 800 samples.
@@ -93,7 +93,7 @@ def test_recorded_rooms_begin_with_their_direct_sound(tmp_path: Path) -> None:
     sounds = load_sounds(config, RATE)
     click = torch.zeros(2000)
     click[100] = 1.0
-    wet = reverberate(pad([click]), config, sounds, RATE).values[0]
+    wet = reverberate(pad([click]), config, sounds).values[0]
     assert wet.abs().topk(2).indices.tolist() == [100, 300]
     assert (wet[300] / wet[100]).item() == pytest.approx(0.5, abs=1e-3)
 
@@ -129,7 +129,7 @@ def test_garbage_in_the_padding_changes_nothing() -> None:
         for waves in (clean, dirty):
             torch.manual_seed(1)
             stretched = change_tempo(waves, tempos, RATE)
-            results.append(surround(stretched, ALL, noise(), RATE))
+            results.append(surround(stretched, ALL, noise()))
         for one, other in zip(results[0].unpad(), results[1].unpad(), strict=True):
             assert torch.equal(one, other)
             assert torch.isfinite(one).all()
@@ -140,14 +140,14 @@ def test_the_same_seed_gives_the_same_surroundings() -> None:
     found = []
     for _ in range(2):
         torch.manual_seed(3)
-        found.append(surround(waves, ALL, sounds, RATE).values)
+        found.append(surround(waves, ALL, sounds).values)
     assert torch.equal(*found)
-    assert not torch.equal(surround(waves, ALL, sounds, RATE).values, found[0])
+    assert not torch.equal(surround(waves, ALL, sounds).values, found[0])
 
 
 def test_silence_stays_silent_and_nothing_breaks() -> None:
     waves = Padded(torch.zeros(2, 4000), torch.tensor([4000, 0]))
-    heard = surround(waves, ALL, noise(), RATE)
+    heard = surround(waves, ALL, noise())
     assert torch.isfinite(heard.values[:1]).all()
 
 

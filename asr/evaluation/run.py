@@ -79,18 +79,12 @@ def evaluate(
         u.id: _details(u, heard.get(u.id), _snr(dataset, index, unreadable))
         for index, u in enumerate(utterances)
     }
-    facts = RunFacts(
-        model=os.path.relpath(model),
-        manifest=os.path.relpath(manifest),
-        manifest_sha256=digest(manifest),
-        date=datetime.now().astimezone().isoformat(timespec="seconds"),
-        parameters=bundle.model.parameter_count(),
-        decoder=decoder.description,
+    facts = replace(
+        _facts(model, manifest, bundle, decoder),
         normalisation=scoring.profile.description,
         audio_seconds=sum(dataset.durations),
         processing_seconds=seconds,
         peak_memory_mib=_peak_memory_mib(),
-        machine=machine_name(),
     )
     report = build_report(
         score(scoring.apply_all(references), scoring.apply_all(hypotheses)),
@@ -105,6 +99,18 @@ def evaluate(
         extras = Extras(bundle.tokens.units, training_curves(model), audio_megabytes)
         write_report(report, out, extras)
     return Evaluation(report, unreadable)
+
+
+def _facts(model: Path, manifest: Path, bundle: Bundle, decoder: Decoder) -> RunFacts:
+    return RunFacts(
+        model=os.path.relpath(model),
+        manifest=os.path.relpath(manifest),
+        manifest_sha256=digest(manifest),
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        parameters=bundle.model.parameter_count(),
+        decoder=decoder.description,
+        machine=machine_name(),
+    )
 
 
 def _details(utterance: Utterance, heard: Hearing | None, snr: float | None) -> Details:

@@ -14,7 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from asr.config import Config
+from asr.features.codecs import Codec
 from asr.features.filterbank import Distortion
+from asr.features.surroundings import SurroundingsConfig
 from asr.padded import Padded, pad
 
 
@@ -23,6 +25,14 @@ class AugmentConfig(Config):
 
     speeds: list[Annotated[float, Field(ge=0.5, le=2)]] = Field([0.9, 1.0, 1.1], min_length=1)
     """Each utterance is played at one of these speeds (from 0.5 to 2), drawn anew every epoch."""
+    tempos: list[Annotated[float, Field(ge=0.5, le=2)]] = Field([1.0], min_length=1)
+    """The same at its own pitch, beside the speed."""
+    codec_share: float = Field(0.0, ge=0, le=1)
+    """Share of the utterances that come out of a lossy codec, at its lowest quality."""
+    codecs: list[Codec] = Field(["mp3", "opus", "vorbis"], min_length=1)
+    """Which one, drawn anew every time. Opus takes ten times as long as the others."""
+    surroundings: SurroundingsConfig = SurroundingsConfig()
+    """Rooms, noise and telephones."""
     warp: float = Field(0.1, ge=0, le=0.3)
     """Largest stretch of the frequency axis, either way: other vocal tracts at the same tempo."""
     equaliser_db: float = Field(0.0, ge=0, le=20)
@@ -37,6 +47,8 @@ class AugmentConfig(Config):
     """Share of the utterances replaced by new sentences from words of the same speaker."""
     splice_from: float = Field(0.3, ge=0, le=1)
     """Share of the training after which the model aligns its data and splicing begins."""
+    time_warp: int = Field(0, ge=0, le=1000)
+    """SpecAugment: how far a random point of the utterance moves at most, in feature frames."""
     time_masks: int = Field(2, ge=0)
     """SpecAugment: stretches of time hidden in each utterance."""
     time_mask_frames: int = Field(25, ge=1)
@@ -93,8 +105,38 @@ def perturb_gain(waves: Padded, decibels: float) -> Padded:
     return Padded(waves.values * 10 ** (change / 20), waves.lengths)
 
 
+def warp_time(features: Padded, furthest: int) -> Padded:
+    """Move a random frame of each utterance by up to so many frames and stretch what is on either
+    side (Park et al. 2019, section 2.1). Utterances that are too short are left alone.
+
+    Shape: [B, T, F] -> [B, T, F].
+    """
+    if not furthest:
+        return features
+    B, T, _ = features.values.shape
+    device = features.values.device
+    last = (features.lengths - 1).clamp(min=0).float()
+    room = (last - 2 * furthest).clamp(min=0)
+    centre = furthest + room * torch.rand(B, device=device)
+    moved = centre + furthest * (2 * torch.rand(B, device=device) - 1) * (room > 0)
+    frames = torch.arange(T, device=device)[None, :].float()
+    before = frames * (centre / moved.clamp(min=1))[:, None]
+    slope = (last - centre) / (last - moved).clamp(min=1)
+    after = centre[:, None] + (frames - moved[:, None]) * slope[:, None]
+    source = torch.where(frames < moved[:, None], before, after)
+    source = torch.where((room > 0)[:, None], source, frames)
+    source = torch.minimum(source.clamp(min=0), last[:, None])
+    low = source.floor().long()
+    high = torch.minimum(low + 1, last[:, None].long())
+    share = (source - low)[:, :, None]
+    values = features.values
+    rows = torch.arange(B, device=device)[:, None]
+    return Padded(torch.lerp(values[rows, low], values[rows, high], share), features.lengths)
+
+
 def spec_augment(features: Padded, config: AugmentConfig) -> Padded:
-    """Zero random bands and stretches of each utterance (Park et al. 2019, without warping).
+    """Zero random bands and stretches of each utterance (Park et al. 2019; `warp_time` is its
+    warping).
 
     Meant for normalised features, where zero is the mean.
 

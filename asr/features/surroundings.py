@@ -65,11 +65,13 @@ class Sounds:
     Shape: noise [S], one recording after another; rooms: each [L], its direct sound first.
     """
 
+    sample_rate: int
     noise: Tensor
     rooms: tuple[Tensor, ...] = ()
 
     def to(self, device: torch.device | str) -> Sounds:
-        return Sounds(self.noise.to(device), tuple(room.to(device) for room in self.rooms))
+        rooms = tuple(room.to(device) for room in self.rooms)
+        return Sounds(self.sample_rate, self.noise.to(device), rooms)
 
 
 def load_sounds(config: SurroundingsConfig, sample_rate: int) -> Sounds:
@@ -79,7 +81,7 @@ def load_sounds(config: SurroundingsConfig, sample_rate: int) -> Sounds:
     rooms = [_loaded(path, sample_rate) for path in _files(config.rooms, "rooms")]
     # What comes before the direct sound is the delay of a recording, not the room.
     responses = tuple(room[int(room.abs().argmax()) :] for room in rooms)
-    return Sounds(torch.cat(noise) if noise else torch.zeros(0), responses)
+    return Sounds(sample_rate, torch.cat(noise) if noise else torch.zeros(0), responses)
 
 
 def _files(folder: Path | None, name: str) -> list[Path]:
@@ -98,11 +100,11 @@ def _loaded(path: Path, sample_rate: int) -> Tensor:
     return torch.from_numpy(load_audio(path, sample_rate))
 
 
-def surround(waves: Padded, config: SurroundingsConfig, sounds: Sounds, sample_rate: int) -> Padded:
+def surround(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Padded:
     """Rooms first, then noise, then the telephone that hears both. Shape: [B, S] -> [B, S]."""
-    waves = reverberate(waves, config, sounds, sample_rate)
+    waves = reverberate(waves, config, sounds)
     waves = add_noise(waves, config, sounds)
-    return telephone(waves, config.telephone_share, sample_rate)
+    return telephone(waves, config.telephone_share, sounds.sample_rate)
 
 
 def _chosen(share: float, waves: Padded) -> Tensor:
@@ -138,9 +140,7 @@ def add_noise(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Padd
     return Padded(waves.values + scale[:, None] * noise.values, waves.lengths)
 
 
-def reverberate(
-    waves: Padded, config: SurroundingsConfig, sounds: Sounds, sample_rate: int
-) -> Padded:
+def reverberate(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Padded:
     """Each chosen utterance in a room of its own, as loud as before. Shape: [B, S] -> [B, S].
 
     A simulated room answers with noise that decays exponentially (Polack 1988), below the direct
@@ -154,7 +154,7 @@ def reverberate(
     dry = Padded(waves.values[rows], waves.lengths[rows]).zeroed()
     responses = _recorded(len(rows), sounds) if sounds.rooms else None
     if responses is None:
-        responses = _simulated(len(rows), config, sample_rate, waves.values.device)
+        responses = _simulated(len(rows), config, sounds.sample_rate, waves.values.device)
     S, size = dry.values.shape[1], dry.values.shape[1] + responses.shape[1] - 1
     spectrum = torch.fft.rfft(dry.values, size) * torch.fft.rfft(responses, size)
     wet = Padded(torch.fft.irfft(spectrum, size)[:, :S], dry.lengths)

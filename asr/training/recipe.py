@@ -97,4 +97,10 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected manifests under data, got {data!r}: set data.train")
     values["data"] = {k: str(base / str(v)) for k, v in data.items()}
+    surroundings = (values.get("augment") or {}).get("surroundings")
+    if isinstance(surroundings, dict):
+        folders = {
+            k: str(base / str(v)) for k, v in surroundings.items() if k in ("noise", "rooms")
+        }
+        values["augment"] = values["augment"] | {"surroundings": surroundings | folders}
     return parse(Recipe, with_overrides(values, overrides), str(path))

@@ -18,7 +18,9 @@ from asr.features.augment import (
     perturb_gain,
     perturb_speed,
     spec_augment,
+    warp_time,
 )
+from asr.features.surroundings import Sounds, change_tempo, surround
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 
@@ -40,6 +42,7 @@ def batch_loss(
     augment: AugmentConfig,
     consistency: float,
     autocast: Callable[[], AbstractContextManager[None]],
+    sounds: Sounds,
 ) -> StepLoss:
     """CTC loss per unit of an augmented batch, plus disagreement between its two views.
 
@@ -48,9 +51,13 @@ def batch_loss(
     adds the same of its own; what is reported of utterances is the last layer's.
     """
     with torch.no_grad():
-        waves = perturb_gain(perturb_speed(batch.waves, batch.speeds), augment.gain_db)
+        waves = perturb_speed(batch.waves, batch.speeds)
+        waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
+        waves = surround(waves, augment.surroundings, sounds)
+        waves = perturb_gain(waves, augment.gain_db)
         distortion = draw_distortion(len(batch.ids), augment, waves.values.device)
-        features = model.features(waves, distortion)
+        # Warped once: both views must have the same frames.
+        features = warp_time(model.features(waves, distortion), augment.time_warp)
     views = 2 if consistency else 1
     masked = [spec_augment(features, augment).values for _ in range(views)]
     inputs = Padded(torch.cat(masked), features.lengths.repeat(views))

@@ -20,6 +20,7 @@ from asr.decoder import Decoder
 from asr.errors import TrainingError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
+from asr.features.surroundings import Sounds, load_sounds
 from asr.files import read_json, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_weights, save_bundle
@@ -59,6 +60,7 @@ class Run:
     dev: SpeechDataset
     corpus: Corpus
     """Of the training set; its words are known once splicing has begun."""
+    sounds: Sounds
     accelerator: Accelerator
     optimizer: Any
     progress: Progress
@@ -119,7 +121,17 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     optimizer = accelerator.prepare(build_optimizer(model, recipe.train))
     progress = Progress(identity=identity(recipe, train_set))
     run = Run(
-        recipe, bundle, train_set, dev_set, corpus, accelerator, optimizer, progress, display, stop
+        recipe,
+        bundle,
+        train_set,
+        dev_set,
+        corpus,
+        load_sounds(recipe.augment.surroundings, train_set.sample_rate).to(accelerator.device),
+        accelerator,
+        optimizer,
+        progress,
+        display,
+        stop,
     )
     display.say(
         f"{len(train_set)} utterances, {sum(train_set.durations) / 3600:.2f} hours; "
@@ -220,6 +232,7 @@ def _train_step(run: Run, batch: Batch, config: TrainConfig) -> None:
             run.recipe.augment,
             config.consistency,
             run.accelerator.autocast,
+            run.sounds,
         )
         run.accelerator.backward(loss.objective)
     except (MemoryError, RuntimeError) as error:

@@ -11,6 +11,7 @@ import torch
 from asr.batching import fill_share
 from asr.composition import Item
 from asr.features.augment import perturb_speed
+from asr.features.surroundings import Sounds
 from asr.training.optimizer import build_optimizer
 from asr.training.step import batch_loss
 from tests.bench.corpus import Corpus, load, spread
@@ -72,6 +73,7 @@ def measure(corpus: Corpus, items: list[Item]) -> dict[str, float]:
             recipe.augment,
             recipe.train.consistency,
             contextlib.nullcontext,
+            Sounds(corpus.data.sample_rate, torch.zeros(0)),
         )
         loss.objective.backward()
         optimizer.step()
