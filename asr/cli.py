@@ -128,6 +128,25 @@ def train(
     train_model(read_recipe(recipe, overrides or []))
 
 
+@app.command(epilog="Example: asr augment recipe.yaml --listen 5 --out exp/listen")
+def augment(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to it.")
+    ] = None,
+    listen: Annotated[int, typer.Option(min=1, help="How many utterances.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for the recordings and a page.")] = Path(
+        "exp/listen"
+    ),
+) -> None:
+    """Write training recordings as training hears them, with a page to listen to them."""
+    from asr.listen import write_examples
+    from asr.training.recipe import read_recipe
+
+    examples = write_examples(read_recipe(recipe, overrides or []), out, listen)
+    errors.print(f"{len(examples)} utterances: {out / 'listen.html'}")
+
+
 @app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --lm exp/lm --out exp/test")
 @with_decoder_options
 def evaluate(

@@ -37,6 +37,7 @@ ROWS = {
     "training": 8,
     "transcribe": 9,
     "tuning": 9,
+    "listen": 9,
     "check": 9,
     "comparison": 9,
     "gradients": 9,

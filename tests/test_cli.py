@@ -35,6 +35,7 @@ from tests.tones import tone_recipe, write_corpus
 DECODING = ["--decoder", "--lm", "--rescore", "--lexicon", "--hot-word", "--hot-words", "--set"]
 OPTIONS = {
     "align": ["model", "source", "--text", "--format", "--out"],
+    "augment": ["recipe", "overrides", "--listen", "--out"],
     "check": ["manifests", "--model"],
     "compare": ["reports", "--out"],
     "demo": ["--out", "--seed"],

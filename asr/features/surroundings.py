@@ -39,9 +39,11 @@ class SurroundingsConfig(Config):
     noise: Path | None = None
     """Folder of recordings that are mixed in at a random place."""
     noise_share: float = Field(0.5, ge=0, le=1)
+    """Share of the utterances with noise, where there is a folder of it."""
     noise_snr_db: tuple[Decibels, Decibels] = (5.0, 25.0)
     """Speech over noise, drawn evenly between the two."""
     reverb_share: float = Field(0.0, ge=0, le=1)
+    """Share of the utterances that are in a room."""
     reverb_seconds: tuple[Seconds, Seconds] = (0.1, 0.7)
     """Time in which a simulated room's echo decays by 60 dB, drawn evenly between the two."""
     rooms: Path | None = None

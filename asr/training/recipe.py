@@ -99,8 +99,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     values["data"] = {k: str(base / str(v)) for k, v in data.items()}
     surroundings = (values.get("augment") or {}).get("surroundings")
     if isinstance(surroundings, dict):
-        folders = {
-            k: str(base / str(v)) for k, v in surroundings.items() if k in ("noise", "rooms")
-        }
-        values["augment"] = values["augment"] | {"surroundings": surroundings | folders}
+        folders = {k: surroundings[k] for k in ("noise", "rooms") if surroundings.get(k)}
+        resolved = {k: str(base / str(v)) for k, v in folders.items()}
+        values["augment"] = values["augment"] | {"surroundings": surroundings | resolved}
     return parse(Recipe, with_overrides(values, overrides), str(path))

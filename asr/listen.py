@@ -1,0 +1,102 @@
+"""Training recordings as training hears them, to be heard by a person."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asr.audio import write_wav
+from asr.batching import plan_epoch
+from asr.composition import Corpus, Item, whole
+from asr.dataset import SpeechDataset
+from asr.evaluation.page import environment
+from asr.features.augment import AugmentConfig, perturb_gain, perturb_speed
+from asr.features.surroundings import Sounds, change_tempo, load_sounds, surround
+from asr.files import atomic_path
+from asr.manifest import read_manifest
+from asr.training.recipe import Recipe
+
+VARIANTS = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A file, and what was done to it in words."""
+
+    file: str
+    done: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """An utterance of the training set: as it is, and as training hears it."""
+
+    id: str
+    text: str
+    original: str
+    variants: tuple[Variant, ...]
+
+
+def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
+    """Write `count` training utterances and `VARIANTS` of each as wav files, and a page that plays
+    them, into `out`.
+
+    What acts on features alone (vocal tract, equaliser, masks, warped time) cannot be heard and is
+    left out, and so are joined and spliced utterances. The recipe's seed decides what is drawn.
+
+    Raises AsrError for a manifest, a recording or a folder of sounds that cannot be read.
+    """
+    utterances = read_manifest(recipe.data.train)
+    chosen = random.Random(recipe.train.seed).sample(utterances, min(count, len(utterances)))
+    data = SpeechDataset(chosen, None, recipe.text, recipe.features.sample_rate)
+    sounds = load_sounds(recipe.augment.surroundings, data.sample_rate)
+    alone = recipe.augment.model_copy(update={"join": 0.0})
+    drawn: list[list[Item]] = [[] for _ in chosen]
+    for epoch in range(1, VARIANTS + 1):
+        plan = plan_epoch(Corpus(data.durations), alone, 60.0, recipe.train.seed, epoch)
+        for item in (item for batch in plan for item in batch):
+            drawn[item.indices[0]].append(item)
+    out.mkdir(parents=True, exist_ok=True)
+    examples = []
+    for place, items in enumerate(drawn):
+        original = f"{place + 1:03}-original.wav"
+        write_wav(out / original, _played(data, whole(place), None, sounds), data.sample_rate)
+        variants = []
+        for number, item in enumerate(items, start=1):
+            torch.manual_seed(recipe.train.seed * 1000 + place * VARIANTS + number)
+            file = f"{place + 1:03}-{number}.wav"
+            write_wav(out / file, _played(data, item, alone, sounds), data.sample_rate)
+            variants.append(Variant(file, _described(item)))
+        examples.append(Example(chosen[place].id, chosen[place].text, original, tuple(variants)))
+    page = environment().get_template("listen.html").render(examples=examples)
+    with atomic_path(out / "listen.html") as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+    return examples
+
+
+def _played(
+    data: SpeechDataset, item: Item, augment: AugmentConfig | None, sounds: Sounds
+) -> np.ndarray:
+    """The samples of an item, with what a training step does to them. Shape: [S]."""
+    batch = data.batch([item])
+    waves = batch.waves
+    if augment is not None:
+        waves = perturb_speed(waves, batch.speeds)
+        waves = change_tempo(waves, batch.tempos, data.sample_rate)
+        waves = surround(waves, augment.surroundings, sounds)
+        waves = perturb_gain(waves, augment.gain_db)
+    (samples,) = waves.unpad()
+    played: np.ndarray = samples.numpy()
+    return played
+
+
+def _described(item: Item) -> str:
+    """What the plan drew; rooms, noise and telephone are drawn in the step and left to the ear."""
+    parts = [f"speed {item.speed:g}"] if item.speed != 1 else []
+    parts += [f"tempo {item.tempo:g}"] if item.tempo != 1 else []
+    parts += [item.codec] if item.codec else []
+    return ", ".join(parts) or "as it is"

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from asr.audio import write_wav
+from asr.listen import VARIANTS, write_examples
+from asr.training.recipe import read_recipe
+from tests.commands import Command
+from tests.tones import tone_recipe, write_corpus
+
+
+def recipe_file(folder: Path) -> Path:
+    manifests = write_corpus(folder / "corpus", {"train": 6, "dev": 2})
+    values = tone_recipe(manifests, folder / "out", epochs=1).model_dump(mode="json")
+    values["augment"]["speeds"] = [0.8, 1.25]
+    (folder / "recipe.yaml").write_text(json.dumps(values))
+    return folder / "recipe.yaml"
+
+
+def test_examples_are_varied_and_repeat(tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_file(tmp_path))
+    examples = write_examples(recipe, tmp_path / "a", 3)
+    assert len(examples) == 3
+    for example in examples:
+        original, rate = soundfile.read(tmp_path / "a" / example.original)
+        assert len(example.variants) == VARIANTS
+        for variant in example.variants:
+            samples, its_rate = soundfile.read(tmp_path / "a" / variant.file)
+            assert its_rate == rate
+            speed = float(variant.done.removeprefix("speed "))
+            assert len(samples) == np.ceil(len(original) / speed)
+    assert write_examples(recipe, tmp_path / "b", 3) == examples
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    page = (tmp_path / "a" / "listen.html").read_text()
+    assert page.count("<audio") == 3 * (1 + VARIANTS)
+
+
+def test_the_command_takes_noise_from_a_folder(run: Command, tmp_path: Path) -> None:
+    recipe = recipe_file(tmp_path)
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    write_wav(noise / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
+    wanted = [
+        "augment.speeds=[1.0]",
+        f"augment.surroundings.noise={noise}",
+        "augment.surroundings.noise_share=1",
+    ]
+    out = tmp_path / "out"
+    ended = run("augment", recipe, *wanted, "--listen", 2, "--out", out)
+    assert ended.status == 0, ended.err
+    quiet, _ = soundfile.read(out / "001-original.wav")
+    noisy, _ = soundfile.read(out / "001-1.wav")
+    assert len(quiet) == len(noisy)
+    assert np.abs(noisy - quiet).mean() > 1e-3
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    ended = run("augment", recipe, f"augment.surroundings.noise={empty}")
+    assert "expected recordings in augment.surroundings.noise" in ended.error()
