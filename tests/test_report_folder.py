@@ -152,7 +152,7 @@ def test_a_better_system_is_told_from_chance(saved: Writer, tmp_path: Path) -> N
     assert pair.matched.segments == 20
     text = to_text(result)
     assert "better against base: -9.38 points" in text
-    assert "better is better: chance would rarely show so much" in text
+    assert "better is better\n" in text
     assert len(result.contrasts) == 15
     assert all(contrast.spread == 1 for contrast in result.contrasts)
     write_comparison(result, tmp_path / "out")
@@ -167,7 +167,7 @@ def test_a_better_system_is_told_from_chance(saved: Writer, tmp_path: Path) -> N
 def test_small_differences_are_no_verdict(saved: Writer) -> None:
     result = compare_reports([saved("a", heard(6)), saved("b", heard(7)), saved("c", heard(6))])
     assert len(result.pairs) == 3
-    assert to_text(result).count("no difference that chance could not show") == 3
+    assert to_text(result).count("no difference beyond chance") == 3
     assert "p-values are Holm's, for 3 pairs." in to_text(result)
 
 

@@ -223,10 +223,10 @@ def verdict(pair: Pair) -> str:
     sure = [p < 0.05 for p in pair.holm]
     if all(sure):
         better = pair.second if pair.bootstrap.difference < 0 else pair.first
-        return f"{better} is better: chance would rarely show so much"
+        return f"{better} is better"
     if any(sure):
-        return "the two tests disagree: too close to call"
-    return "no difference that chance could not show"
+        return "too close to call: the tests disagree"
+    return "no difference beyond chance"
 
 
 def p_text(p: float) -> str:
