@@ -27,6 +27,8 @@ app = typer.Typer(
 class Units(StrEnum):
     characters = "characters"
     words = "words"
+    bpe = "bpe"
+    unigram = "unigram"
 
 
 Texts = Annotated[
@@ -133,6 +135,7 @@ def train(
     units: Annotated[Units, typer.Option(help="Without --model, what to write with.")] = (
         Units.characters
     ),
+    size: Annotated[int, typer.Option(min=3, help="How many units of bpe or unigram.")] = 500,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Such as epochs=40, model.hidden=512."),
@@ -165,7 +168,7 @@ def train(
         bundle = load_bundle(model)
         tokens, text = bundle.tokens, bundle.text
     else:
-        tokens = build_tokens(learnt, TokenConfig(kind=units.value))
+        tokens = build_tokens(learnt, TokenConfig(kind=units.value, size=size))
     train_language_model(learnt, held, tokens, config, out, text=text)
     errors.print(f"language model: {out}")
 

@@ -1,47 +1,72 @@
-"""Units a model writes: characters, or whole words where they are frequent enough to learn.
+"""Units a model writes: characters of any script, pieces of words, or words.
 
 A word begins with the mark `▁`. In a vocabulary of words a frequent word is one unit (`▁four`);
-any other is spelled, mark first (`▁`, `m`, `a`, `y`). In a vocabulary of characters all are.
+any other is spelled, mark first (`▁`, `m`, `a`, `y`). In a vocabulary of characters all are. In
+one of pieces (bpe, unigram) every word is cut in one way (`▁four`, `te`, `en`), by itself.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat, StrictStr, ValidationError
 
 from asr.config import Config
 from asr.errors import AsrError, CheckpointError
+from asr.pieces import learn_pieces, likeliest, merge
 
 BLANK_ID = 0
 BLANK = "<blank>"
 WORD_START = "▁"
+REMEMBERED = 1 << 16  # words whose units are kept in memory
 
 
 class TokenConfig(Config):
     """Which units to use."""
 
-    kind: Literal["characters", "words"] = "characters"
-    """What the model writes: characters, or frequent words with the rest spelled."""
+    kind: Literal["characters", "words", "bpe", "unigram"] = "characters"
+    """What the model writes: characters, frequent words with the rest spelled, or pieces of
+    words by merging (bpe) or by likelihood (unigram)."""
     word_count: int = Field(5, ge=1)
     """For kind words: a word seen at least so often in training is a unit of its own."""
+    size: int = Field(500, ge=3, le=100_000)
+    """For kind bpe and unigram: how many units, the blank of CTC among them."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A vocabulary. Unit i is `units[i]`; unit 0 is the blank of CTC."""
+    """A vocabulary. Unit i is `units[i]`; unit 0 is the blank of CTC.
+
+    `cut` says how a word becomes units: whole or by its characters, by merging pieces in the order
+    of the units (bpe), or so that the `scores` of its pieces have the highest sum (unigram).
+    """
 
     units: tuple[str, ...]
+    cut: Literal["whole", "bpe", "unigram"] = "whole"
+    scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.units[:2] != (BLANK, WORD_START) or len(set(self.units)) != len(self.units):
             raise CheckpointError(
                 f"expected distinct units that begin with {BLANK} and {WORD_START}, got "
                 f"{', '.join(self.units[:5])}: train the model again"
+            )
+        if self.cut == "whole":
+            return
+        for unit in self.units[1:]:
+            if not unit or WORD_START in unit[1:] or not self._ids.keys() >= set(unit):
+                raise CheckpointError(
+                    f"expected pieces of words whose characters are units too, got {unit!r}: train "
+                    "the model again"
+                )
+        if len(self.scores) != (len(self.units) if self.cut == "unigram" else 0):
+            raise CheckpointError(
+                f"expected a score for each of {len(self.units)} unigram units, none for others, "
+                f"got {len(self.scores)}: train the model again"
             )
 
     def __len__(self) -> int:
@@ -50,6 +75,30 @@ class Tokens:
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {unit: i for i, unit in enumerate(self.units)}
+
+    @cached_property
+    def _spelled(self) -> tuple[tuple[int, ...], ...]:
+        """Of every unit, its characters."""
+        return tuple(
+            tuple(self._ids[c] for c in unit) if self._ids.keys() >= set(unit) else (i,)
+            for i, unit in enumerate(self.units)
+        )
+
+    @cached_property
+    def _word(self) -> Callable[[str], tuple[int, ...]]:
+        """The units of a word that can be written; those of recent words are remembered."""
+        pieces = {unit: i for unit, i in self._ids.items() if i != BLANK_ID}
+        scores = dict(zip(self.units[1:], self.scores[1:], strict=False))
+
+        def cut(word: str) -> tuple[int, ...]:
+            if self.cut == "bpe":
+                return tuple(merge(WORD_START + word, pieces))
+            if self.cut == "unigram":
+                return tuple(likeliest(WORD_START + word, pieces, scores))
+            whole = pieces.get(WORD_START + word)
+            return tuple(pieces[c] for c in WORD_START + word) if whole is None else (whole,)
+
+        return lru_cache(REMEMBERED)(cut)
 
     def missing(self, text: str) -> set[str]:
         """Characters of `text` that the vocabulary cannot write."""
@@ -68,14 +117,7 @@ class Tokens:
                 f"expected characters of the vocabulary, got {''.join(sorted(unknown))!r} in "
                 f"{text!r}: normalise the text or build the units from it"
             )
-        ids = []
-        for word in text.split():
-            whole = self._ids.get(WORD_START + word)
-            if whole is not None:
-                ids.append(whole)
-            else:
-                ids.extend([self._ids[WORD_START], *(self._ids[c] for c in word)])
-        return ids
+        return [i for word in text.split() for i in self._word(word)]
 
     def spell(self, ids: Iterable[int]) -> list[int]:
         """The same text in characters only.
@@ -84,7 +126,7 @@ class Tokens:
         >>> [tokens.units[i] for i in tokens.spell(tokens.encode("ten"))]
         ['▁', 't', 'e', 'n']
         """
-        return [self._ids[c] for i in ids for c in self.units[i]]
+        return [j for i in ids for j in self._spelled[i]]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of unit ids (no blanks).
@@ -95,15 +137,32 @@ class Tokens:
         text = "".join(self.units[i] for i in ids)
         return " ".join(text.replace(WORD_START, " ").split())
 
-    def to_json(self) -> list[str]:
-        return list(self.units)
+    def to_json(self) -> Any:
+        """A list of the units; for pieces with how they are cut."""
+        if self.cut == "whole":
+            return list(self.units)
+        scores = {"scores": list(self.scores)} if self.scores else {}
+        return {"cut": self.cut, "units": list(self.units)} | scores
 
     @staticmethod
     def from_json(values: Any) -> Tokens:
-        """Raises CheckpointError unless `values` is a list of distinct strings."""
-        if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-            raise CheckpointError("expected a list of units, got something else: rebuild the model")
-        return Tokens(tuple(values))
+        """Raises CheckpointError unless `values` is what `to_json` gives."""
+        if isinstance(values, list) and all(isinstance(v, str) for v in values):
+            return Tokens(tuple(values))
+        try:
+            saved = _Pieces.model_validate(values)
+        except ValidationError:
+            raise CheckpointError(
+                "expected a list of units, or pieces with how they are cut, got something else: "
+                "rebuild the model"
+            ) from None
+        return Tokens(saved.units, saved.cut, saved.scores)
+
+
+class _Pieces(Config):
+    cut: Literal["bpe", "unigram"]
+    units: tuple[StrictStr, ...]
+    scores: tuple[FiniteFloat, ...] = ()
 
 
 def build_tokens(texts: Sequence[str], config: TokenConfig) -> Tokens:
@@ -116,7 +175,16 @@ def build_tokens(texts: Sequence[str], config: TokenConfig) -> Tokens:
     characters = sorted({c for word in words for c in word})
     if WORD_START in characters:
         raise AsrError(f"expected transcripts without {WORD_START!r}, which marks words: remove it")
+    if config.kind in ("bpe", "unigram"):
+        return _in_pieces(texts, config.kind, config.size)
     frequent: list[str] = []
     if config.kind == "words":
         frequent = sorted(w for w, count in words.items() if count >= config.word_count)
     return Tokens((BLANK, WORD_START, *characters, *(WORD_START + word for word in frequent)))
+
+
+def _in_pieces(texts: Sequence[str], kind: Literal["bpe", "unigram"], size: int) -> Tokens:
+    pieces = {piece: round(score, 6) for piece, score in learn_pieces(texts, kind, size)}
+    mark = pieces.pop(WORD_START)
+    units = (BLANK, WORD_START, *pieces)
+    return Tokens(units, kind, (0.0, mark, *pieces.values()) if kind == "unigram" else ())

@@ -22,6 +22,7 @@ ROWS = {
     "audio": 1,
     "manifest": 1,
     "features": 2,
+    "pieces": 3,
     "text": 3,
     "tokens": 3,
     "dataset": 4,

@@ -60,7 +60,7 @@ OPTIONS = {
         "--min-count",
         "--closed",
     ],
-    "lm train": ["texts", "--dev", "--out", "--model", "--units", "--set", "--settings"],
+    "lm train": ["texts", "--dev", "--out", "--model", "--units", "--size", "--set", "--settings"],
     "lm sample": ["lm", "--prompt", "--temperature", "--count", "--seed"],
     "lm perplexity": ["lm", "texts", "--model", "--words"],
     "report": ["folders", "--out"],

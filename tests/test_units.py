@@ -1,0 +1,104 @@
+"""Models of every kind of unit: trained on tones, decoded, aligned and checked."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from asr.files import read_json
+from asr.models.bundle import load_bundle
+from asr.tokens import WORD_START, TokenConfig, Tokens
+from asr.training.recipe import Recipe
+from tests.commands import Command
+from tests.tones import TONE_SECONDS, WORDS, run_quietly, tone_recipe, write_corpus
+
+PIECES = {
+    "bpe": TokenConfig(kind="bpe", size=18),
+    "unigram": TokenConfig(kind="unigram", size=13),
+}
+
+
+def recipe_for(base: Path, tokens: TokenConfig, **model: object) -> Recipe:
+    manifests = write_corpus(base, {"train": 40, "dev": 10, "test": 10})
+    recipe = tone_recipe(manifests, base / "run", epochs=15, learning_rate=0.02)
+    changes = recipe.model.model_copy(update=model)
+    return recipe.model_copy(update={"tokens": tokens, "model": changes})
+
+
+@pytest.fixture(scope="module", params=PIECES)
+def pieces(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a corpus, and in run/model of a model of pieces."""
+    base = tmp_path_factory.mktemp(request.param)
+    run_quietly(recipe_for(base, PIECES[request.param]))
+    return base
+
+
+def errors(base: Path) -> int:
+    return int(read_json(base / "out" / "report.json")["wer"]["errors"])
+
+
+def test_pieces_are_learnt_and_found_with_what_is_known_of_words(
+    run: Command, pieces: Path
+) -> None:
+    model, test = pieces / "run" / "model", pieces / "test.jsonl"
+    tokens = load_bundle(model).tokens
+    assert tokens.cut == pieces.name.rstrip("0")
+    assert any(len(unit.strip(WORD_START)) > 1 for unit in tokens.units[1:])
+    evaluate = ["evaluate", model, test, "--out", pieces / "out"]
+    assert run(*evaluate).status == 0
+    assert errors(pieces) <= 3
+    lm, train = pieces / "lm", pieces / "train.jsonl"
+    assert run("lm", "estimate", train, "--model", model, "--out", lm, "--order", 2).status == 0
+    (pieces / "words.txt").write_text("\n".join(WORDS))
+    for options in (["--lm", lm], ["--lexicon", pieces / "words.txt"], ["--hot-word", "high=2"]):
+        assert run(*evaluate, *options).status == 0
+        assert errors(pieces) <= 3
+    # A word that is in no lexicon is not written, however it is cut.
+    (pieces / "words.txt").write_text("low\nhigh\nup\n")
+    out = run("transcribe", pieces / "test", "--model", model, "--lexicon", pieces / "words.txt")
+    assert {word for line in out.out.splitlines() for word in line.split("\t")[1].split()} == {
+        "low",
+        "high",
+        "up",
+    }
+
+
+def test_words_of_pieces_are_aligned_and_corpora_checked(run: Command, pieces: Path) -> None:
+    model, test = pieces / "run" / "model", pieces / "test.jsonl"
+    ended = run("check", test, "--model", model)
+    assert ended.out.endswith("no problems\n\n"), ended.out
+    ended = run("align", model, test, "--format", "ctm")
+    assert ended.status == 0
+    rows = [line.split() for line in ended.out.splitlines()]
+    assert {row[4] for row in rows} <= WORDS.keys()
+    for before, after in pairwise(rows):
+        if before[0] == after[0]:
+            assert float(before[2]) + float(before[3]) <= float(after[2]) + 1e-3
+            assert float(after[2]) - float(before[2]) > TONE_SECONDS
+
+
+def test_a_language_model_of_the_recognisers_pieces(run: Command, pieces: Path) -> None:
+    model, lstm = pieces / "run" / "model", pieces / "lstm"
+    train = ["lm", "train", pieces / "train.jsonl", "--dev", pieces / "dev.jsonl", "--out", lstm]
+    train += ["--set", "epochs=3", "--set", "model.hidden=16"]
+    assert run(*train, "--model", model).status == 0
+    assert Tokens.from_json(read_json(lstm / "tokens.json")) == load_bundle(model).tokens
+    for settings in ([], ["--set", "rescore.every_step=true"]):
+        options = ["--rescore", lstm, *settings, "--out", pieces / "out"]
+        assert run("evaluate", model, pieces / "test.jsonl", *options).status == 0
+        assert errors(pieces) <= 5
+    own = [*train, "--units", pieces.name.rstrip("0")]
+    assert "expected tokens.size of at most" in run(*own).error()
+    assert run(*own, "--size", 13).status == 0
+    assert len(read_json(lstm / "tokens.json")["units"]) == 13
+    assert run("lm", "perplexity", lstm, pieces / "dev.jsonl", "--words").status == 0
+
+
+def test_a_spelling_layer_below_pieces(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, PIECES["bpe"], strides=(1,), layers=2, spelling_layer=1)
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1})})
+    bundle = load_bundle(run_quietly(recipe)[0])
+    assert bundle.model.spelling is not None
+    assert bundle.tokens.cut == "bpe"
