@@ -12,10 +12,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import json
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +20,7 @@ import soxr
 
 from asr.audio import SAMPLE_RATE, write_wav
 from asr.errors import AsrError, ManifestError
+from asr.espeak import RATE, library, set_voice
 from asr.files import atomic_path, read_json, write_json
 from asr.manifest import Utterance, read_manifest, write_manifest
 
@@ -54,7 +52,6 @@ LEVEL_DB = (-32.0, -18.0)  # of the speech, relative to full scale (RMS)
 SNR_DB = (18.0, 40.0)
 SILENCE_S = (0.1, 0.4)  # before and after the speech
 
-_ESPEAK_RATE = 22050
 _STAMP = "corpus.json"
 
 _UNITS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -173,7 +170,7 @@ def synthesise_with_times(
     """
     pcm, starts = _speak(text, voice, words_per_minute, pitch)
     samples = np.frombuffer(pcm, dtype=np.int16).astype(np.float32) / 32768
-    resampled = soxr.resample(samples, _ESPEAK_RATE, SAMPLE_RATE).astype(np.float32)
+    resampled = soxr.resample(samples, RATE, SAMPLE_RATE).astype(np.float32)
     ends = [position for position, _ in starts[1:]] + [len(text)]
     times = [
         (text[position:end].strip(), milliseconds / 1000)
@@ -183,13 +180,10 @@ def synthesise_with_times(
 
 
 # espeak-ng's C interface (speak_lib.h).
-_AUDIO_OUTPUT_SYNCHRONOUS = 2
-_INITIALIZE_DONT_EXIT = 0x8000
 _PARAMETER_RATE, _PARAMETER_PITCH = 1, 3
 _POSITION_CHARACTER = 1
 _CHARS_UTF8 = 1
 _EVENT_LIST_TERMINATED, _EVENT_WORD = 0, 1
-_DATA_PATH_LIMIT = 140  # a longer one overruns a fixed buffer, and espeak-ng looks elsewhere
 
 
 class _Event(ctypes.Structure):
@@ -208,52 +202,6 @@ class _Event(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
-_library_lock = threading.Lock()
-
-
-@contextmanager
-def _library() -> Iterator[ctypes.CDLL]:
-    """A freshly loaded espeak-ng, unloaded on the way out.
-
-    Pitch flutter, gain control and noise live in static variables that no call resets, so one
-    loaded library would speak the second utterance differently from the first. Loading takes
-    about four milliseconds.
-    """
-    try:
-        import espeakng_loader
-    except ImportError:
-        raise AsrError(
-            "speech synthesis: expected the package espeakng-loader, got none; "
-            "install it with: pip install 'asr[demo]'"
-        ) from None
-    path, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
-    process = ctypes.CDLL(None)
-    process.dlclose.argtypes = [ctypes.c_void_p]
-    with _library_lock, ExitStack() as stack:
-        if len(data.encode()) > _DATA_PATH_LIMIT:
-            short = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "espeak-ng-data"
-            short.symlink_to(data)
-            data = str(short)
-        try:
-            library = ctypes.CDLL(path)
-        except OSError as error:
-            raise AsrError(
-                f"speech synthesis: expected a loadable espeak-ng, got {error}; "
-                "reinstall it with: pip install --force-reinstall espeakng-loader"
-            ) from None
-        stack.callback(process.dlclose, library._handle)
-        rate = library.espeak_Initialize(
-            _AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _INITIALIZE_DONT_EXIT
-        )
-        stack.callback(library.espeak_Terminate)
-        if rate != _ESPEAK_RATE:
-            raise AsrError(
-                f"speech synthesis: expected espeak-ng at {_ESPEAK_RATE} Hz, got {rate} from "
-                f"{data}; reinstall it with: pip install --force-reinstall espeakng-loader"
-            )
-        process.srand(1)
-        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-        yield library
 
 
 def _speak(
@@ -274,30 +222,17 @@ def _speak(
         return 0
 
     callback = _Callback(collect)
-    with _library() as library:
-        library.espeak_SetSynthCallback(callback)
-        _set_voice(library, voice)
-        library.espeak_SetParameter(_PARAMETER_RATE, words_per_minute, 0)
-        library.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
+    with library() as loaded:
+        loaded.espeak_SetSynthCallback(callback)
+        set_voice(loaded, voice)
+        loaded.espeak_SetParameter(_PARAMETER_RATE, words_per_minute, 0)
+        loaded.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
         data = ctypes.create_string_buffer(text.encode())
         size = ctypes.c_size_t(len(data))
-        library.espeak_Synth(data, size, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
+        loaded.espeak_Synth(data, size, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
     if not starts:
         raise AsrError(f"speech synthesis: expected words to speak, got {text!r}; give a text")
     return b"".join(chunks), starts
-
-
-def _set_voice(library: ctypes.CDLL, voice: str) -> None:
-    import espeakng_loader
-
-    _, plus, variant = voice.partition("+")
-    # espeak-ng quietly ignores a variant that it does not have.
-    known = not plus or Path(espeakng_loader.get_data_path(), "voices", "!v", variant).is_file()
-    if not known or library.espeak_SetVoiceByName(voice.encode()) != 0:
-        raise AsrError(
-            f"speech synthesis: expected a voice of espeak-ng, got {voice!r}; "
-            "take an accent such as en-us or en-gb-scotland, alone or with a variant such as +f3"
-        )
 
 
 def make_corpus(

@@ -20,6 +20,7 @@ ROWS = {
     "files": 0,
     "config": 0,
     "audio": 1,
+    "espeak": 1,
     "manifest": 1,
     "features": 2,
     "pieces": 3,

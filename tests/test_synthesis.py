@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from asr.audio import SAMPLE_RATE, load_audio
 from asr.errors import AsrError
+from asr.espeak import phones_of
 from asr.manifest import read_manifest
 from asr.synthesis import (
     UTTERANCES_PER_VOICE,
@@ -247,3 +248,15 @@ def test_a_deep_installation_folder_is_no_obstacle(
     data.symlink_to(espeakng_loader.get_data_path())
     monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(data))
     np.testing.assert_array_equal(synthesise(TEXT, "en-us+m3"), expected)
+
+
+def test_phones_of_words() -> None:
+    found = phones_of(["hello", "chair", "42", "...", ""], "en-us")
+    assert found["hello"] == "h ə l oʊ"
+    assert found["chair"] == "tʃ ɛɹ"
+    assert found["42"] == "f ɔːɹ ɾ i t uː"
+    assert found["..."] == found[""] == ""
+    assert phones_of(["straße", "computer"], "de")["straße"].startswith("ʃ t")
+    assert phones_of(["می\u200cخواهم"], "fa") == {"می\u200cخواهم": "m i x ɑ h a m"}
+    with pytest.raises(AsrError, match="expected a voice"):
+        phones_of(["a"], "nowhere")

@@ -1,0 +1,113 @@
+"""espeak-ng, loaded from the package espeakng-loader: the C library, its voices, and phones.
+
+Needs the extra `demo`: `pip install asr[demo]`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from asr.errors import AsrError
+
+RATE = 22050  # Hz of what it speaks
+
+# From its C interface (speak_lib.h).
+_AUDIO_OUTPUT_SYNCHRONOUS = 2
+_INITIALIZE_DONT_EXIT = 0x8000
+_CHARS_UTF8 = 1
+_IPA = 0x02
+_DATA_PATH_LIMIT = 140  # a longer one overruns a fixed buffer, and espeak-ng looks elsewhere
+
+_APART = ord("_")  # between phones, which may have several letters
+_STRESS = re.compile("[ˈˌ]")
+_LANGUAGE = re.compile(r"\([^)]*\)")  # such as (en) before a foreign word
+
+_library_lock = threading.Lock()
+
+
+@contextmanager
+def library() -> Iterator[ctypes.CDLL]:
+    """A freshly loaded espeak-ng, unloaded on the way out.
+
+    Pitch flutter, gain control and noise live in static variables that no call resets, so one
+    loaded library would speak the second utterance differently from the first. Loading takes
+    about four milliseconds.
+    """
+    try:
+        import espeakng_loader
+    except ImportError:
+        raise AsrError(
+            "espeak-ng: expected the package espeakng-loader, got none; "
+            "install it with: pip install 'asr[demo]'"
+        ) from None
+    path, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
+    process = ctypes.CDLL(None)
+    process.dlclose.argtypes = [ctypes.c_void_p]
+    with _library_lock, ExitStack() as stack:
+        if len(data.encode()) > _DATA_PATH_LIMIT:
+            short = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "espeak-ng-data"
+            short.symlink_to(data)
+            data = str(short)
+        try:
+            loaded = ctypes.CDLL(path)
+        except OSError as error:
+            raise AsrError(
+                f"espeak-ng: expected a loadable espeak-ng, got {error}; "
+                "reinstall it with: pip install --force-reinstall espeakng-loader"
+            ) from None
+        stack.callback(process.dlclose, loaded._handle)
+        rate = loaded.espeak_Initialize(
+            _AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _INITIALIZE_DONT_EXIT
+        )
+        stack.callback(loaded.espeak_Terminate)
+        if rate != RATE:
+            raise AsrError(
+                f"espeak-ng: expected espeak-ng at {RATE} Hz, got {rate} from "
+                f"{data}; reinstall it with: pip install --force-reinstall espeakng-loader"
+            )
+        process.srand(1)
+        loaded.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        yield loaded
+
+
+def set_voice(library: ctypes.CDLL, voice: str) -> None:
+    """Speak like this from now on. Raises AsrError for a voice that espeak-ng does not have."""
+    import espeakng_loader
+
+    _, plus, variant = voice.partition("+")
+    # espeak-ng quietly ignores a variant that it does not have.
+    known = not plus or Path(espeakng_loader.get_data_path(), "voices", "!v", variant).is_file()
+    if not known or library.espeak_SetVoiceByName(voice.encode()) != 0:
+        raise AsrError(
+            f"espeak-ng: expected a voice of espeak-ng, got {voice!r}; "
+            "take an accent such as en-us or en-gb-scotland, alone or with a variant such as +f3"
+        )
+
+
+def phones_of(words: Iterable[str], voice: str) -> dict[str, str]:
+    """The phones of each word by itself, in IPA without stress, parted by blanks; none for what
+    cannot be said.
+
+    Raises AsrError where espeakng-loader is missing or does not know the voice.
+    """
+    found = {}
+    with library() as loaded:
+        set_voice(loaded, voice)
+        convert = loaded.espeak_TextToPhonemes
+        convert.restype = ctypes.c_char_p
+        convert.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
+        for word in words:
+            # It moves the pointer on to the next clause, and to nothing after the last.
+            rest, said = ctypes.c_char_p(word.encode()), []
+            while rest.value:
+                clause = convert(ctypes.byref(rest), _CHARS_UTF8, _IPA | _APART << 8)
+                said.append((clause or b"").decode())
+            plain = _STRESS.sub("", _LANGUAGE.sub(" ", " ".join(said)))
+            found[word] = " ".join(plain.replace(chr(_APART), " ").split())
+    return found
