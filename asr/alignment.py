@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asr.audio import load_audio
 from asr.ctc.align import align
-from asr.errors import AlignmentError, AudioError, reason
+from asr.errors import AlignmentError, AsrError, AudioError, reason
 from asr.files import atomic_path
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle
@@ -93,13 +93,17 @@ def align_words(bundle: Bundle, samples: Tensor, text: str, name: str) -> list[W
     Shape: samples [S] in [-1, 1] at the bundle's rate. Raises AlignmentError naming the recording
     `name` where the text cannot be written or does not fit into it.
     """
+    try:
+        text = bundle.normalise(text)
+    except AsrError as error:  # words without phones
+        raise AlignmentError(f"{name}: {error}") from None
     device = next(bundle.model.parameters()).device
     waves = Padded(samples[None], torch.tensor([len(samples)])).to(device)
     scores, spelled = bundle.model.forward_and_spell(bundle.model.features(waves))
     seconds = len(samples) / bundle.sample_rate
     heard, spells = (scores, False) if spelled is None else (spelled, True)
     (log_probs,) = heard.unpad()
-    return time_words(bundle.tokens, log_probs, spells, bundle.normalise(text), seconds, name)
+    return time_words(bundle.tokens, log_probs, spells, text, seconds, name)
 
 
 def time_words(

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from asr.audio import SAMPLE_RATE, load_audio
-from asr.errors import AudioError
+from asr.errors import AsrError, AudioError
 from asr.manifest import BadLine, Utterance, read_entries
 from asr.tokens import Tokens
 
@@ -72,6 +72,8 @@ class _Located:
     utterance: Utterance
     manifest: Path
     line: int
+    unspoken: str = ""
+    """Why its text cannot be normalised: words have no phones."""
 
 
 def check_manifests(
@@ -163,8 +165,12 @@ def _read(
                     name, detail = entry.id, f"{name}: {detail}"
                 problems.append(Problem("malformed line", name, path, detail))
             else:
-                text = normalise(entry.text) if normalise is not None else entry.text
-                located.append(_Located(replace(entry, text=text), path, line))
+                text, unspoken = entry.text, ""
+                try:
+                    text = normalise(text) if normalise is not None else text
+                except AsrError as error:
+                    text, unspoken = "", str(error)
+                located.append(_Located(replace(entry, text=text), path, line, unspoken))
         if len(located) + len(problems) == before:
             detail = "expected at least one utterance, got none; prepare it again"
             problems.append(Problem("empty manifest", path.name, path, detail))
@@ -241,7 +247,10 @@ def _utterance_problems(
 ) -> list[Problem]:
     utterance = item.utterance
     seconds, found = _audio_problems(utterance)
-    found += _text_problems(utterance, tokens)
+    if item.unspoken:
+        found.append(("words without phones", item.unspoken))
+    else:
+        found += _text_problems(utterance, tokens)
     if output_frames is not None:
         needed = _frames_needed(utterance.text, tokens)
         frames = output_frames(seconds)

@@ -106,7 +106,7 @@ def _recipe_settings(wanted: bool) -> None:
     if wanted:
         from asr.training.recipe import Recipe
 
-        show_settings(Recipe)
+        show_settings(Recipe, ("text.phones",))  # which is filled in, not set
 
 
 @app.command(epilog="Example: asr train recipe.yaml train.epochs=80 model.hidden=256")

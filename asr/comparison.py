@@ -14,7 +14,7 @@ from asr.evaluation.run import evaluate
 from asr.files import read_json
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
-from asr.text import normalise
+from asr.text import as_units, normalise
 from asr.tokens import build_tokens
 from asr.training.recipe import Recipe, read_recipe
 from asr.training.trainer import train
@@ -88,8 +88,9 @@ def hidden_for(shared: Comparison, settings: Sequence[str]) -> int:
     Raises AsrError where even a handful are too many.
     """
     recipe = read_recipe(shared.recipe, settings)
-    texts = [normalise(u.text, recipe.text) for u in read_manifest(recipe.data.train)]
-    units = len(build_tokens(texts, recipe.tokens))
+    texts = [u.text for u in read_manifest(recipe.data.train)]
+    text = as_units(recipe.text, recipe.tokens, texts)
+    units = len(build_tokens([normalise(row, text) for row in texts], recipe.tokens))
 
     def excess(hidden: int) -> float:
         return _parameters(recipe, 4 * hidden, units) - shared.budget

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar, cast
 
 import numpy as np
@@ -25,6 +26,8 @@ from asr.tokens import Tokens
 CACHE_BYTES = 2 << 30  # waveforms kept in memory as 16-bit samples: about 18 hours at 16 kHz
 INT16 = 32768.0
 FADE_S = 0.004  # at the edges of a spliced stretch
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,14 @@ class SpeechDataset:
     ) -> None:
         """Without `tokens` there are no targets: for evaluation, where any text may come.
 
-        Raises AsrError naming the first transcript that the units cannot write.
+        Raises AsrError naming the first transcript that the units cannot write, or that has words
+        without phones.
         """
         self.utterances = list(utterances)
         self._tokens = tokens
-        self.references = [normalise(u.text, text) for u in self.utterances]
+        self.references = [_named(u.id, partial(normalise, u.text, text)) for u in self.utterances]
         self.targets: list[list[int]] = [
-            _encode(tokens, u.id, reference) if tokens else []
+            _named(u.id, partial(tokens.encode, reference)) if tokens else []
             for u, reference in zip(self.utterances, self.references, strict=True)
         ]
         self.spelled = [self._spelled(target) for target in self.targets]
@@ -145,9 +149,10 @@ def _faded(samples: np.ndarray, length: int) -> np.ndarray:
     return faded
 
 
-def _encode(tokens: Tokens, name: str, text: str) -> list[int]:
+def _named(name: str, function: Callable[[], R]) -> R:
+    """What the function gives; its errors name the utterance."""
     try:
-        return tokens.encode(text)
+        return function()
     except AsrError as error:
         raise AsrError(f"utterance {name}: {error}") from None
 
@@ -160,10 +165,6 @@ def _padded(rows: Sequence[Sequence[int] | np.ndarray], dtype: type) -> Padded:
     for target, row, length in zip(values, rows, lengths, strict=True):
         target[:length] = row
     return Padded(torch.from_numpy(values), torch.tensor(lengths))
-
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @contextmanager

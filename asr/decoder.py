@@ -108,7 +108,7 @@ class Decoder:
             )
         _ = self.language  # words that cannot be written are told at once
         if self.neural is not None and self.config.kind == "beam":
-            written = {c for unit in self.tokens.units[1:] for c in unit} - {WORD_START}
+            written = {unit.removeprefix(WORD_START) for unit in self.tokens.units[1:]}
             if missing := self.neural.tokens.missing(" ".join(written)):
                 raise LanguageModelError(
                     "expected a recurrent language model that can write all that the recogniser "

@@ -1,8 +1,9 @@
-"""Units a model writes: characters of any script, pieces of words, or words.
+"""Units a model writes: characters of any script, pieces of words, words, or phones.
 
 A word begins with the mark `▁`. In a vocabulary of words a frequent word is one unit (`▁four`);
 any other is spelled, mark first (`▁`, `m`, `a`, `y`). In a vocabulary of characters all are. In
-one of pieces (bpe, unigram) every word is cut in one way (`▁four`, `te`, `en`), by itself.
+one of pieces (bpe, unigram) every word is cut in one way (`▁four`, `te`, `en`), by itself. In one
+of phones, transcripts are phones parted by blanks (`asr.phones`), and each is a unit (`▁f`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import Field, FiniteFloat, StrictStr, ValidationError
+from pydantic import Field, FiniteFloat, StrictStr, ValidationError, model_validator
 
 from asr.config import Config
 from asr.errors import AsrError, CheckpointError
@@ -28,13 +30,30 @@ REMEMBERED = 1 << 16  # words whose units are kept in memory
 class TokenConfig(Config):
     """Which units to use."""
 
-    kind: Literal["characters", "words", "bpe", "unigram"] = "characters"
-    """What the model writes: characters, frequent words with the rest spelled, or pieces of
-    words by merging (bpe) or by likelihood (unigram)."""
+    kind: Literal["characters", "words", "bpe", "unigram", "phones"] = "characters"
+    """What the model writes: characters, frequent words with the rest spelled, pieces of words by
+    merging (bpe) or by likelihood (unigram), or the phones that lexicon or espeak give for words.
+    """
     word_count: int = Field(5, ge=1)
     """For kind words: a word seen at least so often in training is a unit of its own."""
     size: int = Field(500, ge=3, le=100_000)
     """For kind bpe and unigram: how many units, the blank of CTC among them."""
+    lexicon: Path | None = None
+    """For kind phones: a file with a word and its phones on each line. The first line of a word
+    counts."""
+    espeak: str = ""
+    """For kind phones: the accent, such as en-us or de, in which espeak-ng gives the phones of
+    words that the lexicon lacks, or of all without one. Needs the extra demo."""
+
+    @model_validator(mode="after")
+    def _pronounces_what_it_is_meant_to(self) -> Self:
+        given = self.lexicon is not None or bool(self.espeak)
+        if given != (self.kind == "phones"):
+            raise ValueError(
+                "expected tokens.lexicon or tokens.espeak, or both, with tokens.kind phones"
+                + (f", got kind {self.kind}" if given else ", got neither")
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -78,7 +97,7 @@ class Tokens:
 
     @cached_property
     def _spelled(self) -> tuple[tuple[int, ...], ...]:
-        """Of every unit, its characters."""
+        """Of every unit, its characters; a phone stays as it is."""
         return tuple(
             tuple(self._ids[c] for c in unit) if self._ids.keys() >= set(unit) else (i,)
             for i, unit in enumerate(self.units)
@@ -120,7 +139,7 @@ class Tokens:
         return [i for word in text.split() for i in self._word(word)]
 
     def spell(self, ids: Iterable[int]) -> list[int]:
-        """The same text in characters only.
+        """The same text in characters only; phones stay as they are.
 
         >>> tokens = build_tokens(["ten ten"], TokenConfig(kind="words", word_count=2))
         >>> [tokens.units[i] for i in tokens.spell(tokens.encode("ten"))]
@@ -180,6 +199,8 @@ def build_tokens(texts: Sequence[str], config: TokenConfig) -> Tokens:
     frequent: list[str] = []
     if config.kind == "words":
         frequent = sorted(w for w, count in words.items() if count >= config.word_count)
+    if config.kind == "phones":
+        characters, frequent = [], sorted(words)
     return Tokens((BLANK, WORD_START, *characters, *(WORD_START + word for word in frequent)))
 
 

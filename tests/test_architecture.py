@@ -23,6 +23,7 @@ ROWS = {
     "espeak": 1,
     "manifest": 1,
     "features": 2,
+    "phones": 3,
     "pieces": 3,
     "text": 3,
     "tokens": 3,

@@ -162,7 +162,7 @@ def test_streaming_as_described() -> None:
 def test_settings_named_exist() -> None:
     table = README.partition("## Other networks")[2].partition("##")[0]
     rows = re.findall(r"`((?:model|tokens)\.[^`]*)`", table)
-    assert len(rows) == 9
+    assert len(rows) == 10
     for row in rows:
         data = {"data": {"train": "a", "dev": "b"}, "out": "c"}
         parse(Recipe, with_overrides(data, row.split()), row)

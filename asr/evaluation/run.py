@@ -137,10 +137,10 @@ def training_words(model: Path, text: TextConfig, scoring: Scoring) -> Counter[s
     manifest that it names, still lies around it; else None."""
     try:
         train = read_json(model.parent / "recipe.json")["data"]["train"]
-        utterances = read_manifest(train)
+        texts = [normalise(u.text, text) for u in read_manifest(train)]
     except (OSError, ValueError, KeyError, TypeError, AsrError):
         return None
-    return count_words([scoring.apply(normalise(u.text, text)) for u in utterances])
+    return count_words([scoring.apply(row) for row in texts])
 
 
 def training_curves(model: Path) -> tuple[Epoch, ...]:

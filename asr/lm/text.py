@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from asr.errors import LanguageModelError, reason
+from asr.errors import AsrError, LanguageModelError, reason
 from asr.lm.arpa import open_text
 from asr.manifest import read_manifest
 from asr.tokens import WORD_START
@@ -14,19 +14,29 @@ from asr.tokens import WORD_START
 def read_sentences(paths: Sequence[Path], normalise: Callable[[str], str]) -> Iterator[str]:
     """Lines of text files (.gz too) and transcripts of manifests (.jsonl), normalised.
 
-    Raises LanguageModelError for a file that is missing or not text, ManifestError as reading does.
+    Raises LanguageModelError for a file that is missing or not text, ManifestError as reading does,
+    AsrError for words without phones where the recogniser writes phones.
     """
     for path in paths:
         if path.suffix == ".jsonl":
-            yield from (normalise(utterance.text) for utterance in read_manifest(path))
+            for utterance in read_manifest(path):
+                yield _named(f"utterance {utterance.id}", normalise, utterance.text)
             continue
         try:
             with open_text(path, "rt", path.suffix == ".gz") as file:
-                yield from map(normalise, file)
+                for number, line in enumerate(file, start=1):
+                    yield _named(f"{path}:{number}", normalise, line)
         except (OSError, EOFError, UnicodeDecodeError) as error:
             raise LanguageModelError(
                 f"{path}: expected text, got {reason(error)}: correct the path or the file"
             ) from None
+
+
+def _named(where: str, normalise: Callable[[str], str], text: str) -> str:
+    try:
+        return normalise(text)
+    except AsrError as error:
+        raise AsrError(f"{where}: {error}") from None
 
 
 def in_characters(sentence: str) -> str:

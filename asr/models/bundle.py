@@ -1,7 +1,7 @@
 """A model on disk: one folder that is all anybody needs to use it, and that runs no code on load.
 
 model.safetensors   weights and statistics
-config.json         format version, text, feature and model configuration
+config.json         format version, text (with phones of words), feature and model configuration
 tokens.json         the units, blank first
 info.json           where it came from (free facts: corpus, date, error rates)
 """
@@ -67,7 +67,7 @@ def save_bundle(folder: str | Path, bundle: Bundle, half: bool = False) -> None:
         save_weights(temporary / "model.safetensors", bundle.model, half)
         config = {
             "format": FORMAT,
-            "text": bundle.text.model_dump(),
+            "text": bundle.text.model_dump(exclude_none=True),
             "features": bundle.model.features.config.model_dump(),
             "model": bundle.model.config.model_dump(),
         }

@@ -15,13 +15,22 @@ from asr.dataset import SpeechDataset
 from asr.errors import TrainingError
 from asr.manifest import Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
-from asr.text import normalise
+from asr.models.bundle import Bundle
+from asr.text import TextConfig, as_units, normalise
 from asr.tokens import Tokens, build_tokens
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 
 # What may change between two sessions of a run: where things lie, when it ends, what it keeps.
-FREE = {"out", "data", "train.epochs", "train.patience", "train.average", "train.save_seconds"}
+FREE = {
+    "out",
+    "data",
+    "tokens.lexicon",
+    "train.epochs",
+    "train.patience",
+    "train.average",
+    "train.save_seconds",
+}
 
 
 def precision(choice: str) -> str:
@@ -36,8 +45,9 @@ def precision(choice: str) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"
 
 
-def datasets(recipe: Recipe) -> tuple[Tokens, SpeechDataset, SpeechDataset]:
-    """The units, the training set and the dev set. Raises AsrError for data that cannot be used."""
+def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechDataset]:
+    """The units, how they spell, the training set and the dev set. Raises AsrError for data that
+    cannot be used."""
     train, dev = read_manifest(recipe.data.train), read_manifest(recipe.data.dev)
     shared = {u.speaker for u in train} & {u.speaker for u in dev} - {""}
     if shared:
@@ -47,12 +57,14 @@ def datasets(recipe: Recipe) -> tuple[Tokens, SpeechDataset, SpeechDataset]:
         )
     _require_audio(recipe.data.train, train)
     _require_audio(recipe.data.dev, dev)
-    tokens = build_tokens([normalise(u.text, recipe.text) for u in train], recipe.tokens)
+    text = as_units(recipe.text, recipe.tokens, [u.text for u in (*train, *dev)])
+    tokens = build_tokens([normalise(u.text, text) for u in train], recipe.tokens)
     rate = recipe.features.sample_rate
     return (
         tokens,
-        SpeechDataset(train, tokens, recipe.text, rate),
-        SpeechDataset(dev, None, recipe.text, rate),
+        text,
+        SpeechDataset(train, tokens, text, rate),
+        SpeechDataset(dev, None, text, rate),
     )
 
 
@@ -69,13 +81,12 @@ def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> None:
 
 def without_infeasible(
     recipe: Recipe,
-    model: AcousticModel,
-    tokens: Tokens,
+    bundle: Bundle,
     data: SpeechDataset,
     say: Callable[[str], None],
 ) -> SpeechDataset:
     """Leave out, by name, what cannot fit at any speed. Raises TrainingError where most cannot."""
-    bad = infeasible(model, data, min(recipe.augment.speeds))
+    bad = infeasible(bundle.model, data, min(recipe.augment.speeds))
     for name, why in bad.items():
         say(f"left out, transcript cannot fit: {name}: {why}")
     kept = [u for u in data.utterances if u.id not in bad]
@@ -84,7 +95,7 @@ def without_infeasible(
             f"expected transcripts that fit their recordings, got {len(bad)} of {len(data)} that "
             "cannot: check that they belong together, or lower model.strides"
         )
-    return SpeechDataset(kept, tokens, recipe.text, data.sample_rate) if bad else data
+    return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate) if bad else data
 
 
 def training_corpus(recipe: Recipe, model: AcousticModel, data: SpeechDataset) -> Corpus:
@@ -104,6 +115,11 @@ def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
         if isinstance(values, dict):
             flat |= {f"{section}.{key}": value for key, value in values.items()}
     kept = {k: v for k, v in flat.items() if k not in FREE and k.split(".")[0] not in FREE}
-    rows = [(u.id, u.text, u.duration, u.speaker) for u in data.utterances]
+    texts = [u.text for u in data.utterances]
+    if recipe.tokens.kind == "phones":
+        texts = data.references  # another lexicon is other data
+    rows = [
+        (u.id, text, u.duration, u.speaker) for u, text in zip(data.utterances, texts, strict=True)
+    ]
     kept["data.train"] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
     return kept

@@ -71,6 +71,16 @@ class Recipe(Config):
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
+    def _writes_what_it_can_spell(self) -> Self:
+        if self.text.phones is not None:
+            raise ValueError("expected tokens.lexicon or tokens.espeak, got text.phones: set those")
+        if self.tokens.kind == "phones" and self.model.spelling_layer:
+            raise ValueError(
+                "expected model.spelling_layer 0 with tokens.kind phones, which are not spelled"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _streams_if_it_is_meant_to(self) -> Self:
         meant = self.model.chunk or self.model.lookahead
         if meant and (missing := obstacles(self.features, self.model)):
@@ -102,4 +112,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         folders = {k: surroundings[k] for k in ("noise", "rooms") if surroundings.get(k)}
         resolved = {k: str(base / str(v)) for k, v in folders.items()}
         values["augment"] = values["augment"] | {"surroundings": surroundings | resolved}
+    tokens = values.get("tokens")
+    if isinstance(tokens, dict) and tokens.get("lexicon") is not None:
+        values["tokens"] = tokens | {"lexicon": str(base / str(tokens["lexicon"]))}
     return parse(Recipe, with_overrides(values, overrides), str(path))

@@ -1,0 +1,97 @@
+"""Words as phones: from a lexicon, from espeak-ng, or from the one where the other has none.
+
+Where a model writes phones (`tokens.kind: phones`), the normalisation of text turns every
+transcript into phones parted by blanks, before units are built and before anything is scored. What
+reports and decoders call words are then phones, and a word error rate is a phone error rate. A
+model's folder keeps the pronunciations that it was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from asr.config import Config
+from asr.errors import AsrError, ManifestError, reason
+from asr.espeak import phones_of
+
+COMMENT = ";;;"  # as in the CMU Pronouncing Dictionary
+NAMED = 10  # missing words in one error
+
+
+class Phones(Config):
+    """How words are said."""
+
+    words: dict[str, str]
+    """Phones, parted by blanks, of each normalised word."""
+    espeak: str = ""
+    """Accent in which espeak-ng says all other words; without it there are no others."""
+
+
+def read_lexicon(path: Path, normalise: Callable[[str], str]) -> dict[str, str]:
+    """A word and its phones a line, parted by a tab or blanks. The first line of a word counts.
+
+    Raises ManifestError naming file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(
+            f"expected a lexicon of words and phones, got {reason(error)} at {path}: correct "
+            "tokens.lexicon or the file"
+        ) from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith(COMMENT):
+            continue
+        word, *phones = line.split()
+        if not phones:
+            raise ManifestError(
+                f"{path}:{number}: expected a word and its phones, got {word!r} alone: add them "
+                "or remove the line"
+            )
+        found.setdefault(normalise(word), " ".join(phones))
+    return found
+
+
+def collect_phones(
+    words: Iterable[str], lexicon: Path | None, espeak: str, normalise: Callable[[str], str]
+) -> Phones:
+    """All of the lexicon, and what espeak-ng says of other `words`.
+
+    Raises AsrError naming words that neither can say.
+    """
+    known = {} if lexicon is None else read_lexicon(lexicon, normalise)
+    others = sorted(set(words) - known.keys())
+    if espeak and others:
+        known |= {word: said for word, said in phones_of(others, espeak).items() if said}
+        others = [word for word in others if word not in known]
+    if others:
+        hint = "remove them" if espeak else "add them to it, or set tokens.espeak, such as en-us"
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        raise AsrError(
+            f"expected words with phones in {lexicon or 'espeak-ng'}, got {len(others)} without: "
+            f"{', '.join(others[:NAMED])}{more}: {hint}"
+        )
+    return Phones(words=known, espeak=espeak)
+
+
+def to_phones(text: str, phones: Phones) -> str:
+    """A normalised text as phones parted by blanks. Raises AsrError naming words without any.
+
+    >>> to_phones("no no", Phones(words={"no": "n oʊ"}))
+    'n oʊ n oʊ'
+    """
+    said = {word: phones.words.get(word) or _other(word, phones.espeak) for word in text.split()}
+    if unknown := sorted(word for word, found in said.items() if not found):
+        raise AsrError(
+            f"expected words of the lexicon, got {', '.join(unknown[:NAMED])}: leave the text out, "
+            "or train with a lexicon that has them or with tokens.espeak"
+        )
+    return " ".join(said[word] for word in text.split())
+
+
+@lru_cache(1 << 16)
+def _other(word: str, espeak: str) -> str:
+    return phones_of([word], espeak)[word] if espeak else ""
