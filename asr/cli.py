@@ -157,7 +157,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder for the report: page, text, figures.")
     ] = None,
     normalise: Normalise = "none",
-    units: UnitsOption = Units.words,
+    units: UnitsOption = Units.auto,
     audio_mb: Annotated[
         float, typer.Option(min=0, help="Room for recordings within the page; others are linked.")
     ] = 30,

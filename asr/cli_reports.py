@@ -20,6 +20,7 @@ app = typer.Typer()
 
 
 class Units(StrEnum):
+    auto = "auto"
     words = "words"
     characters = "characters"
 
@@ -39,7 +40,7 @@ Normalise = Annotated[
     str, typer.Option(help="Before scoring: none, english, or a YAML file of rules.")
 ]
 UnitsOption = Annotated[
-    Units, typer.Option(help="What is counted; characters for Chinese and Japanese.")
+    Units, typer.Option(help="What is counted; auto: words, if blanks part them.")
 ]
 
 
@@ -52,7 +53,10 @@ def scoring(normalise: str, units: Units) -> Scoring:
     from asr.evaluation.normalise import load_profile
     from asr.evaluation.scoring import Scoring
 
-    return Scoring(load_profile(normalise), units.value)
+    profile = load_profile(normalise)
+    if units is Units.auto:
+        return Scoring(profile)
+    return Scoring(profile, "characters" if units is Units.characters else "words")
 
 
 @app.command(epilog="Example: asr score ref.trn hyp.trn --normalise english --out exp/score")
@@ -61,7 +65,7 @@ def score(
     hypothesis: Annotated[Path, typer.Argument(help="What a system wrote.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the report files.")] = None,
     normalise: Normalise = "none",
-    units: UnitsOption = Units.words,
+    units: UnitsOption = Units.auto,
     train: Annotated[
         Path | None, typer.Option(help="Manifest: errors are told by how often it has the word.")
     ] = None,

@@ -20,6 +20,8 @@ from asr.errors import AsrError
 from asr.evaluation.confidence import fit_scale
 from asr.evaluation.decode import score_dataset
 from asr.evaluation.error_rate import score
+from asr.evaluation.report import Units
+from asr.evaluation.scoring import Scoring
 from asr.files import atomic_path, digest, read_json, write_json
 from asr.lm.neural import NeuralLm
 from asr.manifest import Utterance, read_manifest
@@ -38,7 +40,7 @@ FOLDERS = 3  # above a recording: part of the corpus, speaker, chapter
 
 @dataclass(frozen=True)
 class Trial:
-    """Word errors on the development set with some settings."""
+    """Errors on the development set with some settings."""
 
     weight: float
     bonus: float
@@ -49,12 +51,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was tried, of how many words, and the decoder that was best."""
+    """What was tried, of how many words, and the decoder that was best. With characters as units,
+    "words" are characters all through."""
 
     trials: tuple[Trial, ...]
     words: int
     best: Trial
     decoder: Decoder
+    units: Units = "words"
 
 
 def refuse_test_set(model: Path | None, manifest: Path, utterances: Sequence[Utterance]) -> None:
@@ -120,7 +124,14 @@ def tune(
         for name, row in zip(ids, log_probs.unpad(), strict=True)
     }
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
-    attempt = partial(_trial, scores, references, decoder, decoder.language)
+    scoring = Scoring().settled(dataset.references)
+    units, said = scoring.units or "words", scoring.apply_all(references)
+
+    def count(texts: Sequence[str]) -> int:
+        heard = scoring.apply_all(dict(zip(scores, texts, strict=True)))
+        return score(said, heard).words.errors
+
+    attempt = partial(_trial, scores, count, decoder, decoder.language)
     total = len(WEIGHTS) * len(BONUSES) + len(SIZES)
     trials = []
     for weight in WEIGHTS:
@@ -134,19 +145,19 @@ def tune(
         progress(len(trials) + len(beams), total)
     best = min(beams, key=lambda trial: (trial.errors, trial.size))
     if decoder.neural is not None:
-        best = _rescored(decoder, decoder.neural, scores, references, best)
+        best = _rescored(decoder, decoder.neural, scores, count, best)
         if best.rescore is not None and best.rescore.weight == 0:
             decoder = replace(decoder, neural=None)  # of no use
-    words = sum(len(text.split()) for text in references.values())
-    tuned = _settled(decoder, best, f"{manifest.name}: {best.errors} errors in {words} words")
-    return Tuning((*trials, *beams), words, best, _doubting(tuned, scores, references))
+    words = sum(len(text.split()) for text in said.values())
+    tuned = _settled(decoder, best, f"{manifest.name}: {best.errors} errors in {words} {units}")
+    return Tuning((*trials, *beams), words, best, _doubting(tuned, scores, references), units)
 
 
 def _rescored(
     decoder: Decoder,
     neural: NeuralLm,
     scores: Mapping[str, Tensor],
-    references: Mapping[str, str],
+    count: Callable[[Sequence[str]], int],
     best: Trial,
 ) -> Trial:
     """The best weights of the recurrent language model, and with it of the n-gram model: where two
@@ -161,9 +172,7 @@ def _rescored(
         for own, bonus in itertools.product(WEIGHTS[1:], BONUSES):
             config = RescoreConfig(weight=own, word_bonus=bonus)
             texts = [rows[0].text for rows in rescored(found, known, config)]
-            hypotheses = dict(zip(scores, texts, strict=True))
-            errors = score(references, hypotheses).words.errors
-            trials.append(replace(first, errors=errors, rescore=config))
+            trials.append(replace(first, errors=count(texts), rescore=config))
     return min(trials, key=lambda trial: trial.errors)
 
 
@@ -193,7 +202,7 @@ def _doubting(
 
 def _trial(
     scores: Mapping[str, Tensor],
-    references: Mapping[str, str],
+    count: Callable[[Sequence[str]], int],
     decoder: Decoder,
     language: Language,
     weight: float,
@@ -204,8 +213,7 @@ def _trial(
     beam = decoder.config.beam.model_copy(update={"size": size})
     found = beam_decode(pad(list(scores.values())), weighed, beam)
     texts = [decoder.tokens.decode(best[0].ids) for best in found]
-    hypotheses = dict(zip(scores, texts, strict=True))
-    return Trial(weight, bonus, size, score(references, hypotheses).words.errors)
+    return Trial(weight, bonus, size, count(texts))
 
 
 def _steadiest(trials: Sequence[Trial]) -> Trial:
@@ -253,7 +261,7 @@ def to_text(result: Tuning, name: str) -> str:
         anew += f"word bonus {best.rescore.word_bonus:g}"
     return (
         f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}{anew}: "
-        f"{best.errors} errors in {result.words} words of {name}"
+        f"{best.errors} errors in {result.words} {result.units} of {name}"
     )
 
 
@@ -285,8 +293,9 @@ def _draw(result: Tuning, path: Path) -> None:
     axes.set_yticks(range(len(BONUSES)), [f"{bonus:g}" for bonus in BONUSES])
     axes.set_xlabel("weight of the language model")
     axes.set_ylabel("bonus for a word, nats")
-    axes.set_title(f"word error rate on dev, %, with a beam of {SEARCH_SIZE}; the choice is framed")
-    figure.colorbar(image, label="word error rate, %")
+    what = f"{result.units.removesuffix('s')} error rate"
+    axes.set_title(f"{what} on dev, %, with a beam of {SEARCH_SIZE}; the choice is framed")
+    figure.colorbar(image, label=f"{what}, %")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)

@@ -8,7 +8,7 @@ import pytest
 
 from asr.errors import TranscriptError
 from asr.evaluation.normalise import load_profile
-from asr.evaluation.scoring import Scoring, score_files
+from asr.evaluation.scoring import Scoring, guess_units, score_files
 from asr.files import read_json
 from asr.manifest import Utterance, write_manifest
 from tests.commands import Command
@@ -114,3 +114,33 @@ def test_an_empty_reference_counts_insertions_alone(tmp_path: Path) -> None:
     scores = score_files(tmp_path / "ref.trn", tmp_path / "hyp.trn", Scoring()).scores
     assert (scores.words.insertions, scores.words.reference_length) == (1, 0)
     assert scores.words.rate == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("texts", "units"),
+    [
+        (["turn it off", "stop"], "words"),
+        (["yes", "no"], "words"),  # one word each: no blanks, and yet words
+        (["打开客厅的灯", "关上 iPhone"], "characters"),
+        (["打开 客厅 的 灯", "请 关上 卧室 的 门"], "words"),
+        (["電気をつけて", "ドアを閉めて"], "characters"),
+        (["เปิดไฟในห้องนั่งเล่น", "ปิดไฟในห้องนอน เปิดประตู"], "characters"),
+        (["불을 켜 줘", "문을 닫아"], "words"),
+        (["می\u200cخواهم به خانه بروم"], "words"),
+        (["die straße führt"], "words"),
+        (["", " "], "words"),
+        ([], "words"),
+    ],
+)
+def test_units_are_guessed_from_the_references(texts: list[str], units: str) -> None:
+    assert guess_units(texts) == units
+
+
+def test_characters_come_first_where_words_are_not_written_apart(
+    run: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "ref.csv").write_text("id,text\na,打开客厅的灯\nb,请关门\n", encoding="utf-8")
+    (tmp_path / "hyp.csv").write_text("id,text\na,打开客厅 的门\nb,请关门\n", encoding="utf-8")
+    texts = ["score", tmp_path / "ref.csv", tmp_path / "hyp.csv"]
+    assert run(*texts).out.startswith("CER 11.11 % (1/9: 1 S, 0 D, 0 I)")
+    assert run(*texts, "--units", "words").out.startswith("WER 100.00 % (2/2: ")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from asr.files import read_json
+from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.tokens import WORD_START, TokenConfig, Tokens
 from asr.training.recipe import Recipe
@@ -94,6 +96,35 @@ def test_a_language_model_of_the_recognisers_pieces(run: Command, pieces: Path) 
     assert run(*own, "--size", 13).status == 0
     assert len(read_json(lstm / "tokens.json")["units"]) == 13
     assert run("lm", "perplexity", lstm, pieces / "dev.jsonl", "--words").status == 0
+
+
+def test_characters_choose_where_words_are_not_written_apart(run: Command, tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, TokenConfig())
+    said = {"low": "低", "high": "高", "up": "上", "down": "下"}
+    for part in ("train", "dev", "test"):
+        manifest = tmp_path / f"{part}.jsonl"
+        rows = [
+            replace(u, text="".join(said[word] for word in u.text.split()))
+            for u in read_manifest(manifest)
+        ]
+        write_manifest(manifest, rows)
+    model, shown = run_quietly(recipe)
+    characters = sum(len(u.text) for u in read_manifest(tmp_path / "dev.jsonl"))
+    info = load_bundle(model).info
+    assert (info["dev_words"], info["dev_units"]) == (characters, "characters")
+    assert f"/{characters})" in shown
+    assert "dev CER" in shown
+    assert "dev WER" not in shown
+    ended = run("evaluate", model, tmp_path / "test.jsonl", "--out", tmp_path / "out")
+    assert ended.out.startswith("CER")
+    assert "dev CER, %" in (tmp_path / "out" / "report.html").read_text()
+    lm = tmp_path / "lm"
+    estimate = ["lm", "estimate", tmp_path / "train.jsonl", "--model", model, "--characters"]
+    assert run(*estimate, "--out", lm).status == 0
+    assert (
+        f"in {characters} characters of dev.jsonl"
+        in run("tune", model, tmp_path / "dev.jsonl", "--lm", lm).out
+    )
 
 
 def test_a_spelling_layer_below_pieces(tmp_path: Path) -> None:

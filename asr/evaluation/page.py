@@ -24,7 +24,7 @@ from asr.evaluation.classification import wilson_interval
 from asr.evaluation.clips import embed, link
 from asr.evaluation.details import Details
 from asr.evaluation.error_rate import ErrorCounts, UtteranceScore
-from asr.evaluation.report import EvaluationReport
+from asr.evaluation.report import EvaluationReport, Units
 from asr.files import atomic_path
 
 MOST_GROUPS = 60  # rows of a breakdown; the rest is in report.json
@@ -40,6 +40,8 @@ class Epoch:
     loss: float
     dev_wer: float  # a fraction
     learning_rate: float
+    units: Units = "words"
+    """Of which `dev_wer` is the error rate."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +166,12 @@ def _curves(epochs: Sequence[Epoch]) -> list[Markup]:
     if len(epochs) < 2:
         return []
     xs = [float(row.epoch) for row in epochs]
+    rate = "CER" if epochs[-1].units == "characters" else "WER"
     return [
         line_chart(
             "training loss (nats an utterance)", xs, [r.loss for r in epochs], "epoch", True
         ),
-        line_chart("dev WER, %", xs, [100 * r.dev_wer for r in epochs], "epoch"),
+        line_chart(f"dev {rate}, %", xs, [100 * r.dev_wer for r in epochs], "epoch"),
         line_chart("learning rate", xs, [r.learning_rate for r in epochs], "epoch"),
     ]
 

@@ -57,13 +57,13 @@ def evaluate(
     Raises AsrError for a bad model or manifest.
     """
     bundle = bundle or load_bundle(model)
-    scoring = scoring or Scoring()
     decoder = decoder or load_decoder(model, bundle.tokens, normalise=bundle.normalise)
     utterances = read_manifest(manifest)
     if out is not None:
         check_writable(out)  # and not once hours of recognition are done
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
+    scoring = (scoring or Scoring()).settled(dataset.references)
     unreadable: dict[str, str] = {}
 
     def remember(name: str, error: AudioError) -> None:
@@ -90,7 +90,7 @@ def evaluate(
         score(scoring.apply_all(references), scoring.apply_all(hypotheses)),
         details,
         facts,
-        scoring.units,
+        scoring.units or "words",
         training_words(model, bundle.text, scoring),
         unreadable,
         score(references, hypotheses),
@@ -144,11 +144,17 @@ def training_words(model: Path, text: TextConfig, scoring: Scoring) -> Counter[s
 
 
 def training_curves(model: Path) -> tuple[Epoch, ...]:
-    """Loss, dev word error rate and learning rate by epoch, where the run lies around the model."""
+    """Loss, dev error rate and learning rate by epoch, where the run lies around the model."""
     try:
         history = read_json(model.parent / "history.json")
         return tuple(
-            Epoch(row["epoch"], row["loss"], row["dev_wer"], row["learning_rate"])
+            Epoch(
+                row["epoch"],
+                row["loss"],
+                row["dev_wer"],
+                row["learning_rate"],
+                row.get("dev_units", "words"),
+            )
             for row in history
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+
+import regex
 
 from asr.errors import ManifestError, TranscriptError
 from asr.evaluation.confusions import count_words
@@ -19,13 +21,26 @@ from asr.evaluation.timed_formats import read_stm
 from asr.files import digest
 from asr.manifest import read_manifest
 
+# Letters of scripts that do not part words by blanks.
+_UNPARTED = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+)
+_LETTER = regex.compile(r"\p{L}")
+# Where such words are parted, a blank comes every two letters (Chinese) to four (Thai).
+_LETTERS_A_BLANK = 6
+
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is done to reference and hypothesis alike, and what counts as one error."""
+    """What is done to reference and hypothesis alike, and what counts as one error; without
+    `units`, what `guess_units` says of the references."""
 
     profile: Profile = BUILT_IN["none"]
-    units: Units = "words"
+    units: Units | None = None
+
+    def settled(self, references: Iterable[str]) -> Scoring:
+        """With units, which suit the references."""
+        return replace(self, units=self.units or guess_units(references))
 
     def apply(self, text: str) -> str:
         """A text as it is aligned: its units parted by blanks."""
@@ -35,6 +50,21 @@ class Scoring:
     def apply_all(self, texts: Mapping[str, str]) -> dict[str, str]:
         """The same of many, by id."""
         return {name: self.apply(text) for name, text in texts.items()}
+
+
+def guess_units(texts: Iterable[str]) -> Units:
+    """Characters where texts are of a script that does not part words by blanks, such as Chinese,
+    Japanese and Thai, and have hardly any; else words.
+
+    >>> guess_units(["打开客厅的灯", "iPhone 在哪里"]), guess_units(["打开 客厅 的 灯"])
+    ('characters', 'words')
+    """
+    letters = unparted = blanks = 0
+    for text in texts:
+        letters += len(_LETTER.findall(text))
+        unparted += len(_UNPARTED.findall(text))
+        blanks += max(0, len(text.split()) - 1)
+    return "characters" if max(letters / 2, _LETTERS_A_BLANK * blanks) < unparted else "words"
 
 
 def score_files(
@@ -55,6 +85,7 @@ def score_files(
             f"expected ids that {reference} and {hypothesis} share, got none, such as "
             f"'{next(iter(references))}' and '{next(iter(hypotheses), '')}': rename them alike"
         )
+    scoring = scoring.settled(references.values())
     scores = score(scoring.apply_all(references), scoring.apply_all(hypotheses))
     facts = RunFacts(
         model=os.path.relpath(hypothesis),
@@ -67,7 +98,11 @@ def score_files(
     known = {name: details.get(name, Details()) for name in references}
     texts = [] if train is None else [scoring.apply(u.text) for u in read_manifest(train)]
     return build_report(
-        scores, known, facts, scoring.units, None if train is None else count_words(texts)
+        scores,
+        known,
+        facts,
+        scoring.units or "words",
+        None if train is None else count_words(texts),
     )
 
 

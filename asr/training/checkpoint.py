@@ -35,7 +35,7 @@ class Progress:
     """Time spent in this epoch, over all its sessions."""
     total_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One row an epoch: loss, dev WER, learning rate, seconds."""
+    """One row an epoch: loss, dev error rate, learning rate, seconds."""
     health: Health = field(default_factory=Health)
     identity: dict[str, Any] = field(default_factory=dict)
     """Settings and data the run began with: it is gone on with only with the same ones."""

@@ -63,10 +63,11 @@ class Display:
 
     def epoch(self, row: dict[str, Any]) -> None:
         """After an epoch: its row of the history."""
-        self._dev = f"  dev WER {100 * row['dev_wer']:.1f} %"
+        rate = "CER" if row.get("dev_units") == "characters" else "WER"
+        self._dev = f"  dev {rate} {100 * row['dev_wer']:.1f} %"
         self.say(
             f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}  "
-            f"dev WER {100 * row['dev_wer']:6.2f} % ({row['dev_errors']}/{row['dev_words']})  "
+            f"dev {rate} {100 * row['dev_wer']:6.2f} % ({row['dev_errors']}/{row['dev_words']})  "
             f"{row['seconds']:.1f} s"
         )
         for name in ("loss", "dev_wer", "learning_rate", "hours_per_hour", "fill_share"):

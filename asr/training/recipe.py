@@ -46,7 +46,7 @@ class TrainConfig(Config):
     """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off, and
     halves the time of a step."""
     patience: int = Field(20, ge=1)
-    """Epochs without a better dev WER after which training stops."""
+    """Epochs without a better dev error rate after which training stops."""
     average: int = Field(5, ge=1)
     """How many of the best epochs are averaged into the final model."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -20,6 +20,7 @@ from asr.decoder import Decoder
 from asr.errors import TrainingError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
+from asr.evaluation.scoring import Scoring, guess_units
 from asr.features.surroundings import Sounds, load_sounds
 from asr.files import read_json, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
@@ -102,7 +103,7 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
             _save(run)
         if progress.epoch < config.epochs:
             display.say(
-                f"stopped early: no better dev WER for {config.patience} epochs (train.patience)"
+                f"stopped early: no better on dev for {config.patience} epochs (train.patience)"
             )
         display.complete()
         return _finish(run)
@@ -284,6 +285,7 @@ def _finish_epoch(run: Run, fill: float) -> None:
         "dev_wer": errors.rate,
         "dev_errors": errors.errors,
         "dev_words": errors.reference_length,
+        "dev_units": guess_units(run.dev.references),
         "learning_rate": learning_rate((progress.epoch + 1) / config.epochs, config),
         "seconds": progress.seconds,
         "hours_per_hour": _hours_per_hour(run, 1.0),
@@ -298,6 +300,8 @@ def _finish_epoch(run: Run, fill: float) -> None:
 
 
 def _dev_errors(run: Run) -> ErrorCounts:
+    """In words, or in characters where the dev set does not part words."""
+
     def answer_stop(_done: int, _total: int) -> None:
         if run.stop.signal is not None:
             raise InterruptedTraining(run.stop.signal, run.recipe.out)
@@ -307,8 +311,10 @@ def _dev_errors(run: Run) -> ErrorCounts:
     )
     if advice := run.progress.health.observe_hypotheses(hypotheses):
         run.display.say(advice)
+    scoring = Scoring().settled(run.dev.references)
     ids = (utterance.id for utterance in run.dev.utterances)
-    return score(dict(zip(ids, run.dev.references, strict=True)), hypotheses).words
+    references = dict(zip(ids, run.dev.references, strict=True))
+    return score(scoring.apply_all(references), scoring.apply_all(hypotheses)).words
 
 
 def _keep_best(run: Run) -> None:
@@ -355,6 +361,7 @@ def _finish(run: Run) -> Path:
         "weights": chosen,
         "dev_errors": dev_errors,
         "dev_words": errors.reference_length,
+        "dev_units": guess_units(run.dev.references),
         "epochs": progress.epoch,
         "seed": run.recipe.train.seed,
         "training_seconds": round(progress.total_seconds, 1),
