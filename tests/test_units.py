@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from asr.dataset import SpeechDataset
 from asr.files import read_json
 from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
+from asr.text import TextConfig
 from asr.tokens import WORD_START, TokenConfig, Tokens
+from asr.training.prepare import identity
 from asr.training.recipe import Recipe
 from tests.commands import Command
-from tests.tones import TONE_SECONDS, WORDS, run_quietly, tone_recipe, write_corpus
+from tests.tones import RATE, TONE_SECONDS, WORDS, run_quietly, tone_recipe, write_corpus
 
 PIECES = {
     "bpe": TokenConfig(kind="bpe", size=18),
@@ -127,9 +130,30 @@ def test_characters_choose_where_words_are_not_written_apart(run: Command, tmp_p
     )
 
 
-def test_a_spelling_layer_below_pieces(tmp_path: Path) -> None:
-    recipe = recipe_for(tmp_path, PIECES["bpe"], strides=(1,), layers=2, spelling_layer=1)
-    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1})})
-    bundle = load_bundle(run_quietly(recipe)[0])
+def for_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
+
+
+def test_a_spelling_layer_below_pieces_and_a_second_session(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, PIECES["unigram"], strides=(1,), layers=2, spelling_layer=1)
+    bundle = load_bundle(run_quietly(for_epochs(recipe, 1))[0])
     assert bundle.model.spelling is not None
-    assert bundle.tokens.cut == "bpe"
+    assert bundle.tokens.cut == "unigram"
+    # The same pieces are learnt again.
+    folder, shown = run_quietly(for_epochs(recipe, 2))
+    assert "resumed at epoch 2" in shown
+    assert load_bundle(folder).tokens == bundle.tokens
+
+
+def test_what_other_units_alone_know_is_no_part_of_a_run(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, TokenConfig())
+    data = SpeechDataset(read_manifest(recipe.data.train), None, TextConfig(), RATE)
+
+    def known(tokens: TokenConfig) -> set[str]:
+        found = identity(recipe.model_copy(update={"tokens": tokens}), data)
+        return {key for key in found if key.startswith("tokens.")}
+
+    # A run that began before there were pieces can be gone on with.
+    assert known(TokenConfig()) == {"tokens.kind", "tokens.word_count"}
+    assert "tokens.size" in known(PIECES["bpe"])
+    assert "tokens.espeak" in known(TokenConfig(kind="phones", espeak="de"))

@@ -32,6 +32,9 @@ FREE = {
     "train.save_seconds",
 }
 
+# Settings that only these kinds of units know.
+OF_KINDS = {"tokens.size": ("bpe", "unigram"), "tokens.espeak": ("phones",)}
+
 
 def precision(choice: str) -> str:
     """accelerate's name for the precision to train in. Raises TrainingError without the device."""
@@ -118,6 +121,9 @@ def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
     texts = [u.text for u in data.utterances]
     if recipe.tokens.kind == "phones":
         texts = data.references  # another lexicon is other data
+    for key, kinds in OF_KINDS.items():
+        if recipe.tokens.kind not in kinds:
+            del kept[key]
     rows = [
         (u.id, text, u.duration, u.speaker) for u, text in zip(data.utterances, texts, strict=True)
     ]
