@@ -204,8 +204,8 @@ def test_gradients_are_clipped_and_the_rate_follows_the_schedule(
     norms: list[float] = []
     rates: list[float] = []
 
-    def watched(model: AcousticModel, config: Any) -> torch.optim.Optimizer:
-        optimizer = build(model, config)
+    def watched(model: AcousticModel, config: Any, *rest: Any) -> torch.optim.Optimizer:
+        optimizer = build(model, config, *rest)
 
         def note(*_: object) -> None:
             gradients = [p.grad for p in model.parameters() if p.grad is not None]

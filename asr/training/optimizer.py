@@ -20,15 +20,35 @@ class Schedule(Protocol):
     def weight_decay(self) -> float: ...
 
 
-def build_optimizer(model: nn.Module, config: Schedule) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales."""
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+def build_optimizer(
+    model: nn.Module, config: Schedule, lower_rate: float = 1.0
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales. What is below
+    the output layers learns at `lower_rate` times the rate (see `set_rate`), what is frozen not at
+    all."""
+    groups = []
+    for factor, names in _parts(model, lower_rate):
+        learning = [p for n, p in model.named_parameters() if n in names and p.requires_grad]
+        for decay, wanted in ((config.weight_decay, True), (0.0, False)):
+            parameters = [p for p in learning if (p.dim() > 1) is wanted]
+            if parameters:
+                groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _parts(model: nn.Module, lower_rate: float) -> list[tuple[float, set[str]]]:
+    """Names of parameters by the factor on their learning rate."""
+    names = {name for name, _ in model.named_parameters()}
+    if lower_rate == 1:
+        return [(1.0, names)]
+    upper = {name for name in names if name.startswith(("output.", "spelling."))}
+    return [(lower_rate, names - upper), (1.0, upper)]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let every group learn at this rate times its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
 
 
 def learning_rate(done: float, config: Schedule) -> float:

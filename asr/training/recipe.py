@@ -16,6 +16,7 @@ from asr.models.config import ModelConfig
 from asr.streaming import obstacles
 from asr.text import TextConfig
 from asr.tokens import TokenConfig
+from asr.training.start import StartConfig
 
 
 class DataConfig(Config):
@@ -68,6 +69,7 @@ class Recipe(Config):
     features: FeatureConfig = FeatureConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
+    start: StartConfig = StartConfig()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
@@ -107,6 +109,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected manifests under data, got {data!r}: set data.train")
     values["data"] = {k: str(base / str(v)) for k, v in data.items()}
+    start = values.get("start")
+    if isinstance(start, dict) and start.get("model"):
+        values["start"] = start | {"model": str(base / str(start["model"]))}
     surroundings = (values.get("augment") or {}).get("surroundings")
     if isinstance(surroundings, dict):
         folders = {k: surroundings[k] for k in ("noise", "rooms") if surroundings.get(k)}

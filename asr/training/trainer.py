@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from rich.console import Console
+from torch import nn
 
 from asr.batching import fill_share, plan_epoch, plan_in_order
 from asr.composition import Corpus
@@ -35,7 +36,7 @@ from asr.training.checkpoint import (
 )
 from asr.training.display import Display
 from asr.training.interrupt import InterruptedTraining, StopRequest
-from asr.training.optimizer import build_optimizer, learning_rate
+from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 from asr.training.prepare import (
     datasets,
     identity,
@@ -44,6 +45,7 @@ from asr.training.prepare import (
     without_infeasible,
 )
 from asr.training.recipe import Recipe, TrainConfig
+from asr.training.start import freeze, start_from
 from asr.training.step import batch_loss
 from asr.training.word_starts import word_starts
 
@@ -62,6 +64,7 @@ class Run:
     corpus: Corpus
     """Of the training set; its words are known once splicing has begun."""
     sounds: Sounds
+    frozen: list[nn.Module]
     accelerator: Accelerator
     optimizer: Any
     progress: Progress
@@ -120,7 +123,10 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     train_set = without_infeasible(recipe, bundle, train_set, display.say)
     corpus = training_corpus(recipe, model, train_set)
     model.to(accelerator.device)
-    optimizer = accelerator.prepare(build_optimizer(model, recipe.train))
+    if recipe.start.model is not None and not _checkpoint_folder(recipe).is_dir():
+        display.say(start_from(model, tokens, recipe.start, recipe.features, recipe.model))
+    frozen = freeze(model, recipe.start.frozen_layers)
+    optimizer = accelerator.prepare(build_optimizer(model, recipe.train, recipe.start.lower_rate))
     progress = Progress(identity=identity(recipe, train_set))
     run = Run(
         recipe,
@@ -129,6 +135,7 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
         dev_set,
         corpus,
         load_sounds(recipe.augment.surroundings, train_set.sample_rate).to(accelerator.device),
+        frozen,
         accelerator,
         optimizer,
         progress,
@@ -175,13 +182,13 @@ def _train_epoch(run: Run) -> float:
     )
     saved = time.monotonic()
     run.model.train()
+    for module in run.frozen:
+        module.eval()
     before = time.monotonic()
     with prefetch(run.train.batch, plan[progress.batch :]) as batches:
         for batch in batches:
             done = (progress.epoch + progress.batch / len(plan)) / config.epochs
-            rate = learning_rate(done, config)
-            for group in run.optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(run.optimizer, learning_rate(done, config))
             _train_step(run, batch.to(run.accelerator.device), config)
             progress.batch += 1
             progress.step += 1

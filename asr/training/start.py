@@ -1,0 +1,98 @@
+"""Training that starts from another model: its layers, and what it knows of shared units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from asr.config import Config
+from asr.errors import ConfigError
+from asr.features.extractor import FeatureConfig
+from asr.models.acoustic import AcousticModel
+from asr.models.bundle import load_bundle
+from asr.models.config import ModelConfig
+from asr.tokens import Tokens
+
+# Differences that leave every weight its meaning.
+FREE = {"dropout", "weight_dropout", "zoneout", "spelling_layer", "lookahead", "attention_window"}
+
+
+class StartConfig(Config):
+    """What training starts from; without a model, from random weights."""
+
+    model: Path | None = None
+    """Folder of a model with the same features and layers; its units may be others."""
+    frozen_layers: int = Field(0, ge=0, le=32)
+    """How many of the lowest recurrent layers, with all below them, stay as they are."""
+    lower_rate: float = Field(1.0, gt=0, le=1)
+    """Factor on the learning rate of everything below the output."""
+
+
+def start_from(
+    model: AcousticModel,
+    tokens: Tokens,
+    start: StartConfig,
+    features: FeatureConfig,
+    config: ModelConfig,
+) -> str:
+    """Copy the weights of another model into `model`, and say in words what came of it.
+
+    Layers are copied as they are. Of the output layers come the rows of units that both write; the
+    others keep their random weights.
+
+    Raises CheckpointError for a bad folder, and ConfigError naming every setting that differs.
+    """
+    assert start.model is not None
+    other = load_bundle(start.model)
+    known = {"features": other.model.features.config, "model": other.model.config}
+    differing = [
+        f"{section}.{key}={value} as in {start.model}"
+        for section, mine in (("features", features), ("model", config))
+        for key, value in known[section].model_dump(mode="json").items()
+        if key not in FREE and mine.model_dump(mode="json")[key] != value
+    ]
+    if differing:
+        raise ConfigError(f"expected {', '.join(differing)}, got others: set them")
+    own, weights = model.state_dict(), other.model.state_dict()
+    copied = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own and not name.startswith(("output.", "spelling."))
+    }
+    model.load_state_dict(copied, strict=False)
+    shared = [unit for unit in tokens.units if unit in set(other.tokens.units)]
+    here = torch.tensor([tokens.units.index(unit) for unit in shared])
+    there = torch.tensor([other.tokens.units.index(unit) for unit in shared])
+    for mine, theirs in (
+        (model.output, other.model.output),
+        (model.spelling, other.model.spelling),
+    ):
+        if mine is not None and theirs is not None:
+            with torch.no_grad():
+                mine.weight[here] = theirs.weight[there].to(mine.weight.device)
+                mine.bias[here] = theirs.bias[there].to(mine.bias.device)
+    return f"started from {start.model}: {len(shared)} of {len(tokens)} units are its own"
+
+
+def freeze(model: AcousticModel, layers: int) -> list[nn.Module]:
+    """Keep the lowest recurrent layers, and all below them, from learning; returns the modules,
+    which must stay in evaluation mode for their statistics to stay, too.
+
+    Raises ConfigError where there are not so many layers.
+    """
+    if not layers:
+        return []
+    encoder = model.encoder
+    if layers > len(encoder.layers):
+        raise ConfigError(
+            f"expected start.frozen_layers of at most {len(encoder.layers)}, got {layers}: lower it"
+        )
+    below = [encoder.front_end, encoder.conv_lstm, encoder.dense]
+    frozen: list[nn.Module] = [module for module in below if module is not None]
+    frozen += [*encoder.norms[:layers], *encoder.layers[:layers]]
+    for module in frozen:
+        module.requires_grad_(False)
+    return frozen

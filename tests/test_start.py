@@ -1,0 +1,137 @@
+"""Training that starts from another model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr.errors import CheckpointError, ConfigError
+from asr.manifest import read_manifest, write_manifest
+from asr.models.bundle import load_bundle
+from asr.tokens import TokenConfig, build_tokens
+from asr.training.optimizer import build_optimizer, set_rate
+from asr.training.recipe import Recipe, TrainConfig, read_recipe
+from asr.training.start import StartConfig, freeze, start_from
+from tests.tones import FEATURES, MODEL, run_quietly, tone_recipe, untrained_bundle
+
+Tones = tuple[dict[str, Path], Path]
+
+
+def below_output(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {n: t for n, t in model.state_dict().items() if not n.startswith("output.")}
+
+
+def test_layers_are_copied_and_shared_units_keep_their_rows(tones: Tones) -> None:
+    known = load_bundle(tones[1])
+    tokens = build_tokens(["low elsewhere"], TokenConfig(kind="words", word_count=1))
+    model = type(known.model)(FEATURES, MODEL, len(tokens))
+    before = model.output.weight.clone()
+    said = start_from(model, tokens, StartConfig(model=tones[1]), FEATURES, MODEL)
+    shared = [unit for unit in tokens.units if unit in known.tokens.units]
+    assert f"{len(shared)} of {len(tokens)} units" in said
+    for name, tensor in below_output(known.model).items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    for place, unit in enumerate(tokens.units):
+        if unit in shared:
+            row = known.model.output.weight[known.tokens.units.index(unit)]
+            assert torch.equal(model.output.weight[place], row)
+        else:
+            assert torch.equal(model.output.weight[place], before[place])
+
+
+def test_other_shapes_are_named(tones: Tones, tmp_path: Path) -> None:
+    bundle = untrained_bundle()
+    other = MODEL.model_copy(update={"hidden": MODEL.hidden + 1, "dropout": 0.4})
+    start = StartConfig(model=tones[1])
+    with pytest.raises(
+        ConfigError, match=rf"expected model\.hidden={MODEL.hidden} as in"
+    ) as caught:
+        start_from(bundle.model, bundle.tokens, start, FEATURES, other)
+    assert "dropout" not in str(caught.value)
+    absent = StartConfig(model=tmp_path / "absent")
+    with pytest.raises(CheckpointError, match="expected a model folder"):
+        start_from(bundle.model, bundle.tokens, absent, FEATURES, MODEL)
+
+
+def test_frozen_layers_stay_and_slower_ones_move_less(tones: Tones, tmp_path: Path) -> None:
+    manifests, model = tones
+    known = below_output(load_bundle(model).model)
+    moved = {}
+    for name, start in {
+        "all": StartConfig(model=model),
+        "slow": StartConfig(model=model, lower_rate=0.01),
+        "frozen": StartConfig(
+            model=model, frozen_layers=len(load_bundle(model).model.encoder.layers)
+        ),
+    }.items():
+        recipe = tone_recipe(manifests, tmp_path / name, epochs=1).model_copy(
+            update={"start": start}
+        )
+        folder, shown = run_quietly(recipe)
+        assert "started from" in shown
+        after = below_output(load_bundle(folder).model)
+        moved[name] = sum(float((after[n] - t).abs().sum()) for n, t in known.items())
+    assert moved["frozen"] == 0.0
+    assert 0 < moved["slow"] < 0.2 * moved["all"]
+
+
+def test_a_model_learns_new_words_faster_from_another(tones: Tones, tmp_path: Path) -> None:
+    manifests, model = tones
+    renamed = {}
+    for part, path in manifests.items():
+        rows = read_manifest(path)
+        other = [
+            type(u)(u.id, u.audio, u.text.replace("low", "other"), u.duration, u.speaker)
+            for u in rows
+        ]
+        renamed[part] = tmp_path / f"{part}.jsonl"
+        write_manifest(renamed[part], other)
+    fresh = tone_recipe(renamed, tmp_path / "fresh", epochs=3)
+    tuned = tone_recipe(renamed, tmp_path / "tuned", epochs=3).model_copy(
+        update={"start": StartConfig(model=model)}
+    )
+    errors = {}
+    for recipe in (fresh, tuned):
+        folder, _ = run_quietly(recipe)
+        errors[recipe.out.name] = load_bundle(folder).info["dev_errors"]
+    assert errors["tuned"] < errors["fresh"]
+
+
+def test_a_run_goes_on_where_it_stopped_and_not_where_it_started(
+    tones: Tones, tmp_path: Path
+) -> None:
+    start = StartConfig(model=tones[1], lower_rate=0.5)
+
+    def recipe(epochs: int) -> Recipe:
+        made = tone_recipe(tones[0], tmp_path / "run", epochs=epochs)
+        return made.model_copy(update={"start": start})
+
+    run_quietly(recipe(1))
+    _, shown = run_quietly(recipe(2))
+    assert "resumed at epoch 2" in shown
+    assert "started from" not in shown
+
+
+def test_groups_have_their_own_rates() -> None:
+    model = untrained_bundle().model
+    optimizer = build_optimizer(model, TrainConfig(), lower_rate=0.1)
+    set_rate(optimizer, 1.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(model.output.weight)] == 1.0
+    assert rates[id(model.encoder.layers[0].parameters().__next__())] == 0.1
+    assert len(rates) == len(list(model.parameters()))
+    freeze(model, 1)
+    learning = build_optimizer(model, TrainConfig())
+    count = sum(len(group["params"]) for group in learning.param_groups)
+    assert count == sum(p.requires_grad for p in model.parameters()) < len(rates)
+    with pytest.raises(ConfigError, match="of at most"):
+        freeze(model, 30)
+
+
+def test_the_folder_is_relative_to_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "data: {train: a, dev: b}\nout: out\nstart: {model: base/model, frozen_layers: 2}\n"
+    )
+    assert read_recipe(tmp_path / "recipe.yaml").start.model == tmp_path / "base" / "model"
