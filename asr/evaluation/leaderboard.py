@@ -13,20 +13,11 @@ from rich.table import Table
 
 from asr.errors import ReportError
 from asr.evaluation.charts import Point, scatter
-from asr.evaluation.compare import short_names
+from asr.evaluation.compare import System, short_names
 from asr.evaluation.error_rate import bootstrap_interval
 from asr.evaluation.page import environment, highest, percent
-from asr.evaluation.report_folder import Saved, read_report
+from asr.evaluation.report_folder import read_report
 from asr.files import atomic_path
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A report under its short name, with the interval of its error rate."""
-
-    name: str
-    report: Saved
-    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ class Board:
     units: str
     normalisation: str
     utterances: int
-    entries: tuple[Entry, ...]
+    entries: tuple[System, ...]
 
     @property
     def main(self) -> str:
@@ -63,10 +54,10 @@ def gather(folders: Sequence[str | Path]) -> tuple[tuple[Board, ...], list[str]]
         )
     names = short_names([report.folder for report in reports])
     entries = [
-        Entry(name, report, bootstrap_interval([u.words for u in report.scores.utterances]))
+        System(name, report, bootstrap_interval([u.words for u in report.scores.utterances]))
         for name, report in zip(names, reports, strict=True)
     ]
-    groups: dict[tuple[object, ...], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[System]] = defaultdict(list)
     for entry in entries:
         # By what was said and not by the manifest's bytes: two systems may spell it differently.
         said = frozenset((u.id, u.reference) for u in entry.report.scores.utterances)
@@ -74,7 +65,7 @@ def gather(folders: Sequence[str | Path]) -> tuple[tuple[Board, ...], list[str]]
     return tuple(map(_board, groups.values())), skipped
 
 
-def _board(entries: Sequence[Entry]) -> Board:
+def _board(entries: Sequence[System]) -> Board:
     ranked = sorted(entries, key=lambda entry: entry.report.scores.words.rate)
     first = ranked[0].report
     return Board(
@@ -113,7 +104,7 @@ def to_tables(boards: Sequence[Board]) -> list[Table]:
     return tables
 
 
-def _cells(entry: Entry) -> list[str]:
+def _cells(entry: System) -> list[str]:
     facts, words = entry.report.facts, entry.report.scores.words
     low, high = entry.interval
     speed, size = facts.real_time_factor, facts.parameters
