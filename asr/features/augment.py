@@ -30,7 +30,7 @@ class AugmentConfig(Config):
     codec_share: float = Field(0.0, ge=0, le=1)
     """Share of the utterances that come out of a lossy codec, at its lowest quality."""
     codecs: list[Codec] = Field(["mp3", "opus", "vorbis"], min_length=1)
-    """Which one, drawn anew every time. Opus takes ten times as long as the others."""
+    """Which one, drawn anew every time."""
     surroundings: SurroundingsConfig = SurroundingsConfig()
     """Rooms, noise and telephones."""
     warp: float = Field(0.1, ge=0, le=0.3)
