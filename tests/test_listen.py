@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from asr.audio import write_wav
+from asr.config import settings
 from asr.listen import VARIANTS, write_examples
-from asr.training.recipe import read_recipe
+from asr.training.recipe import Recipe, read_recipe
 from tests.commands import Command
 from tests.tones import tone_recipe, write_corpus
 
@@ -61,3 +65,17 @@ def test_the_command_takes_noise_from_a_folder(run: Command, tmp_path: Path) -> 
     empty.mkdir()
     ended = run("augment", recipe, f"augment.surroundings.noise={empty}")
     assert "expected recordings in augment.surroundings.noise" in ended.error()
+
+
+def test_the_page_about_augmentation_is_true(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "augmentation.md").read_text()
+    keys = re.findall(r"^\| `(augment\.[\w.]+)`", page, re.MULTILINE)
+    assert set(keys) <= {setting.key for setting in settings(Recipe)}
+    assert len(keys) == 14
+    (command,) = re.findall(r"^```\n(asr .*)\n```$", page, re.MULTILINE)
+    recipe_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run(*shlex.split(command)[1:]).status == 0
+    assert len(list(Path("listen").glob("*.wav"))) == 5 * (1 + VARIANTS)
