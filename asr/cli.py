@@ -102,6 +102,19 @@ def check(
         sys.exit(1)
 
 
+@app.command(epilog="Example: asr new greetings recordings/")
+def new(
+    project: Annotated[Path, typer.Argument(help="Folder to make.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder or table of recordings with texts, of many kinds.")
+    ],
+) -> None:
+    """Make manifests and a recipe from recordings with texts, and say the next command."""
+    from asr.project import new_project
+
+    new_project(project, source)
+
+
 def _recipe_settings(wanted: bool) -> None:
     if wanted:
         from asr.training.recipe import Recipe

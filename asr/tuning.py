@@ -65,11 +65,11 @@ def refuse_test_set(model: Path | None, manifest: Path, utterances: Sequence[Utt
     """Raise AsrError where the name of the manifest, the folders of its recordings, or the test
     report that a recipe left beside the model, if there is one, say that this is a test set."""
     reason = ""
-    folders = {part for u in utterances for part in _folders(u.audio, manifest)}
+    folders = {name for u in utterances if (name := marking_folder(u.audio, manifest))}
     if TEST_NAME.search(manifest.stem):
         reason = "its name"
-    elif found := sorted(name for name in folders if TEST_FOLDER.search(name)):
-        reason = f"the folder {found[0]} of its recordings"
+    elif folders:
+        reason = f"the folder {min(folders)} of its recordings"
     report = None if model is None else model.parent / "test" / "report.json"
     if report is not None and report.is_file() and _is_of(report, manifest):
         reason = f"the report {report}"
@@ -93,6 +93,11 @@ def _folders(audio: Path, manifest: Path) -> tuple[str, ...]:
     if folder.is_relative_to(home):
         return folder.relative_to(home).parts
     return folder.parts[-FOLDERS:]
+
+
+def marking_folder(audio: Path, manifest: Path) -> str:
+    """The folder above a recording whose name says that it belongs to a test set, or ""."""
+    return next((part for part in _folders(audio, manifest) if TEST_FOLDER.search(part)), "")
 
 
 def tune(

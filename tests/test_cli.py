@@ -63,6 +63,7 @@ OPTIONS = {
     "lm train": ["texts", "--dev", "--out", "--model", "--units", "--size", "--set", "--settings"],
     "lm sample": ["lm", "--prompt", "--temperature", "--count", "--seed"],
     "lm perplexity": ["lm", "texts", "--model", "--words"],
+    "new": ["project", "source"],
     "report": ["folders", "--out"],
     "score": [
         "reference",

@@ -30,6 +30,7 @@ from tests.tones import (
     trained_tones,
     untrained_bundle,
     write_corpus,
+    write_recordings,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +80,7 @@ def test_own_recordings_as_described(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_corpus(tmp_path, {"train": 6, "dev": 2})
+    write_recordings(tmp_path / "recordings", {"ann": 4, "ben": 4, "cid": 4})
     (example,) = blocks("json")
     written = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
     assert set(json.loads(example)) == set(written)
@@ -87,9 +89,10 @@ def test_own_recordings_as_described(
     commands = [
         shlex.split(line)[1:]
         for line in shell_lines()
-        if line.startswith(".venv/bin/asr") and re.search(r"jsonl|recipe\.yaml|compare", line)
+        if line.startswith(".venv/bin/asr") and re.search(r"new|jsonl|recipe\.yaml|compare", line)
     ]
-    names = ["check", "train", "evaluate", "compare", "lm", "tune"]
+    first, by_hand = ["new", "train", "evaluate"], ["check", "train", "evaluate"]
+    names = [*first, *by_hand, "compare", "lm", "tune"]
     assert [command[0] for command in commands] == names
     with one_thread():
         for command in commands:
@@ -100,6 +103,7 @@ def test_own_recordings_as_described(
             with pytest.raises(SystemExit) as stop:
                 main()
             assert not stop.value.code, (command, capsys.readouterr())
+    assert (tmp_path / "greetings" / "report" / "report.html").is_file()
     assert (tmp_path / "exp" / "mine" / "dev" / "report.html").is_file()
     assert (tmp_path / "exp" / "comparison" / "comparison.html").is_file()
     assert (tmp_path / "exp" / "mine" / "model" / "decoder.json").is_file()

@@ -73,6 +73,19 @@ def write_corpus(folder: Path, sizes: dict[str, int]) -> dict[str, Path]:
     return manifests
 
 
+def write_recordings(folder: Path, speakers: dict[str, int]) -> list[Path]:
+    """So many recordings of each speaker in a sub-folder, each with its text beside it."""
+    paths = []
+    for place, (speaker, count) in enumerate(speakers.items()):
+        (folder / speaker).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            seed = 1000 * place + number
+            paths.append(folder / speaker / f"{speaker}{number:02d}.wav")
+            write_wav(paths[-1], speak(sentence(seed), seed), RATE)
+            paths[-1].with_suffix(".txt").write_text(sentence(seed) + "\n")
+    return paths
+
+
 def tone_recipe(manifests: dict[str, Path], out: Path, **optimisation: object) -> Recipe:
     """A recipe for the corpus; `optimisation` changes `train`."""
     settings: dict[str, object] = {

@@ -26,14 +26,14 @@ def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
     key = None
     for number, line in numbered_lines(path):
         where = f"{path}:{number}"
-        record = _parsed(line, path, number)
+        record = parse_json(line, path, number)
         key = key or _chosen_key(record, keys, where)
         yield number, *_record(record, key, where)
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, str]:
     """The texts of an object of texts by id, or of a list of objects."""
-    content = _parsed(read_utf8(path), path)
+    content = parse_json(read_utf8(path), path)
     if isinstance(content, dict):
         if is_record(content, keys):
             raise TranscriptError(
@@ -76,7 +76,7 @@ def is_record(content: Mapping[str, Any], keys: Sequence[str]) -> bool:
     )
 
 
-def _parsed(text: str, path: Path, line: int | None = None) -> Any:
+def parse_json(text: str, path: Path, line: int | None = None) -> Any:
     """JSON whose objects have each key once: of two texts under one id neither is chosen."""
     where = str(path) if line is None else f"{path}:{line}"
 
@@ -155,11 +155,13 @@ def checked(id_: Any, text: Any, key: str, where: str) -> tuple[str, str]:
 
 def read_csv(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
     """The utterances of a table parted by commas; a quoted text may have several lines."""
-    reader = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
-    return _entries(path, _csv_rows(path, reader), keys)
+    return _entries(path, csv_rows(path), keys)
 
 
-def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Each row of a table with the line where it begins."""
+    text = io.StringIO(read_utf8(path), newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     line = 1  # of the row's beginning: quoted texts may have several
     while True:
         try:
@@ -176,8 +178,13 @@ def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 def read_tsv(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
     """The utterances of a table parted by tabs, one a line."""
-    lines = enumerate(read_utf8(path).split("\n"), start=1)
-    return _entries(path, ((number, _tsv_row(line)) for number, line in lines), keys)
+    return _entries(path, tsv_rows(path), keys)
+
+
+def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Each row of a table parted by tabs, with its line."""
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
+        yield number, _tsv_row(line)
 
 
 def _tsv_row(line: str) -> list[str]:

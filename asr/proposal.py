@@ -1,0 +1,176 @@
+"""What the texts and the hours at hand suggest: units, the size of the network, a recipe."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from asr.evaluation.scoring import guess_units
+from asr.manifest import Utterance
+from asr.text import TextConfig, normalise
+
+_IN_WORDS = frozenset("'’-\u200c\u200d")  # punctuation to Unicode, spelling to people
+_COMMANDS = 60  # words; a vocabulary of no more is learnt whole
+_OFTEN = 20  # times that each of them is said on average
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What occurs in transcripts, after normalisation."""
+
+    characters: Counter[str]
+    words: Counter[str]
+    unspaced: bool
+    """Whether there are no blanks between words, so that characters are counted."""
+
+    @property
+    def digits(self) -> Counter[str]:
+        return self._of("N")
+
+    @property
+    def punctuation(self) -> Counter[str]:
+        return self._of("PS")
+
+    def _of(self, categories: str) -> Counter[str]:
+        return Counter(
+            {
+                c: count
+                for c, count in self.characters.items()
+                if unicodedata.category(c)[0] in categories and c not in _IN_WORDS
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The settings of a recipe that depend on the data."""
+
+    units: Literal["characters", "words"]
+    hidden: int
+    layers: int
+    strides: tuple[int, int]
+    dropout: float
+    speeds: tuple[float, ...]
+    warp: float
+    join: float
+    time_masks: int
+    epochs: int
+    batch_seconds: int
+    weight_decay: float
+
+    def minutes(self, hours: float) -> float:
+        """About how long training takes on two processor cores.
+
+        Measured on AN4 (recipes/an4): a minute for each hour and epoch with 256 cells, 4 layers.
+        """
+        size = (self.hidden / 256) ** 1.6 * self.layers / 4
+        frames = 3 / (self.strides[0] * self.strides[1])
+        return hours * self.epochs * size * frames
+
+
+def examine(texts: Sequence[str], config: TextConfig) -> Texts:
+    """The characters and words of texts as training will see them.
+
+    >>> found = examine(["Room 12!", "room"], TextConfig())
+    >>> found.words["room"], dict(found.digits), dict(found.punctuation)
+    (2, {'1': 1, '2': 1}, {'!': 1})
+    """
+    characters: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    spellings = [normalise(text, config) for text in texts]
+    for spelled in spellings:
+        characters.update(spelled)
+        words.update(spelled.split())
+    return Texts(characters, words, guess_units(spellings) == "characters")
+
+
+def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:
+    """Settings for a training set, after the recipes of corpora of about its size."""
+    hours = sum(u.duration for u in utterances) / 3600
+    seconds = 3600 * hours / len(utterances)
+    hidden, epochs, batch_seconds = _size(hours)
+    few = len(texts.words) <= _COMMANDS
+    few = few and sum(texts.words.values()) >= _OFTEN * len(texts.words)
+    join = 0.5 if seconds < 4 else 0.2 if seconds < 6 else 0.0
+    alone = len({u.extra.get("voice", u.speaker) for u in utterances} - {""}) == 1
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    if alone:
+        speeds = (0.95, 1.0, 1.05)
+    elif hours < 10:
+        speeds = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
+    return Proposal(
+        units="words" if few and not texts.unspaced else "characters",
+        hidden=hidden,
+        layers=5 if hours >= 100 else 4,
+        strides=(2, 2) if texts.unspaced else (3, 1),
+        dropout=0.3 if hours < 10 or hours >= 100 else 0.2,
+        speeds=speeds,
+        warp=0.05 if alone else 0.1,
+        # Joined texts have a blank between them, which these never have.
+        join=0.0 if texts.unspaced else join,
+        time_masks=min(max(round(seconds / 2), 2), 8),
+        epochs=epochs,
+        batch_seconds=batch_seconds,
+        weight_decay=0.03 if hours < 10 else 0.01,
+    )
+
+
+def _size(hours: float) -> tuple[int, int, int]:
+    """Cells a direction, epochs, and seconds of a batch."""
+    if hours < 1:
+        return 192, 80, 24
+    if hours < 10:
+        return 256, 50, 64
+    if hours < 100:
+        return 320, 40, 96
+    return 512, 30, 240
+
+
+def recipe_text(source: str, hours: float, proposal: Proposal) -> str:
+    """A recipe with what a newcomer needs to know beside every setting."""
+    p = proposal
+    strides, frame = list(p.strides), 10 * p.strides[0] * p.strides[1]
+    return f"""\
+# What `asr train` does with the recordings of
+# {source}
+# Paths are relative to this file; recordings stay where they are. Every other setting has a
+# default: `asr train --settings` lists them. Change a number here, or try it on the command line:
+#     asr train recipe.yaml train.epochs=100 out=longer
+
+data:
+  train: train.jsonl        # what is learnt: {hours:.2f} hours
+  dev: dev.jsonl            # tells which epochs were good; test.jsonl is never looked at
+out: run                    # folder of the training; the recogniser will be in run/model
+
+text:
+  case: lower               # keep, if capitals matter to you: they are then learnt as well
+
+# What the recogniser writes: characters can spell any word; words (for a few dozen commands that
+# are said often) cannot be misspelt.
+tokens:
+  kind: {p.units}
+
+# The network. More hours carry a larger one; too large a one learns few recordings by heart.
+model:
+  hidden: {p.hidden:<18}# 192 for less than an hour, 256 up to 10, 320 up to 100, then 512
+  layers: {p.layers}
+  strides: {strides!s:<17}# a unit is written every {frame} ms at most
+  dropout: {p.dropout:<17}# higher where dev gets worse while training gets better
+
+# Recordings are varied while they are learnt, so that a few voices stand for many.
+# `asr augment recipe.yaml` lets you hear it.
+augment:
+  speeds: [{", ".join(map(str, p.speeds))}]
+  warp: {p.warp:<20}# other voices
+  join: {p.join:<20}# short recordings are played in pairs; 0 is off
+  time_masks: {p.time_masks:<14}# stretches that are hidden
+
+train:
+  epochs: {p.epochs:<18}# how often everything is heard: fewer is quicker, more may be better
+  batch_seconds: {p.batch_seconds:<11}# half of it, if the memory does not suffice
+  weight_decay: {p.weight_decay}
+  patience: 100             # the best epochs are mostly the last ones
+"""

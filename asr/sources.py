@@ -1,0 +1,363 @@
+"""Recordings with texts as people and other systems keep them, read as utterances.
+
+    a folder        recordings, each with a text of the same name (.txt or .lab)
+    a table         csv, tsv, json, jsonl or LJ Speech's bars: a recording and a text a row
+    Kaldi           wav.scp, text, and where there are such segments and utt2spk
+    Hugging Face    an audio folder: metadata.csv or metadata.jsonl beside the recordings
+    Common Voice    clips with validated.tsv or train.tsv
+
+Nothing is decoded here: the duration of every utterance is 0 until somebody measures it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from asr.audio import find_audio
+from asr.errors import AsrError, TranscriptError
+from asr.evaluation.lines import check_new, numbered_lines, read_utf8, shown
+from asr.manifest import Utterance
+from asr.tables import (
+    TABLE_SUFFIXES,
+    columns,
+    delimiter_of,
+    extra,
+    field,
+    find_recording,
+    read_rows,
+    stretch,
+)
+
+Kind = Literal["folder", "table", "metadata", "Kaldi", "Common Voice"]
+
+TEXT_SUFFIXES = (".txt", ".lab")
+
+_METADATA = ("metadata.csv", "metadata.jsonl")
+_COMMON_VOICE = ("validated.tsv", "train.tsv")
+_VOLUNTEER = ("age", "gender", "accents", "accent", "variant", "locale")
+_PARTS = frozenset({"train", "dev", "test", "valid", "validation", "eval"})
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A recording or a text that cannot be used, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was found: its kind in words, and where speakers come from ("" for nowhere)."""
+
+    kind: str
+    utterances: tuple[Utterance, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    speakers: str = ""
+
+
+def detect(path: Path) -> Kind:
+    """What kind of source a path names. Raises AsrError where it is none."""
+    if path.is_dir():
+        if (path / "wav.scp").is_file():
+            return "Kaldi"
+        if _common_voice_tables(path):
+            return "Common Voice"
+        return "metadata" if _metadata(path) else "folder"
+    if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+        return "table"
+    if path.is_file() and path.suffix.lower() == ".txt" and delimiter_of(path) == "|":
+        return "table"
+    got = "another file" if path.exists() else "a path to nothing"
+    raise AsrError(
+        f"expected a folder or a table (.csv, .tsv, .json, .jsonl), got {got} ({path}): check it"
+    )
+
+
+def read_source(path: str | Path) -> Source:
+    """The utterances of a source, with absolute audio paths, ids that differ and duration 0.
+
+    What lacks its partner is left out by name. Raises AsrError naming file and line where a table
+    is malformed, or where there is nothing.
+    """
+    path = Path(path)
+    kind = detect(path)
+    if kind == "folder":
+        return _read_folder(path)
+    if kind == "Kaldi":
+        return _read_kaldi(path)
+    if kind == "Common Voice":
+        return _read_common_voice(path)
+    return _read_tables([path] if kind == "table" else _metadata(path), path)
+
+
+# --- a folder of recordings and texts ---
+
+
+def _read_folder(folder: Path) -> Source:
+    recordings = [p for p in find_audio([folder]) if not _is_hidden(p, folder)]
+    texts = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in TEXT_SUFFIXES and p.is_file() and not _is_hidden(p, folder)
+    )
+    if not recordings or not texts:
+        tables = sorted(p for p in folder.glob("*") if p.suffix.lower() in TABLE_SUFFIXES)
+        hint = f"name the table, {tables[0]}" if tables else "put ann1.txt beside ann1.wav"
+        raise AsrError(
+            f"expected recordings and a text of the same name for each, got {len(recordings)}"
+            f" recordings and {len(texts)} texts ({folder}): {hint}"
+        )
+    beside = {(p.parent, p.stem): p for p in texts}
+    once = Counter(p.stem for p in texts)
+    elsewhere = {p.stem: p for p in texts if once[p.stem] == 1}
+    stems = Counter(p.stem for p in recordings)
+    speakers = _folders_as_speakers(recordings, folder)
+    used, found, left_out = set(), [], []
+    for audio in recordings:
+        text = beside.get((audio.parent, audio.stem))
+        if text is None and stems[audio.stem] == 1:
+            text = elsewhere.get(audio.stem)
+        if text is None:
+            left_out.append(LeftOut(str(audio), "no text of the same name"))
+            continue
+        used.add((text.parent, text.stem))
+        try:
+            words = " ".join(read_utf8(text).split())
+        except TranscriptError as error:
+            empty = text.is_file() and not text.stat().st_size
+            left_out.append(LeftOut(str(audio), f"{text} is empty" if empty else str(error)))
+            continue
+        name = audio.relative_to(folder).with_suffix("").as_posix()
+        found.append(_utterance(name, audio, words, speakers.get(audio, "")))
+    left_out += [
+        LeftOut(str(p), "no recording of the same name")
+        for p in texts
+        if (p.parent, p.stem) not in used
+    ]
+    named = "the sub-folders" if speakers else ""
+    kind = "a folder of recordings, each with a text of the same name"
+    return Source(kind, _with_own_ids(found), tuple(left_out), named)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    # Such as the ._NAME.wav that a Mac leaves on other people's disks.
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _folders_as_speakers(recordings: Sequence[Path], folder: Path) -> dict[Path, str]:
+    """The first sub-folder that differs, where every recording has one; none otherwise."""
+    common = Path(os.path.commonpath([p.parent for p in recordings]))
+    base = common if common.is_relative_to(folder) else folder
+    names = {}
+    for path in recordings:
+        parts = list(path.relative_to(base).parts[:-1])
+        while parts and parts[0].lower() in _PARTS:  # of a corpus, no person
+            del parts[0]
+        if not parts:
+            return {}
+        names[path] = parts[0]
+    return names if len(set(names.values())) > 1 else {}
+
+
+# --- tables ---
+
+
+def _metadata(folder: Path) -> list[Path]:
+    """The metadata of a folder, or of its parts (train, test)."""
+    for place in (folder, *sorted(p for p in folder.glob("*") if p.name.lower() in _PARTS)):
+        found = [place / name for name in _METADATA if (place / name).is_file()]
+        if found and place == folder:
+            return found[:1]
+        if found:
+            return sorted(p for name in _METADATA for p in folder.glob(f"*/{name}"))
+    return []
+
+
+def _read_tables(paths: Sequence[Path], folder: Path) -> Source:
+    found: list[Utterance] = []
+    left_out: list[LeftOut] = []
+    ids: dict[str, int] = {}
+    for path in paths:
+        for number, where, row in read_rows(path):
+            audio, text, speaker = columns(list(row), where)
+            name, words = field(row, audio, where), field(row, text, where)
+            recording = find_recording(path.parent, name) if name else None
+            start, end = stretch(row, where)
+            own = field(row, "id", where) if "id" in row else ""
+            if own and len(paths) == 1:
+                check_new(ids, own, number, path)
+            if recording is None or not words:
+                left_out.append(LeftOut(where, _lack(name, recording)))
+                continue
+            bare = Path(name).with_suffix("")
+            id_ = own or (bare.name if bare.is_absolute() else bare.as_posix())
+            who = field(row, speaker, where) if speaker else ""
+            more = extra(row, {audio, text, speaker or ""})
+            found.append(_utterance(id_, recording, words, who, start, end, more))
+    if not found and not left_out:
+        raise AsrError(f"expected rows of recordings, got none ({paths[0]}:1): add them")
+    kind = f"a table, {paths[0]}" if len(paths) == 1 else f"{len(paths)} tables in {folder}"
+    named = "a column of the table" if any(u.speaker for u in found) else ""
+    return Source(kind, _with_own_ids(found), tuple(left_out), named)
+
+
+def _lack(name: str, recording: Path | None) -> str:
+    if recording is not None:
+        return "no text"
+    return f"no such recording: {name}" if name else "no recording is named"
+
+
+# --- Common Voice ---
+
+
+def _common_voice_tables(folder: Path) -> list[Path]:
+    """The best table of each language in a release, which may lie one or two folders down."""
+    places = {
+        p.parent for pattern in ("clips", "*/clips", "*/*/clips") for p in folder.glob(pattern)
+    }
+    tables = []
+    for place in sorted(places):
+        tables += [place / name for name in _COMMON_VOICE if (place / name).is_file()][:1]
+    return tables
+
+
+def _read_common_voice(folder: Path) -> Source:
+    tables = _common_voice_tables(folder)
+    if len(tables) > 1:
+        raise AsrError(
+            f"expected one language of Common Voice, got {len(tables)} ({folder}): name its folder,"
+            f" such as {tables[0].parent}"
+        )
+    (table,) = tables
+    header: list[str] = []
+    found, left_out = [], []
+    # Quotation marks are part of sentences, so that this is no csv.
+    for number, line in enumerate(read_utf8(table).split("\n"), start=1):
+        where, values = f"{table}:{number}", line.removesuffix("\r").split("\t")
+        if not header:
+            header = values
+            columns(header, where)
+            continue
+        row = dict(zip(header, values, strict=False))
+        if not line.strip():
+            continue
+        name, words = row.get("path", ""), " ".join(row.get("sentence", "").split())
+        clip = find_recording(table.parent, name) if name else None
+        if clip is None or not words:
+            left_out.append(LeftOut(where, _lack(name, clip)))
+            continue
+        more = {key: row[key] for key in _VOLUNTEER if row.get(key)}
+        speaker = row.get("client_id", "")
+        found.append(_utterance(clip.stem, clip, words, speaker, extra=more))
+    kind = f"a release of Common Voice, {table}"
+    named = "client_id" if any(u.speaker for u in found) else ""
+    return Source(kind, _with_own_ids(found), tuple(left_out), named)
+
+
+# --- Kaldi ---
+
+
+def _read_kaldi(folder: Path) -> Source:
+    recordings = _kaldi_recordings(folder / "wav.scp")
+    texts = _kaldi_table(folder / "text")
+    segments = _kaldi_segments(folder) if (folder / "segments").is_file() else None
+    has_speakers = (folder / "utt2spk").is_file()
+    speakers = (
+        {k: v for k, (_, v) in _kaldi_table(folder / "utt2spk").items()} if has_speakers else {}
+    )
+    if all(speaker == name for name, speaker in speakers.items()):
+        speakers = {}  # Kaldi's way to say that they are unknown
+    stretches = segments if segments is not None else {name: (name, 0.0, None) for name in texts}
+    found, left_out = [], []
+    for name, (line, words) in texts.items():
+        where = f"{folder / 'text'}:{line}"
+        recording, start, end = stretches.get(name, ("", 0.0, None))
+        audio = recordings.get(recording)
+        if audio is None or not words:
+            listed = "segments" if segments is not None and not recording else "wav.scp"
+            why = "no text" if audio else f"not in {listed}, or its recording is not there"
+            left_out.append(LeftOut(f"{name} ({where})", why))
+            continue
+        found.append(_utterance(name, audio, words, speakers.get(name, ""), start, end))
+    untold = [name for name in (segments or recordings) if name not in texts]
+    left_out += [LeftOut(name, f"not in {folder / 'text'}") for name in untold]
+    named = "utt2spk" if speakers else ""
+    return Source("a Kaldi folder", tuple(found), tuple(left_out), named)
+
+
+def _kaldi_table(path: Path) -> dict[str, tuple[int, str]]:
+    """Line and the rest of it by the first word."""
+    found: dict[str, tuple[int, str]] = {}
+    lines: dict[str, int] = {}
+    for number, line in numbered_lines(path):
+        name, *rest = line.split(maxsplit=1)
+        check_new(lines, name, number, path)
+        found[name] = (number, " ".join("".join(rest).split()))
+    return found
+
+
+def _kaldi_recordings(path: Path) -> dict[str, Path]:
+    """The recordings that are there; paths are relative to the list or to the working folder."""
+    found = {}
+    for name, (line, place) in _kaldi_table(path).items():
+        if place.endswith("|"):
+            raise AsrError(
+                f"expected the path of a recording, got a command, {shown(place)} ({path}:{line}):"
+                " commands are not run; write the recordings to files and name those"
+            )
+        audio = find_recording(path.parent, place) or find_recording(Path(), place)
+        if audio is not None:
+            found[name] = audio
+    return found
+
+
+def _kaldi_segments(folder: Path) -> dict[str, tuple[str, float, float | None]]:
+    path = folder / "segments"
+    found: dict[str, tuple[str, float, float | None]] = {}
+    for name, (line, rest) in _kaldi_table(path).items():
+        where, fields = f"{path}:{line}", rest.split()
+        if len(fields) != 3:
+            raise AsrError(
+                f"expected an utterance, its recording, start and end, got {shown(rest)} after"
+                f" {shown(name)} ({where}): correct it"
+            )
+        start, end = fields[1:]
+        # Kaldi's -1 is the end of the recording.
+        times = {"start": start, "end": None if end in ("-1", "-1.0") else end}
+        found[name] = (fields[0], *stretch(times, where))
+    return found
+
+
+# --- utterances ---
+
+
+def _utterance(
+    id_: str,
+    audio: Path,
+    text: str,
+    speaker: str,
+    start: float = 0.0,
+    end: float | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Utterance:
+    return Utterance(id_, audio.absolute(), text, 0.0, speaker, start, end, extra or {})
+
+
+def _with_own_ids(utterances: Sequence[Utterance]) -> tuple[Utterance, ...]:
+    """The same, a number after every id that came before."""
+    seen: set[str] = set()
+    result = []
+    for utterance in utterances:
+        id_, number = utterance.id, 1
+        while id_ in seen:
+            number += 1
+            id_ = f"{utterance.id}-{number}"
+        seen.add(id_)
+        result.append(replace(utterance, id=id_))
+    return tuple(result)

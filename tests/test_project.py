@@ -1,0 +1,280 @@
+"""From a folder to a report in three commands, in any script, whole or not at all."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.audio import write_wav
+from asr.errors import AsrError
+from asr.manifest import Utterance, read_manifest
+from asr.project import new_project, split_utterances
+from asr.proposal import examine, propose
+from asr.text import TextConfig
+from asr.training.recipe import read_recipe
+from tests.commands import Command
+from tests.tones import RATE, sentence, write_recordings
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "your-own-data.md").read_text()
+# What `asr new` proposes is for real speech; these make it fit a corpus of tones.
+SMALL = [
+    "features.sample_rate=8000",
+    "features.bands=16",
+    "model.layers=1",
+    "model.hidden=8",
+    "train.epochs=1",
+]
+FIVE = {"ann": 6, "ben": 6, "cid": 6, "dora": 6, "eve": 6}
+PARTS = ("train", "dev", "test")
+
+
+def made(project: Path, source: Path) -> str:
+    said: list[str] = []
+    new_project(project, source, said.append)
+    return "\n".join(said)
+
+
+def parts(project: Path) -> dict[str, list[Utterance]]:
+    return {name: read_manifest(project / f"{name}.jsonl") for name in PARTS}
+
+
+# --- the page, and the command ---
+
+
+def test_the_page_is_run_as_it_stands(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "a" / "b" / "c"  # of pytest's folder the name would mark a test set
+    write_recordings(home / "recordings", FIVE)
+    monkeypatch.chdir(home)
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", PAGE, re.DOTALL | re.MULTILINE)
+    lines = "".join(text for language, text in fenced if not language).splitlines()
+    commands = [shlex.split(line) for line in lines]
+    names = [command[1] for command in commands]
+    assert names == ["new", "train", "evaluate", "check", "lm", "tune", "transcribe"]
+    for command in commands:
+        small = SMALL if command[1] == "train" else []
+        ended = run(*command[1:], *small)
+        assert ended.status == 0, (command, ended.out, ended.err)
+        if command[1] == "new":
+            assert [shlex.split(line) for line in ended.out.splitlines()[-2:]] == commands[1:3]
+    assert (home / "greetings" / "report" / "report.html").is_file()
+    assert (home / "greetings" / "run" / "model" / "decoder.json").is_file()
+
+
+def test_the_command_refuses_what_is_not_there_in_one_line(run: Command, tmp_path: Path) -> None:
+    assert str(tmp_path / "absent") in run("new", tmp_path / "p", tmp_path / "absent").error()
+    (tmp_path / "list.csv").write_text("audio,text\nx.wav,low,high\n")
+    assert "list.csv:2" in run("new", tmp_path / "p", tmp_path / "list.csv").error()
+    assert not (tmp_path / "p").exists()
+
+
+# --- any script ---
+
+TEXTS = {
+    "German": ["Öffne die Tür", "Schließ das Fenster", "Wie spät ist es", "Grüß Gott"],
+    "Persian": ["سلام دنیا", "می‌خواهم بروم", "چراغ را روشن کن", "ساعت چند است"],
+    "Mandarin": ["打开门", "今天天气很好", "现在几点了", "关上窗户"],
+}
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_any_script(run: Command, tmp_path: Path, language: str) -> None:
+    random = np.random.default_rng(0)
+    rows = ["speaker\tpath\tsentence"]
+    for number in range(16):
+        name = f"{number}.wav"
+        write_wav(tmp_path / name, random.normal(0, 0.1, RATE).astype(np.float32), RATE)
+        rows.append(f"s{number % 4}\t{name}\t{TEXTS[language][number // 4]}")
+    (tmp_path / "list.tsv").write_text("\n".join(rows), encoding="utf-8")
+    ended = run("new", tmp_path / "p", tmp_path / "list.tsv")
+    assert ended.status == 0, ended.err
+    unspaced = language == "Mandarin"
+    assert ("will count characters" in ended.out) == unspaced
+    assert "digits" not in ended.out
+    assert "punctuation" not in ended.out
+    recipe = read_recipe(tmp_path / "p" / "recipe.yaml")
+    assert recipe.tokens.kind == "characters"
+    assert recipe.augment.join == (0 if unspaced else 0.5)
+    found = parts(tmp_path / "p")
+    assert {u.text for u in found["train"]} == set(TEXTS[language])
+    assert run("train", tmp_path / "p" / "recipe.yaml", *SMALL).status == 0
+
+
+def test_digits_and_punctuation_are_told(tmp_path: Path) -> None:
+    for path in write_recordings(tmp_path / "rec", FIVE):
+        path.with_suffix(".txt").write_text("7!")
+    said = made(tmp_path / "p", tmp_path / "rec")
+    assert "digits: 30 in the texts (7)" in said
+    assert "punctuation: 30 in the texts (!)" in said
+    assert "test sentences are also in train" in said
+
+
+def test_examine() -> None:
+    for text, unspaced in (
+        ("你好 world", False),
+        ("สวัสดีครับ", True),
+        ("ありがとう", True),
+        ("hi", False),
+    ):
+        assert examine([text], TextConfig()).unspaced == unspaced
+    assert not examine(["今天 天气 很 好"], TextConfig()).unspaced
+
+
+# --- splits ---
+
+
+def spoken(speakers: list[str], seconds: float = 60.0) -> list[Utterance]:
+    return [
+        Utterance(f"{n}", Path("a.wav"), sentence(n), seconds, s) for n, s in enumerate(speakers)
+    ]
+
+
+def test_splits_keep_speakers_apart_and_take_a_tenth() -> None:
+    everybody = spoken([f"s{n % 40}" for n in range(400)])
+    split = split_utterances(everybody)
+    assert split.disjoint
+    who = [{u.speaker for u in split.parts[name]} for name in PARTS]
+    assert sum(map(len, who)) == len(set.union(*who)) == 40
+    assert [len(split.parts[name]) for name in PARTS] == [320, 40, 40]
+    again = split_utterances(everybody[::-1])
+    assert {n: {u.id for u in again.parts[n]} for n in PARTS} == {
+        n: {u.id for u in split.parts[n]} for n in PARTS
+    }
+
+
+@pytest.mark.parametrize(
+    "speakers", [["a"] * 98 + ["b", "c"], ["a", "b", "c"] * 4, ["a"] * 50 + list("bcdefgh")]
+)
+def test_each_part_has_a_speaker_however_unequal_they_are(speakers: list[str]) -> None:
+    split = split_utterances(spoken(speakers))
+    assert split.disjoint
+    assert all(split.parts[name] for name in PARTS)
+
+
+@pytest.mark.parametrize("speakers", [[""] * 60, ["a", "b"] * 30, ["a", "b", "c", ""] * 15])
+def test_without_three_known_speakers_utterances_are_split(speakers: list[str]) -> None:
+    split = split_utterances(spoken(speakers))
+    assert not split.disjoint
+    assert [len(split.parts[name]) for name in PARTS] == [48, 6, 6]
+    everybody = [u for name in PARTS for u in split.parts[name]]
+    assert {u.speaker for u in everybody} == {""}
+    assert {u.extra.get("voice", "") for u in everybody} == set(speakers)
+
+
+def test_a_minute_each_where_there_is_that_much() -> None:
+    for total, held_out in ((360, 60), (100, 20), (6000, 600)):
+        split = split_utterances(spoken([""] * total, seconds=1.0))
+        assert len(split.parts["dev"]) == len(split.parts["test"]) == held_out
+
+
+def test_one_voice_is_told(run: Command, tmp_path: Path) -> None:
+    write_recordings(tmp_path, {"ann": 30})
+    ended = run("new", tmp_path / "p", tmp_path / "ann")
+    assert "these voices only" in ended.out
+    assert "speakers: unknown" in ended.out
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_folder_named_test_is_the_test_set(tmp_path: Path, shared: bool) -> None:
+    everybody = [
+        Utterance(f"{n}", Path(f"{'test' if n < 10 else 'rest'}/{n}.wav"), "low", 9.0, f"s{n % 10}")
+        for n in range(60)
+    ]
+    if not shared:
+        everybody = [replace(u, speaker="t") if int(u.id) < 10 else u for u in everybody]
+    split = split_utterances(everybody, Path("dev.jsonl"))
+    assert [u.id for u in split.parts["test"]] == [f"{n}" for n in range(10)]
+    assert split.disjoint != shared
+    assert split.marked == "test"
+    assert split.parts["dev"]
+    assert split.parts["train"]
+    assert split_utterances(everybody[:15], Path("dev.jsonl")).all_marked
+
+
+# --- proposals ---
+
+
+def test_hours_decide_the_size() -> None:
+    texts = examine(["open the door please"], TextConfig())
+    sizes = []
+    for hours in (0.5, 5, 50, 500):
+        proposal = propose(spoken(["a", "b"] * 3, hours * 600), texts)
+        sizes.append((proposal.hidden, proposal.batch_seconds))
+        assert proposal.units == "characters"
+        assert proposal.join == 0
+    assert sizes == [(192, 24), (256, 64), (320, 96), (512, 240)]
+    # AN4 (recipes/an4): 0.7 hours, 80 epochs, 256 cells in 59 minutes
+    assert 15 < propose(spoken(["a", "b"], 1260), texts).minutes(0.7) < 59
+    commands = examine(["yes no"] * 30, TextConfig())
+    assert propose(spoken(["a", "b"], 2), commands).units == "words"
+    assert propose(spoken(["a", "a"], 2), commands).speeds == (0.95, 1.0, 1.05)
+
+
+# --- whole or not at all ---
+
+
+def test_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -> None:
+    paths = write_recordings(tmp_path / "rec", FIVE)
+    paths[0].write_bytes(b"RIFF")
+    paths[1].with_suffix(".txt").unlink()
+    paths[2].with_suffix(".txt").write_text("low " * 50)
+    write_wav(paths[3], np.zeros(RATE, np.float32), RATE)
+    said = made(tmp_path / "p", tmp_path / "rec")
+    assert "left out: 4" in said
+    assert said.rstrip().endswith("/report")
+    lines = (tmp_path / "p" / "left-out.txt").read_text().splitlines()
+    assert len(lines) == 4
+    for why in ("decodable", "no text of the same name", "text does not fit", "silent audio"):
+        assert sum(why in line for line in lines) == 1
+    assert sum(map(len, parts(tmp_path / "p").values())) == 26
+    # The same again gives the same.
+    before = (tmp_path / "p" / "train.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "p")
+    made(tmp_path / "p", tmp_path / "rec")
+    assert (tmp_path / "p" / "train.jsonl").read_bytes() == before
+
+
+def test_mostly_bad_or_too_little_leaves_nothing(tmp_path: Path) -> None:
+    paths = write_recordings(tmp_path / "rec", {"ann": 9})
+    with pytest.raises(AsrError, match="at least 10 recordings with texts, got 9"):
+        made(tmp_path / "p", tmp_path / "rec")
+    for path in paths[:5]:
+        path.write_bytes(b"")
+    with pytest.raises(AsrError, match=r"got 5 of 9 that cannot be used, first .*ann00"):
+        made(tmp_path / "p", tmp_path / "rec")
+    assert [p.name for p in tmp_path.iterdir()] == ["rec"]
+
+
+def test_a_folder_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_recordings(tmp_path / "rec", FIVE)
+    for taken in (tmp_path / "rec", tmp_path / "rec" / "ann" / "ann00.wav"):
+        with pytest.raises(AsrError, match="expected the name of a new folder"):
+            made(taken, tmp_path / "rec")
+    (tmp_path / "p").mkdir()
+    (tmp_path / ".p.12345.tmp").mkdir()  # of an attempt that was killed
+    made(tmp_path / "p", tmp_path / "rec")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p", "rec"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(AsrError, match="expected the name of a new folder"):
+        made(Path(), tmp_path / "rec")
+
+
+def test_an_interrupted_preparation_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    write_recordings(tmp_path / "rec", FIVE)
+    monkeypatch.setattr("asr.project.check_manifests", stop)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "p", tmp_path / "rec")
+    assert [p.name for p in tmp_path.iterdir()] == ["rec"]
