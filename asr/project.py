@@ -316,7 +316,7 @@ def _text_notes(parts: Parts, texts: Texts) -> list[str]:
     notes = []
     for what, found, advice in (
         ("digits", texts.digits, "write numbers as they are spoken if you can"),
-        ("punctuation", texts.punctuation, "take it out of the texts if you do not need it"),
+        ("punctuation", texts.punctuation, "set text.punctuation to remove if you do not need it"),
     ):
         if found:
             shown = " ".join(c for c, _ in found.most_common(SHOWN))

@@ -147,6 +147,7 @@ out: run                    # folder of the training; the recogniser will be in 
 
 text:
   case: lower               # keep, if capitals matter to you: they are then learnt as well
+  punctuation: keep         # remove: nobody says it
 
 # What the recogniser writes: characters can spell any word; words (for a few dozen commands that
 # are said often) cannot be misspelt.

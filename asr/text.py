@@ -6,9 +6,17 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
+import regex
+
 from asr.config import Config
 from asr.phones import Phones, collect_phones, to_phones
 from asr.tokens import TokenConfig
+
+# regex, not re, where classes of characters are needed. The lookarounds find the inside of a word.
+_APOSTROPHE = regex.compile(r"(?V1)(?<=[\p{L}\p{M}\p{N}])['’＇](?=[\p{L}\p{M}\p{N}])")
+_PUNCTUATION = regex.compile(
+    r"(?V1)[[\p{P}\p{S}]--[']]|(?<![\p{L}\p{M}\p{N}])'|'(?![\p{L}\p{M}\p{N}])"
+)
 
 
 class TextConfig(Config):
@@ -16,14 +24,17 @@ class TextConfig(Config):
 
     case: Literal["keep", "lower", "upper"] = "lower"
     """Letter case of every transcript, and so of what the model writes."""
+    punctuation: Literal["keep", "remove"] = "keep"
+    """remove: punctuation and symbols become blanks, so that nobody has to hear them; apostrophes
+    within words stay, as '."""
     phones: Phones | None = None
     """Of words, where the model writes phones. Training fills it in as tokens.lexicon and
     tokens.espeak say."""
 
 
 def normalise(text: str, config: TextConfig) -> str:
-    """Canonical Unicode (NFC), one case, single spaces between words, and phones for them where
-    the model writes phones. Raises AsrError for words that have none.
+    """Canonical Unicode (NFC), one case, without punctuation if so, single spaces between words,
+    and phones for them where the model writes phones. Raises AsrError for words that have none.
 
     >>> normalise("  Turn  ON ", TextConfig())
     'turn on'
@@ -31,8 +42,20 @@ def normalise(text: str, config: TextConfig) -> str:
     # Composed before the change of case, which may undo it, and again after.
     text = unicodedata.normalize("NFC", text)
     cased = {"keep": text, "lower": text.lower(), "upper": text.upper()}[config.case]
-    words = " ".join(unicodedata.normalize("NFC", cased).split())
+    composed = unicodedata.normalize("NFC", cased)
+    if config.punctuation == "remove":
+        composed = without_punctuation(composed)
+    words = " ".join(composed.split())
     return words if config.phones is None else to_phones(words, config.phones)
+
+
+def without_punctuation(text: str) -> str:
+    """Punctuation and symbols as blanks; apostrophes within words stay, as '.
+
+    >>> without_punctuation("“Don’t stop!”").split()
+    ["Don't", 'stop']
+    """
+    return str(_PUNCTUATION.sub(" ", _APOSTROPHE.sub("'", text)))
 
 
 def as_units(text: TextConfig, tokens: TokenConfig, transcripts: Iterable[str]) -> TextConfig:

@@ -51,3 +51,12 @@ def test_every_spelling_of_a_text_gives_the_same(text: str, config: TextConfig) 
 def test_an_unknown_case_is_refused() -> None:
     with pytest.raises(ConfigError, match="case"):
         parse(TextConfig, {"case": "title"}, "r.yaml")
+
+
+def test_punctuation_goes_if_nobody_should_write_it() -> None:
+    config = TextConfig(punctuation="remove")
+    assert normalise("“Don’t stop!” he said -- twice; 50%", config) == "don't stop he said twice 50"
+    assert normalise("سلام، دنیا؟", config) == "سلام دنیا"
+    assert normalise("東京、晴れ。", config) == "東京 晴れ"
+    assert normalise("...", config) == ""
+    assert normalise("stop!", TextConfig()) == "stop!"

@@ -26,12 +26,8 @@ from asr.config import Config, parse, read_yaml
 from asr.errors import ConfigError
 from asr.evaluation.lines import shown
 from asr.files import digest
+from asr.text import without_punctuation
 
-# regex, not re, where classes of characters are needed. The lookarounds find the inside of a word.
-_APOSTROPHE = regex.compile(r"(?V1)(?<=[\p{L}\p{M}\p{N}])['’＇](?=[\p{L}\p{M}\p{N}])")
-_PUNCTUATION = regex.compile(
-    r"(?V1)[[\p{P}\p{S}]--[']]|(?<![\p{L}\p{M}\p{N}])'|'(?![\p{L}\p{M}\p{N}])"
-)
 _CHARACTER = regex.compile(r"\X")
 
 
@@ -93,7 +89,7 @@ class Profile:
         for pattern, replacement in rules.replace:
             text = re.sub(pattern, replacement, text)
         if rules.remove_punctuation:
-            text = _PUNCTUATION.sub(" ", _APOSTROPHE.sub("'", text))
+            text = without_punctuation(text)
         # Once more: letters in lower case, and new neighbours, may compose.
         return " ".join(_in_form(text, rules.unicode).split())
 

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from asr.composition import Corpus
+from asr.config import Config
 from asr.dataset import SpeechDataset
 from asr.errors import TrainingError
+from asr.features.augment import AugmentConfig
 from asr.manifest import Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
@@ -20,6 +22,7 @@ from asr.text import TextConfig, as_units, normalise
 from asr.tokens import Tokens, build_tokens
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
+from asr.training.start import StartConfig
 
 # What may change between two sessions of a run: where things lie, when it ends, what it keeps.
 FREE = {
@@ -32,8 +35,21 @@ FREE = {
     "train.save_seconds",
 }
 
+# Settings that came after the first runs: at their default they change nothing, and a run that
+# began before them can be gone on with.
+LATER = {
+    "text": ("punctuation",),
+    "augment": ("tempos", "codec_share", "codecs", "surroundings", "time_warp"),
+    "start": tuple(StartConfig.model_fields),
+}
+
 # Settings that only these kinds of units know.
 OF_KINDS = {"tokens.size": ("bpe", "unigram"), "tokens.espeak": ("phones",)}
+DEFAULTS: dict[str, Config] = {
+    "text": TextConfig(),
+    "augment": AugmentConfig(),
+    "start": StartConfig(),
+}
 
 
 def precision(choice: str) -> str:
@@ -124,6 +140,11 @@ def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
     for key, kinds in OF_KINDS.items():
         if recipe.tokens.kind not in kinds:
             del kept[key]
+    for section, keys in LATER.items():
+        defaults = DEFAULTS[section].model_dump(mode="json")
+        for key in keys:
+            if kept[f"{section}.{key}"] == defaults[key]:
+                del kept[f"{section}.{key}"]
     rows = [
         (u.id, text, u.duration, u.speaker) for u, text in zip(data.utterances, texts, strict=True)
     ]
