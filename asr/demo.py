@@ -79,5 +79,5 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
         console.print(f"   said   {utterance.text}\n   heard  {result.text}")
     console.print(
         f"Done in {(time.monotonic() - started) / 60:.1f} minutes. "
-        f"Model: {model}  report: {out / 'report' / 'report.txt'}  audio: {out / 'corpus'}"
+        f"Model: {model}  report: {out / 'report' / 'report.html'}  audio: {out / 'corpus'}"
     )
