@@ -168,9 +168,7 @@ def _curves(epochs: Sequence[Epoch]) -> list[Markup]:
     xs = [float(row.epoch) for row in epochs]
     rate = "CER" if epochs[-1].units == "characters" else "WER"
     return [
-        line_chart(
-            "training loss (nats an utterance)", xs, [r.loss for r in epochs], "epoch", True
-        ),
+        line_chart("training loss, nats a unit", xs, [r.loss for r in epochs], "epoch", True),
         line_chart(f"dev {rate}, %", xs, [100 * r.dev_wer for r in epochs], "epoch"),
         line_chart("learning rate", xs, [r.learning_rate for r in epochs], "epoch"),
     ]
