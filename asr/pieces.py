@@ -34,6 +34,7 @@ def learn_pieces(
     # Imported here: only training needs it.
     from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+    texts = list(texts)
     words = [word for text in texts for word in text.split()]
     characters = {"▁", *(c for word in words for c in word)}
     learnt = sorted(" ".join(w for w in text.split() if not _reserved(w)) for text in texts)
