@@ -31,10 +31,12 @@ from asr.evaluation.error_rate import (
     bootstrap_interval,
     sentence_counts,
 )
+from asr.evaluation.normalise import BUILT_IN
 
 VERSION = 2  # of the JSON layout: raised when a key changes its meaning or goes
 CONFIDENCE = 0.95
 WORST = 10
+PLAIN = BUILT_IN["none"].description
 MOST_CONFUSIONS = 50  # of each kind, in report.json
 FEWEST_SPEAKERS = 5  # for an interval over speakers to mean something
 
@@ -53,7 +55,7 @@ class RunFacts:
     date: str  # ISO 8601
     parameters: int | None = None
     decoder: str = ""  # in words
-    normalisation: str = "none"
+    normalisation: str = PLAIN
     audio_seconds: float | None = None
     processing_seconds: float | None = None
     peak_memory_mib: float | None = None

@@ -23,7 +23,7 @@ from asr.evaluation.details import Details
 from asr.evaluation.error_rate import Scores, UtteranceScore, score
 from asr.evaluation.page import Extras, write_page
 from asr.evaluation.reliability_picture import write_picture
-from asr.evaluation.report import VERSION, EvaluationReport, RunFacts, Units, to_json
+from asr.evaluation.report import PLAIN, VERSION, EvaluationReport, RunFacts, Units, to_json
 from asr.evaluation.report_text import to_text
 from asr.files import atomic_path, read_json, write_json
 
@@ -133,7 +133,7 @@ class _Facts(BaseModel):
     date: str
     parameters: int | None = None
     decoder: str = ""
-    normalisation: str = "none"
+    normalisation: str = PLAIN
     audio_seconds: float | None = None
     processing_seconds: float | None = None
     peak_memory_mib: float | None = None
