@@ -16,7 +16,7 @@ from asr.files import atomic_path
 
 BLOCK = 1 << 20
 RANGE_NOT_SATISFIABLE = 416
-# RuntimeError: an encrypted zip; NotImplementedError, its child: a packing that zipfile lacks.
+# RuntimeError: a zip that is encrypted, or packed in a way that zipfile does not know.
 _UNSOUND = (
     tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, ValueError, zlib.error, RuntimeError,
 )  # fmt: skip
