@@ -167,7 +167,7 @@ def read_source(source: Path, text: Path | None) -> list[Utterance]:
     if text is None and source.suffix != ".jsonl":
         raise AlignmentError(f"expected a manifest (.jsonl), got {source}: name one or give --text")
     if text is None:
-        return read_manifest(source)
+        return list(read_manifest(source))
     try:
         words = text.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:

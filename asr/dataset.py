@@ -66,21 +66,30 @@ class SpeechDataset:
         Raises AsrError naming the first transcript that the units cannot write, or that has words
         without phones.
         """
-        self.utterances = list(utterances)
+        self.utterances = utterances
         self._tokens = tokens
-        self.references = [_named(u.id, partial(normalise, u.text, text)) for u in self.utterances]
-        self.targets: list[list[int]] = [
-            _named(u.id, partial(tokens.encode, reference)) if tokens else []
-            for u, reference in zip(self.utterances, self.references, strict=True)
-        ]
-        self.spelled = [self._spelled(target) for target in self.targets]
-        self.durations = [u.duration for u in self.utterances]
+        self.references: list[str] = []
+        self.durations: list[float] = []
+        for u in utterances:
+            reference = _named(u.id, partial(normalise, u.text, text))
+            if tokens is not None:
+                _named(u.id, partial(tokens.encode, reference))
+            self.references.append(reference)
+            self.durations.append(u.duration)
         self.sample_rate = sample_rate
         self._cache: dict[int, np.ndarray] = {}
         self._cached_bytes = 0
 
     def __len__(self) -> int:
         return len(self.utterances)
+
+    def target(self, index: int) -> list[int]:
+        """The units to be learnt for an utterance; of a million they are not kept."""
+        return self._tokens.encode(self.references[index]) if self._tokens else []
+
+    def spelled(self, index: int) -> list[int]:
+        """The same text in characters."""
+        return self._spelled(self.target(index))
 
     def waveform(self, index: int) -> np.ndarray:
         """Mono 16-bit samples [S] at the dataset's rate. Raises AudioError naming the file."""
@@ -113,7 +122,7 @@ class SpeechDataset:
 
     def _target(self, stretch: Stretch) -> list[int]:
         if stretch.whole:
-            return self.targets[stretch.index]
+            return self.target(stretch.index)
         assert self._tokens is not None
         words = self.references[stretch.index].split()[stretch.first : stretch.last]
         return self._tokens.encode(" ".join(words))

@@ -346,7 +346,7 @@ def _utterance(
     end: float | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Utterance:
-    return Utterance(id_, audio.absolute(), text, 0.0, speaker, start, end, extra or {})
+    return Utterance(id_, audio.absolute(), text, 0.0, speaker, start, end, extra=extra or {})
 
 
 def _with_own_ids(utterances: Sequence[Utterance]) -> tuple[Utterance, ...]:

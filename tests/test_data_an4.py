@@ -86,7 +86,7 @@ def refused(source: Path, folder: Path) -> str:
 def test_manifests_of_the_published_layout(published: Path, tmp_path: Path) -> None:
     paths = an4.prepare(tmp_path / "data", published)
     assert paths == {name: tmp_path / "data" / f"{name}.jsonl" for name in ("train", "dev", "test")}
-    parts = {name: read_manifest(path) for name, path in paths.items()}
+    parts = {name: list(read_manifest(path)) for name, path in paths.items()}
     learnt = {u.id: u for u in parts["train"] + parts["dev"]}
     assert {(u.speaker, u.id, u.text) for u in learnt.values()} == set(TRAIN)
     assert [(u.speaker, u.id, u.text) for u in parts["test"]] == TEST
@@ -191,7 +191,7 @@ def test_garbled_transcripts_are_one_line(published: Path, tmp_path: Path) -> No
 def test_the_real_corpus_is_the_published_one(shared_data: Path, tmp_path: Path) -> None:
     # prepare() verifies the digest of transcripts and audio before it writes.
     paths = an4.prepare(tmp_path, shared_data / "an4")
-    parts = {name: read_manifest(path) for name, path in paths.items()}
+    parts = {name: list(read_manifest(path)) for name, path in paths.items()}
     assert len(parts["train"]) + len(parts["dev"]) == 948
     assert len(parts["test"]) == 130
     assert sum(len(u.text.split()) for u in parts["test"]) == 773

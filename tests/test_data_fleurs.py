@@ -59,7 +59,7 @@ def refused(folder: Path, source: Path | None, language: str = "de_de") -> str:
 def test_manifests_of_a_local_copy(published: Path, tmp_path: Path) -> None:
     said: list[str] = []
     paths = fleurs.prepare(tmp_path / "data", published, say=said.append, language="de_de")
-    splits = {split: read_manifest(path) for split, path in paths.items()}
+    splits = {split: list(read_manifest(path)) for split, path in paths.items()}
     assert {split: [u.id for u in rows] for split, rows in splits.items()} == {
         "train": ["100", "101", "102"],
         "dev": ["103"],

@@ -47,7 +47,7 @@ def source(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def read(paths: dict[str, Path]) -> dict[str, list[Utterance]]:
-    return {part: read_manifest(path) for part, path in paths.items()}
+    return {part: list(read_manifest(path)) for part, path in paths.items()}
 
 
 def refused(folder: Path, source: Path | None) -> str:

@@ -21,7 +21,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def read(manifests: dict[str, Path]) -> dict[str, list[Utterance]]:
-    return {name: read_manifest(path) for name, path in manifests.items()}
+    return {name: list(read_manifest(path)) for name, path in manifests.items()}
 
 
 def silent(line: str) -> None:

@@ -43,7 +43,7 @@ def test_manifests_of_a_local_copy(published: Path, tmp_path: Path) -> None:
     said: list[str] = []
     manifests = librispeech.prepare("mini", tmp_path / "data", published, say=said.append)
     assert list(manifests) == ["train", "dev", "test"]
-    splits = {name: read_manifest(path) for name, path in manifests.items()}
+    splits = {name: list(read_manifest(path)) for name, path in manifests.items()}
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 8, "dev": 12, "test": 8}
     speakers = {name: {row.speaker for row in rows} for name, rows in splits.items()}
     assert not speakers["train"] & speakers["dev"]
@@ -57,7 +57,7 @@ def test_manifests_of_a_local_copy(published: Path, tmp_path: Path) -> None:
     ]
     # Either level of the archive's tree will do, and the same comes of it.
     again = librispeech.prepare("mini", tmp_path / "again", published / "LibriSpeech")
-    assert read_manifest(again["dev"]) == splits["dev"]
+    assert list(read_manifest(again["dev"])) == list(splits["dev"])
 
 
 def test_the_larger_sets_have_their_own_dev(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_what_is_missing_is_told(published: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/LibriSpeech")
 def test_mini_librispeech_itself(tmp_path: Path) -> None:
     manifests = librispeech.prepare("mini", tmp_path, SHARED)
-    splits = {name: read_manifest(path) for name, path in manifests.items()}
+    splits = {name: list(read_manifest(path)) for name, path in manifests.items()}
     assert {name: len(rows) for name, rows in splits.items()} == {
         "train": 1355,
         "dev": 164,

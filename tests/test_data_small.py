@@ -24,7 +24,7 @@ def wav(path: Path, seconds: float = 0.1, rate: int = 8000) -> None:
 
 
 def read(manifests: dict[str, Path]) -> dict[str, list[Utterance]]:
-    return {name: read_manifest(path) for name, path in manifests.items()}
+    return {name: list(read_manifest(path)) for name, path in manifests.items()}
 
 
 def refused(prepare: Callable[..., object], folder: Path, source: Path) -> str:

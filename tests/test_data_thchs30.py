@@ -56,7 +56,7 @@ def refused(folder: Path, source: Path) -> str:
 
 def test_dev_is_whole_speakers(published: Path, tmp_path: Path, said: list[str]) -> None:
     paths = thchs30.prepare(tmp_path / "data", published.parent, say=said.append)
-    splits = {name: read_manifest(path) for name, path in paths.items()}
+    splits = {name: list(read_manifest(path)) for name, path in paths.items()}
     held = {u.speaker for u in splits["dev"]}
     assert len(held) == 1
     assert held.isdisjoint(u.speaker for u in splits["train"])

@@ -49,7 +49,7 @@ def test_manifests(published: Path, tmp_path: Path) -> None:
     said: list[str] = []
     folder = tmp_path / "data"
     paths = voxpopuli.prepare(folder, published, say=said.append, language="hr")
-    splits = {name: read_manifest(path) for name, path in paths.items()}
+    splits = {name: list(read_manifest(path)) for name, path in paths.items()}
     assert {name: [u.text for u in rows] for name, rows in splits.items()} == {
         "train": ["hvala", "dobar dan"],
         "dev": ["da"],

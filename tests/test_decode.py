@@ -36,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def utterances(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
-    return read_manifest(trained_tones(tmp_path_factory.getbasetemp())[0]["test"])
+    return list(read_manifest(trained_tones(tmp_path_factory.getbasetemp())[0]["test"]))
 
 
 def dataset(utterances: list[Utterance]) -> SpeechDataset:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from asr.errors import ManifestError
 from asr.manifest import (
     BadLine,
+    Selection,
     Utterance,
     read_entries,
     read_manifest,
@@ -34,11 +36,40 @@ def test_read(tmp_path: Path) -> None:
         GOOD | {"id": "u3", "speaker": None, "end": None, "room": "hall", "snr": [1, 2]},
     )
     first, second, third = read_manifest(path)
-    assert first == Utterance("u1", tmp_path / "wav" / "u1.wav", "yes", 1.5, "", 0.0, None, {})
+    assert first == Utterance("u1", tmp_path / "wav" / "u1.wav", "yes", 1.5, "", 0.0, None)
     assert (second.audio, second.speaker) == (Path("/far/u2.wav"), "ann")
     assert (second.start, second.end) == (1.0, 2.5)
     assert isinstance(second.start, float)
     assert third.extra == {"room": "hall", "snr": [1, 2]}
+
+
+def test_utterances_are_made_when_asked_for(tmp_path: Path) -> None:
+    # Blank lines between, no line end after the last.
+    lines = [json.dumps(GOOD | {"id": f"u{n}", "duration": n + 1}) for n in range(5)]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n\n".join(lines))
+    manifest = read_manifest(path)
+    path.unlink()
+    assert [u.id for u in manifest] == ["u0", "u1", "u2", "u3", "u4"]
+    assert (manifest[-1].id, manifest[-1].duration) == ("u4", 5.0)
+    assert [u.id for u in manifest[1::2]] == ["u1", "u3"]
+    assert list(manifest.durations) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    chosen = Selection(manifest, [3, 0])
+    assert [u.id for u in chosen] == ["u3", "u0"]
+    assert [u.id for u in chosen[:1]] == ["u3"]
+    with pytest.raises(IndexError):
+        manifest[5]
+
+
+def test_a_manifest_takes_little_more_room_than_its_file(tmp_path: Path) -> None:
+    lines = (GOOD | {"id": f"u{n}", "speaker": f"s{n % 50}"} for n in range(20_000))
+    path = write_lines(tmp_path / "m.jsonl", *lines)
+    tracemalloc.start()
+    manifest = read_manifest(path)
+    room, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(manifest) == 20_000
+    assert room < 1.5 * path.stat().st_size
 
 
 def test_a_relative_manifest_gives_absolute_audio(
@@ -79,6 +110,10 @@ WRONG = [
     ({"start": None}, "expected 'start' to be 0 or more seconds, got None"),
     ({"start": 2, "end": 2}, "expected 'end' to be more seconds than 'start' (2), got 2"),
     ({"end": "3"}, "expected 'end' to be more seconds than 'start' (0.0), got '3'"),
+    ({"packed": [0]}, "expected 'packed' to be the first byte and the number of bytes, got [0]"),
+    ({"packed": [0, 0]}, "expected 'packed' to be the first byte and the number of bytes"),
+    ({"packed": [True, 9]}, "expected 'packed' to be the first byte and the number of bytes"),
+    ({"packed": [-1, 9]}, "expected 'packed' to be the first byte and the number of bytes"),
 ]
 
 
@@ -165,6 +200,7 @@ utterance = st.builds(
     speaker=st.just("") | names,
     start=st.just(0.0) | st.floats(0, 1e-4),
     end=st.none() | seconds,
+    packed=st.none() | st.tuples(st.integers(0, 1 << 50), st.integers(1, 1 << 50)),
     extra=st.dictionaries(st.sampled_from(["room", "snr"]), st.integers() | st.text("ab\n")),
 )
 
@@ -180,7 +216,7 @@ def test_what_is_written_is_read(
     read = read_manifest(path)
     assert [u.audio for u in read] == expected
     for one, other in zip(read, utterances, strict=True):
-        for key in ("id", "text", "duration", "speaker", "start", "end", "extra"):
+        for key in ("id", "text", "duration", "speaker", "start", "end", "packed", "extra"):
             assert getattr(one, key) == getattr(other, key)
 
 
@@ -193,7 +229,7 @@ json_value = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from([*GOOD, "speaker", "start", "end", "x"]), json_value),
+    st.dictionaries(st.sampled_from([*GOOD, "speaker", "start", "end", "packed", "x"]), json_value),
     st.sets(st.sampled_from(sorted(GOOD))),
 )
 def test_any_object_is_an_utterance_or_an_error(

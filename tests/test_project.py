@@ -41,7 +41,7 @@ def made(project: Path, source: Path) -> str:
 
 
 def parts(project: Path) -> dict[str, list[Utterance]]:
-    return {name: read_manifest(project / f"{name}.jsonl") for name in PARTS}
+    return {name: list(read_manifest(project / f"{name}.jsonl")) for name in PARTS}
 
 
 # --- the page, and the command ---

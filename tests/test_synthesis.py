@@ -73,7 +73,7 @@ def test_another_seed_makes_another_corpus(corpus: dict[str, Path], tmp_path: Pa
 
 
 def test_voices_and_sentences_are_disjoint(corpus: dict[str, Path]) -> None:
-    splits = {split: read_manifest(path) for split, path in corpus.items()}
+    splits = {split: list(read_manifest(path)) for split, path in corpus.items()}
     for a, b in itertools.combinations(splits.values(), 2):
         assert not {u.speaker for u in a} & {u.speaker for u in b}
         assert not {u.text for u in a} & {u.text for u in b}

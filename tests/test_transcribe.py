@@ -31,7 +31,7 @@ def _steady() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, list[Utterance]]:
     manifests, model = trained_tones(tmp_path_factory.getbasetemp())
-    return load_bundle(model), read_manifest(manifests["test"])
+    return load_bundle(model), list(read_manifest(manifests["test"]))
 
 
 def test_texts_come_in_the_order_of_the_files(tones: tuple[Bundle, list[Utterance]]) -> None:

@@ -53,11 +53,9 @@ def infeasible(model: AcousticModel, dataset: SpeechDataset, speed: float) -> di
     """Utterances whose target needs more frames than the model gives at `speed`, and why."""
     found = {}
     frames = _frames(model, dataset, speed)
-    for utterance, needed, given in zip(
-        dataset.utterances, _needed(model, dataset), frames, strict=True
-    ):
+    for i, (needed, given) in enumerate(zip(_needed(model, dataset), frames, strict=True)):
         if given < needed:
-            found[utterance.id] = f"{needed} frames needed, {given} given"
+            found[dataset.utterances[i].id] = f"{needed} frames needed, {given} given"
     return found
 
 
@@ -75,8 +73,8 @@ def fastest_speeds(
 
 
 def _needed(model: AcousticModel, dataset: SpeechDataset) -> list[int]:
-    targets = dataset.targets if model.spelling is None else dataset.spelled
-    return [max(1, required_frames(target)) for target in targets]
+    target = dataset.target if model.spelling is None else dataset.spelled
+    return [max(1, required_frames(target(i))) for i in range(len(dataset))]
 
 
 def _frames(model: AcousticModel, dataset: SpeechDataset, speed: float) -> list[int]:

@@ -15,7 +15,7 @@ from asr.config import Config
 from asr.dataset import SpeechDataset
 from asr.errors import TrainingError
 from asr.features.augment import AugmentConfig
-from asr.manifest import Utterance, read_manifest
+from asr.manifest import Selection, Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.text import TextConfig, as_units, normalise
@@ -68,7 +68,7 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
     """The units, how they spell, the training set and the dev set. Raises AsrError for data that
     cannot be used."""
     train, dev = read_manifest(recipe.data.train), read_manifest(recipe.data.dev)
-    shared = {u.speaker for u in train} & {u.speaker for u in dev} - {""}
+    shared = set(train.speakers) & set(dev.speakers) - {""}
     if shared:
         raise TrainingError(
             f"expected dev speakers that are not in train, got {len(shared)} in both "
@@ -76,7 +76,7 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
         )
     _require_audio(recipe.data.train, train)
     _require_audio(recipe.data.dev, dev)
-    text = as_units(recipe.text, recipe.tokens, [u.text for u in (*train, *dev)])
+    text = as_units(recipe.text, recipe.tokens, (u.text for part in (train, dev) for u in part))
     tokens = build_tokens([normalise(u.text, text) for u in train], recipe.tokens)
     rate = recipe.features.sample_rate
     return (
@@ -89,12 +89,15 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
 
 def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> None:
     # Before the first step, and not hours later when the first batch wants it.
-    missing = [utterance for utterance in utterances if not utterance.audio.is_file()]
+    first: dict[Path, str] = {}  # utterance of each file, of which an archive has many
+    for utterance in utterances:
+        first.setdefault(utterance.audio, utterance.id)
+    missing = [(audio, id_) for audio, id_ in first.items() if not audio.is_file()]
     if missing:
-        first = missing[0]
+        audio, id_ = missing[0]
         raise TrainingError(
-            f"{manifest}: expected every recording, got {len(missing)} of {len(utterances)} "
-            f"missing, first {first.id} ({first.audio}): `asr check {manifest}` lists them"
+            f"{manifest}: expected every recording, got {len(missing)} of {len(first)} "
+            f"missing, first {id_} ({audio}): `asr check {manifest}` lists them"
         )
 
 
@@ -108,13 +111,16 @@ def without_infeasible(
     bad = infeasible(bundle.model, data, min(recipe.augment.speeds))
     for name, why in bad.items():
         say(f"left out, transcript cannot fit: {name}: {why}")
-    kept = [u for u in data.utterances if u.id not in bad]
-    if not kept or len(bad) > len(kept):
+    if not bad:
+        return data
+    places = [i for i, u in enumerate(data.utterances) if u.id not in bad]
+    if len(bad) > len(places):
         raise TrainingError(
             f"expected transcripts that fit their recordings, got {len(bad)} of {len(data)} that "
             "cannot: check that they belong together, or lower model.strides"
         )
-    return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate) if bad else data
+    kept = Selection(data.utterances, places)
+    return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate)
 
 
 def training_corpus(recipe: Recipe, model: AcousticModel, data: SpeechDataset) -> Corpus:
@@ -134,9 +140,6 @@ def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
         if isinstance(values, dict):
             flat |= {f"{section}.{key}": value for key, value in values.items()}
     kept = {k: v for k, v in flat.items() if k not in FREE and k.split(".")[0] not in FREE}
-    texts = [u.text for u in data.utterances]
-    if recipe.tokens.kind == "phones":
-        texts = data.references  # another lexicon is other data
     for key, kinds in OF_KINDS.items():
         if recipe.tokens.kind not in kinds:
             del kept[key]
@@ -145,8 +148,15 @@ def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
         for key in keys:
             if kept[f"{section}.{key}"] == defaults[key]:
                 del kept[f"{section}.{key}"]
-    rows = [
-        (u.id, text, u.duration, u.speaker) for u, text in zip(data.utterances, texts, strict=True)
-    ]
-    kept["data.train"] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
-    return kept
+    return kept | {"data.train": _digest(data, recipe.tokens.kind == "phones")}
+
+
+def _digest(data: SpeechDataset, as_units: bool) -> str:
+    """Of everything that is learnt; `as_units`: of the phones, since another lexicon is other
+    data."""
+    total = hashlib.sha256()
+    for i, (u, units) in enumerate(zip(data.utterances, data.references, strict=True)):
+        row = (u.id, units if as_units else u.text, u.duration, u.speaker)
+        total.update((", " if i else "[").encode() + json.dumps(row).encode())
+    total.update(b"]")
+    return total.hexdigest()[:16]

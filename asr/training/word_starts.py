@@ -62,7 +62,7 @@ def _unit_spans(
     was_training = model.training
     model.eval()
     spans = {}
-    targets = dataset.targets if model.spelling is None else dataset.spelled
+    target = dataset.target if model.spelling is None else dataset.spelled
     for items in plan_in_order(dataset.durations, batch_seconds=60.0):
         batch = dataset.batch(items)
         written, spelled = model.forward_and_spell(model.features(batch.waves.to(device)))
@@ -70,9 +70,9 @@ def _unit_spans(
         rows = Padded(log_probs.values.cpu(), log_probs.lengths.cpu()).unpad()
         for item, scores, samples in zip(items, rows, batch.waves.lengths.tolist(), strict=True):
             (index,) = item.indices
-            if targets[index]:
+            if units := target(index):
                 step = samples / len(scores) / dataset.sample_rate
-                path = align(scores, targets[index])
+                path = align(scores, units)
                 spans[index] = [(a * step, (b + 1) * step) for a, b in path]
     model.train(was_training)
     return spans

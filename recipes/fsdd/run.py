@@ -143,7 +143,7 @@ def speak_digits(folder: Path) -> list[Utterance]:
             temporary.mkdir(parents=True)
             spoken = [_speak(temporary, *order, random) for order in track(orders, "speaking")]
             write_manifest(temporary / manifest.name, spoken)
-    return read_manifest(manifest)
+    return list(read_manifest(manifest))
 
 
 def _speak(
