@@ -15,13 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from asr.audio import load_audio
 from asr.ctc.align import align
 from asr.errors import AlignmentError, AsrError, AudioError, reason
 from asr.files import atomic_path
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle
 from asr.padded import Padded
+from asr.shards import load_recording
 from asr.tokens import WORD_START, Tokens
 
 # A mark may stand at the beginning of a silence; a word does not begin so long before its sound.
@@ -70,20 +70,20 @@ def align_all(bundle: Bundle, utterances: Sequence[Utterance]) -> Iterator[Align
     Times count from the beginning of the utterance, which may be a stretch of a recording.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    names = ctm_names(utterance.audio for utterance in utterances)
-    for utterance in utterances:
+    names = ctm_names(u.audio for u in utterances if u.packed is None)
+    for u in utterances:
         try:
             samples = torch.from_numpy(
-                load_audio(utterance.audio, bundle.sample_rate, utterance.start, utterance.end)
+                load_recording(u.audio, bundle.sample_rate, u.start, u.end, u.packed)
             )
-            words = align_words(bundle, samples, utterance.text, utterance.id)
+            words = align_words(bundle, samples, u.text, u.id)
         except (AudioError, AlignmentError) as error:
-            yield Aligned(utterance.id, error=str(error))
+            yield Aligned(u.id, error=str(error))
         else:
-            seconds, name = len(samples) / bundle.sample_rate, names[utterance.audio]
-            yield Aligned(
-                utterance.id, seconds, tuple(words), recording=name, start=utterance.start
-            )
+            # A packed recording has no name but its id.
+            name = names[u.audio] if u.packed is None else "_".join(u.id.split())
+            seconds = len(samples) / bundle.sample_rate
+            yield Aligned(u.id, seconds, tuple(words), recording=name, start=u.start)
 
 
 @torch.inference_mode()

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.audio import SAMPLE_RATE, load_audio
+from asr.audio import SAMPLE_RATE
 from asr.errors import AsrError, AudioError
 from asr.manifest import BadLine, Utterance, read_entries
+from asr.shards import load_recording
 from asr.tokens import Tokens
 
 _DURATION_TOLERANCE = 0.1  # seconds
@@ -269,7 +270,8 @@ def _audio_problems(utterance: Utterance) -> tuple[float, list[tuple[str, str]]]
     if not os.path.exists(utterance.audio):  # noqa: PTH110 (False, no error, on impossible names)
         return utterance.duration, [("missing audio", str(utterance.audio))]
     try:
-        samples = load_audio(utterance.audio, SAMPLE_RATE, utterance.start, utterance.end)
+        u = utterance
+        samples = load_recording(u.audio, SAMPLE_RATE, u.start, u.end, u.packed)
     except AudioError as error:
         return utterance.duration, [("undecodable audio", str(error))]
     found = []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from asr.cli_data import app as data_app
 from asr.cli_decoding import (
     DecoderOptions,
     LanguageModel,
@@ -52,6 +53,7 @@ class TimeFormat(StrEnum):
     textgrid = "textgrid"
 
 
+app.add_typer(data_app)
 app.add_typer(lm_app, name="lm")
 app.add_typer(reports_app)
 
@@ -72,47 +74,6 @@ def demo(
     from asr.demo import run_demo
 
     run_demo(out, seed, Console(highlight=False, markup=False, soft_wrap=True))
-
-
-@app.command(epilog="Example: asr check data/train.jsonl data/dev.jsonl --model exp/an4/model")
-def check(
-    manifests: Annotated[list[Path], typer.Argument(help="Manifests of one corpus.")],
-    model: Annotated[
-        Path | None, typer.Option(help="Check against this model's units and frame rate.")
-    ] = None,
-) -> None:
-    """Report hours, speakers, units, lengths, and every problem of a corpus by utterance id."""
-    from asr.check import check_manifests, render
-    from asr.models.bundle import load_bundle
-
-    with progress_bar("checking") as progress:
-        if model is None:
-            report = check_manifests(manifests, progress=progress)
-        else:
-            bundle = load_bundle(model)
-            report = check_manifests(
-                manifests,
-                bundle.tokens,
-                bundle.output_frames,
-                bundle.normalise,
-                progress=progress,
-            )
-    print(render(report))
-    if report.problems:
-        sys.exit(1)
-
-
-@app.command(epilog="Example: asr new greetings recordings/")
-def new(
-    project: Annotated[Path, typer.Argument(help="Folder to make.")],
-    source: Annotated[
-        Path, typer.Argument(help="Folder or table of recordings with texts, of many kinds.")
-    ],
-) -> None:
-    """Make manifests and a recipe from recordings with texts, and say the next command."""
-    from asr.project import new_project
-
-    new_project(project, source)
 
 
 def _recipe_settings(wanted: bool) -> None:
@@ -139,25 +100,6 @@ def train(
     from asr.training.recipe import read_recipe
 
     train_model(read_recipe(recipe, overrides or []))
-
-
-@app.command(epilog="Example: asr augment recipe.yaml --listen 5 --out exp/listen")
-def augment(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to it.")
-    ] = None,
-    listen: Annotated[int, typer.Option(min=1, help="How many utterances.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for the recordings and a page.")] = Path(
-        "exp/listen"
-    ),
-) -> None:
-    """Write training recordings as training hears them, with a page to listen to them."""
-    from asr.listen import write_examples
-    from asr.training.recipe import read_recipe
-
-    examples = write_examples(read_recipe(recipe, overrides or []), out, listen)
-    errors.print(f"{len(examples)} utterances: {out / 'listen.html'}")
 
 
 @app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --lm exp/lm --out exp/test")

@@ -14,12 +14,12 @@ from typing import TypeVar, cast
 import numpy as np
 import torch
 
-from asr.audio import load_audio
 from asr.composition import Item, Stretch
 from asr.errors import AsrError
 from asr.features.codecs import through_codec
 from asr.manifest import Utterance
 from asr.padded import Padded
+from asr.shards import load_recording
 from asr.text import TextConfig, normalise
 from asr.tokens import Tokens
 
@@ -98,7 +98,7 @@ class SpeechDataset:
 
     def _decode(self, index: int) -> np.ndarray:
         u = self.utterances[index]
-        decoded = load_audio(u.audio, self.sample_rate, u.start, u.end)
+        decoded = load_recording(u.audio, self.sample_rate, u.start, u.end, u.packed)
         # Rounded even when not cached, so that the cache never changes a result.
         samples = np.clip(np.rint(decoded * INT16), -32768, 32767).astype(np.int16)
         if self._cached_bytes + samples.nbytes <= CACHE_BYTES:

@@ -52,6 +52,7 @@ OPTIONS = {
     "lm perplexity": ["lm", "texts", "--model", "--words"],
     "new": ["project", "source"],
     "report": ["folders", "--out"],
+    "pack": ["manifests", "--out", "--hours", "--rate"],
     "score": [
         "reference",
         "hypothesis",

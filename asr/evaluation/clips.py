@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import soundfile
 
-from asr.audio import load_audio
 from asr.errors import AudioError
 from asr.evaluation.details import Details
+from asr.shards import load_recording
 
 RATE = 16000
 LEAST_BYTES_PER_SECOND = 4000  # of FLAC in base64; speech takes four times as many
@@ -35,7 +35,7 @@ def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> 
         if known.seconds is not None and known.seconds * LEAST_BYTES_PER_SECOND > left:
             continue  # without reading it: a shorter one may still fit
         try:
-            samples = load_audio(known.audio, RATE, known.start, known.end)
+            samples = load_recording(known.audio, RATE, known.start, known.end, known.packed)
         except AudioError:
             continue
         sound = io.BytesIO()
@@ -48,8 +48,9 @@ def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> 
 
 
 def link(known: Details, folder: Path) -> str:
-    """Where a page in `folder` finds the recording, with the stretch as a media fragment."""
-    if known.audio is None:
+    """Where a page in `folder` finds the recording, with the stretch as a media fragment; "" where
+    a browser cannot play it by itself."""
+    if known.audio is None or known.packed is not None:
         return ""
     path = quote(os.path.relpath(known.audio, folder.resolve()).replace(os.sep, "/"))
     if known.end is None and not known.start:

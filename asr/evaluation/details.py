@@ -33,6 +33,8 @@ class Details:
     start: float = 0.0
     end: float | None = None
     """The stretch of the recording, if it is not the whole."""
+    packed: tuple[int, int] | None = None
+    """First byte and number of bytes of the recording within `audio`, if that is a shard."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What else the manifest says of it: accent, gender, ..."""
     snr: float | None = None
@@ -54,6 +56,7 @@ def details_of(utterance: Utterance) -> Details:
         audio=utterance.audio,
         start=utterance.start,
         end=utterance.end,
+        packed=utterance.packed,
         columns={name: shown(value) for name, value in utterance.extra.items()},
     )
 

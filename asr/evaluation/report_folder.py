@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from asr.errors import ReportError
 from asr.evaluation.details import Details
@@ -85,6 +85,8 @@ def _row(utterance: UtteranceScore, known: Details, folder: Path) -> dict[str, A
         row["audio"] = Path(os.path.relpath(known.audio, folder.resolve())).as_posix()
     if known.start or known.end is not None:
         row |= {"start": known.start, "end": known.end}
+    if known.packed is not None:
+        row["packed"] = list(known.packed)
     return row | ({"columns": dict(known.columns)} if known.columns else {})
 
 
@@ -121,6 +123,7 @@ class _Line(BaseModel):
     audio: str | None = None
     start: float = 0.0
     end: float | None = None
+    packed: tuple[NonNegativeInt, PositiveInt] | None = None
     columns: dict[str, str] = {}
 
 
@@ -242,6 +245,7 @@ def _details(line: _Line, folder: Path) -> Details:
         audio=None if line.audio is None else (folder / line.audio).resolve(),
         start=line.start,
         end=line.end,
+        packed=line.packed,
         columns=line.columns,
         snr=line.snr,
         heard=line.heard,

@@ -1,0 +1,92 @@
+"""The commands that make, judge and prepare corpora."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.console import errors, progress_bar
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: asr new greetings recordings/")
+def new(
+    project: Annotated[Path, typer.Argument(help="Folder to make.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder or table of recordings with texts, of many kinds.")
+    ],
+) -> None:
+    """Make manifests and a recipe from recordings with texts, and say the next command."""
+    from asr.project import new_project
+
+    new_project(project, source)
+
+
+@app.command(epilog="Example: asr check data/train.jsonl data/dev.jsonl --model exp/an4/model")
+def check(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests of one corpus.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Check against this model's units and frame rate.")
+    ] = None,
+) -> None:
+    """Report hours, speakers, units, lengths, and every problem of a corpus by utterance id."""
+    from asr.check import check_manifests, render
+    from asr.models.bundle import load_bundle
+
+    with progress_bar("checking") as progress:
+        if model is None:
+            report = check_manifests(manifests, progress=progress)
+        else:
+            bundle = load_bundle(model)
+            report = check_manifests(
+                manifests,
+                bundle.tokens,
+                bundle.output_frames,
+                bundle.normalise,
+                progress=progress,
+            )
+    print(render(report))
+    if report.problems:
+        sys.exit(1)
+
+
+@app.command(epilog="Example: asr augment recipe.yaml --listen 5 --out exp/listen")
+def augment(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to it.")
+    ] = None,
+    listen: Annotated[int, typer.Option(min=1, help="How many utterances.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for the recordings and a page.")] = Path(
+        "exp/listen"
+    ),
+) -> None:
+    """Write training recordings as training hears them, with a page to listen to them."""
+    from asr.listen import write_examples
+    from asr.training.recipe import read_recipe
+
+    examples = write_examples(read_recipe(recipe, overrides or []), out, listen)
+    errors.print(f"{len(examples)} utterances: {out / 'listen.html'}")
+
+
+@app.command(epilog="Example: asr pack data/train.jsonl data/dev.jsonl --out packed")
+def pack(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests of one corpus.")],
+    out: Annotated[Path, typer.Option(help="Folder for the shards and their manifests.")],
+    hours: Annotated[float, typer.Option(min=0.01, help="Of audio in a shard.")] = 4.0,
+    rate: Annotated[int, typer.Option(min=1000, help="Samples a second to keep.")] = 16000,
+) -> None:
+    """Pack recordings into archives of a few hours, to train from a disk or an object store."""
+    from asr.shards import pack as pack_manifests
+
+    with progress_bar("packing") as progress:
+        result = pack_manifests(manifests, out, hours, rate, progress)
+    for problem in result.unreadable:
+        errors.print(f"error: left out: {problem}")
+    errors.print(f"{result.shards} shards: {', '.join(map(str, result.manifests))}")
+    if result.unreadable:
+        sys.exit(1)

@@ -1,0 +1,271 @@
+"""Shards: recordings packed into tar archives of a few hours each.
+
+A corpus of a million files is slow to copy, to list and to read from a disk or an object store; a
+few hundred archives are not. A shard is an ordinary tar with `00000012.flac` and `00000012.json` of
+every utterance, as WebDataset has them, so that other tools read it, too. The manifest says which
+bytes of which shard a recording is, and any of them is read without reading the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from asr.audio import SAMPLE_RATE, load_audio
+from asr.errors import AsrError, AudioError
+from asr.files import atomic_path
+from asr.manifest import Utterance, read_manifest, write_manifest
+
+SHARD_HOURS = 4.0
+"""Hours of audio in a shard, about 250 megabytes."""
+_STAMP = "shard.json"
+_ORDER = 1  # seed of the order in which utterances are dealt to shards
+
+Progress = Callable[[int, int], None]
+
+
+class _Part(io.BytesIO):
+    """Bytes with a name for messages."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The manifests written, and why recordings are missing from them."""
+
+    manifests: tuple[Path, ...]
+    shards: int
+    unreadable: tuple[str, ...]
+
+
+def load_recording(
+    audio: Path,
+    rate: int,
+    start: float = 0.0,
+    end: float | None = None,
+    packed: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Samples of a recording, or of the seconds `start` to `end` of it, as `load_audio` gives them.
+
+    `packed` is its first byte and number of bytes within the shard `audio`.
+
+    Shape: float32 [S] in [-1, 1]. Raises AudioError naming the file.
+    """
+    if packed is None:
+        return load_audio(audio, rate, start, end)
+    first, count = packed
+    where = f"{audio}, bytes {first} to {first + count}"
+    try:
+        with audio.open("rb") as file:
+            file.seek(first)
+            content = file.read(count)
+    except OSError as error:
+        raise AudioError(
+            f"{where}: expected a recording in a shard, got '{error.strerror}'; fetch or pack the"
+            " shard again"
+        ) from error
+    if len(content) < count:
+        raise AudioError(
+            f"{where}: expected {count} bytes, got {len(content)}; the shard is not whole: fetch or"
+            " pack it again"
+        )
+    part = _Part(content)
+    part.name = where
+    return load_audio(part, rate, start, end)
+
+
+def pack(
+    manifests: Sequence[Path],
+    folder: Path,
+    hours: float = SHARD_HOURS,
+    rate: int = SAMPLE_RATE,
+    progress: Progress | None = None,
+) -> Packed:
+    """Write the recordings of manifests into shards in `folder`, and a manifest of the same name.
+
+    Samples are kept as 16-bit FLAC at `rate`, which is what a model of that rate is given: training
+    on shards hears the same samples. Utterances are dealt to shards at random, so that any few
+    shards hold many speakers; the manifest keeps its order. Shards that are there already are kept
+    if nothing that they hold has changed: what was interrupted goes on from there. Recordings that
+    cannot be read are left out and told.
+
+    Raises AsrError: two manifests of one name, manifests that cannot be read or written.
+    """
+    names = [path.stem for path in manifests]
+    for path in manifests:
+        if names.count(path.stem) > 1:
+            raise AsrError(f"expected manifests of different names, got {path.name} twice")
+        if path.resolve() == (folder / f"{path.stem}.jsonl").resolve():
+            raise AsrError(f"expected another folder than that of {path}, got {folder}")
+    parts = {path.stem: read_manifest(path) for path in manifests}
+    total = sum(map(len, parts.values()))
+    done, shards, unreadable, written = 0, 0, [], []
+    for name, utterances in parts.items():
+        found: dict[int, Utterance] = {}
+        plan = _dealt(utterances.durations, 3600 * hours)
+        for number, places in enumerate(plan):
+            shard = folder / f"{name}-{number:05}.tar"
+            rows = [(place, utterances[place]) for place in places]
+            report = None if progress is None else partial(_report, progress, done, total)
+            for place, bytes_, problem in _shard(shard, rows, rate, report):
+                if problem is None:
+                    found[place] = replace(
+                        utterances[place], audio=shard, start=0.0, end=None, packed=bytes_
+                    )
+                else:
+                    unreadable.append(f"{utterances[place].id}: {problem}")
+            done += len(places)
+        shards += len(plan)
+        _remove_others(folder, name, len(plan))
+        written.append(folder / f"{name}.jsonl")
+        write_manifest(written[-1], (found[place] for place in sorted(found)))
+    return Packed(tuple(written), shards, tuple(unreadable))
+
+
+def _report(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+def _dealt(durations: Sequence[float], seconds: float) -> list[list[int]]:
+    """Places of utterances by shard, each of about `seconds`."""
+    order = list(range(len(durations)))
+    random.Random(_ORDER).shuffle(order)
+    shards: list[list[int]] = []
+    left = 0.0
+    for place in order:
+        if not shards or left < durations[place] / 2:
+            shards.append([])
+            left = seconds
+        shards[-1].append(place)
+        left -= durations[place]
+    return shards
+
+
+_Row = tuple[int, Utterance]
+_Found = tuple[int, tuple[int, int] | None, str | None]
+
+
+def _shard(
+    path: Path, rows: Sequence[_Row], rate: int, report: Callable[[int], None] | None
+) -> Iterator[_Found]:
+    """For each utterance its place, and its bytes in the shard or why it has none."""
+    stamp = _stamp(rows, rate)
+    problems: dict[int, str] = {}
+    found = _members(path) if _stamp_of(path) == stamp else {}
+    if len(found) < len(rows):  # what could not be read last time may have been mended
+        problems = _write(path, rows, rate, stamp, report)
+        found = _members(path)
+    elif report is not None:
+        report(len(rows))
+    for place, _ in rows:
+        yield place, found.get(place), problems.get(place)
+
+
+def _write(
+    path: Path,
+    rows: Sequence[_Row],
+    rate: int,
+    stamp: str,
+    report: Callable[[int], None] | None,
+) -> dict[int, str]:
+    """Write a shard; why recordings are not in it, by place."""
+    problems = {}
+    # Decoding, resampling and encoding leave the interpreter's lock to others.
+    workers = ThreadPoolExecutor(os.cpu_count())
+    try:
+        with atomic_path(path) as temporary, tarfile.open(temporary, "w") as archive:
+            _add(archive, _STAMP, json.dumps({"digest": stamp}).encode())
+            encoded = workers.map(partial(_encoded, rate=rate), (row for _, row in rows))
+            for done, ((place, row), sound) in enumerate(zip(rows, encoded, strict=True), start=1):
+                if isinstance(sound, str):
+                    problems[place] = sound
+                else:
+                    _add(archive, f"{place:08}.flac", sound)
+                    _add(archive, f"{place:08}.json", json.dumps(_facts(row)).encode())
+                if report is not None:
+                    report(done)
+    finally:
+        workers.shutdown(cancel_futures=True)
+    return problems
+
+
+def _encoded(utterance: Utterance, rate: int) -> bytes | str:
+    """The recording as FLAC, or what is wrong with it."""
+    u = utterance
+    try:
+        samples = load_recording(u.audio, rate, u.start, u.end, u.packed)
+    except AudioError as error:
+        return str(error)
+    pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    sound = io.BytesIO()
+    soundfile.write(sound, pcm, rate, format="FLAC", subtype="PCM_16")
+    return sound.getvalue()
+
+
+def _facts(utterance: Utterance) -> dict[str, Any]:
+    own = {name: getattr(utterance, name) for name in ("id", "text", "duration", "speaker")}
+    return own | dict(utterance.extra)
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _stamp(rows: Sequence[_Row], rate: int) -> str:
+    """A digest of all that goes into a shard, with the files as they now are."""
+    total = hashlib.sha256(str(rate).encode())
+    for place, u in rows:
+        try:
+            state = u.audio.stat()
+            file = [state.st_size, state.st_mtime_ns]
+        except (OSError, ValueError):
+            file = []  # missing: told when it is read
+        row = [place, str(u.audio), u.start, u.end, u.packed, file, _facts(u)]
+        total.update(json.dumps(row).encode())
+    return total.hexdigest()
+
+
+def _stamp_of(path: Path) -> str:
+    """The digest that a shard was written with; "" where there is no such shard."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            first = archive.next()
+            if first is None or first.name != _STAMP:
+                return ""
+            content = archive.extractfile(first)
+            return "" if content is None else str(json.load(content)["digest"])
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _members(path: Path) -> Mapping[int, tuple[int, int]]:
+    """First byte and number of bytes of every recording in a shard, by the utterance's place."""
+    with tarfile.open(path, "r:") as archive:
+        return {
+            int(member.name.removesuffix(".flac")): (member.offset_data, member.size)
+            for member in archive
+            if member.name.endswith(".flac")
+        }
+
+
+def _remove_others(folder: Path, name: str, count: int) -> None:
+    """Remove shards that an earlier packing into more of them has left."""
+    for path in folder.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].tar"):
+        if int(path.stem[-5:]) >= count and _stamp_of(path):
+            path.unlink()
