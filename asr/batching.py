@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from asr.composition import Corpus, Item, joined, spliced, whole
+from asr.composition import Corpus, Item, joined, spliced, whole, windows
 from asr.features.augment import AugmentConfig
 
 # Durations are shaken by up to this share before sorting, so that batches differ every epoch.
@@ -26,13 +26,28 @@ def plan_epoch(
 
     `augment` decides the speeds, which utterances of one speaker are played as one (never longer
     than the longest utterance alone), and, where words are known, which are replaced by words of
-    the same speaker in new order.
+    the same speaker in new order. Where shards are fetched, this is done with a few at a time.
     """
     random = np.random.default_rng([seed, epoch])
-    groups = joined(corpus, augment.join, random)
+    return [
+        batch
+        for places in windows(corpus, random)
+        for batch in _plan(corpus, augment, batch_seconds, random, epoch, places)
+    ]
+
+
+def _plan(
+    corpus: Corpus,
+    augment: AugmentConfig,
+    batch_seconds: float,
+    random: np.random.Generator,
+    epoch: int,
+    places: np.ndarray,
+) -> list[list[Item]]:
+    groups = joined(corpus, augment.join, random, places)
     items = [whole(*group, speed=_speed(group, corpus, augment, random)) for group in groups]
     if corpus.word_starts:
-        items = spliced(items, corpus, augment.splice, random)
+        items = spliced(items, corpus, augment.splice, random, places)
     items = [_varied(item, corpus, augment, random) for item in items]
     durations = corpus.durations
     lengths = np.array([item.seconds(durations) for item in items])
@@ -66,10 +81,21 @@ def _varied(
     return item
 
 
-def plan_in_order(durations: Sequence[float], batch_seconds: float) -> list[list[Item]]:
-    """Batches of similar length for evaluation: every utterance once, unchanged, longest first."""
-    order = sorted(range(len(durations)), key=lambda i: -durations[i])
+def plan_in_order(
+    durations: Sequence[float], batch_seconds: float, places: Sequence[int] | None = None
+) -> list[list[Item]]:
+    """Batches of similar length for evaluation: every utterance, or those of `places`, once,
+    unchanged, longest first."""
+    chosen = range(len(durations)) if places is None else places
+    order = sorted(chosen, key=lambda i: -durations[i])
     return _cut([whole(i) for i in order], [durations[i] for i in order], batch_seconds)
+
+
+def plan_all(corpus: Corpus, batch_seconds: float) -> list[list[Item]]:
+    """Every training utterance once, unchanged; where shards are fetched, a few after another."""
+    parts = windows(corpus, np.random.default_rng(0))
+    durations = corpus.durations
+    return [b for part in parts for b in plan_in_order(durations, batch_seconds, part.tolist())]
 
 
 def fill_share(batches: Sequence[Sequence[Item]], durations: Sequence[float]) -> float:

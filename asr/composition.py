@@ -23,6 +23,11 @@ class Corpus:
     """The highest speed at which each transcript still fits; empty: any speed does."""
     word_starts: Mapping[int, Sequence[float]] = field(default_factory=dict)
     """Seconds at which each word begins, of the utterances whose words are known."""
+    shards: Sequence[int] = ()
+    """The shard of each utterance, where they are fetched; empty: all are at hand."""
+    shard_bytes: Sequence[int] = ()
+    room: int = 0
+    """Bytes of shards that batches may be drawn from at a time."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,35 @@ def whole(*indices: int, speed: float = 1.0) -> Item:
     return Item(tuple(Stretch(index) for index in indices), speed)
 
 
-def joined(corpus: Corpus, join: float, random: np.random.Generator) -> list[tuple[int, ...]]:
-    """Every utterance once, some of them in pairs of one speaker."""
+def windows(corpus: Corpus, random: np.random.Generator) -> list[np.ndarray]:
+    """All places of utterances: in random parts of a few shards each, which take no more than
+    `corpus.room`, or in one part where there is room for all."""
+    places = np.arange(len(corpus.durations))
+    if sum(corpus.shard_bytes) <= corpus.room:
+        return [places]
+    parts: list[list[int]] = []
+    left = 0
+    for shard in random.permutation(len(corpus.shard_bytes)).tolist():
+        if not parts or left < corpus.shard_bytes[shard]:
+            parts.append([])
+            left = corpus.room
+        parts[-1].append(shard)
+        left -= corpus.shard_bytes[shard]
+    of = np.asarray(corpus.shards)
+    return [places[np.isin(of, part)] for part in parts]
+
+
+def joined(
+    corpus: Corpus, join: float, random: np.random.Generator, places: np.ndarray
+) -> list[tuple[int, ...]]:
+    """Every utterance of `places` once, some of them in pairs of one speaker."""
     durations, speakers = corpus.durations, corpus.speakers
     if not join or not speakers:
-        return [(i,) for i in range(len(durations))]
+        return [(i,) for i in places.tolist()]
     groups: list[tuple[int, ...]] = []
     waiting: dict[str, int] = {}
     longest = max(durations)
-    for i in (int(i) for i in random.permutation(len(durations))):
+    for i in random.permutation(places).tolist():
         mate = waiting.pop(speakers[i], None)
         if mate is not None and durations[mate] + durations[i] <= longest:
             groups.append((mate, i))
@@ -100,15 +125,21 @@ def joined(corpus: Corpus, join: float, random: np.random.Generator) -> list[tup
 
 
 def spliced(
-    items: Sequence[Item], corpus: Corpus, splice: float, random: np.random.Generator
+    items: Sequence[Item],
+    corpus: Corpus,
+    splice: float,
+    random: np.random.Generator,
+    places: np.ndarray,
 ) -> list[Item]:
-    """Replace a share `splice` of the items by words of the same speaker, about as long.
+    """Replace a share `splice` of the items by words of the same speaker, about as long, from the
+    utterances of `places`.
 
     Speakers without a name, or of whom no words are known, are left as they are.
     """
     words: dict[str, list[tuple[int, int]]] = {}
+    near = set(places.tolist())
     for index, starts in corpus.word_starts.items():
-        if speaker := corpus.speakers[index]:
+        if index in near and (speaker := corpus.speakers[index]):
             words.setdefault(speaker, []).extend((index, i) for i in range(len(starts)))
     result = []
     for item in items:

@@ -63,10 +63,10 @@ class Manifest(Sequence[Utterance]):
     for a million of them.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, audio: Path | None) -> None:
         """Read and judge every line. Raises ManifestError as `read_manifest` says."""
         self._content = _content(path)
-        self._folder = _folder(path)
+        self._folder = _folder(path) if audio is None else os.fspath(audio.absolute())
         self._starts = array("q")
         self.durations = array("d")
         """Seconds of every utterance."""
@@ -124,14 +124,15 @@ class Selection(Sequence[Utterance]):
         return self.utterances[self.places[index]]
 
 
-def read_manifest(path: str | Path) -> Manifest:
-    """The utterances of a manifest in its order, with absolute audio paths.
+def read_manifest(path: str | Path, audio: Path | None = None) -> Manifest:
+    """The utterances of a manifest in its order, with absolute audio paths: below the folder
+    `audio` where they are relative, or else below that of the manifest.
 
     Raises:
         ManifestError: the first wrong line, as `path:line: expected ..., got ...; do ...`; a
             missing, unreadable or empty manifest.
     """
-    return Manifest(path)
+    return Manifest(path, audio)
 
 
 def read_entries(path: str | Path) -> Iterator[tuple[int, Utterance | BadLine]]:

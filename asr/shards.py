@@ -14,6 +14,7 @@ import json
 import os
 import random
 import tarfile
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -41,6 +42,14 @@ class _Part(io.BytesIO):
     """Bytes with a name for messages."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An archive, and as many bytes of it as its recordings reach."""
+
+    path: Path
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,24 @@ def load_recording(
     part = _Part(content)
     part.name = where
     return load_audio(part, rate, start, end)
+
+
+def by_shard(utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:
+    """The shards of packed utterances, and the place of each utterance's among them.
+
+    Raises AsrError for an utterance that is not packed.
+    """
+    sizes: dict[Path, int] = {}
+    places: dict[Path, int] = {}
+    of = array("i")
+    for u in utterances:
+        if u.packed is None:
+            raise AsrError(
+                f"expected packed recordings, got {u.id} in a file of its own: asr pack packs them"
+            )
+        of.append(places.setdefault(u.audio, len(places)))
+        sizes[u.audio] = max(sizes.get(u.audio, 0), sum(u.packed))
+    return [Shard(path, size) for path, size in sizes.items()], of
 
 
 def pack(

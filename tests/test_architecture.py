@@ -29,6 +29,7 @@ ROWS = {
     "tokens": 3,
     "shards": 2,
     "dataset": 4,
+    "fetching": 5,
     "batching": 4,
     "composition": 4,
     "models": 5,

@@ -30,7 +30,7 @@ CORPUS = Corpus(DURATIONS, SPEAKERS, word_starts=WORD_STARTS)
 def plan(splice: float, seed: int) -> list[Item]:
     items = [whole(i, speed=0.9) for i in range(5)]
     random = np.random.default_rng(seed)
-    return spliced(items, CORPUS, splice, random)
+    return spliced(items, CORPUS, splice, random, np.arange(len(DURATIONS)))
 
 
 def new_sentences() -> Iterator[tuple[int, Item]]:
@@ -83,7 +83,7 @@ def test_a_dataset_plays_the_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = np.arange(1000, dtype=np.int16)
     monkeypatch.setattr(data, "waveform", lambda index: ramp + 10_000 * index)
     corpus = Corpus([1.0], ["ann"], word_starts={0: [0.0, 0.25, 0.5]})
-    (item,) = spliced([whole(0)], corpus, 1.0, np.random.default_rng(3))
+    (item,) = spliced([whole(0)], corpus, 1.0, np.random.default_rng(3), np.arange(1))
     batch = data.batch([item])
     assert batch.ids == ["+".join(["u0"] * len(item.stretches))]
     said = " ".join(" ".join("abc"[s.first : s.last]) for s in item.stretches)

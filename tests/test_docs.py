@@ -1,4 +1,4 @@
-"""What docs/decoding.md and docs/evaluation.md say is run as it stands there."""
+"""What these pages of docs/ say is run as it stands there."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from asr.lm.estimate import estimate
 from asr.manifest import read_manifest
 from asr.tuning import BONUSES, SIZES, WEIGHTS
 from tests.commands import Command
-from tests.tones import RATE, speak, untrained_bundle
+from tests.tones import RATE, speak, tone_recipe, untrained_bundle, write_corpus
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DECODING = (DOCS / "decoding.md").read_text()
 EVALUATION = (DOCS / "evaluation.md").read_text()
+LARGE = (DOCS / "large-corpora.md").read_text()
 
 
 def blocks(language: str, page: str = DECODING) -> list[str]:
@@ -64,6 +65,20 @@ def test_commands(
         for place, other in (("espoo", "low"), ("oulu", "high")):
             words = [word.replace(place, other) for word in words]
         assert run("transcribe", audio, "--model", "run/model", *words).status == 0, option
+
+
+def test_commands_of_large_corpora(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_corpus(tmp_path / "corpus", {"train": 4, "dev": 2})
+    recipe = tone_recipe({"train": Path("train"), "dev": Path("dev")}, Path("run"), epochs=1)
+    (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json())
+    monkeypatch.chdir(tmp_path)
+    packing, training = "".join(blocks("", LARGE)).splitlines()
+    assert run(*shlex.split(packing)[1:], "--rate", RATE).status == 0
+    command = shlex.split(training.replace("ORIGIN", str(tmp_path / "packed")))
+    assert run(*command[1:]).status == 0
+    assert list((tmp_path / "run" / "shards").glob("train-*.tar"))
 
 
 def test_figures() -> None:

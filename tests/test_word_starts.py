@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from asr.batching import plan_all
+from asr.composition import Corpus
 from asr.dataset import SpeechDataset
 from asr.features.augment import AugmentConfig
 from asr.manifest import read_manifest
@@ -40,7 +42,7 @@ def test_words_are_cut_in_the_gaps_between_them(
     bundle = load_bundle(folder)
     assert (bundle.model.spelling is not None) == spells
     data = SpeechDataset(read_manifest(manifests["train"]), bundle.tokens, bundle.text, RATE)
-    starts = word_starts(bundle.model, data, bundle.tokens)
+    starts = word_starts(bundle.model, data, bundle.tokens, plan_all(Corpus(data.durations), 60.0))
     cuts = 0
     for index, reference in enumerate(data.references):
         assert len(starts[index]) == len(reference.split())

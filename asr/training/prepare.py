@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from asr.config import Config
 from asr.dataset import SpeechDataset
 from asr.errors import TrainingError
 from asr.features.augment import AugmentConfig
+from asr.fetching import Supply, fetch_all, supply
+from asr.files import restore_folders
 from asr.manifest import Selection, Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
@@ -67,15 +70,19 @@ def precision(choice: str) -> str:
 def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechDataset]:
     """The units, how they spell, the training set and the dev set. Raises AsrError for data that
     cannot be used."""
-    train, dev = read_manifest(recipe.data.train), read_manifest(recipe.data.dev)
+    folder = recipe.out / "shards" if recipe.data.origin else None
+    train, dev = read_manifest(recipe.data.train, folder), read_manifest(recipe.data.dev, folder)
     shared = set(train.speakers) & set(dev.speakers) - {""}
     if shared:
         raise TrainingError(
             f"expected dev speakers that are not in train, got {len(shared)} in both "
             f"({', '.join(sorted(shared)[:5])}): split by speaker"
         )
-    _require_audio(recipe.data.train, train)
-    _require_audio(recipe.data.dev, dev)
+    if recipe.data.origin:
+        fetch_all(recipe.data.origin, dev)
+    else:
+        _require_audio(recipe.data.train, train)
+        _require_audio(recipe.data.dev, dev)
     text = as_units(recipe.text, recipe.tokens, (u.text for part in (train, dev) for u in part))
     tokens = build_tokens([normalise(u.text, text) for u in train], recipe.tokens)
     rate = recipe.features.sample_rate
@@ -123,13 +130,29 @@ def without_infeasible(
     return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate)
 
 
-def training_corpus(recipe: Recipe, model: AcousticModel, data: SpeechDataset) -> Corpus:
-    """What the batches are planned from."""
-    return Corpus(
+def shard_supply(recipe: Recipe, data: SpeechDataset) -> Supply | None:
+    """Where the shards of the training set come from; None where they are not fetched."""
+    if not recipe.data.origin:
+        return None
+    restore_folders(recipe.out / "shards")
+    return supply(recipe.data.origin, data.utterances, round(recipe.data.keep_gb * 1e9))
+
+
+def training_corpus(
+    recipe: Recipe, model: AcousticModel, data: SpeechDataset, shards: Supply | None = None
+) -> Corpus:
+    """What the batches are planned from. Where not all shards have room, half of it is for those in
+    use, half for those to come."""
+    corpus = Corpus(
         durations=data.durations,
         speakers=[utterance.speaker for utterance in data.utterances],
         fastest=fastest_speeds(model, data, recipe.augment.speeds),
     )
+    if shards is None:
+        return corpus
+    sizes = [shard.bytes for shard in shards.shards]
+    room = shards.room if sum(sizes) <= shards.room else shards.room // 2
+    return replace(corpus, shards=shards.of, shard_bytes=sizes, room=room)
 
 
 def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
@@ -148,6 +171,8 @@ def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
         for key in keys:
             if kept[f"{section}.{key}"] == defaults[key]:
                 del kept[f"{section}.{key}"]
+    if recipe.data.origin:  # the plan depends on it
+        kept["data.keep_gb"] = recipe.data.keep_gb
     return kept | {"data.train": _digest(data, recipe.tokens.kind == "phones")}
 
 

@@ -26,6 +26,12 @@ class DataConfig(Config):
     """Manifest of what is learnt."""
     dev: Path
     """Manifest of speakers that are not in train: chooses the epochs that are kept."""
+    origin: str = ""
+    """Address of the folder with the shards of a packed corpus, such as https://host/corpus or
+    s3://bucket/corpus: they are fetched into out/shards as training wants them. Empty: recordings
+    are where the manifests say."""
+    keep_gb: float = Field(10.0, gt=0)
+    """Gigabytes of fetched shards of the training set that are on disk at a time."""
 
 
 class TrainConfig(Config):
@@ -108,7 +114,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     data = values.get("data", {})
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected manifests under data, got {data!r}: set data.train")
-    values["data"] = {k: str(base / str(v)) for k, v in data.items()}
+    manifests = {k: str(base / str(data[k])) for k in ("train", "dev") if k in data}
+    values["data"] = data | manifests
     start = values.get("start")
     if isinstance(start, dict) and start.get("model"):
         values["start"] = start | {"model": str(base / str(start["model"]))}

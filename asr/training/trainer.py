@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import nn
 
-from asr.batching import fill_share, plan_epoch, plan_in_order
+from asr.batching import fill_share, plan_all, plan_epoch
 from asr.composition import Corpus
 from asr.dataset import Batch, SpeechDataset, prefetch
 from asr.decoder import Decoder
@@ -23,6 +23,7 @@ from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.scoring import Scoring, guess_units
 from asr.features.surroundings import Sounds, load_sounds
+from asr.fetching import Supply, at_hand
 from asr.files import read_json, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_weights, save_bundle
@@ -41,6 +42,7 @@ from asr.training.prepare import (
     datasets,
     identity,
     precision,
+    shard_supply,
     training_corpus,
     without_infeasible,
 )
@@ -50,6 +52,7 @@ from asr.training.step import batch_loss
 from asr.training.word_starts import word_starts
 
 ALIGN_EVERY = 0.1  # of the training
+ALIGN_SECONDS = 60.0  # in a batch
 SEED_STRIDE = 1_000_003  # keeps the per-step seeds of two runs apart
 
 
@@ -63,6 +66,7 @@ class Run:
     dev: SpeechDataset
     corpus: Corpus
     """Of the training set; its words are known once splicing has begun."""
+    shards: Supply | None
     sounds: Sounds
     frozen: list[nn.Module]
     accelerator: Accelerator
@@ -121,7 +125,8 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     model = AcousticModel(recipe.features, recipe.model, len(tokens))
     bundle = Bundle(model, tokens, text)
     train_set = without_infeasible(recipe, bundle, train_set, display.say)
-    corpus = training_corpus(recipe, model, train_set)
+    shards = shard_supply(recipe, train_set)
+    corpus = training_corpus(recipe, model, train_set, shards)
     model.to(accelerator.device)
     if recipe.start.model is not None and not _checkpoint_folder(recipe).is_dir():
         display.say(start_from(model, tokens, recipe.start, recipe.features, recipe.model))
@@ -134,6 +139,7 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
         train_set,
         dev_set,
         corpus,
+        shards,
         load_sounds(recipe.augment.surroundings, train_set.sample_rate).to(accelerator.device),
         frozen,
         accelerator,
@@ -161,7 +167,8 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
 
 def _observe_features(run: Run) -> None:
     device = run.accelerator.device
-    for batch in plan_in_order(run.train.durations, run.recipe.train.batch_seconds):
+    plan = plan_all(run.corpus, run.recipe.train.batch_seconds)
+    for batch in at_hand(plan, run.shards, run.display.say):
         run.model.features.observe(run.train.batch(batch).waves.to(device))
 
 
@@ -185,7 +192,8 @@ def _train_epoch(run: Run) -> float:
     for module in run.frozen:
         module.eval()
     before = time.monotonic()
-    with prefetch(run.train.batch, plan[progress.batch :]) as batches:
+    left = at_hand(plan[progress.batch :], run.shards, run.display.say)
+    with prefetch(run.train.batch, left) as batches:
         for batch in batches:
             done = (progress.epoch + progress.batch / len(plan)) / config.epochs
             set_rate(run.optimizer, learning_rate(done, config))
@@ -225,7 +233,8 @@ def _align_words(run: Run) -> None:
         return
     if due or not path.exists():
         run.display.say("aligning the training data, to splice new sentences from it")
-        write_json(path, word_starts(run.model, run.train, run.bundle.tokens))
+        plan = at_hand(plan_all(run.corpus, ALIGN_SECONDS), run.shards, run.display.say)
+        write_json(path, word_starts(run.model, run.train, run.bundle.tokens, plan))
     starts = {int(index): seconds for index, seconds in read_json(path).items()}
     run.corpus = replace(run.corpus, word_starts=starts)
 

@@ -8,11 +8,12 @@ speaker are joined at random (in the manner of Lam et al. 2021, aligned data aug
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
-from asr.batching import plan_in_order
+from asr.composition import Item
 from asr.ctc.align import align
 from asr.dataset import SpeechDataset
 from asr.models.acoustic import AcousticModel
@@ -23,9 +24,9 @@ WINDOW_S = 0.01  # resolution at which the quietest place between two words is s
 
 
 def word_starts(
-    model: AcousticModel, dataset: SpeechDataset, tokens: Tokens
+    model: AcousticModel, dataset: SpeechDataset, tokens: Tokens, plan: Iterable[list[Item]]
 ) -> dict[int, list[float]]:
-    """Seconds at which each word of an utterance begins, by place in the dataset.
+    """Seconds at which each word of the utterances of a plan begins, by place in the dataset.
 
     The first word begins with the recording; between two words the cut is at the quietest place
     between the units on either side of it. Aligned with the CTC Viterbi path of the model: of its
@@ -33,7 +34,7 @@ def word_starts(
     """
     starts = {}
     spells = model.spelling is not None
-    for index, spans in _unit_spans(model, dataset).items():
+    for index, spans in _unit_spans(model, dataset, plan):
         samples = dataset.waveform(index)
         words = dataset.references[index].split()
         starts[index] = [0.0]
@@ -55,15 +56,14 @@ def _units(tokens: Tokens, word: str, spelled: bool) -> list[int]:
 
 @torch.inference_mode()
 def _unit_spans(
-    model: AcousticModel, dataset: SpeechDataset
-) -> dict[int, list[tuple[float, float]]]:
-    """Seconds at which each target unit is first and last heard."""
+    model: AcousticModel, dataset: SpeechDataset, plan: Iterable[list[Item]]
+) -> Iterator[tuple[int, list[tuple[float, float]]]]:
+    """Places in the dataset with the seconds at which each target unit is first and last heard."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    spans = {}
     target = dataset.target if model.spelling is None else dataset.spelled
-    for items in plan_in_order(dataset.durations, batch_seconds=60.0):
+    for items in plan:
         batch = dataset.batch(items)
         written, spelled = model.forward_and_spell(model.features(batch.waves.to(device)))
         log_probs = written if spelled is None else spelled
@@ -73,9 +73,8 @@ def _unit_spans(
             if units := target(index):
                 step = samples / len(scores) / dataset.sample_rate
                 path = align(scores, units)
-                spans[index] = [(a * step, (b + 1) * step) for a, b in path]
+                yield index, [(a * step, (b + 1) * step) for a, b in path]
     model.train(was_training)
-    return spans
 
 
 def _quietest(samples: np.ndarray, before: float, after: float, rate: int) -> float:

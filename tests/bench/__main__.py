@@ -7,7 +7,17 @@ import sys
 import torch
 
 from asr.evaluation.run import machine_name
-from tests.bench import an4, decoding, family, features, loading, recurrent, report, word_times
+from tests.bench import (
+    an4,
+    decoding,
+    family,
+    features,
+    loading,
+    recurrent,
+    report,
+    size,
+    word_times,
+)
 
 BENCHMARKS = {
     "recurrent": recurrent.run,
@@ -18,6 +28,7 @@ BENCHMARKS = {
     "decoding": decoding.run,
     "word_times": word_times.run,
     "report": report.run,
+    "size": size.run,
 }
 
 

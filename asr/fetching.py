@@ -1,0 +1,151 @@
+"""Shards that are fetched while training wants them, so that a corpus may be larger than the disk.
+
+The plan of an epoch draws its batches from a few shards at a time (`asr.composition.windows`).
+While these are trained on, the next ones are fetched, and those that are used up are removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import fsspec
+
+from asr.composition import Item
+from asr.errors import AsrError
+from asr.files import atomic_path
+from asr.manifest import Utterance
+from asr.shards import Shard, by_shard
+
+FETCHERS = 4
+TRIES = 3
+TELL_S = 60.0  # at most so often
+WAIT_S = 2.0  # before the second try; twice as long before the third
+
+
+@dataclass(frozen=True)
+class Supply:
+    """The shards of a training set: all are at `origin`, and some of them on disk.
+
+    What lies on disk was fetched, and may be removed: it takes `room` bytes, and more only where a
+    single batch wants more.
+    """
+
+    origin: str
+    shards: Sequence[Shard]
+    of: Sequence[int]
+    """The place among `shards` of each utterance's."""
+    room: int
+
+    def arriving(
+        self, plan: Sequence[list[Item]], say: Callable[[str], None]
+    ) -> Iterator[list[Item]]:
+        """The batches of a plan in order, each once its shards are on disk; waiting is told.
+
+        To ask for a batch says that the one before has been read. Raises AsrError naming a shard
+        that cannot be fetched.
+        """
+        told = -TELL_S
+        wanted = [{self.of[i] for item in batch for i in item.indices} for batch in plan]
+        last = {shard: place for place, batch in enumerate(wanted) for shard in batch}
+        queue = list(dict.fromkeys(shard for batch in wanted for shard in sorted(batch)))
+        here = {i for i, shard in enumerate(self.shards) if shard.path.is_file()}
+        coming: dict[int, Future[None]] = {}
+        workers = ThreadPoolExecutor(FETCHERS)
+        try:
+            for place, batch in enumerate(plan):
+                while queue:
+                    # First what is used up, then what is wanted last.
+                    spare = [i for i in here if last.get(i, -1) < place]
+                    spare += [i for i in reversed(queue[1:]) if i in here]
+                    if queue[0] not in wanted[place] and not self._fits(here, queue[0], spare):
+                        break
+                    here = self._with(here, queue[0], spare)
+                    shard = queue.pop(0)
+                    coming[shard] = workers.submit(fetch, self.origin, self.shards[shard])
+                late = [shard for shard in wanted[place] if not coming[shard].done()]
+                if late and time.monotonic() - told > TELL_S:
+                    told = time.monotonic()
+                    say(
+                        f"waiting for {len(late)} shards, {self._bytes(late) / 1e6:.0f} MB, from "
+                        f"{self.origin}"
+                    )
+                for shard in wanted[place]:
+                    coming[shard].result()
+                yield batch
+        finally:
+            workers.shutdown(cancel_futures=True)
+
+    def _bytes(self, shards: Iterable[int]) -> int:
+        return sum(self.shards[i].bytes for i in shards)
+
+    def _fits(self, here: set[int], shard: int, spare: Iterable[int]) -> bool:
+        return self._bytes((here - set(spare)) | {shard}) <= self.room
+
+    def _with(self, here: set[int], shard: int, spare: Iterable[int]) -> set[int]:
+        """What is on disk once there is room for `shard`: as many of `spare` as needed are removed,
+        the first ones first."""
+        here = here | {shard}
+        for i in spare:
+            if self._bytes(here) <= self.room:
+                break
+            self.shards[i].path.unlink(missing_ok=True)
+            here.remove(i)
+        return here
+
+
+def at_hand(
+    plan: Sequence[list[Item]], shards: Supply | None, say: Callable[[str], None]
+) -> Iterator[list[Item]]:
+    """The batches of a plan, each once its recordings can be read."""
+    return iter(plan) if shards is None else shards.arriving(plan, say)
+
+
+def supply(origin: str, utterances: Sequence[Utterance], room: int) -> Supply:
+    """Where the shards of these utterances come from. Raises AsrError where they are not packed."""
+    shards, of = by_shard(utterances)
+    return Supply(origin, shards, of, room)
+
+
+def fetch_all(origin: str, utterances: Sequence[Utterance]) -> None:
+    """Fetch what is not on disk of the shards of these utterances. Raises AsrError."""
+    shards, _ = by_shard(utterances)
+    with ThreadPoolExecutor(FETCHERS) as workers:
+        for _ in workers.map(fetch, [origin] * len(shards), shards):
+            pass
+
+
+def fetch(origin: str, shard: Shard) -> None:
+    """Copy a shard from its origin if it is not on disk, whole or not at all.
+
+    Raises AsrError naming the address, after a few tries.
+    """
+    if shard.path.is_file():
+        return
+    address = f"{origin.rstrip('/')}/{shard.path.name}"
+    for attempt in range(TRIES):
+        try:
+            _copy(address, shard)
+            return
+        except (FileNotFoundError, ImportError, ValueError) as error:  # to try again is no use
+            reason = "nothing there" if isinstance(error, FileNotFoundError) else str(error)
+            break
+        except Exception as error:  # each kind of store has errors of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if attempt < TRIES - 1:
+                time.sleep(WAIT_S * 2**attempt)
+    raise AsrError(f"expected a shard at {address}, got {reason}: check data.origin, and run again")
+
+
+def _copy(address: str, shard: Shard) -> None:
+    with (
+        atomic_path(shard.path) as temporary,
+        fsspec.open(address, "rb") as source,
+        temporary.open("wb") as target,
+    ):
+        shutil.copyfileobj(source, target, 1 << 20)
+        if target.tell() < shard.bytes:
+            raise OSError(f"{target.tell()} of {shard.bytes} bytes")

@@ -1,0 +1,223 @@
+"""Shards come when they are wanted and go when they are used up."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asr import fetching
+from asr.batching import plan_all, plan_epoch
+from asr.composition import Corpus, Item, whole, windows
+from asr.errors import AsrError
+from asr.features.augment import AugmentConfig
+from asr.fetching import Supply, fetch_all, supply
+from asr.files import read_json
+from asr.manifest import Utterance, read_manifest, write_manifest
+from asr.shards import Shard, pack
+from asr.training.recipe import Recipe
+from tests.commands import Command
+from tests.tones import RATE, run_quietly, tone_recipe, write_corpus
+
+SIZE = 100  # bytes of a shard
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """A store of ten shards, each of two utterances."""
+    folder = tmp_path / "origin"
+    folder.mkdir()
+    for number in range(10):
+        (folder / f"train-{number:05}.tar").write_bytes(bytes([number]) * SIZE)
+    return folder
+
+
+def shards_here(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.glob("*.tar")}
+
+
+def make_supply(origin: object, folder: Path, room: int) -> Supply:
+    shards = [Shard(folder / f"train-{number:05}.tar", SIZE) for number in range(10)]
+    return Supply(str(origin), shards, [number for number in range(10) for _ in range(2)], room)
+
+
+def corpus_of(shards: Supply, room: int) -> Corpus:
+    sizes = [shard.bytes for shard in shards.shards]
+    return Corpus([1.0] * 20, shards=shards.of, shard_bytes=sizes, room=room)
+
+
+def test_batches_come_with_their_shards_and_within_the_room(origin: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    shards = make_supply(origin, folder, 4 * SIZE)
+    corpus = corpus_of(shards, 2 * SIZE)
+    for epoch in range(3):
+        plan = plan_epoch(corpus, AugmentConfig(), 2.5, seed=1, epoch=epoch)
+        seen: list[int] = []
+        for batch in shards.arriving(plan, print):
+            seen += [i for item in batch for i in item.indices]
+            wanted = {shards.shards[shards.of[i]].path for item in batch for i in item.indices}
+            assert all(path.read_bytes()[:1] == bytes([int(path.stem[-5:])]) for path in wanted)
+            assert sum(shards_here(folder).values()) <= shards.room
+        assert sorted(seen) == list(range(20))
+
+
+def test_a_plan_that_wants_more_than_there_is_room_for_gets_it(
+    origin: Path, tmp_path: Path
+) -> None:
+    shards = make_supply(origin, tmp_path / "here", SIZE)
+    (batch,) = shards.arriving([[whole(i) for i in range(20)]], print)
+    assert len(batch) == 20
+    assert len(shards_here(tmp_path / "here")) == 10
+
+
+def test_what_is_here_is_not_fetched_again(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = make_supply(origin, tmp_path / "here", 10 * SIZE)
+    plan = plan_all(corpus_of(shards, 10 * SIZE), 4.0)
+    assert len(list(shards.arriving(plan, print))) == len(plan)
+
+    def copy(address: str, shard: Shard) -> None:
+        raise AssertionError(address)
+
+    monkeypatch.setattr(fetching, "_copy", copy)
+    assert len(list(shards.arriving(plan, print))) == len(plan)
+
+
+def test_windows_hold_whole_shards_and_every_utterance_once(tmp_path: Path) -> None:
+    corpus = corpus_of(make_supply("", tmp_path, 0), 3 * SIZE)
+    batches = plan_epoch(corpus, AugmentConfig(), 4.0, seed=3, epoch=2)
+    order = [corpus.shards[i] for batch in batches for item in batch for i in item.indices]
+    assert sorted(order) == sorted(corpus.shards)
+    first, last = {s: order.index(s) for s in order}, {s: i for i, s in enumerate(order)}
+    for place in range(len(order)):  # never more than three shards are begun and not ended
+        assert sum(first[s] <= place < last[s] for s in first) <= 3
+    again = plan_epoch(corpus, AugmentConfig(), 4.0, seed=3, epoch=2)
+    assert again == batches
+    everything = replace(corpus, room=10 * SIZE)
+    assert plan_epoch(everything, AugmentConfig(), 4.0, 3, 2) == plan_epoch(
+        Corpus(corpus.durations), AugmentConfig(), 4.0, 3, 2
+    )
+
+
+def test_a_shard_larger_than_the_room_is_a_window_of_its_own(tmp_path: Path) -> None:
+    corpus = corpus_of(make_supply("", tmp_path, 0), SIZE // 2)
+    parts = windows(corpus, np.random.default_rng(0))
+    assert [len(part) for part in parts] == [2] * 10
+
+
+# --- what goes wrong ---
+
+
+def one(origin: object, folder: Path) -> list[list[Item]]:
+    return list(make_supply(origin, folder, SIZE).arriving([[whole(0)]], print))
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AsrError, match=r"expected a shard at .*train-00000\.tar, got nothing"):
+        one(tmp_path / "nowhere", tmp_path / "here")
+
+
+def test_a_store_that_nothing_can_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AsrError, match=r"at nosuch://bucket/train-00000\.tar, got .*nosuch"):
+        one("nosuch://bucket/", tmp_path / "here")
+
+
+def test_a_shard_cut_short_is_tried_again_and_never_kept(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(fetching.time, "sleep", waits.append)
+    short = origin / "train-00000.tar"
+    short.write_bytes(b"short")
+    with pytest.raises(AsrError, match=r"got 5 of 100 bytes: check data\.origin"):
+        one(origin, tmp_path / "here")
+    assert waits == [2.0, 4.0]
+    assert list((tmp_path / "here").iterdir()) == []
+    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: short.write_bytes(bytes(SIZE)))
+    assert len(one(origin, tmp_path / "here")) == 1
+
+
+def test_recordings_in_files_of_their_own_cannot_be_fetched(tmp_path: Path) -> None:
+    with pytest.raises(AsrError, match="expected packed recordings, got u1 in a file of its own"):
+        supply("x", [Utterance("u1", tmp_path / "a.wav", "yes", 1.0)], SIZE)
+
+
+# --- a training ---
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Iterator[tuple[dict[str, Path], dict[str, Path], str]]:
+    """Manifests of a corpus, those of the same in shards, and the address of the shards."""
+    loose = write_corpus(tmp_path / "corpus", {"train": 12, "dev": 3})
+    folder = tmp_path / "packed"
+    written = pack(list(loose.values()), folder, hours=3 / 3600, rate=RATE)
+    manifests = {path.stem: path for path in written.manifests}
+    for name, path in manifests.items():  # which are elsewhere than the shards
+        write_manifest(tmp_path / "m" / path.name, read_manifest(path))
+        manifests[name] = tmp_path / "m" / path.name
+        text = manifests[name].read_text().replace(f"{folder}/", "")
+        manifests[name].write_text(text)
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield loose, manifests, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def with_origin(recipe: Recipe, origin: str, gigabytes: float) -> Recipe:
+    data = recipe.data.model_copy(update={"origin": origin, "keep_gb": gigabytes})
+    return recipe.model_copy(update={"data": data})
+
+
+def losses(out: Path) -> list[float]:
+    return [row["loss"] for row in read_json(out / "history.json")]
+
+
+def test_training_from_a_store_learns_the_same(
+    packed: tuple[dict[str, Path], dict[str, Path], str], tmp_path: Path
+) -> None:
+    loose, manifests, origin = packed
+    run_quietly(tone_recipe(loose, tmp_path / "near", epochs=2))
+    run_quietly(with_origin(tone_recipe(manifests, tmp_path / "far", epochs=2), origin, 1.0))
+    assert losses(tmp_path / "far") == losses(tmp_path / "near")
+    # With room for two shards at a time there are other batches, and they are learnt, too.
+    room = 2 * max(shards_here(tmp_path / "packed").values()) / 1e9
+    few = with_origin(tone_recipe(manifests, tmp_path / "few", epochs=2), origin, room)
+    augment = few.augment.model_copy(update={"splice": 0.5, "splice_from": 0.5})
+    features = few.features.model_copy(update={"cmvn": "global"})
+    run_quietly(few.model_copy(update={"augment": augment, "features": features}))
+    kept = shards_here(tmp_path / "few" / "shards")
+    train = {name: size for name, size in kept.items() if name.startswith("train")}
+    assert sum(train.values()) <= room * 1e9
+    assert len(losses(tmp_path / "few")) == 2
+
+
+def test_a_store_without_the_dev_set_is_told_before_training(
+    packed: tuple[dict[str, Path], dict[str, Path], str], tmp_path: Path, run: Command
+) -> None:
+    _, manifests, origin = packed
+    recipe = with_origin(tone_recipe(manifests, tmp_path / "out", epochs=1), origin + "/no", 1.0)
+    with pytest.raises(AsrError, match=r"/no/dev-00000\.tar, got nothing there: check data\.orig"):
+        run_quietly(recipe)
+
+
+def test_shards_are_fetched_once_for_many_utterances(origin: Path, tmp_path: Path) -> None:
+    path = tmp_path / "here" / "train-00001.tar"
+    utterances = [Utterance(f"u{i}", path, "yes", 1.0, packed=(i * 10, 10)) for i in range(9)]
+    fetch_all(str(origin), utterances)
+    assert shards_here(tmp_path / "here") == {"train-00001.tar": SIZE}
