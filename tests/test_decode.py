@@ -12,8 +12,9 @@ import torch
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder
 from asr.errors import AudioError
-from asr.evaluation import decode
+from asr.evaluation import decode, hearing
 from asr.evaluation.decode import decode_dataset, decode_waves
+from asr.evaluation.hearing import hear_waves
 from asr.evaluation.run import evaluate
 from asr.files import read_json
 from asr.manifest import Utterance, read_manifest, write_manifest
@@ -49,6 +50,22 @@ def test_hypotheses_go_by_id_and_not_by_place(bundle: Bundle, utterances: list[U
     assert forward == backward
     assert forward.keys() == {u.id for u in utterances}
     assert sum(forward[u.id] == u.text for u in utterances) >= 0.8 * len(utterances)
+
+
+def test_words_that_cannot_be_spelled_in_their_frames_have_times(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = bundle.tokens
+    # A character right after a word: read as one word, which is none of the units.
+    path = [tokens.units.index(unit) for unit in ("▁high", "▁low", "w")]
+    scores = torch.eye(len(tokens))[path].add(1e-4).log()
+    monkeypatch.setattr(hearing, "_forward", lambda *_: (pad([scores]), None))
+    (heard,) = hear_waves(bundle.model, Decoder(tokens), pad([torch.zeros(RATE)]), RATE)
+    assert heard.text == "high loww"
+    assert [(word.word, word.start, word.end) for word in heard.words] == [
+        ("high", 0.0, 0.5),
+        ("loww", 0.5, 1.0),
+    ]
 
 
 def test_the_batch_does_not_change_a_hypothesis(

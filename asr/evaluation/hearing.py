@@ -20,7 +20,7 @@ from asr.evaluation.decode import evaluating, load_batches
 from asr.evaluation.details import Posteriors
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
-from asr.tokens import BLANK_ID
+from asr.tokens import BLANK_ID, Tokens
 
 SHOWN = 3  # units a frame, the likeliest
 FAINTEST = 0.03  # probability that a picture still shows
@@ -67,14 +67,28 @@ def _hear(
     for row, own, sound, length in zip(
         decoder.hear(scores, texts), written, sounds, seconds, strict=True
     ):
-        try:
-            times = time_words(decoder.tokens, sound, spelled is not None, row.text, length, "")
-        except AlignmentError:  # written in fewer frames than it takes to spell it
-            times = time_words(decoder.tokens, own, False, row.text, length, "")
+        times = _times(decoder.tokens, sound, own, spelled is not None, row.text, length)
         pairs = zip(times, row.confidences, strict=True)
         words = tuple(replace(word, confidence=sure) for word, sure in pairs)
         heard.append(Hearing(row.text, words, visible(own, length)))
     return heard
+
+
+def _times(
+    tokens: Tokens, sound: Tensor, own: Tensor, spells: bool, text: str, seconds: float
+) -> list[WordTime]:
+    """When each word of what was heard is said, by the log-probabilities [T, V] of the spelling and
+    of the last layer."""
+    for log_probs, spelling in ((sound, spells), (own, False)):
+        try:
+            return time_words(tokens, log_probs, spelling, text, seconds, "")
+        except AlignmentError:  # written in fewer frames than it takes to spell it
+            continue
+    # Words and characters in a row, without the mark between them, read as one long word.
+    words = text.split()
+    step = seconds / max(1, len(words))
+    ends = [round(i * step, 3) for i in range(len(words) + 1)]
+    return [WordTime(word, ends[i], ends[i + 1], ()) for i, word in enumerate(words)]
 
 
 def visible(log_probs: Tensor, seconds: float) -> Posteriors:
