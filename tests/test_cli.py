@@ -276,6 +276,30 @@ def test_a_recipe_trains_evaluates_and_writes_its_results(
     assert table.strip() in ended.out
 
 
+def test_a_recipe_may_count_characters(run: Command, recipe: Path, tmp_path: Path) -> None:
+    manifests = {}
+    spoken = {"low": "打开客厅灯", "high": "关上卧室窗", "up": "今天天气好", "down": "明天会下雨"}
+    for name in ("train", "dev", "test"):
+        rows = [
+            {"id": u.id, "audio": str(u.audio), "duration": u.duration, "speaker": u.speaker,
+             "text": spoken[u.text.split()[0]]}
+            for u in read_manifest(tmp_path / "corpus" / f"{name}.jsonl")
+        ]  # fmt: skip
+        manifests[name] = tmp_path / "corpus" / f"{name}_han.jsonl"
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        manifests[name].write_text("".join(lines), encoding="utf-8")
+    data = [f"data.{name}={manifests[name]}" for name in ("train", "dev")]
+    tests = {"test": manifests["test"], "test-words": tmp_path / "corpus" / "test.jsonl"}
+    ended = run(function=lambda: run_recipe(recipe, data, tests))
+    assert ended.status == 0, ended.err
+    counts = read_json(tmp_path / "out" / "test" / "report.json")["cer"]
+    table = (tmp_path / "out" / "results.md").read_text()
+    characters, words = table.strip().split("\n\n")
+    assert "| CER % (95 %) | errors | SER % |" in characters
+    assert f"| {counts['errors']}/{counts['reference_length']} |" in characters
+    assert "| WER % (95 %) | errors | CER % | SER % |" in words
+
+
 def test_a_recipe_whose_test_recording_is_bad_fails_in_one_line(
     run: Command, recipe: Path, tmp_path: Path
 ) -> None:

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
+from asr.evaluation.page import percent
 from asr.files import read_json
-
-COLUMNS = (
-    "date", "seed", "WER % (95 %)", "errors", "CER %", "SER %", "parameters", "epochs",
-    "s/epoch", "minutes", "machine",
-)  # fmt: skip
 
 
 def result_row(run: Path, report: Path) -> dict[str, str]:
-    """The cells of `COLUMNS` for a run folder and the report folder of its test set."""
+    """Cells by column for a run folder and the report folder of its test set. Where characters are
+    counted, CER comes first and there is no WER."""
     scores = read_json(report / "report.json")
     info = read_json(run / "model" / "info.json")
     history = read_json(run / "history.json")
-    wer, cer, ser, facts = (scores[key] for key in ("wer", "cer", "ser", "run"))
-    low, high = wer["interval"]
+    rates = [name for name in ("wer", "cer") if name in scores]
+    main, facts = scores[rates[0]], scores["run"]
+    low, high = (percent(bound, 1) for bound in main["interval"])
     seconds = sorted(row["seconds"] for row in history)
-    cells = (
-        facts["date"][:10],
-        str(info["seed"]),
-        f"{100 * wer['rate']:.2f} ({100 * low:.1f} to {100 * high:.1f})",
-        f"{wer['errors']}/{wer['reference_length']}",
-        f"{100 * cer['rate']:.2f}",
-        f"{100 * ser['rate']:.1f}",
-        f"{facts['parameters'] / 1e6:.1f} M",
-        str(info["epochs"]),
-        f"{seconds[len(seconds) // 2]:.0f}",
-        f"{info['training_seconds'] / 60:.0f}",
-        facts["machine"],
-    )
-    return dict(zip(COLUMNS, cells, strict=True))
+    return {
+        "date": facts["date"][:10],
+        "seed": str(info["seed"]),
+        f"{rates[0].upper()} % (95 %)": f"{percent(main['rate'])} ({low} to {high})",
+        "errors": f"{main['errors']}/{main['reference_length']}",
+        **{f"{name.upper()} %": percent(scores[name]["rate"]) for name in rates[1:]},
+        "SER %": percent(scores["ser"]["rate"], 1),
+        "parameters": f"{facts['parameters'] / 1e6:.1f} M",
+        "epochs": str(info["epochs"]),
+        "s/epoch": f"{seconds[len(seconds) // 2]:.0f}",
+        "minutes": f"{info['training_seconds'] / 60:.0f}",
+        "machine": facts["machine"],
+    }
 
 
 def to_markdown(rows: Sequence[dict[str, str]]) -> str:
-    """A table of rows, at least one, with the same columns.
+    """A table of rows, at least one; where the columns change, another table begins.
 
     >>> print(to_markdown([{"seed": "1", "errors": "3/9"}]))
     | seed | errors |
@@ -49,5 +47,7 @@ def to_markdown(rows: Sequence[dict[str, str]]) -> str:
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    head = [line(rows[0]), "|" + "---|" * len(rows[0])]
-    return "\n".join([*head, *(line(row.values()) for row in rows)])
+    return "\n\n".join(
+        "\n".join([line(names), "|" + "---|" * len(names), *(line(row.values()) for row in alike)])
+        for names, alike in groupby(rows, key=tuple)
+    )
