@@ -122,7 +122,9 @@ def evaluate(
 
     bundle = load_bundle(model)
     decoder = options.load(model, bundle)
-    evaluate_model(model, manifest, out, decoder, scoring(normalise, units), audio_mb, bundle)
+    how = scoring(normalise, units)
+    if not evaluate_model(model, manifest, out, decoder, how, audio_mb, bundle):
+        sys.exit(1)
 
 
 @app.command(epilog="Example: asr transcribe letters.wav recordings/ --format json")
@@ -308,8 +310,9 @@ def evaluate_model(
     scoring: Scoring | None = None,
     audio_megabytes: float = 30,
     bundle: Bundle | None = None,
-) -> None:
-    """Evaluate, print the report, and exit with an error where recordings could not be read."""
+) -> bool:
+    """Evaluate and print the report; false, after an error for each, where recordings could not be
+    read."""
     from asr.evaluation.report_text import to_text
     from asr.evaluation.run import evaluate
 
@@ -320,8 +323,7 @@ def evaluate_model(
         errors.print(f"error: {reason}")
     if out is not None:
         errors.print(f"report: {out / 'report.html'}")
-    if result.unreadable:
-        sys.exit(1)
+    return not result.unreadable
 
 
 if __name__ == "__main__":

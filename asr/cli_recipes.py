@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def _check_names(chosen: Mapping[str, str]) -> None:
 
 
 def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -> None:
-    """Train as a recipe says, evaluate the final model on its test sets, write the results."""
+    """Train as a recipe says, evaluate the final model on its test sets, write the results, and
+    only then exit with an error where recordings could not be read."""
     from asr.cli import evaluate_model, train_model
     from asr.evaluation.summary import result_row, to_markdown
     from asr.files import atomic_path
@@ -71,11 +73,13 @@ def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -
 
     parsed = read_recipe(recipe, overrides)
     model = train_model(parsed)
-    rows = []
+    rows, all_read = [], True
     for name, manifest in tests.items():
-        evaluate_model(model, manifest, parsed.out / name)
+        all_read &= evaluate_model(model, manifest, parsed.out / name)
         rows.append({"test": name} | result_row(parsed.out, parsed.out / name))
     table = to_markdown(rows)
     with atomic_path(parsed.out / "results.md") as temporary:
         temporary.write_text(table + "\n", encoding="utf-8")
     print(table)
+    if not all_read:
+        sys.exit(1)

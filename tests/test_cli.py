@@ -300,13 +300,17 @@ def test_a_recipe_may_count_characters(run: Command, recipe: Path, tmp_path: Pat
     assert "| WER % (95 %) | errors | CER % | SER % |" in words
 
 
-def test_a_recipe_whose_test_recording_is_bad_fails_in_one_line(
+def test_a_recipe_whose_test_recording_is_bad_fails_in_one_line_and_not_before_its_results(
     run: Command, recipe: Path, tmp_path: Path
 ) -> None:
     test = tmp_path / "corpus" / "test.jsonl"
     lost = read_manifest(test)[0].audio
     lost.unlink()
-    ended = run(function=lambda: run_recipe(recipe, [], {"test": test}))
+    tests = {"test": test, "test-more": tmp_path / "corpus" / "dev.jsonl"}
+    ended = run(function=lambda: run_recipe(recipe, [], tests))
     assert ended.status == 1
     (line,) = ended.errors
     assert lost.name in line
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "| test |" in table
+    assert "| test-more |" in table
