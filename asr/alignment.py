@@ -26,6 +26,7 @@ from asr.tokens import WORD_START, Tokens
 
 # A mark may stand at the beginning of a silence; a word does not begin so long before its sound.
 MARK_LEAD = 0.12  # seconds
+LONGEST_NAME = 200  # bytes; file systems take 255, of which a suffix needs some
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,16 @@ def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
 
 
 def write_aligned(out: Path, result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> None:
-    """A file for each utterance, named after it. Raises AlignmentError for an id with slashes."""
-    if Path(result.id).name != result.id:
+    """A file for each utterance, named after it: with slashes in its id, in folders below `out`.
+
+    Raises AlignmentError for an id that leads elsewhere or can name no file.
+    """
+    parts = result.id.split("/")
+    longest = max(len(part.encode()) for part in parts)
+    if {"", ".", ".."} & set(parts) or "\0" in result.id or longest > LONGEST_NAME:
         raise AlignmentError(
-            f"expected an id that can name a file, got {result.id!r}: print instead, without --out"
+            f"expected an id that can name a file below {out}, got {result.id!r}: rename it, or "
+            "print without --out"
         )
     ending = "TextGrid" if format == "textgrid" else format
     with atomic_path(out / f"{result.id}.{ending}") as temporary:

@@ -25,7 +25,7 @@ from asr.cli_lm import app as lm_app
 from asr.cli_reports import Normalise, Units, UnitsOption, scoring
 from asr.cli_reports import app as reports_app
 from asr.console import errors, progress_bar, run_command, show_settings
-from asr.errors import AsrError, AudioError, ConfigError
+from asr.errors import AlignmentError, AsrError, AudioError, ConfigError
 
 if TYPE_CHECKING:
     from asr.decoder import Decoder
@@ -205,13 +205,16 @@ def align(
     utterances = read_source(source, text)
     with progress_bar("aligning") as progress:
         for done, result in enumerate(align_all(bundle, utterances), start=1):
-            if result.error is not None:
-                errors.print(f"error: {result.error}")
+            try:
+                if result.error is not None:
+                    raise AlignmentError(result.error)
+                if out is None:
+                    print(to_text(result, format.value), end="", flush=True)
+                else:
+                    write_aligned(out, result, format.value)
+            except AlignmentError as error:
+                errors.print(f"error: {error}")
                 failed += 1
-            elif out is None:
-                print(to_text(result, format.value), end="", flush=True)
-            else:
-                write_aligned(out, result, format.value)
             progress(done, len(utterances))
     if failed:
         sys.exit(1)

@@ -167,12 +167,25 @@ def test_what_cannot_be_aligned(run: Command, tones: Tones, tmp_path: Path) -> N
     foreign = run("align", *talk, "--text", tmp_path / "other.txt").error()
     assert "got 'ł' in the text: spell it otherwise" in foreign
     assert foreign.count(": ") == 3  # one hint
-    (utterance, *_) = read_manifest(tones[0]["test"])
-    write_manifest(tmp_path / "slash.jsonl", [replace(utterance, id="a/b")])
-    slash = run("align", tones[1], tmp_path / "slash.jsonl", "--out", tmp_path / "out")
-    assert "can name a file" in slash.error()
     with pytest.raises(AlignmentError, match=r"^a: expected at least"):
         spelled_times("_a", "ab ab")
+
+
+def test_ids_name_files_in_folders_and_one_that_cannot_is_left_out(
+    run: Command, tones: Tones, tmp_path: Path
+) -> None:
+    (utterance, *_) = read_manifest(tones[0]["test"])
+    ids = ["ann/hello", "../out", "/root", "ann//x", "a" * 300, "bob"]
+    write_manifest(tmp_path / "ids.jsonl", [replace(utterance, id=id_) for id_ in ids])
+    ended = run("align", tones[1], tmp_path / "ids.jsonl", "--out", tmp_path / "out")
+    assert ended.status == 1
+    assert len(ended.errors) == 4
+    for id_, line in zip(ids[1:-1], ended.errors, strict=True):
+        assert "can name a file" in line
+        assert repr(id_) in line
+    written = {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert written == {tmp_path / "out" / "ann" / "hello.json", tmp_path / "out" / "bob.json"}
+    assert json.loads((tmp_path / "out" / "ann" / "hello.json").read_text())["id"] == "ann/hello"
 
 
 def test_where_nothing_is_said(run: Command, tones: Tones, tmp_path: Path) -> None:
