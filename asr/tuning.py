@@ -32,9 +32,8 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 SIZES = (8, 16, 32, 64, 128)  # of the beam; a smaller one has no other texts to doubt by
 SEARCH_SIZE = 16  # while weight and bonus are sought
+# Such as test-clean and an4test_clstk, but not latest or contest.
 TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
-# Such as test-clean and an4test_clstk.
-TEST_FOLDER = re.compile(r"test([^a-z]|$)|(^|[^a-z])eval([^a-z]|$)", re.IGNORECASE)
 FOLDERS = 3  # above a recording: part of the corpus, speaker, chapter
 
 
@@ -97,7 +96,7 @@ def _folders(audio: Path, manifest: Path) -> tuple[str, ...]:
 
 def marking_folder(audio: Path, manifest: Path) -> str:
     """The folder above a recording whose name says that it belongs to a test set, or ""."""
-    return next((part for part in _folders(audio, manifest) if TEST_FOLDER.search(part)), "")
+    return next((part for part in _folders(audio, manifest) if TEST_NAME.search(part)), "")
 
 
 def tune(
