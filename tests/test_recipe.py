@@ -142,6 +142,30 @@ def test_manifests_are_required(recipe: Path) -> None:
     assert "data" in refused(recipe)
 
 
+@pytest.mark.parametrize("value", ["yes", "[]", "[1, 2]", "a text", "3"])
+@pytest.mark.parametrize("section", ["data", "augment", "start", "tokens", "augment.surroundings"])
+def test_a_section_is_a_mapping(recipe: Path, section: str, value: str) -> None:
+    outer, _, inner = section.partition(".")
+    kept = "" if outer == "data" else "data: {train: a, dev: b}\n"
+    section_text = f"{outer}: {{{inner}: {value}}}\n" if inner else f"{outer}: {value}\n"
+    recipe.write_text(f"{kept}{section_text}out: run\n")
+    assert f"at {section}" in refused(recipe)
+
+
+def test_an_empty_path_is_none_and_no_folder_of_that_name(recipe: Path) -> None:
+    recipe.write_text("data: {train: a, dev: b}\nout:\n")
+    assert "at out" in refused(recipe)
+    recipe.write_text("data: {train: a, dev:}\nout: run\n")
+    assert "at data.dev" in refused(recipe)
+    recipe.write_text("data: {train: 1, dev: 2025-02-03}\nout: 7\n")
+    parsed = read_recipe(recipe)
+    assert [path.name for path in (parsed.data.train, parsed.data.dev, parsed.out)] == [
+        "1",
+        "2025-02-03",
+        "7",
+    ]
+
+
 def test_a_missing_or_garbled_recipe_is_one_line(recipe: Path) -> None:
     assert "none at" in refused(recipe.with_name("absent.yaml"))
     assert str(recipe.parent) in refused(recipe.parent)

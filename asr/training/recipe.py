@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from asr.config import Config, parse, read_yaml, with_overrides
-from asr.errors import ConfigError
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.models.config import ModelConfig
@@ -109,22 +109,20 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     values = read_yaml(path)
     base = path.resolve().parent
-    if "out" in values:
-        values["out"] = str(base / str(values["out"]))
-    data = values.get("data", {})
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected manifests under data, got {data!r}: set data.train")
-    manifests = {k: str(base / str(data[k])) for k in ("train", "dev") if k in data}
-    values["data"] = data | manifests
-    start = values.get("start")
-    if isinstance(start, dict) and start.get("model"):
-        values["start"] = start | {"model": str(base / str(start["model"]))}
-    surroundings = (values.get("augment") or {}).get("surroundings")
-    if isinstance(surroundings, dict):
-        folders = {k: surroundings[k] for k in ("noise", "rooms") if surroundings.get(k)}
-        resolved = {k: str(base / str(v)) for k, v in folders.items()}
-        values["augment"] = values["augment"] | {"surroundings": surroundings | resolved}
-    tokens = values.get("tokens")
-    if isinstance(tokens, dict) and tokens.get("lexicon") is not None:
-        values["tokens"] = tokens | {"lexicon": str(base / str(tokens["lexicon"]))}
+    _rebase(values, base, ("out",))
+    _rebase(values.get("data"), base, ("train", "dev"))
+    _rebase(values.get("start"), base, ("model",))
+    _rebase(values.get("tokens"), base, ("lexicon",))
+    augment = values.get("augment")
+    if isinstance(augment, dict):
+        _rebase(augment.get("surroundings"), base, ("noise", "rooms"))
     return parse(Recipe, with_overrides(values, overrides), str(path))
+
+
+def _rebase(section: object, base: Path, keys: Sequence[str]) -> None:
+    """Make the paths under these keys relative to `base`; what is no section, or no path, stays for
+    `parse` to refuse."""
+    if isinstance(section, dict):
+        for key in keys:
+            if type(section.get(key)) in (str, int, date):  # a folder may be called 2025-02-03
+                section[key] = str(base / str(section[key]))
