@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from asr.decoder import RescoreConfig, Scored, load_decoder, rescored, save_decoder, text_scores
-from asr.errors import CheckpointError, ConfigError, LanguageModelError
+from asr.errors import CheckpointError, ConfigError, LanguageModelError, TrainingError
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
 from asr.lm.ngram import measure_perplexity
@@ -78,6 +78,13 @@ def test_it_learns_what_follows(trained: NeuralLm) -> None:
     assert word_perplexity(trained, TEXT) < 2.3 < word_perplexity(untrained(), TEXT)
     likely, unlikely = trained.score(["one two three", "three two one"])
     assert likely > unlikely + 3
+
+
+def test_a_training_that_diverges_is_told(tmp_path: Path) -> None:
+    config = LanguageTraining(model=SMALL, epochs=2, learning_rate=1e6, warmup=0.0)
+    with pytest.raises(TrainingError, match=r"expected a finite .* lower the learning rate"):
+        train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm")
+    assert not (tmp_path / "lm").exists()
 
 
 def test_samples_follow_prompt_and_temperature(trained: NeuralLm) -> None:

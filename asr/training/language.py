@@ -69,7 +69,7 @@ def train_language_model(
     it is found, with `text`: how the sentences are spelled.
 
     Raises LanguageModelError where there is no text or the units cannot write it, TrainingError
-    for a loss that is not finite.
+    for a loss or a perplexity that is not finite.
     """
     if not train or not dev:
         raise LanguageModelError("expected sentences to learn from and dev, got none: give some")
@@ -98,7 +98,13 @@ def train_language_model(
                 total, units = total + loss, units + count
                 bar.update(task, completed=number + (place + 1) / len(batches))
             seconds = time.monotonic() - started
-            history.append(Epoch(number + 1, total / units, word_perplexity(lm, dev), seconds))
+            perplexity = word_perplexity(lm, dev)
+            if not math.isfinite(perplexity):
+                raise TrainingError(
+                    f"expected a finite perplexity on dev, got {perplexity}: lower the learning "
+                    "rate (learning_rate)"
+                )
+            history.append(Epoch(number + 1, total / units, perplexity, seconds))
             console.print(_line(history[-1]), highlight=False)
             if history[-1] == min(history, key=lambda row: row.perplexity):
                 best = {name: value.clone() for name, value in model.state_dict().items()}
