@@ -361,6 +361,15 @@ def test_text_comes_from_lines_and_manifests(tmp_path: Path) -> None:
         list(read_sentences(paths, str))
 
 
+def test_a_damaged_compressed_text_is_named(tmp_path: Path) -> None:
+    whole = gzip.compress("".join(f"line {i}\n" for i in range(2000)).encode())
+    garbled = whole[:200] + bytes(b ^ 0x55 for b in whole[200:220]) + whole[220:]
+    for damaged in (whole[: len(whole) // 2], garbled, b"no gzip"):
+        (tmp_path / "a.txt.gz").write_bytes(damaged)
+        with pytest.raises(LanguageModelError, match=r"a\.txt\.gz: expected text, got"):
+            list(read_sentences([tmp_path / "a.txt.gz"], str))
+
+
 def test_the_folder_says_what_it_holds(tmp_path: Path) -> None:
     model = estimate(TEXT, 3)
     save_ngram(tmp_path / "lm", model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def read_sentences(paths: Sequence[Path], normalise: Callable[[str], str]) -> It
             with open_text(path, "rt", path.suffix == ".gz") as file:
                 for number, line in enumerate(file, start=1):
                     yield _named(f"{path}:{number}", normalise, line)
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise LanguageModelError(
                 f"{path}: expected text, got {reason(error)}: correct the path or the file"
             ) from None
