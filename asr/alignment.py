@@ -170,7 +170,7 @@ def read_source(source: Path, text: Path | None) -> list[Utterance]:
     if text is None:
         return list(read_manifest(source))
     try:
-        words = text.read_text(encoding="utf-8").split()
+        words = text.read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
         raise AlignmentError(
             f"{text}: expected text, got {reason(error)}: correct the path or the file"

@@ -163,6 +163,8 @@ def test_what_cannot_be_aligned(run: Command, tones: Tones, tmp_path: Path) -> N
     assert missing.endswith(
         "none.txt: expected text, got no such file: correct the path or the file"
     )
+    (tmp_path / "marked.txt").write_text("\ufefflow", encoding="utf-8")
+    assert run("align", *talk, "--text", tmp_path / "marked.txt").status == 0
     (tmp_path / "other.txt").write_text("łow")
     foreign = run("align", *talk, "--text", tmp_path / "other.txt").error()
     assert "got 'ł' in the text: spell it otherwise" in foreign

@@ -112,6 +112,12 @@ def test_hot_words_by_line(tmp_path: Path) -> None:
             parse_hot_words(["ok", line], "line ")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("\ufeffespoo\n", encoding="utf-8")
+    assert read_hot_words(tmp_path / "words.txt") == {"espoo": BOOST}
+    assert read_lexicon(tmp_path / "words.txt") == ("espoo",)
+
+
 def test_hot_words_with_a_mark() -> None:
     assert parse_hot_words(["ab", "ba=2.5", ""], "", "=") == {"ab": BOOST, "ba": 2.5}
     for option in ("new york", "area 51", "new york=3", "=3", "ab=", "ab=1=2"):

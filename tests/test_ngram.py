@@ -361,6 +361,18 @@ def test_text_comes_from_lines_and_manifests(tmp_path: Path) -> None:
         list(read_sentences(paths, str))
 
 
+def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
+    text = "\ufeffone two\n"
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(text.encode()))
+    paths = [tmp_path / "a.txt", tmp_path / "a.txt.gz"]
+    assert [s.strip() for s in read_sentences(paths, str)] == ["one two"] * 2
+    write_arpa(tmp_path / "lm.arpa", estimate(TEXT, 2))
+    whole = (tmp_path / "lm.arpa").read_bytes().lstrip()
+    (tmp_path / "lm.arpa").write_bytes("\ufeff".encode() + whole)
+    assert read_arpa(tmp_path / "lm.arpa").counts == estimate(TEXT, 2).counts
+
+
 def test_a_damaged_compressed_text_is_named(tmp_path: Path) -> None:
     whole = gzip.compress("".join(f"line {i}\n" for i in range(2000)).encode())
     garbled = whole[:200] + bytes(b ^ 0x55 for b in whole[200:220]) + whole[220:]

@@ -29,10 +29,11 @@ LONGEST = 32  # words in an n-gram
 
 
 def open_text(path: Path, mode: str, compressed: bool) -> IO[str]:
-    """A text file in UTF-8, to read ("rt") or write ("wt")."""
+    """A text file in UTF-8, to read ("rt"; a byte order mark is passed over) or write ("wt")."""
+    encoding = "utf-8-sig" if mode == "rt" else "utf-8"
     if compressed:
-        return cast(IO[str], gzip.open(path, mode, encoding="utf-8"))
-    return cast(IO[str], path.open(mode, encoding="utf-8"))
+        return cast(IO[str], gzip.open(path, mode, encoding=encoding))
+    return cast(IO[str], path.open(mode, encoding=encoding))
 
 
 # --- writing ---

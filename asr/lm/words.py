@@ -62,7 +62,7 @@ def parse_hot_words(lines: Sequence[str], where: str, mark: str | None = None) -
 
 def _lines(path: Path, what: str) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LanguageModelError(
             f"{path}: expected {what}, got {reason(error)}: correct the path or the file"
