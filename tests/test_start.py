@@ -114,6 +114,36 @@ def test_a_run_goes_on_where_it_stopped_and_not_where_it_started(
     assert "started from" not in shown
 
 
+def test_a_run_whose_checkpoint_was_being_replaced_goes_on(tones: Tones, tmp_path: Path) -> None:
+    start = StartConfig(model=tones[1])
+    made = tone_recipe(tones[0], tmp_path / "run", epochs=1).model_copy(update={"start": start})
+    run_quietly(made)
+    (tmp_path / "run" / "checkpoint").rename(tmp_path / "run" / ".checkpoint.123.old")
+    _, shown = run_quietly(made)
+    assert "already trained" in shown
+    assert "started from" not in shown
+
+
+def test_global_statistics_are_those_of_the_model_it_starts_from(
+    tones: Tones, tmp_path: Path
+) -> None:
+    features = FEATURES.model_copy(update={"cmvn": "global"})
+
+    def statistics(name: str, part: str, **changes: object) -> dict[str, torch.Tensor]:
+        manifests = tones[0] | {"train": tones[0][part]}
+        made = tone_recipe(manifests, tmp_path / name, epochs=1)
+        model, _ = run_quietly(made.model_copy(update={"features": features, **changes}))
+        state = load_bundle(model).model.features.state_dict()
+        return {key: state[f"normalisation.{key}"] for key in ("frames", "sums", "squares")}
+
+    first = statistics("first", "train")
+    start = StartConfig(model=tmp_path / "first" / "model", frozen_layers=1)
+    assert not torch.equal(statistics("other", "test")["sums"], first["sums"])
+    then = statistics("then", "test", start=start)
+    for key, value in first.items():
+        assert torch.equal(then[key], value), key
+
+
 def test_groups_have_their_own_rates() -> None:
     model = untrained_bundle().model
     optimizer = build_optimizer(model, TrainConfig(), lower_rate=0.1)

@@ -40,8 +40,9 @@ def start_from(
 ) -> str:
     """Copy the weights of another model into `model`, and say in words what came of it.
 
-    Layers are copied as they are. Of the output layers come the rows of units that both write; the
-    others keep their random weights.
+    Layers are copied as they are, and so are the statistics of cmvn=global: what the layers have
+    learnt to hear is of that scale, and frozen ones cannot learn another. Of the output layers come
+    the rows of units that both write; the others keep their random weights.
 
     Raises CheckpointError for a bad folder, and ConfigError naming every setting that differs.
     """

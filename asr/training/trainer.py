@@ -117,6 +117,8 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
 
 
 def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
+    restore_folders(recipe.out)
+    restore_folders(recipe.out / "epochs")
     # The first Accelerator of a process fixes its precision; a later run may want another.
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=precision(recipe.train.precision))
@@ -153,13 +155,11 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
         f"{len(tokens)} units; {model.parameter_count() / 1e6:.1f} M parameters; "
         f"{accelerator.device.type}, {accelerator.mixed_precision}"
     )
-    restore_folders(recipe.out)
-    restore_folders(recipe.out / "epochs")
     if (folder := _checkpoint_folder(recipe)).is_dir():
         run.progress, scale = load_checkpoint(folder, bundle, optimizer, progress.identity)
         if accelerator.scaler is not None and scale:
             accelerator.scaler.load_state_dict(scale)
-    elif recipe.features.cmvn == "global":
+    elif recipe.features.cmvn == "global" and recipe.start.model is None:
         _observe_features(run)
     write_json(recipe.out / "recipe.json", recipe.model_dump(mode="json"))
     return run
