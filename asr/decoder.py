@@ -91,7 +91,8 @@ class Decoder:
     """Turns log-probabilities into texts. With its defaults it is greedy.
 
     Raises LanguageModelError where lexicon or hot words need other characters than the units', or
-    the recurrent language model lacks some of them.
+    the recurrent language model lacks some of them, and ConfigError for settings that do not fit
+    what there is.
     """
 
     tokens: Tokens
@@ -105,6 +106,11 @@ class Decoder:
             raise ConfigError(
                 "expected no n-gram model, lexicon or hot words with rescore.every_step, got some: "
                 "leave them out"
+            )
+        if self.config.rescore.every_step and self.config.kind == "beam" and self.neural is None:
+            raise ConfigError(
+                "expected a recurrent language model with rescore.every_step, got none: give it "
+                "with --rescore, or leave the setting out"
             )
         _ = self.language  # words that cannot be written are told at once
         if self.neural is not None and self.config.kind == "beam":

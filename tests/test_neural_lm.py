@@ -164,6 +164,9 @@ def test_at_every_step(trained: NeuralLm, tmp_path: Path) -> None:
     # Nothing is heard: what is written is what the language model expects.
     (row,) = decoder.n_best(pad([torch.zeros(8, len(WORDS)).log_softmax(dim=1)]), 1)
     assert row[0].text in TEXT
+    save_ngram(tmp_path / "lm", estimate(TEXT, 2))
+    with pytest.raises(ConfigError, match=r"expected a recurrent .* with rescore\.every_step"):
+        load_decoder(tmp_path, WORDS, overrides=settings)
     with pytest.raises(ConfigError, match="leave them out"):
         load_decoder(
             tmp_path, WORDS, rescore=tmp_path / "given", overrides=settings, hot_words={"one": 1.0}

@@ -15,6 +15,7 @@ from asr.evaluation.confidence import SCALES
 from asr.evaluation.run import evaluate
 from asr.files import read_json
 from asr.lm.estimate import estimate
+from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.lm.storage import save_ngram
 from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
@@ -166,6 +167,10 @@ def test_what_cannot_be_tuned_leaves_the_model_alone(
     write_manifest(mute, rows)
     lm = ["--lm", tmp_path / "lm"]
     assert "got none" in run("tune", model, mute, *lm).error()
-    every = ["--set", "rescore.every_step=true"]
+    tokens = load_bundle(model).tokens
+    save_neural(
+        tmp_path / "lstm", NeuralLm(NeuralModel(NeuralConfig(hidden=4), len(tokens)), tokens)
+    )
+    every = ["--rescore", tmp_path / "lstm", "--set", "rescore.every_step=true"]
     assert "leave it out" in run("tune", model, tones[0]["dev"], *every).error()
     assert not (model / "decoder.json").exists()
