@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr.evaluation import clips
 from asr.evaluation.clips import embed
 from asr.evaluation.details import Details, Posteriors
 from asr.evaluation.error_rate import score
 from asr.evaluation.page import Epoch, Extras, embedded, write_page
 from asr.evaluation.report import RunFacts, build_report
+from asr.shards import load_recording
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -261,6 +263,34 @@ def test_one_long_recording_keeps_no_other_out(tmp_path: Path) -> None:
         long = tone(tmp_path / f"{name}.wav", 60.0)
         known[name] = replace(known[name], audio=long, seconds=seconds)
     assert set(embed(["u1", "u3", "u4", "u2"], known, 0.05)) == {"u4", "u2"}
+
+
+def test_what_finds_no_room_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    known = {}
+    for i in range(200):
+        seconds = float(random.uniform(0.5, 1.5))
+        path = tmp_path / f"u{i}.wav"
+        soundfile.write(path, random.normal(0, 0.1, int(seconds * 16000)), 16000)
+        known[f"u{i}"] = Details(audio=path, seconds=seconds)
+    read = []
+
+    def load(path: Path, *rest: Any) -> Any:
+        read.append(path)
+        return load_recording(path, *rest)
+
+    monkeypatch.setattr(clips, "load_recording", load)
+    embedded_ones = embed(known, known, 0.25)
+    assert 5 < len(embedded_ones) < 15
+    assert len(read) <= len(embedded_ones) + clips.MOST_MISSES
+    # What is left of the room holds no more than a short one.
+    left = 0.25 * clips.MEGABYTE - sum(map(len, embedded_ones.values()))
+    assert left < 1.5 * 16000 * 2 * 4 / 3
+    for name, row in known.items():
+        known[name] = replace(row, seconds=None)
+    read.clear()
+    assert len(embed(known, known, 0.25)) > 5
+    assert len(read) < 50
 
 
 def test_data_in_a_script_element_ends_no_script() -> None:

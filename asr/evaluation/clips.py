@@ -17,6 +17,8 @@ from asr.shards import load_recording
 
 RATE = 16000
 LEAST_BYTES_PER_SECOND = 4000  # of FLAC in base64; speech takes four times as many
+STEADY = 0.5  # of the bytes a second so far, which any recording takes at least
+MOST_MISSES = 20  # recordings that were read and did not fit
 MEGABYTE = 1 << 20
 
 
@@ -27,13 +29,17 @@ def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> 
     cannot be read is left out; that is reported elsewhere.
     """
     clips: dict[str, str] = {}
-    left = room * MEGABYTE
+    left, misses = room * MEGABYTE, 0
+    made = seconds = 0.0  # bytes and seconds of all that was read
     for name in order:
         known = details.get(name)
         if known is None or known.audio is None:
             continue
-        if known.seconds is not None and known.seconds * LEAST_BYTES_PER_SECOND > left:
+        least = max(LEAST_BYTES_PER_SECOND, STEADY * made / seconds if seconds else 0)
+        if known.seconds is not None and known.seconds * least > left:
             continue  # without reading it: a shorter one may still fit
+        if misses == MOST_MISSES:
+            break  # most of what follows would be read in vain
         try:
             samples = load_recording(known.audio, RATE, known.start, known.end, known.packed)
         except AudioError:
@@ -41,9 +47,12 @@ def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> 
         sound = io.BytesIO()
         soundfile.write(sound, samples, RATE, format="FLAC", subtype="PCM_16")
         clip = "data:audio/flac;base64," + base64.b64encode(sound.getvalue()).decode("ascii")
+        made, seconds = made + len(clip), seconds + len(samples) / RATE
         if len(clip) <= left:
             left -= len(clip)
             clips[name] = clip
+        else:
+            misses += 1
     return clips
 
 
