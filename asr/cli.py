@@ -240,6 +240,7 @@ def tune(
 ) -> None:
     """Choose the language model's weight, the word bonus and the beam, and keep them."""
     from asr.decoder import load_decoder, remove_decoder, save_decoder
+    from asr.evaluation.report_folder import check_writable
     from asr.models.bundle import load_bundle
     from asr.tuning import picture_folder, to_text, write_tuning
     from asr.tuning import tune as tune_decoder
@@ -263,11 +264,12 @@ def tune(
         overrides=set_ or [],
         normalise=bundle.normalise,
     )
-    with progress_bar("tuning") as progress:
-        result = tune_decoder(model, manifest, decoder, progress)
     out = out or picture_folder(model)
-    write_tuning(result, out)
+    check_writable(out)  # and not once all is tried
+    with progress_bar("tuning") as progress:
+        result = tune_decoder(model, manifest, decoder, progress, bundle)
     save_decoder(model, result.decoder)
+    write_tuning(result, out)
     print(to_text(result, manifest.name))
     errors.print(f"decoder: {model / 'decoder.json'}, picture: {out}")
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from asr.ctc.beam import beam_decode
 from asr.ctc.text_cost import Language
@@ -25,8 +24,8 @@ from asr.evaluation.scoring import Scoring
 from asr.files import atomic_path, digest, read_json, write_json
 from asr.lm.neural import NeuralLm
 from asr.manifest import Utterance, read_manifest
-from asr.models.bundle import load_bundle
-from asr.padded import pad
+from asr.models.bundle import Bundle, load_bundle
+from asr.padded import Padded, pad
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -104,14 +103,15 @@ def tune(
     manifest: Path,
     decoder: Decoder,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    bundle: Bundle | None = None,
 ) -> Tuning:
     """Try every weight with every word bonus, and then beams of every size; the recordings are
     recognised once. Of settings with equally few errors, those whose neighbours have fewest win,
-    and then the smallest beam.
+    and then the smallest beam. `bundle` is the model where it is loaded already.
 
     Raises AsrError for a test set, and as reading model and manifest do.
     """
-    bundle = load_bundle(model)
+    bundle = bundle or load_bundle(model)
     utterances = read_manifest(manifest)
     refuse_test_set(model, manifest, utterances)
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -122,17 +122,18 @@ def tune(
         raise AsrError("expected to rank anew while tuning, got rescore.every_step: leave it out")
     if not any(dataset.references):
         raise AsrError(f"expected words in {manifest}, got none: tune on what was said")
-    scores = {
+    rows = {
         name: row.cpu()
         for ids, log_probs in score_dataset(bundle.model, dataset)
         for name, row in zip(ids, log_probs.unpad(), strict=True)
     }
+    names, scores = list(rows), pad(list(rows.values()))
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
     scoring = Scoring().settled(dataset.references)
     units, said = scoring.units or "words", scoring.apply_all(references)
 
     def count(texts: Sequence[str]) -> int:
-        heard = scoring.apply_all(dict(zip(scores, texts, strict=True)))
+        heard = scoring.apply_all(dict(zip(names, texts, strict=True)))
         return score(said, heard).words.errors
 
     attempt = partial(_trial, scores, count, decoder, decoder.language)
@@ -154,24 +155,25 @@ def tune(
             decoder = replace(decoder, neural=None)  # of no use
     words = sum(len(text.split()) for text in said.values())
     tuned = _settled(decoder, best, f"{manifest.name}: {best.errors} errors in {words} {units}")
-    return Tuning((*trials, *beams), words, best, _doubting(tuned, scores, references), units)
+    return Tuning(
+        (*trials, *beams), words, best, _doubting(tuned, scores, names, references), units
+    )
 
 
 def _rescored(
     decoder: Decoder,
     neural: NeuralLm,
-    scores: Mapping[str, Tensor],
+    scores: Padded,
     count: Callable[[Sequence[str]], int],
     best: Trial,
 ) -> Trial:
     """The best weights of the recurrent language model, and with it of the n-gram model: where two
     foretell the text, each counts less. Of equals, those that change least win."""
-    log_probs = pad(list(scores.values()))
     trials = [replace(best, rescore=RescoreConfig(weight=0, word_bonus=0))]
     for weight in (weight for weight in reversed(WEIGHTS) if weight <= best.weight):
         first = replace(best, weight=weight, bonus=best.bonus if weight else 0.0)
         alone = replace(_settled(decoder, first, ""), neural=None)
-        found = alone.n_best(log_probs, best.size)
+        found = alone.n_best(scores, best.size)
         known = text_scores(neural, found)
         for own, bonus in itertools.product(WEIGHTS[1:], BONUSES):
             config = RescoreConfig(weight=own, word_bonus=bonus)
@@ -194,10 +196,10 @@ def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
 
 
 def _doubting(
-    decoder: Decoder, scores: Mapping[str, Tensor], references: Mapping[str, str]
+    decoder: Decoder, scores: Padded, names: Sequence[str], references: Mapping[str, str]
 ) -> Decoder:
     """With the scale at which the confidences of words are truest."""
-    heard = dict(zip(scores, decoder.evidence(pad(list(scores.values()))), strict=True))
+    heard = dict(zip(names, decoder.evidence(scores), strict=True))
     judged = score(references, {name: text for name, (text, _) in heard.items()}).utterances
     evidence = [heard[row.id][1] for row in judged]
     scale = fit_scale(evidence, [row.right for row in judged])
@@ -205,7 +207,7 @@ def _doubting(
 
 
 def _trial(
-    scores: Mapping[str, Tensor],
+    scores: Padded,
     count: Callable[[Sequence[str]], int],
     decoder: Decoder,
     language: Language,
@@ -215,7 +217,7 @@ def _trial(
 ) -> Trial:
     weighed = language._replace(weight=weight, word_bonus=bonus)
     beam = decoder.config.beam.model_copy(update={"size": size})
-    found = beam_decode(pad(list(scores.values())), weighed, beam)
+    found = beam_decode(scores, weighed, beam)
     texts = [decoder.tokens.decode(best[0].ids) for best in found]
     return Trial(weight, bonus, size, count(texts))
 
@@ -244,9 +246,10 @@ def picture_folder(model: Path) -> Path:
 
 
 def write_tuning(result: Tuning, out: Path) -> None:
-    """tuning.json and tuning.png: all that was tried."""
+    """tuning.json and tuning.png: what each weight, word bonus and beam gave, and the choice."""
     out.mkdir(parents=True, exist_ok=True)
     values = {
+        "units": result.units,
         "words": result.words,
         "best": _plain(result.best),
         "trials": [_plain(trial) for trial in result.trials],

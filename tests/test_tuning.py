@@ -66,7 +66,8 @@ def test_the_best_settings_are_found_and_used(tones: Tones, model: Path, tmp_pat
     assert report.scores.words.errors == result.best.errors
     assert f"beam {result.best.size}" in report.facts.decoder
     assert read_json(model / "decoder.json")["confidence_scale"] in SCALES
-    assert read_json(tmp_path / "tuning" / "tuning.json")["best"]["errors"] == result.best.errors
+    written = read_json(tmp_path / "tuning" / "tuning.json")
+    assert (written["best"]["errors"], written["units"]) == (result.best.errors, "words")
     assert (tmp_path / "tuning" / "tuning.png").stat().st_size > 10_000
 
 
@@ -157,6 +158,24 @@ def test_without_a_beam_there_is_nothing_to_tune(tones: Tones, model: Path) -> N
     decoder = load_decoder(model, load_bundle(model).tokens)
     with pytest.raises(AsrError, match="expected a decoder with a beam"):
         tune(model, tones[0]["dev"], decoder)
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_folder_that_cannot_be_written_is_told_at_once_and_costs_no_choice(
+    run: Command, tones: Tones, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_text("")
+    arguments = ["tune", model, tones[0]["dev"], "--lm", tmp_path / "lm"]
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "tune", lambda *_: pytest.fail("tuned in vain"))
+        assert "choose another --out" in run(*arguments, "--out", tmp_path / "taken").error()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "tuning.png")
+
+    monkeypatch.setattr(tuning, "write_tuning", full)
+    assert run(*arguments).status == 1
+    assert (model / "decoder.json").is_file()
 
 
 def test_what_cannot_be_tuned_leaves_the_model_alone(
