@@ -135,6 +135,14 @@ class Decoder:
             return [self.tokens.decode(ids) for ids in greedy_decode(log_probs)]
         return [rows[0].text for rows in self.n_best(log_probs, 1)]
 
+    def first_search(self, log_probs: Padded) -> tuple[list[str], list[list[Scored]] | None]:
+        """What `texts` gives, and where the search for it has found them, the others in the beam:
+        what `evidence` needs. Shape: [B, T, V] -> B texts, B lists or None."""
+        if self.config.kind == "greedy" or self.neural is None:
+            return self.texts(log_probs), None
+        found = self.n_best(log_probs, self.config.beam.size)
+        return [rows[0].text for rows in found], found
+
     def n_best(self, log_probs: Padded, count: int) -> list[list[Scored]]:
         """The best texts of each utterance, best first, at least one. A greedy decoder asks a beam
         without language model. Shape: [B, T, V] -> B."""
@@ -175,22 +183,31 @@ class Decoder:
         found = batched_decode(log_probs, self.tokens, beam, count, neural, weight, bonus)
         return [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
 
-    def hear(self, log_probs: Padded, texts: Sequence[str] | None = None) -> list[Heard]:
-        """What `texts` gives, or has given, with how sure one can be of each word.
-
-        Shape: [B, T, V] -> B.
+    def hear(
+        self,
+        log_probs: Padded,
+        texts: Sequence[str] | None = None,
+        found: Sequence[Sequence[Scored]] | None = None,
+    ) -> list[Heard]:
+        """What `texts` gives, or has given, with how sure one can be of each word; `texts` and
+        `found` as from `first_search`. Shape: [B, T, V] -> B.
         """
         scale = self.config.confidence_scale
         return [
             Heard(text, tuple(evidence.confidences(scale).tolist()))
-            for text, evidence in self.evidence(log_probs, texts)
+            for text, evidence in self.evidence(log_probs, texts, found)
         ]
 
     def evidence(
-        self, log_probs: Padded, texts: Sequence[str] | None = None
+        self,
+        log_probs: Padded,
+        texts: Sequence[str] | None = None,
+        found: Sequence[Sequence[Scored]] | None = None,
     ) -> list[tuple[str, Evidence]]:
-        """Each text, with what all in the beam say of it. Shape: [B, T, V] -> B."""
-        found = self.n_best(log_probs, self.config.beam.size)
+        """Each text, with what all in the beam say of it; `texts` and `found` as from
+        `first_search`. Shape: [B, T, V] -> B."""
+        if found is None:
+            found = self.n_best(log_probs, self.config.beam.size)
         alone = self.model is not None and self.neural is None
         if texts is None and (self.config.kind == "greedy" or alone):
             # An n-gram model alone lets the search for one text recombine: that is another search.

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from asr.audio import load_audio
 from asr.dataset import SpeechDataset
-from asr.decoder import Decoder
+from asr.decoder import Decoder, DecoderConfig, RescoreConfig, Scored
 from asr.errors import AudioError
 from asr.evaluation import decode, hearing
 from asr.evaluation.decode import decode_dataset, decode_waves
-from asr.evaluation.hearing import hear_waves
+from asr.evaluation.hearing import hear_dataset, hear_waves
 from asr.evaluation.run import evaluate
 from asr.files import read_json
+from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded, pad
@@ -66,6 +68,40 @@ def test_words_that_cannot_be_spelled_in_their_frames_have_times(
         ("high", 0.0, 0.5),
         ("loww", 0.5, 1.0),
     ]
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_a_recurrent_language_model_is_asked_once(
+    bundle: Bundle,
+    utterances: list[Utterance],
+    monkeypatch: pytest.MonkeyPatch,
+    every_step: bool,
+) -> None:
+    torch.manual_seed(0)
+    neural = NeuralLm(NeuralModel(NeuralConfig(hidden=4), len(bundle.tokens)).eval(), bundle.tokens)
+    rescore = RescoreConfig(weight=0.5, every_step=every_step)
+    decoder = Decoder(bundle.tokens, DecoderConfig(kind="beam", rescore=rescore), neural=neural)
+    searches = []
+    search = Decoder.n_best
+
+    def count(self: Decoder, log_probs: Padded, wanted: int) -> list[list[Scored]]:
+        searches.append(wanted)
+        return search(self, log_probs, wanted)
+
+    monkeypatch.setattr(Decoder, "n_best", count)
+    heard, _ = hear_dataset(bundle.model, dataset(utterances[:4]), decoder)
+    assert len(searches) == 1
+    texts = decode_dataset(bundle.model, dataset(utterances[:4]), decoder)
+    assert {name: row.text for name, row in heard.items()} == texts
+    for row in heard.values():
+        assert row.posteriors is not None
+        assert [word.word for word in row.words] == row.text.split()
+
+
+def test_what_nobody_draws_is_not_gathered(bundle: Bundle, utterances: list[Utterance]) -> None:
+    waves = pad([torch.from_numpy(load_audio(u.audio, RATE)) for u in utterances[:2]])
+    for row in hear_waves(bundle.model, Decoder(bundle.tokens), waves, RATE):
+        assert row.posteriors is None
 
 
 def test_the_batch_does_not_change_a_hypothesis(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asr.alignment import WordTime, time_words
 from asr.dataset import SpeechDataset
-from asr.decoder import Decoder
+from asr.decoder import Decoder, Scored
 from asr.errors import AlignmentError, AudioError
 from asr.evaluation.decode import evaluating, load_batches
 from asr.evaluation.details import Posteriors
@@ -28,11 +28,12 @@ FAINTEST = 0.03  # probability that a picture still shows
 
 @dataclass(frozen=True)
 class Hearing:
-    """The text of a recording, its words with times and confidences, and the network's output."""
+    """The text of a recording, its words with times and confidences, and the network's output where
+    it is to be drawn."""
 
     text: str
     words: tuple[WordTime, ...]
-    posteriors: Posteriors
+    posteriors: Posteriors | None = None
 
 
 @torch.inference_mode()
@@ -58,19 +59,20 @@ def _hear(
     spelled: Padded | None,
     seconds: Sequence[float],
     texts: Sequence[str] | None = None,
+    found: Sequence[Sequence[Scored]] | None = None,
 ) -> list[Hearing]:
-    """From the log-probabilities [B, T, V] of the last and of the spelling layer; without `texts`,
-    the decoder's own."""
+    """From the log-probabilities [B, T, V] of the last and of the spelling layer, and what the
+    decoder has found already."""
     written = scores.unpad()
     sounds = written if spelled is None else spelled.unpad()
     heard = []
     for row, own, sound, length in zip(
-        decoder.hear(scores, texts), written, sounds, seconds, strict=True
+        decoder.hear(scores, texts, found), written, sounds, seconds, strict=True
     ):
         times = _times(decoder.tokens, sound, own, spelled is not None, row.text, length)
         pairs = zip(times, row.confidences, strict=True)
         words = tuple(replace(word, confidence=sure) for word, sure in pairs)
-        heard.append(Hearing(row.text, words, visible(own, length)))
+        heard.append(Hearing(row.text, words))
     return heard
 
 
@@ -119,10 +121,12 @@ def hear_dataset(
     with evaluating(model), torch.inference_mode():
         for batch in load_batches(dataset, on_error, progress):
             scores, spelled = _forward(model, batch.waves)
-            texts = decoder.texts(scores)
+            first = decoder.first_search(scores)
             started = time.perf_counter()
             seconds = _seconds(batch.waves, dataset.sample_rate)
-            rows = _hear(decoder, scores, spelled, seconds, texts)
-            heard.update(zip(batch.ids, rows, strict=True))
+            rows = _hear(decoder, scores, spelled, seconds, *first)
+            pictures = map(visible, scores.unpad(), seconds)
+            for id_, row, picture in zip(batch.ids, rows, pictures, strict=True):
+                heard[id_] = replace(row, posteriors=picture)
             beyond += time.perf_counter() - started
     return heard, beyond
