@@ -13,10 +13,13 @@ from asr.audio import load_audio
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder, DecoderConfig, RescoreConfig, Scored
 from asr.errors import AudioError
-from asr.evaluation import decode, hearing
+from asr.evaluation import decode, hearing, run
 from asr.evaluation.decode import decode_dataset, decode_waves
+from asr.evaluation.error_rate import Scores, score
 from asr.evaluation.hearing import hear_dataset, hear_waves
+from asr.evaluation.normalise import Profile, Rules
 from asr.evaluation.run import evaluate
+from asr.evaluation.scoring import Scoring
 from asr.files import read_json
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.manifest import Utterance, read_manifest, write_manifest
@@ -208,6 +211,30 @@ def test_an_evaluation_counts_unreadable_recordings_as_deletions(
     assert scores.words.deletions >= lost
     figures = read_json(tmp_path / "report" / "report.json")
     assert figures["unreadable"].keys() == {"absent", "garbage"}
+
+
+@pytest.mark.parametrize(("replaced", "times"), [((), 1), ((("low", "lower"),), 2)])
+def test_texts_are_aligned_once_unless_they_are_normalised(
+    tmp_path_factory: pytest.TempPathFactory,
+    utterances: list[Utterance],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replaced: tuple[tuple[str, str], ...],
+    times: int,
+) -> None:
+    model = trained_tones(tmp_path_factory.getbasetemp())[1]
+    write_manifest(tmp_path / "test.jsonl", utterances[:10])
+    aligned = []
+
+    def count(*texts: dict[str, str]) -> Scores:
+        aligned.append(texts)
+        return score(*texts)
+
+    monkeypatch.setattr(run, "score", count)
+    scoring = Scoring(Profile("mine", Rules(replace=replaced)))
+    report = evaluate(model, tmp_path / "test.jsonl", scoring=scoring).report
+    assert len(aligned) == times
+    assert report.calibration.words == sum(len(row.heard) for row in report.details.values())
 
 
 def test_facts_say_what_was_measured(

@@ -86,14 +86,15 @@ def evaluate(
         processing_seconds=seconds,
         peak_memory_mib=_peak_memory_mib(),
     )
+    compared = scoring.apply_all(references), scoring.apply_all(hypotheses)
     report = build_report(
-        score(scoring.apply_all(references), scoring.apply_all(hypotheses)),
+        score(*compared),
         details,
         facts,
         scoring.units or "words",
         training_words(model, bundle.text, scoring),
         unreadable,
-        score(references, hypotheses),
+        None if compared == (references, hypotheses) else score(references, hypotheses),
     )
     if out is not None:
         extras = Extras(bundle.tokens.units, training_curves(model), audio_megabytes)
