@@ -18,6 +18,8 @@ from asr.evaluation.hearing import hear_waves
 from asr.models.bundle import Bundle
 from asr.padded import pad
 
+MOST_WAITING = 128  # files, readable or not, that nothing is told of yet
+
 Loaded = tuple[Path, torch.Tensor | AudioError]  # a file with its samples, or why there are none
 Timed = tuple[str, tuple[WordTime, ...]]  # a text, and its words if they were asked for
 
@@ -69,18 +71,21 @@ def transcribe(
             return path, error
 
     waiting: list[Loaded] = []
+    count = longest = 0  # of the waves that wait, in samples
     with prefetch(load, map(Path, paths), depth=16) as results:
         for loaded in results:
-            if waiting and _padded_samples([*waiting, loaded]) > BATCH_SECONDS * rate:
+            _, wave = loaded
+            length = 0 if isinstance(wave, AudioError) else len(wave)
+            padded = (count + (length > 0)) * max(longest, length)
+            if padded > BATCH_SECONDS * rate or len(waiting) == MOST_WAITING:
                 yield from _decode(bundle, decoder, waiting, words)
-                waiting = []
+                waiting, count, longest = [], 0, 0
+            if not length and not waiting:
+                yield from _decode(bundle, decoder, [loaded], words)
+                continue
             waiting.append(loaded)
+            count, longest = count + (length > 0), max(longest, length)
     yield from _decode(bundle, decoder, waiting, words)
-
-
-def _padded_samples(loaded: Sequence[Loaded]) -> int:
-    lengths = [len(wave) for _, wave in loaded if not isinstance(wave, AudioError)]
-    return len(lengths) * max(lengths, default=0)
 
 
 def _decode(

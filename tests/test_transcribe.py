@@ -56,6 +56,30 @@ def test_the_batch_does_not_change_a_text(
     assert list(transcribe(bundle, paths)) == together
 
 
+def test_bad_files_are_told_without_waiting_for_good_ones(
+    tones: tuple[Bundle, list[Utterance]], tmp_path: Path
+) -> None:
+    absent = [tmp_path / f"absent{i}.wav" for i in range(300)]
+    read: list[Path] = []
+
+    def told(paths: list[Path]) -> Iterator[Path]:
+        for path in paths:
+            read.append(path)
+            yield path
+
+    results = transcribe(tones[0], told(absent))
+    assert next(results).path == absent[0]
+    assert len(read) < 50
+    assert len(list(results)) == 299
+    # After a good one too, whose batch is not full.
+    mixed = [tones[1][0].audio, *absent]
+    read.clear()
+    results = transcribe(tones[0], told(mixed))
+    assert next(results).text == tones[1][0].text
+    assert len(read) < 200
+    assert [row.path for row in results] == mixed[1:]
+
+
 def test_a_bad_file_is_an_entry_of_its_own(
     tones: tuple[Bundle, list[Utterance]], tmp_path: Path
 ) -> None:
