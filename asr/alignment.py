@@ -255,6 +255,7 @@ def ctm_names(paths: Iterable[Path]) -> dict[Path, str]:
 
 def to_textgrid(words: Sequence[WordTime], seconds: float) -> str:
     """A TextGrid file for Praat, with the tiers "words" and "units"."""
+    seconds = round(seconds, 3)  # as the times are, so that the last interval is not empty
     units = [unit for word in words for unit in word.units]
     tiers = {
         "words": [(word.start, word.end, word.word) for word in words],

@@ -88,6 +88,10 @@ def test_textgrid_covers_the_recording() -> None:
     assert "intervals: size = 4" in tiers[0]
     assert 'name = "units"' in tiers[1]
     assert 'text = ""\n' in to_textgrid([], 1.0)
+    # A word that ends with the recording, whose length is no whole number of milliseconds.
+    ended = to_textgrid([WordTime("a", 0.2, 1.234, ())], 1.23437)
+    assert "xmin = 1.234" not in ended
+    assert ended.count("xmax = 1.234") == 5
 
 
 def test_align_a_manifest(run: Command, tones: Tones, tmp_path: Path) -> None:
