@@ -104,6 +104,30 @@ def test_numbers_of_a_manifest_fall_into_classes_and_many_names_are_left_out() -
     assert left_out(details) == {"take": 180}
 
 
+def test_numbers_of_a_manifest_are_in_their_order_and_whole_ones_are_not_rounded() -> None:
+    names = [f"u{i}" for i in range(40)]
+    scores = score(dict.fromkeys(names, "yes"), dict.fromkeys(names, "yes"))
+    details = {
+        name: Details(
+            columns={
+                "dose": ["5", "10", "60", ""][i % 4],
+                "year": str(1951 + i),
+                "session": str(128100 + i),
+            }
+        )
+        for i, name in enumerate(names)
+    }
+    labels = label_utterances(scores.utterances, details)
+    assert labels["dose"].names == ("5", "10", "60", "unknown")
+    assert labels["year"].names == (
+        "1951 to 1960",
+        "1961 to 1970",
+        "1971 to 1980",
+        "1981 to 1990",
+    )
+    assert labels["session"].names[0] == "128100 to 128109"
+
+
 @pytest.mark.parametrize(
     ("values", "labels"),
     [

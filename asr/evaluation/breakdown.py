@@ -95,6 +95,9 @@ def _of_manifest(values: Sequence[str]) -> Column:
     numbers = _numbers(values)
     if numbers is not None and len(set(values)) > MOST_NUMBERS:
         return by_number(numbers)
+    if numbers is not None:
+        column = by_name(values)
+        return Column(column.labels, tuple(sorted(column.names, key=_in_number_order)))
     return by_name(values) if len(set(values)) <= MOST_LABELS else Column((), ())
 
 
@@ -104,6 +107,11 @@ def _numbers(values: Sequence[str]) -> list[float | None] | None:
         return [float(value) if value else None for value in values]
     except ValueError:
         return None
+
+
+def _in_number_order(name: str) -> tuple[bool, float, str]:
+    number = math.inf if name == UNKNOWN else float(name)
+    return name == UNKNOWN, math.inf if math.isnan(number) else number, name
 
 
 def by_name(values: Sequence[str]) -> Column:
@@ -131,8 +139,12 @@ def number_labels(values: Sequence[float | None]) -> list[str]:
     >>> number_labels([1, 2, 3, 4, 5, 6, 7, None])
     ['1 to 2', '1 to 2', '3 to 4', '3 to 4', '5 to 6', '5 to 6', '7', 'unknown']
     """
-    # Three significant digits: what a person reads, and equal where it looks equal.
-    rounded = [None if v is None or not math.isfinite(v) else float(f"{v:.3g}") for v in values]
+    finite = [v if v is not None and math.isfinite(v) else None for v in values]
+    # Three significant digits: what a person reads, and equal where it looks equal. Whole numbers
+    # may be years, and stay.
+    whole = all(float(v).is_integer() for v in finite if v is not None)
+    rounded = [v if v is None or whole else float(f"{v:.3g}") for v in finite]
+    show = "{:.0f}".format if whole else "{:g}".format
     ordered = sorted(v for v in rounded if v is not None)
     if not ordered:
         return [UNKNOWN] * len(values)
@@ -146,7 +158,7 @@ def number_labels(values: Sequence[float | None]) -> list[str]:
     for value in ordered:
         inside[place(value)].append(value)
     names = {
-        i: f"{members[0]:g}" if members[0] == members[-1] else f"{members[0]:g} to {members[-1]:g}"
+        i: " to ".join(map(show, dict.fromkeys((members[0], members[-1]))))
         for i, members in inside.items()
     }
     return [UNKNOWN if value is None else names[place(value)] for value in rounded]
