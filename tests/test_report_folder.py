@@ -281,3 +281,14 @@ def test_times_go_out_and_come_back(saved: Writer, tmp_path: Path) -> None:
     (report.folder / "hypotheses.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ReportError, match="expected the times of all words, got none for u04"):
         export(read_report(report.folder), tmp_path / "out", "stm")
+    rows[4]["times"], rows[4]["confidences"] = rows[3]["times"], [0.5]
+    (report.folder / "hypotheses.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ReportError, match="each of the 4 words, got 1 for u04"):
+        export(read_report(report.folder), tmp_path / "out", "stm")
+
+
+def test_where_nothing_was_heard_no_times_go_out(saved: Writer, tmp_path: Path) -> None:
+    report = read_report(saved("a", dict.fromkeys(REFERENCES, "")))
+    with pytest.raises(ReportError, match="expected words for ctm, got none heard"):
+        export(report, tmp_path / "out", "ctm")
+    assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ def export(report: Saved, folder: Path, format: Format) -> list[Path]:
     ctm is for the hypothesis alone and stm for the reference alone: with either, both are written,
     as NIST's sclite wants them, with every utterance as a file of its own.
 
-    Raises ReportError where the format needs times that the report does not have.
+    Raises ReportError where the format needs times that the report does not have, or words.
     """
     if format in ("ctm", "stm"):
         return _export_timed(report, folder)
@@ -47,6 +47,11 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
                 "evaluate with a model and without normalisation, or export trn"
             )
         sure = known.confidences or (None,) * len(heard)
+        if len(sure) != len(heard):
+            raise ReportError(
+                f"expected a confidence for each of the {len(heard)} words, got {len(sure)} for "
+                f"{utterance.id} in {report.name}: evaluate again, or export trn"
+            )
         words += [
             CtmWord(utterance.id, "1", start, round(end - start, 3), word, confidence)
             for word, (start, end), confidence in zip(heard, known.times, sure, strict=True)
@@ -54,6 +59,10 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
         speaker = "_".join(known.speaker.split()) or "unknown"  # a blank would begin a field
         segments.append(
             Segment(utterance.id, "1", speaker, 0.0, known.seconds, utterance.reference)
+        )
+    if not words:  # neither file is written where one cannot be
+        raise ReportError(
+            f"expected words for ctm, got none heard in {report.name}: export trn or jsonl"
         )
     reference, hypothesis = folder / "reference.stm", folder / "hypothesis.ctm"
     write_stm(reference, segments)
