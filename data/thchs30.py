@@ -71,6 +71,8 @@ def _utterances(root: Path, part: str) -> Iterator[Utterance]:
 def _words(path: Path) -> str:
     """The first line of a transcript; the others are syllables and phones. A transcript may be the
     name of another, as git and tar leave links where they cannot make them: ../data/A11_0.wav.trn.
+
+    Some published lines hold " l =", which nobody says.
     """
     first = _first_line(path)
     if first.endswith(".wav.trn"):
@@ -78,7 +80,7 @@ def _words(path: Path) -> str:
         first = _first_line(path)
     if not first or first.endswith(".trn"):
         raise AsrError(f"expected words, got '{first[:40]}' ({path}:1): unpack the corpus again")
-    return first
+    return first.replace(" l =", "")
 
 
 def _first_line(path: Path) -> str:

@@ -72,6 +72,13 @@ def test_dev_is_whole_speakers(published: Path, tmp_path: Path, said: list[str])
     assert [path.read_bytes() for path in again.values()] == content
 
 
+def test_what_nobody_says_is_taken_out(published: Path, tmp_path: Path, said: list[str]) -> None:
+    words = published / "data" / "D4_750.wav.trn"
+    words.write_text("他 仅 凭 腰部 l = 的 力量\nta1 jin3\nt a1\n", encoding="utf-8")
+    paths = thchs30.prepare(tmp_path / "data", published, say=said.append)
+    assert read_manifest(paths["test"])[0].text == "他 仅 凭 腰部 的 力量"
+
+
 def test_a_dev_of_other_speakers_is_kept(published: Path, tmp_path: Path, said: list[str]) -> None:
     for path in (published / "train").glob("[AC][16]*"):
         path.unlink()
