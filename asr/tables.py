@@ -138,7 +138,8 @@ def field(row: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def stretch(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:
-    """Start and end in seconds, from start and end, or from NeMo's offset and duration."""
+    """Start and end in seconds, from start or NeMo's offset, and from end or duration. A duration
+    alone is that of the whole recording."""
     seconds: dict[str, float | None] = {}
     for key in ("start", "end", "offset", "duration"):
         value = row.get(key)
@@ -150,7 +151,8 @@ def stretch(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:
             ) from None
     start = seconds["start"] or seconds["offset"] or 0.0
     end = seconds["end"]
-    if seconds["offset"] is not None and end is None and seconds["duration"]:
+    begins = seconds["start"] is not None or seconds["offset"] is not None
+    if begins and end is None and seconds["duration"]:
         end = start + seconds["duration"]
     if not start >= 0 or (end is not None and not end > start):
         raise AsrError(

@@ -161,11 +161,19 @@ def test_stretches_of_longer_recordings(folder: Path) -> None:
         {"audio_filepath": name, "text": "low", "offset": 0.1, "duration": 0.2},
         {"audio_filepath": name, "text": "up", "start": 0.3},
         {"audio_filepath": name, "text": "up", "duration": 0.3},
+        {"audio_filepath": name, "text": "up", "start": 0.0, "duration": 0.3},
+        {"audio_filepath": name, "text": "up", "start": 0.2, "duration": 0.1},
     ]
     (folder / "nemo.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = read_source(folder / "nemo.jsonl").utterances
-    assert [(u.start, u.end) for u in found] == [(0.1, pytest.approx(0.3)), (0.3, None), (0, None)]
-    assert [u.id for u in found] == ["ann/ann00", "ann/ann00-2", "ann/ann00-3"]
+    assert [(u.start, u.end) for u in found] == [
+        (0.1, pytest.approx(0.3)),
+        (0.3, None),
+        (0, None),
+        (0, 0.3),
+        (0.2, pytest.approx(0.3)),
+    ]
+    assert [u.id for u in found][:3] == ["ann/ann00", "ann/ann00-2", "ann/ann00-3"]
 
 
 def test_ids_of_absolute_paths_are_short(folder: Path) -> None:
