@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -145,7 +146,7 @@ def stretch(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:
         value = row.get(key)
         try:
             seconds[key] = None if value is None or value == "" else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise AsrError(
                 f"expected '{key}' to be seconds, got {shown(value)} ({where}): correct it"
             ) from None
@@ -169,6 +170,7 @@ def extra(row: Mapping[str, Any], taken: set[str]) -> dict[str, Any]:
         if key
         and key not in taken | _NO_EXTRA
         and isinstance(value, str | int | float)
+        and not (isinstance(value, float) and not math.isfinite(value))  # JSON has no word for it
         and 0 < len(str(value)) <= _LONGEST_EXTRA
     }
 

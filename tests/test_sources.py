@@ -176,6 +176,12 @@ def test_stretches_of_longer_recordings(folder: Path) -> None:
     assert [u.id for u in found][:3] == ["ann/ann00", "ann/ann00-2", "ann/ann00-3"]
 
 
+def test_numbers_that_are_none_are_no_columns(folder: Path) -> None:
+    row = '{"audio": "ann/ann00.wav", "text": "low", "score": NaN, "noise": -Infinity, "take": 2.5}'
+    (folder / "scores.jsonl").write_text(row)
+    assert read_source(folder / "scores.jsonl").utterances[0].extra == {"take": 2.5}
+
+
 def test_ids_of_absolute_paths_are_short(folder: Path) -> None:
     rows = [f"{path},low" for path in sorted(folder.rglob("*0.wav"))]
     (folder / "list.csv").write_text("\n".join(["audio,text", *rows, rows[0]]))
@@ -204,6 +210,7 @@ def test_rows_that_lack_something_are_named(folder: Path) -> None:
         ("a.jsonl", '{"audio": "x", "text": "y"}\n{"audio"\n', r"a\.jsonl:2: expected JSON"),
         ("a.jsonl", '{"audio": "x", "text": 3}\n', r"'text' to be text.*a\.jsonl:1"),
         ("a.jsonl", '{"audio": "x", "text": "y", "start": "z"}\n', r"seconds, got 'z' .*:1"),
+        ("a.jsonl", '{"audio": "x", "text": "y", "start": 1' + "0" * 400 + "}\n", "to be seconds"),
         ("a.jsonl", '{"audio": "x", "text": "y", "start": 2, "end": 1}\n', "an end after"),
         ("a.json", "[3]", "object 1"),
         ("a.json", "3", "expected a list"),
