@@ -121,4 +121,5 @@ def _utterances(root: Path, table: str, durations: Mapping[str, float]) -> Itera
         extra = {name: row[name] for name in EXTRA if row.get(name)}
         seconds = durations.get(row["path"], -1.0)
         text = row["sentence"].strip()
-        yield Utterance(clip.stem, clip, text, seconds, row["client_id"], extra=extra)
+        name = Path(row["path"]).stem  # a clip may be a link to a file with a name of its own
+        yield Utterance(name, clip, text, seconds, row["client_id"], extra=extra)

@@ -76,6 +76,6 @@ def _utterances(table: Path, audio: Path) -> Iterator[Utterance]:
                 f"({table}:{number}): get it again"
             )
         sentence, file, _, text, _, _, gender = fields
-        path = (audio / file).resolve()
         extra = {"sentence": sentence, "gender": gender.lower()}
-        yield Utterance(path.stem, path, text, 0.0, extra=extra)
+        # A recording may be a link to a file with a name of its own.
+        yield Utterance(Path(file).stem, (audio / file).resolve(), text, 0.0, extra=extra)

@@ -83,6 +83,15 @@ def test_manifests_of_a_release(published: Path, tmp_path: Path) -> None:
     assert first.duration == pytest.approx(0.2, abs=0.08)  # mp3 pads
 
 
+def test_clips_may_be_links_to_files_of_other_names(published: Path, tmp_path: Path) -> None:
+    for clip in (1, 2, 3):
+        path = published / "clips" / name(clip)
+        path.rename(tmp_path / f"8f3a{clip}.mp3")
+        path.symlink_to(tmp_path / f"8f3a{clip}.mp3")
+    paths = common_voice.prepare(tmp_path / "data", published, language="de")
+    assert [u.id for u in read_manifest(paths["train"])] == [Path(name(i)).stem for i in (1, 2, 3)]
+
+
 def test_everything_validated_without_what_dev_and_test_hold(
     published: Path, tmp_path: Path
 ) -> None:
