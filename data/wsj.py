@@ -26,8 +26,9 @@ ABSENT = "wsj0/si_tr_s/401/"  # indexed, but on no disc
 AUDIO = (".wv1", ".wav", ".sph", ".flac")  # the close microphone; .wv2 is the other one
 
 _NO_WORD = re.compile(r"\[[^\]]*\]|[.~]")
-# ,COMMA --DASH "DOUBLE-QUOTE 'SINGLE-QUOTE (LEFT-PAREN %PERCENT .POINT ...ELLIPSIS
-_VERBALISED = re.compile(r"(?:[^\w'*<]+|'(?=\w+-QUOTE))(?=[A-Z])(.+)")
+# ,COMMA --DASH "DOUBLE-QUOTE 'SINGLE-QUOTE 'QUOTE (LEFT-PAREN %PERCENT .POINT ...ELLIPSIS; an
+# apostrophe alone begins words such as 'CAUSE.
+_VERBALISED = re.compile(r"(?:[^\w'*<]+|'(?=(?:[A-Z]+-)*QUOTE\b|APOSTROPHE\b))(?=[A-Z])(.+)")
 
 
 def prepare(

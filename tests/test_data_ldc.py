@@ -189,6 +189,18 @@ def test_wsj_in_either_tree(tmp_path: Path, one_tree: bool) -> None:
     assert {name: path.read_bytes() for name, path in again.items()} == before
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("'QUOTE X 'END-INNER-QUOTE", "QUOTE X END INNER QUOTE"),
+        ("'SINGLE-CLOSE-QUOTE 'APOSTROPHE", "SINGLE CLOSE QUOTE APOSTROPHE"),
+        ("'CAUSE 'QUOTED 'S 'EM", "'CAUSE 'QUOTED 'S 'EM"),
+    ],
+)
+def test_wsj_has_the_words_for_single_quotes(written: str, said: str) -> None:
+    assert wsj.clean(written) == said
+
+
 def test_wsj_refuses(tmp_path: Path) -> None:
     prepare, data = wsj.prepare, tmp_path / "data"
     assert "give their folder with --source" in refused(prepare, data, None)
