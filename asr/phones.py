@@ -16,7 +16,8 @@ from asr.config import Config
 from asr.errors import AsrError, ManifestError, reason
 from asr.espeak import phones_of
 
-COMMENT = ";;;"  # as in the CMU Pronouncing Dictionary
+# As in the CMU Pronouncing Dictionary, whose lines may also end in a comment.
+COMMENT, REMARK = ";;;", " #"
 NAMED = 10  # missing words in one error
 
 
@@ -30,7 +31,8 @@ class Phones(Config):
 
 
 def read_lexicon(path: Path, normalise: Callable[[str], str]) -> dict[str, str]:
-    """A word and its phones a line, parted by a tab or blanks. The first line of a word counts.
+    """A word and its phones a line, parted by a tab or blanks. The first line of a word counts, and
+    what follows " #" is a comment.
 
     Raises ManifestError naming file and line.
     """
@@ -43,9 +45,9 @@ def read_lexicon(path: Path, normalise: Callable[[str], str]) -> dict[str, str]:
         ) from None
     found: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith(COMMENT):
+        if not line.partition(REMARK)[0].strip() or line.startswith(COMMENT):
             continue
-        word, *phones = line.split()
+        word, *phones = line.partition(REMARK)[0].split()
         if not phones:
             raise ManifestError(
                 f"{path}:{number}: expected a word and its phones, got {word!r} alone: add them "

@@ -69,6 +69,12 @@ def test_espeak_says_what_the_lexicon_lacks(lexicon: Path, monkeypatch: pytest.M
         normalise("unheard", text)
 
 
+def test_comments_of_the_cmu_dictionary_are_no_phones(tmp_path: Path) -> None:
+    path = tmp_path / "cmudict.dict"
+    path.write_text(";;; # CMUdict\naalborg AO1 L B # place, danish\n  # more\nread(2) R EH1 D\n")
+    assert read_lexicon(path, str.lower) == {"aalborg": "AO1 L B", "read(2)": "R EH1 D"}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("low A\nhigh\n", r"lexicon.txt:2: .*got 'high' alone"), (b"\xff", "expected a lexicon")],
