@@ -169,14 +169,15 @@ def _folders_as_speakers(recordings: Sequence[Path], folder: Path) -> dict[Path,
 
 
 def _metadata(folder: Path) -> list[Path]:
-    """The metadata of a folder, or of its parts (train, test)."""
-    for place in (folder, *sorted(p for p in folder.glob("*") if p.name.lower() in _PARTS)):
-        found = [place / name for name in _METADATA if (place / name).is_file()]
+    """The metadata of a folder, or of its parts (train, test). Two files of it say the same of the
+    same recordings: the first counts."""
+    parts = sorted(p for p in folder.glob("*") if p.name.lower() in _PARTS)
+    found = []
+    for place in (folder, *parts):
+        found += [place / name for name in _METADATA if (place / name).is_file()][:1]
         if found and place == folder:
-            return found[:1]
-        if found:
-            return sorted(p for name in _METADATA for p in folder.glob(f"*/{name}"))
-    return []
+            return found
+    return found
 
 
 def _read_tables(paths: Sequence[Path], folder: Path) -> Source:

@@ -155,6 +155,17 @@ def test_hugging_face_folder(folder: Path, tmp_path: Path, parts: tuple[str, ...
     assert all(u.extra == {"accent": "north"} for u in found.utterances)
 
 
+def test_metadata_written_twice_is_read_once(folder: Path, tmp_path: Path) -> None:
+    for part, name in (("train", "ann00"), ("test", "ben00"), ("notes", "ann00")):
+        place = tmp_path / "hf" / part
+        place.mkdir(parents=True)
+        shutil.copy(folder / name[:3] / f"{name}.wav", place)
+        (place / "metadata.csv").write_text(f"file_name,text\n{name}.wav,low\n")
+        (place / "metadata.jsonl").write_text(f'{{"file_name": "{name}.wav", "text": "low"}}\n')
+    found = read_source(tmp_path / "hf")
+    assert [u.id for u in found.utterances] == ["ben00", "ann00"]
+
+
 def test_stretches_of_longer_recordings(folder: Path) -> None:
     name = "ann/ann00.wav"
     rows = [
