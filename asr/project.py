@@ -21,7 +21,7 @@ from asr.files import atomic_path
 from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
-from asr.proposal import Proposal, Texts, examine, propose, recipe_text
+from asr.proposal import VOICE, Proposal, Texts, examine, propose, recipe_text
 from asr.sources import LeftOut, read_source
 from asr.text import TextConfig
 from asr.tokens import build_tokens
@@ -171,7 +171,7 @@ def split_utterances(utterances: Sequence[Utterance], manifest: Path = Path("dev
     What lies in a folder named test is the test set, and nothing else is, unless that is most of
     all: what somebody has set apart must not be learnt, and `asr tune` refuses it as dev.
 
-    Elsewhere speakers are held under "voice" in `Utterance.extra`: as speakers they would be in
+    Elsewhere speakers are held under `VOICE` in `Utterance.extra`: as speakers they would be in
     several parts, which training refuses.
     """
     folders = {u.id: marking_folder(u.audio, manifest) for u in utterances}
@@ -223,8 +223,7 @@ def _held_out(
 def _anonymous(utterance: Utterance) -> Utterance:
     if not utterance.speaker:
         return utterance
-    voice = {"voice": utterance.speaker}
-    return replace(utterance, speaker="", extra=dict(utterance.extra) | voice)
+    return replace(utterance, speaker="", extra={**utterance.extra, VOICE: utterance.speaker})
 
 
 # --- writing ---

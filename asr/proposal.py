@@ -12,6 +12,9 @@ from asr.evaluation.scoring import guess_units
 from asr.manifest import Utterance
 from asr.text import TextConfig, normalise
 
+VOICE = "asr:voice"
+"""Column of a speaker whom training must not know by name; nobody's table has one of this name."""
+
 _IN_WORDS = frozenset("'’-\u200c\u200d")  # punctuation to Unicode, spelling to people
 _COMMANDS = 60  # words; a vocabulary of no more is learnt whole
 _OFTEN = 20  # times that each of them is said on average
@@ -95,7 +98,7 @@ def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:
     few = len(texts.words) <= _COMMANDS
     few = few and sum(texts.words.values()) >= _OFTEN * len(texts.words)
     join = 0.5 if seconds < 4 else 0.2 if seconds < 6 else 0.0
-    alone = len({u.extra.get("voice", u.speaker) for u in utterances} - {""}) == 1
+    alone = len({u.extra.get(VOICE, u.speaker) for u in utterances} - {""}) == 1
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
     if alone:
         speeds = (0.95, 1.0, 1.05)

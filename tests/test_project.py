@@ -15,7 +15,7 @@ from asr.audio import write_wav
 from asr.errors import AsrError
 from asr.manifest import Utterance, read_manifest
 from asr.project import new_project, split_utterances
-from asr.proposal import examine, propose
+from asr.proposal import VOICE, examine, propose
 from asr.text import TextConfig
 from asr.training.recipe import read_recipe
 from tests.commands import Command
@@ -165,7 +165,17 @@ def test_without_three_known_speakers_utterances_are_split(speakers: list[str]) 
     assert [len(split.parts[name]) for name in PARTS] == [48, 6, 6]
     everybody = [u for name in PARTS for u in split.parts[name]]
     assert {u.speaker for u in everybody} == {""}
-    assert {u.extra.get("voice", "") for u in everybody} == set(speakers)
+    assert {u.extra.get(VOICE, "") for u in everybody} == set(speakers)
+
+
+def test_a_column_named_voice_is_no_speaker() -> None:
+    loud = [replace(u, extra={"voice": "loud"}) for u in spoken(["a", "b"] * 30)]
+    split = split_utterances(loud)
+    kept = [u for name in PARTS for u in split.parts[name]]
+    assert {u.extra["voice"] for u in kept} == {"loud"}
+    texts = examine(["open the door please"], TextConfig())
+    assert propose(split.parts["train"], texts).speeds == propose(loud, texts).speeds
+    assert 0.9 in propose(loud, texts).speeds
 
 
 def test_a_minute_each_where_there_is_that_much() -> None:
