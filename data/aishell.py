@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr.errors import AsrError, reason
 from asr.manifest import Utterance
 from data.corpus import Progress, Say, locate, speakers_apart, with_durations, write_splits
 from data.download import download, unpack
+from data.text import read_table
 
 URL = "https://www.openslr.org/resources/33/data_aishell.tgz"
 MD5 = "2f494334227864a8a8fec932999db9d8"
@@ -66,21 +66,7 @@ def _speakers(wav: Path, folder: Path, progress: Progress | None) -> list[Path]:
 
 def _transcripts(path: Path) -> dict[str, str]:
     """BAC009S0002W0122 and the words, parted by blanks."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AsrError(
-            f"expected transcripts of AISHELL-1, got {path}: {reason(error)}; get it again"
-        ) from None
-    texts = {}
-    for number, line in enumerate(lines, start=1):
-        name, *words = line.split() or [""]
-        if not words:
-            raise AsrError(
-                f"expected an id and its text, got '{line[:40]}' ({path}:{number}): get it again"
-            )
-        texts[name] = "".join(words)
-    return texts
+    return {name: "".join(words.split()) for name, words in read_table(path).items()}
 
 
 def _utterances(recordings: list[Path], texts: dict[str, str]) -> Iterator[Utterance]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr.errors import AsrError, reason
+from asr.errors import AsrError
 from asr.manifest import Utterance
 from data.corpus import Progress, Say, locate, with_durations, write_splits
 from data.download import download, unpack
+from data.text import read_columns
 
 # The archives in the dataset's repository on the Hugging Face hub.
 URL = "https://huggingface.co/datasets/google/fleurs/resolve/main/data/{language}/{file}"
@@ -62,20 +63,12 @@ def _locate(
 
 
 def _utterances(table: Path, audio: Path) -> Iterator[Utterance]:
-    try:
-        lines = table.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AsrError(f"expected a table of FLEURS, got {table}: {reason(error)}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        fields = [field.strip() for field in line.split("\t")]
-        if len(fields) != COLUMNS or not fields[1] or "/" in fields[1]:
+    for number, (sentence, file, _, text, _, _, gender) in read_columns(table, COLUMNS):
+        if not file or "/" in file:
             raise AsrError(
-                f"expected {COLUMNS} columns with the name of a file, got '{line[:40]}' "
-                f"({table}:{number}): get it again"
+                f"{table}:{number}: expected the name of a recording, got '{file[:40]}': get the "
+                "corpus again"
             )
-        sentence, file, _, text, _, _, gender = fields
         extra = {"sentence": sentence, "gender": gender.lower()}
         # A recording may be a link to a file with a name of its own.
         yield Utterance(Path(file).stem, (audio / file).resolve(), text, 0.0, extra=extra)

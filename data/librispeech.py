@@ -10,6 +10,7 @@ from asr.errors import AsrError
 from asr.manifest import Utterance, split_speakers
 from data.corpus import Progress, Say, locate, with_durations, write_splits
 from data.download import download, unpack
+from data.text import read_lines
 
 URL = "https://www.openslr.org/resources/{resource}/{subset}.tar.gz"
 DEV_SEED = 1
@@ -110,8 +111,9 @@ def _utterances(subset: Path) -> list[Utterance]:
         raise AsrError(f"expected speakers with chapters in {subset}, got none: get it again")
     found = []
     for path in transcripts:
-        audio = {file.stem: file for file in path.parent.iterdir() if file.suffix != ".txt"}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        # In their order: of one recording in two formats always the same is taken.
+        audio = {file.stem: file for file in sorted(path.parent.iterdir()) if file.suffix != ".txt"}
+        for number, line in read_lines(path):
             name, _, text = line.partition(" ")
             if name not in audio or not text.strip():
                 raise AsrError(

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from asr.errors import AsrError, reason
+from asr.errors import AsrError
 from asr.manifest import Utterance
 from data.corpus import Progress, Say, locate, speakers_apart, with_durations, write_splits
 from data.download import download, unpack
+from data.text import read_columns, read_lines
 
 URL = "https://dl.fbaipublicfiles.com/mls/mls_{language}.tar.gz"
 MD5 = {
@@ -67,28 +68,18 @@ def _locate(language: str, folder: Path, source: Path | None, progress: Progress
     return locate(source, name, f"{name}_opus")
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AsrError(
-            f"expected a list of the corpus, got {path}: {reason(error)}; get it again"
-        ) from None
-
-
 def _utterances(split: Path) -> Iterator[Utterance]:
     """Those of transcripts.txt, SPEAKER_BOOK_NUMBER<tab>TEXT; the book is a column of its own."""
-    for number, line in enumerate(_lines(split / "transcripts.txt"), start=1):
-        name, _, text = line.partition("\t")
+    for number, (name, text) in read_columns(split / "transcripts.txt", 2):
         parts = name.split("_")
-        if len(parts) != 3 or not all(part.isalnum() for part in parts) or not text.strip():
+        if len(parts) != 3 or not all(part.isalnum() for part in parts) or not text:
             raise AsrError(
-                f"expected SPEAKER_BOOK_NUMBER and a text, got '{line[:40]}' "
+                f"expected SPEAKER_BOOK_NUMBER and a text, got '{name[:40]}' and '{text[:40]}' "
                 f"({split / 'transcripts.txt'}:{number}): get the corpus again"
             )
         # The place of the recording without its suffix, for the time being.
         place = split / "audio" / parts[0] / parts[1] / name
-        yield Utterance(name, place, text.strip(), 0.0, parts[0], extra={"book": parts[1]})
+        yield Utterance(name, place, text, 0.0, parts[0], extra={"book": parts[1]})
 
 
 def _with_audio(split: Path, utterance: Utterance) -> Utterance:
@@ -112,7 +103,7 @@ def _listed(utterances: list[Utterance], folder: Path, limited: str) -> list[Utt
                 f"expected handles.txt in {folder / name}, got none: get the corpus again"
             )
         paths += lists
-    wanted = {line.strip() for path in paths for line in _lines(path)} - {""}
+    wanted = {line for path in paths for _, line in read_lines(path)}
     missing = wanted - {u.id for u in utterances}
     if missing:
         raise AsrError(

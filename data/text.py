@@ -6,25 +6,45 @@ import re
 import unicodedata
 from pathlib import Path
 
-from asr.errors import AsrError
+from asr.errors import AsrError, reason
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a list that say something, with their numbers.
+    """The lines of a list that say something, with their numbers, without blanks around them.
 
     Raises AsrError where the file is missing or no UTF-8.
     """
+    return [(number, line.strip()) for number, line in _lines(path)]
+
+
+def read_columns(path: Path, count: int) -> list[tuple[int, list[str]]]:
+    """The fields of a list that tabs part, which may be empty, with the numbers of their lines.
+
+    Raises AsrError as `read_lines`, and for a line of other than `count` fields.
+    """
+    found = []
+    for number, line in _lines(path):
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) != count:
+            raise AsrError(
+                f"{path}:{number}: expected {count} columns, got '{line.strip()[:40]}': get the "
+                "corpus again"
+            )
+        found.append((number, fields))
+    return found
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8"
         raise AsrError(
-            f"expected a list of the corpus, got {path}: {reason}; get the corpus again"
+            f"expected a list of the corpus, got {path}: {reason(error)}; get the corpus again"
         ) from None
-    numbered = enumerate(content.split("\n"), start=1)
-    return [(number, line.strip()) for number, line in numbered if line.strip()]
+    # Not splitlines: it would also part lines at characters that belong to texts.
+    return [(n, line) for n, line in enumerate(content.split("\n"), start=1) if line.strip()]
 
 
 def read_table(path: Path) -> dict[str, str]:

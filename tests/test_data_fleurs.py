@@ -119,15 +119,13 @@ def test_refusals(published: Path, tmp_path: Path) -> None:
     assert "fr_fr/train.tsv" in refused(out, published, "fr_fr")
     root = published / "data" / "de_de"
     table = root / "dev.tsv"
-    for content in (
-        "9\t103.wav\n",
-        "9\t../103.wav\ta\tb\tc\t1\tMALE\n",
-        "9\t\ta\tb\tc\t1\tM\n",
+    for content, problem in (
+        ("9\t103.wav\n", "7 columns"),
+        ("9\t../103.wav\ta\tb\tc\t1\tMALE\n", "the name of a recording, got '../103.wav'"),
+        ("9\t\ta\tb\tc\t1\tM\n", "the name of a recording, got ''"),
     ):
         table.write_text(content)
-        message = refused(out, published)
-        assert "expected 7 columns" in message
-        assert "dev.tsv:1" in message
+        assert f"dev.tsv:1: expected {problem}" in refused(out, published)
     table.write_bytes(b"\xff\n")
     assert "something else than UTF-8" in refused(out, published)
     table.write_text(line(9, "999", "MALE"))

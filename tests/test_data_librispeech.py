@@ -60,6 +60,14 @@ def test_manifests_of_a_local_copy(published: Path, tmp_path: Path) -> None:
     assert list(read_manifest(again["dev"])) == list(splits["dev"])
 
 
+def test_of_two_formats_always_the_same_is_taken(published: Path, tmp_path: Path) -> None:
+    chapter = published / "LibriSpeech" / "dev-clean-2" / "20" / "100"
+    for kind in ("wav", "aiff", "flac"):
+        soundfile.write(chapter / f"20-100-0000.{kind}", tone(0.2, 16000), 16000)
+    paths = librispeech.prepare("mini", tmp_path / "data", published, say=lambda _: None)
+    assert read_manifest(paths["test"])[0].audio.name == "20-100-0000.wav"
+
+
 def test_the_larger_sets_have_their_own_dev(tmp_path: Path) -> None:
     for place, subset in enumerate(librispeech.ARCHIVES):
         write_published(tmp_path / "s", subset, range(10 * place, 10 * place + 1))
@@ -106,6 +114,9 @@ def test_what_is_missing_is_told(published: Path, tmp_path: Path) -> None:
     with pytest.raises(AsrError, match=r"20-200\.trans\.txt:2: expected an id with a recording"):
         librispeech.prepare("mini", tmp_path / "data", published)
     assert not (tmp_path / "data" / "test.jsonl").exists()
+    (chapter / "20-200.trans.txt").write_bytes(b"20-200-0000 CAF\xc9\n")
+    with pytest.raises(AsrError, match=r"20-200\.trans\.txt: something else than UTF-8"):
+        librispeech.prepare("mini", tmp_path / "data", published)
     for path in published.glob("LibriSpeech/dev-clean-2/*/*/*.trans.txt"):
         path.unlink()
     with pytest.raises(AsrError, match="expected speakers with chapters"):

@@ -14,7 +14,7 @@ import soundfile
 from asr.errors import AsrError
 from asr.manifest import Utterance, read_manifest
 from data import ljspeech, speech_commands, yesno
-from data.text import read_lines, read_table
+from data.text import read_columns, read_lines, read_table
 from tests.recordings import tone
 
 
@@ -129,7 +129,7 @@ def test_speech_commands_refuse_lists_that_do_not_fit(commands: Path, tmp_path: 
         assert "testing_list.txt:5: expected a recording that is there and in one list" in message
         assert f"got '{line}'" in message
     testing.unlink()
-    assert "No such file" in refused(speech_commands.prepare, tmp_path / "data", commands)
+    assert "no such file" in refused(speech_commands.prepare, tmp_path / "data", commands)
     testing.write_text(listed)
     wav(commands / "yes" / "hello.wav")
     message = refused(speech_commands.prepare, tmp_path / "data", commands)
@@ -225,10 +225,15 @@ def test_lists_are_refused_by_line(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfa b\r\n\n c\td e\n")
     assert read_lines(path) == [(1, "a b"), (3, "c\td e")]
     assert read_table(path) == {"a": "b", "c": "d e"}
+    path.write_text("a\t\u2028b\x85c\t\n\n", encoding="utf-8")  # two characters of texts
+    assert read_columns(path, 3) == [(1, ["a", "b\x85c", ""])]
+    assert len(read_lines(path)) == 1
+    with pytest.raises(AsrError, match=r"list:1: expected 2 columns, got 'a"):
+        read_columns(path, 2)
     for content in (b"a b\nc\n", b"a b\na c\n"):
         path.write_bytes(content)
         with pytest.raises(AsrError, match=r"list:2: expected a new id"):
             read_table(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(AsrError, match="no UTF-8; get the corpus again"):
+    with pytest.raises(AsrError, match="something else than UTF-8; get the corpus again"):
         read_lines(path)

@@ -98,7 +98,7 @@ def test_vctk_refuses(readers: Path, tmp_path: Path) -> None:
     info.write_text("\n".join(lines[:3]))
     assert "expected p227 in" in refused(vctk.prepare, tmp_path / "data", readers)
     info.unlink()
-    assert "No such file" in refused(vctk.prepare, tmp_path / "data", readers)
+    assert "no such file" in refused(vctk.prepare, tmp_path / "data", readers)
 
 
 def test_vctk_comes_as_a_zip(
