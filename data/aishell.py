@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asr.manifest import Utterance
-from data.corpus import Progress, Say, locate, speakers_apart, with_durations, write_splits
+from data.corpus import (
+    Progress,
+    Say,
+    locate,
+    speakers_apart,
+    tell_incomplete,
+    with_durations,
+    write_splits,
+)
 from data.download import download, unpack
 from data.text import read_table
 
@@ -37,9 +45,7 @@ def prepare(
         recordings = [path for place in places for path in place.glob(f"{name}/*/*.wav")]
         # By name, so that it does not matter what was unpacked where.
         found[name] = list(_utterances(sorted(recordings, key=lambda p: p.name), texts))
-        if len(found[name]) != published:
-            count = f"{len(found[name])} of {published} utterances"
-            say(f"not the whole published set: {name}, {count}")
+        tell_incomplete(say, name, len(found[name]), published, "utterances")
     splits = speakers_apart(found, say)
     return write_splits(folder, {n: with_durations(u, progress) for n, u in splits.items()})
 

@@ -93,6 +93,12 @@ def speakers_apart(
     return kept
 
 
+def tell_incomplete(say: Say, name: str, found: int, published: int, what: str) -> None:
+    """Say so where a local copy holds fewer or more recordings (or talks) than were published."""
+    if found != published:
+        say(f"not the whole published set: {name}, {found} of {published} {what}")
+
+
 def locate(source: Path, *places: str) -> Path:
     """The first of `places` that is in a local copy. Raises AsrError naming them."""
     for place in places:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance, split_speakers
-from data.corpus import Progress, Say, locate, with_durations, write_splits
+from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_lines
 
@@ -76,9 +76,7 @@ def prepare(
 
     def read(subset: str) -> list[Utterance]:
         found = with_durations(_utterances(_locate(subset, folder, source, progress)), progress)
-        published = ARCHIVES[subset].utterances
-        if len(found) != published:
-            say(f"not the whole published set: {subset}, {len(found)} of {published} utterances")
+        tell_incomplete(say, subset, len(found), ARCHIVES[subset].utterances, "utterances")
         return found
 
     train = [utterance for subset in corpus.train for utterance in read(subset)]

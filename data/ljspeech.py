@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance
-from data.corpus import Progress, Say, locate, with_durations, write_splits
+from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_lines, spoken_words
 
@@ -36,8 +36,7 @@ def prepare(
         source = unpack(archive, folder / "audio")
     metadata = locate(source, "metadata.csv", "LJSpeech-1.1/metadata.csv")
     utterances = _utterances(metadata)
-    if len(utterances) != PUBLISHED:
-        say(f"not the whole published set: LJ Speech, {len(utterances)} of {PUBLISHED} clips")
+    tell_incomplete(say, "LJ Speech", len(utterances), PUBLISHED, "clips")
     splits: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
     for utterance in with_durations(utterances, progress):
         splits[PARTS.get(utterance.id.partition("-")[0], "train")].append(utterance)

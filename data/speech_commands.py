@@ -6,7 +6,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance
-from data.corpus import Progress, Say, locate, with_durations, write_splits
+from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_lines
 
@@ -40,11 +40,7 @@ def prepare(
         if not name.startswith("_"):
             splits[part_of.get(name, "train")].append(_utterance(path))
     for part, utterances in splits.items():
-        if len(utterances) != PUBLISHED[part]:
-            say(
-                f"not the whole published set: {part}, {len(utterances)} of {PUBLISHED[part]} "
-                "recordings"
-            )
+        tell_incomplete(say, part, len(utterances), PUBLISHED[part], "recordings")
     measured = {part: with_durations(utts, progress) for part, utts in splits.items()}
     return write_splits(folder, measured)
 

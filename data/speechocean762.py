@@ -12,7 +12,7 @@ from typing import Any
 from asr.errors import AsrError
 from asr.files import read_json
 from asr.manifest import Utterance, split_speakers
-from data.corpus import Progress, Say, locate, with_durations, write_splits
+from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_table
 
@@ -41,8 +41,7 @@ def prepare(
     scores = _scores(root / "resource" / "scores.json")
     parts = {part: _utterances(root, part, scores) for part in ("train", "test")}
     for part, utterances in parts.items():
-        if len(utterances) != PUBLISHED:
-            say(f"not the whole published set: {part}, {len(utterances)} of {PUBLISHED} utterances")
+        tell_incomplete(say, part, len(utterances), PUBLISHED, "utterances")
     measured = {part: with_durations(utterances, progress) for part, utterances in parts.items()}
     train, dev = split_speakers(measured["train"], DEV_SPEAKERS, DEV_SEED)
     return write_splits(folder, {"train": train, "dev": dev, "test": measured["test"]})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance
-from data.corpus import Progress, Say, locate, with_durations, write_splits
+from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_lines
 
@@ -49,8 +49,7 @@ def _utterances(root: Path, part: str, say: Say) -> list[Utterance]:
     transcripts = sorted((root / part / "stm").glob("[!.]*.stm"))
     if not transcripts:
         raise AsrError(f"expected transcripts in {root / part / 'stm'}, got none: check --source")
-    if len(transcripts) != PUBLISHED[part]:
-        say(f"not the whole published set: {part}, {len(transcripts)} of {PUBLISHED[part]} talks")
+    tell_incomplete(say, part, len(transcripts), PUBLISHED[part], "talks")
     return [utterance for path in transcripts for utterance in _talk(path)]
 
 

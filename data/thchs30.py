@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance, split_speakers
-from data.corpus import Progress, Say, locate, with_durations, write_splits
+from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_lines
 
@@ -40,9 +40,7 @@ def prepare(
     parts = {}
     for part, published in PARTS.items():
         parts[part] = with_durations(list(_utterances(root, part)), progress)
-        if len(parts[part]) != published:
-            count = f"{len(parts[part])} of {published} utterances"
-            say(f"not the whole published set: {part}, {count}")
+        tell_incomplete(say, part, len(parts[part]), published, "utterances")
     train, dev = parts["train"], parts["dev"]
     if {u.speaker for u in train} & {u.speaker for u in dev}:
         train, dev = split_speakers([*train, *dev], DEV_SPEAKERS, DEV_SEED)

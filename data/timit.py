@@ -13,7 +13,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance
-from data.corpus import Progress, Say, with_durations, write_splits
+from data.corpus import Progress, Say, tell_incomplete, with_durations, write_splits
 from data.text import read_lines
 
 CORE_TEST = """
@@ -66,11 +66,7 @@ def prepare(
     if not any(splits.values()):
         raise AsrError(f"expected TRAIN/DR1/FCJF0/SI1027.PHN in {source}, got none: check --source")
     for part, utterances in splits.items():
-        if len(utterances) != PUBLISHED[part]:
-            say(
-                f"not the whole published set: {part}, {len(utterances)} of {PUBLISHED[part]} "
-                "sentences"
-            )
+        tell_incomplete(say, part, len(utterances), PUBLISHED[part], "sentences")
     return write_splits(folder, {p: with_durations(utts, progress) for p, utts in splits.items()})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance
-from data.corpus import Progress, Say, with_durations, write_splits
+from data.corpus import Progress, Say, tell_incomplete, with_durations, write_splits
 from data.text import read_lines
 
 INDICES = {
@@ -55,10 +55,7 @@ def prepare(
     for part, indices in INDICES.items():
         wanted = [place for index in indices for place in _places(source, files, index)]
         there = [place for place in dict.fromkeys(wanted) if place in audio]
-        if len(there) != PUBLISHED[part]:
-            say(
-                f"not the whole published set: {part}, {len(there)} of {PUBLISHED[part]} recordings"
-            )
+        tell_incomplete(say, part, len(there), PUBLISHED[part], "recordings")
         splits[part] = [_utterance(audio[place], texts) for place in there]
     return write_splits(folder, {p: with_durations(utts, progress) for p, utts in splits.items()})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance
-from data.corpus import Progress, Say, with_durations, write_splits
+from data.corpus import Progress, Say, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 
 URL = "https://www.openslr.org/resources/1/waves_yesno.tar.gz"
@@ -36,8 +36,7 @@ def prepare(
     found = [*source.glob("[!.]*.wav"), *source.glob("waves_yesno/[!.]*.wav")]
     if not found:
         raise AsrError(f"expected recordings of yesno in {source}, got none: check --source")
-    if len(found) != PUBLISHED:
-        say(f"not the whole published set: yesno, {len(found)} of {PUBLISHED} recordings")
+    tell_incomplete(say, "yesno", len(found), PUBLISHED, "recordings")
     utterances = with_durations([_utterance(path) for path in sorted(found)], progress)
     test = utterances[::TEST_EVERY]
     rest = [utterance for i, utterance in enumerate(utterances) if i % TEST_EVERY]

@@ -13,7 +13,7 @@ from asr.cli_recipes import main
 from asr.errors import AsrError, AudioError
 from asr.manifest import Utterance, read_manifest
 from data import corpus
-from data.corpus import locate, speakers_apart, with_durations, write_splits
+from data.corpus import locate, speakers_apart, tell_incomplete, with_durations, write_splits
 from tests.recordings import tone
 
 
@@ -71,6 +71,13 @@ def test_speakers_stay_in_the_last_split_that_has_them() -> None:
         "left out of train: 2 utterances of speakers of dev or test or test-2",
         "left out of dev: 1 utterances of speakers of test or test-2",
     ]
+
+
+def test_what_a_copy_lacks_is_told() -> None:
+    said: list[str] = []
+    tell_incomplete(said.append, "train", 5, 5, "talks")
+    tell_incomplete(said.append, "dev", 3, 5, "talks")
+    assert said == ["not the whole published set: dev, 3 of 5 talks"]
 
 
 def test_the_first_place_that_is_there(tmp_path: Path) -> None:
