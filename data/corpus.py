@@ -6,7 +6,8 @@ A module of a corpus has one function to be called from outside,
 
 which writes train, dev and one or more test manifests into `folder` and returns them by name, from
 the published archive or from a local copy at `source`. `say` is told what a person should know,
-such as what a local copy lacks.
+such as what a local copy lacks. Names that begin with a dot are passed over: a Mac puts ._NAME
+beside files on other people's disks.
 """
 
 from __future__ import annotations

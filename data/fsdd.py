@@ -89,7 +89,7 @@ def _read(source: Path) -> list[Utterance]:
         for speaker in SPEAKERS
         for take in range(TAKES)
     }
-    found = {path.stem for path in recordings.glob("*.wav")}
+    found = {path.stem for path in recordings.glob("[!.]*.wav")}
     if found != names.keys():
         first = min(found ^ names.keys())
         raise AsrError(

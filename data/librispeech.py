@@ -104,7 +104,7 @@ def _locate(
 
 def _utterances(subset: Path) -> list[Utterance]:
     """SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside the recordings that it names."""
-    transcripts = sorted(subset.glob("*/*/*.trans.txt"))
+    transcripts = sorted(subset.glob("*/*/[!.]*.trans.txt"))
     if not transcripts:
         raise AsrError(f"expected speakers with chapters in {subset}, got none: get it again")
     found = []

@@ -33,7 +33,7 @@ def prepare(
         source = unpack(archive, folder / "audio")
     dev_list = LISTS["dev"]
     root = locate(source, dev_list, f"speech_commands_v0.02/{dev_list}").parent
-    recordings = {f"{path.parent.name}/{path.name}": path for path in sorted(root.glob("*/*.wav"))}
+    recordings = {f"{p.parent.name}/{p.name}": p for p in sorted(root.glob("*/[!.]*.wav"))}
     part_of = _parts(root, recordings)
     splits: dict[str, list[Utterance]] = {name: [] for name in PUBLISHED}
     for name, path in recordings.items():

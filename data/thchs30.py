@@ -51,7 +51,7 @@ def prepare(
 
 def _utterances(root: Path, part: str) -> Iterator[Utterance]:
     """A11_0.wav and A11_0.wav.trn, of speaker A11. Either may be in data/ only."""
-    transcripts = sorted((root / part).glob("*.wav.trn"))
+    transcripts = sorted((root / part).glob("[!.]*.wav.trn"))
     if not transcripts:
         raise AsrError(f"expected *.wav.trn in {root / part}, got none: unpack the corpus again")
     for path in transcripts:

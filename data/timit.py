@@ -55,7 +55,7 @@ def prepare(
             "give its folder with --source"
         )
     splits: dict[str, list[Utterance]] = {part: [] for part in PUBLISHED}
-    files = {path.relative_to(source).as_posix().lower(): path for path in source.rglob("*.*")}
+    files = {path.relative_to(source).as_posix().lower(): path for path in source.rglob("[!.]*.*")}
     for place in sorted(files):
         # Perhaps below folders such as timit/: train/dr1/fcjf0/si1027.phn
         parts = place.split("/")

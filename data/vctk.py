@@ -44,9 +44,9 @@ def prepare(
 def _utterances(root: Path, say: Say) -> list[Utterance]:
     """txt/p225/p225_001.txt and its recording by the first microphone."""
     speakers = _speakers(root / "speaker-info.txt")
-    texts = {path.stem: path for path in sorted(root.glob("txt/*/*.txt"))}
+    texts = {path.stem: path for path in sorted(root.glob("txt/*/[!.]*.txt"))}
     mark = f"_{MICROPHONE}"
-    audio = {p.stem.removesuffix(mark): p for p in sorted(root.glob(f"{AUDIO}/*/*{mark}.*"))}
+    audio = {p.stem.removesuffix(mark): p for p in sorted(root.glob(f"{AUDIO}/*/[!.]*{mark}.*"))}
     for what, missing in (("text", audio.keys() - texts), ("recording", texts.keys() - audio)):
         if missing:
             of = ", ".join(sorted({name.partition("_")[0] for name in missing})[:5])

@@ -48,7 +48,7 @@ def prepare(
             "expected a local copy of WSJ, which cannot be downloaded, got none: get LDC93S6 and "
             "LDC94S13 and give their folder with --source"
         )
-    files = sorted(path for path in source.rglob("*.*") if path.is_file())
+    files = sorted(path for path in source.rglob("[!.]*.*") if path.is_file())
     audio = _audio(source, files)
     texts = _texts(files)
     splits: dict[str, list[Utterance]] = {}

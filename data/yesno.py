@@ -32,7 +32,6 @@ def prepare(
     if source is None:
         archive = download(URL, folder / "waves_yesno.tar.gz", progress, MD5)
         source = unpack(archive, folder / "audio")
-    # Names that begin with a dot are what some systems put beside files.
     found = [*source.glob("[!.]*.wav"), *source.glob("waves_yesno/[!.]*.wav")]
     if not found:
         raise AsrError(f"expected recordings of yesno in {source}, got none: check --source")

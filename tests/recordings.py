@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -57,6 +58,12 @@ def sphere(samples: np.ndarray, rate: int, byte_format: str) -> bytes:
     )
     kind = "<i2" if byte_format == "01" else ">i2"
     return header.encode().ljust(1024) + samples.astype(kind).tobytes()
+
+
+def litter(folder: Path) -> None:
+    """Beside every file one such as a Mac leaves on other people's disks."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7\xff")
 
 
 def stereo(samples: np.ndarray) -> np.ndarray:

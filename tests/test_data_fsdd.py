@@ -13,6 +13,7 @@ import soundfile
 from asr.errors import AsrError
 from asr.manifest import Utterance, read_manifest
 from data import fsdd
+from tests.recordings import litter
 
 SPEAKERS = ("ann", "ben", "eve")
 TAKES = 9
@@ -48,6 +49,12 @@ def source(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def read(paths: dict[str, Path]) -> dict[str, list[Utterance]]:
     return {part: list(read_manifest(path)) for part, path in paths.items()}
+
+
+def test_a_copy_that_a_mac_wrote_to(source: Path, tmp_path: Path) -> None:
+    clean = read(fsdd.prepare(tmp_path / "clean", source)["official"])
+    litter(source)
+    assert read(fsdd.prepare(tmp_path / "data", source)["official"]) == clean
 
 
 def refused(folder: Path, source: Path | None) -> str:

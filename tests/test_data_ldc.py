@@ -10,7 +10,7 @@ import pytest
 from asr.errors import AsrError
 from asr.manifest import Utterance, read_manifest
 from data import timit, wsj
-from tests.recordings import sphere, tone
+from tests.recordings import litter, sphere, tone
 
 SPHERE = sphere((1000 * tone(0.1, 16000)).astype("i2"), 16000, "01")
 
@@ -94,6 +94,14 @@ def test_timit_in_either_case(tmp_path: Path) -> None:
         ]
     again = timit.prepare(tmp_path / "c", tmp_path / "upper", say=silent)
     assert again["dev"].read_bytes() == upper["dev"].read_bytes()
+
+
+def test_discs_copied_by_a_mac(tmp_path: Path) -> None:
+    trees = {timit: write_timit(tmp_path / "t", True), wsj: write_wsj(tmp_path / "w", True)}
+    for module, source in trees.items():
+        clean = read(module.prepare(tmp_path / "clean", source, say=silent))
+        litter(source)
+        assert read(module.prepare(tmp_path / "data", source, say=silent)) == clean
 
 
 def test_converted_recordings_of_timit_come_first(tmp_path: Path) -> None:

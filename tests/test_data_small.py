@@ -15,7 +15,7 @@ from asr.errors import AsrError
 from asr.manifest import Utterance, read_manifest
 from data import ljspeech, speech_commands, yesno
 from data.text import read_columns, read_lines, read_table
-from tests.recordings import tone
+from tests.recordings import litter, tone
 
 
 def wav(path: Path, seconds: float = 0.1, rate: int = 8000) -> None:
@@ -215,6 +215,18 @@ def test_archives_give_what_copies_give_and_the_same_twice(
     with pytest.raises(AsrError, match=r"with the md5 0+, got"):
         module.prepare(tmp_path / "other")
     assert not list((tmp_path / "other").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("module", "tree"), [(yesno, "spoken_bits"), (speech_commands, "commands")]
+)
+def test_what_a_mac_leaves_behind_is_passed_over(
+    module: ModuleType, tree: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = request.getfixturevalue(tree)
+    clean = read(module.prepare(tmp_path / "clean", source, say=lambda line: None))
+    litter(source)
+    assert read(module.prepare(tmp_path / "data", source, say=lambda line: None)) == clean
 
 
 # --- lists ---

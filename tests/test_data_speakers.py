@@ -16,7 +16,7 @@ from asr.errors import AsrError
 from asr.manifest import Utterance, read_manifest
 from data import speechocean762, tedlium, vctk
 from data.download import unpack
-from tests.recordings import sphere, tone
+from tests.recordings import litter, sphere, tone
 
 SECONDS = 0.1
 
@@ -86,6 +86,12 @@ def test_vctk_holds_out_speakers(readers: Path, tmp_path: Path) -> None:
     assert rows["p230_002"].duration == pytest.approx(SECONDS)
     assert rows["p230_002"].extra == {"age": 30, "gender": "F", "accent": "English"}
     assert said == ["left out, without text: 1 of p315", "left out, without recording: 1 of p225"]
+
+
+def test_vctk_on_a_disk_that_a_mac_wrote_to(readers: Path, tmp_path: Path) -> None:
+    clean = read(vctk.prepare(tmp_path / "clean", readers, say=silent))
+    litter(readers)
+    assert read(vctk.prepare(tmp_path / "data", readers, say=silent)) == clean
 
 
 def test_vctk_refuses(readers: Path, tmp_path: Path) -> None:

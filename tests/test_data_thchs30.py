@@ -12,7 +12,7 @@ import soundfile
 from asr.errors import AsrError
 from asr.manifest import read_manifest
 from data import thchs30
-from tests.recordings import tone
+from tests.recordings import litter, tone
 
 TRAIN = [f"{speaker}_{number}" for speaker in ("A11", "A2", "B4", "C6") for number in (0, 1)]
 PARTS = {"train": TRAIN, "dev": ["A11_2", "C6_2"], "test": ["D4_750", "D6_751"]}
@@ -68,6 +68,7 @@ def test_dev_is_whole_speakers(published: Path, tmp_path: Path, said: list[str])
     first = splits["test"][0]
     assert (first.text, first.speaker, first.duration) == ("绿 是 阳春", "D4", 0.2)
     content = [path.read_bytes() for path in paths.values()]
+    litter(published)
     again = thchs30.prepare(tmp_path / "data", published, say=said.append)
     assert [path.read_bytes() for path in again.values()] == content
 
