@@ -28,40 +28,55 @@ Say = Callable[[str], None]
 
 WORTH_PROCESSES = 2000  # files; for fewer, starting processes takes longer than reading headers
 CHUNK = 200
+OVERSHOOT = 0.5  # seconds by which transcripts may end after their recording, as Kaldi has it
 
 
 def with_durations(
     utterances: Sequence[Utterance], progress: Progress | None = None
 ) -> list[Utterance]:
     """The same utterances with the lengths of their recordings, read by all processors where there
-    are many. Those with an `end` are stretches, whose length is known.
+    are many. One with an `end` is a stretch, and as long as that says; where it ends a little after
+    its recording, it ends with it.
 
-    Raises AudioError naming the first recording that cannot be read.
+    Raises AudioError naming the first recording that cannot be read, and AsrError naming the first
+    stretch that lies outside of its recording.
     """
-    chunks = [utterances[i : i + CHUNK] for i in range(0, len(utterances), CHUNK)]
-    found: list[Utterance] = []
-    if len(utterances) < WORTH_PROCESSES:
-        measured = map(_measured, chunks)
-        return [row for chunk in measured for row in chunk]
+    files = list(dict.fromkeys(u.audio for u in utterances))
+    lengths = dict(zip(files, _lengths(files, progress), strict=True))
+    return [_with_duration(u, lengths[u.audio]) for u in utterances]
+
+
+def _lengths(files: Sequence[Path], progress: Progress | None) -> list[float]:
+    if len(files) < WORTH_PROCESSES:
+        return _measured(files)
+    chunks = [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
+    found: list[float] = []
     # Forked processes would inherit torch's threads in an unknown state.
     workers = ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
     try:
         for chunk in workers.map(_measured, chunks):
             found += chunk
             if progress:
-                progress(len(found), len(utterances))
+                progress(len(found), len(files))
     finally:
         workers.shutdown(cancel_futures=True)
     return found
 
 
-def _measured(utterances: Sequence[Utterance]) -> list[Utterance]:
-    return [
-        replace(u, duration=u.end - u.start)
-        if u.end is not None
-        else replace(u, duration=audio_duration(u.audio))
-        for u in utterances
-    ]
+def _measured(files: Sequence[Path]) -> list[float]:
+    return [audio_duration(path) for path in files]
+
+
+def _with_duration(utterance: Utterance, length: float) -> Utterance:
+    start, end = utterance.start, utterance.end
+    if end is None:
+        return replace(utterance, duration=length)
+    if start >= length or end > length + OVERSHOOT:
+        raise AsrError(
+            f"expected {utterance.id} within {utterance.audio}, got {start:g} to {end:g} s of "
+            f"{length:g} s: get the corpus again"
+        )
+    return replace(utterance, duration=min(end, length) - start, end=min(end, length))
 
 
 def write_splits(folder: Path, splits: Mapping[str, Sequence[Utterance]]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,28 @@ def recordings(folder: Path, count: int) -> list[Utterance]:
 
 def test_lengths_come_from_recordings_and_of_stretches_from_their_ends(tmp_path: Path) -> None:
     utterances = recordings(tmp_path / "wav", 3)
-    stretch = Utterance("s", tmp_path / "absent.wav", "no", 0.0, start=1.0, end=3.5)
-    found = with_durations([*utterances, stretch])
-    assert [round(u.duration, 3) for u in found] == [0.1, 0.2, 0.3, 2.5]
-    assert [u.id for u in found] == ["0", "1", "2", "s"]
+    longest = tmp_path / "wav" / "2.wav"
+    stretches = [
+        Utterance("s", longest, "no", 0.0, start=0.05, end=0.2),
+        Utterance("t", longest, "no", 0.0, start=0.2, end=0.7),  # ends with its recording
+    ]
+    found = with_durations([*utterances, *stretches])
+    assert [round(u.duration, 3) for u in found] == [0.1, 0.2, 0.3, 0.15, 0.1]
+    assert [u.id for u in found] == ["0", "1", "2", "s", "t"]
+    assert [u.end for u in found] == [None, None, None, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.1, 0.9), (0.3, 0.4)])
+def test_stretches_outside_of_their_recording_are_refused(
+    tmp_path: Path, start: float, end: float
+) -> None:
+    (whole,) = recordings(tmp_path / "wav", 1)
+    stretch = replace(whole, id="s", start=start, end=end)
+    with pytest.raises(AsrError, match=rf"expected s within .*, got {start} to {end} s of 0\.1 s"):
+        with_durations([whole, stretch])
+    whole.audio.write_bytes(b"nothing")
+    with pytest.raises(AudioError, match=r"0\.wav"):
+        with_durations([stretch])
 
 
 def test_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
