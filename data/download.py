@@ -43,7 +43,8 @@ def download(
         with urllib.request.urlopen(request, timeout=60) as response:
             if response.status != 206:
                 done = 0  # the server sends the whole file again
-            total = done + int(response.headers.get("Content-Length") or 0)
+            length = int(response.headers.get("Content-Length") or 0)
+            total = done + length if length else 0
             with part.open("ab" if done else "wb") as file:
                 while block := response.read(BLOCK):
                     file.write(block)

@@ -134,6 +134,13 @@ def test_a_broken_download_goes_on(server: Server, tmp_path: Path, ranges: bool)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_broken_download_goes_on_where_no_length_is_told(server: Server, tmp_path: Path) -> None:
+    server.length = False
+    (tmp_path / "file.part").write_bytes(CONTENT[:30_000])
+    assert download(server.url, tmp_path / "file").read_bytes() == CONTENT
+    assert server.asked == ["bytes=30000-"]
+
+
 def test_a_download_that_breaks_again_and_again_ends(server: Server, tmp_path: Path) -> None:
     server.sends = 20_000
     for _ in range(2):
