@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from asr.errors import AsrError
 
@@ -74,6 +77,15 @@ def restore_folders(parent: str | Path) -> None:
             shutil.rmtree(unfinished)
         else:
             unfinished.unlink()
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what processes that were killed while they wrote `path` left beside it."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*.tmp"):
+        process = leftover.name.split(".")[-2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _target_name(leftover: Path) -> str:

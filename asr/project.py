@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from asr.audio import audio_duration
 from asr.check import CheckReport, check_manifests, render
 from asr.console import progress_bar
 from asr.errors import AsrError, AudioError
-from asr.files import atomic_path
+from asr.files import atomic_path, remove_leftovers
 from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
@@ -79,7 +78,7 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
         if left_out:
             lines = "".join(f"{_one_line(item)}\n" for item in left_out)
             (temporary / "left-out.txt").write_text(lines, encoding="utf-8")
-    _remove_leftovers(project)
+    remove_leftovers(project)
     minutes = _seconds(kept) / 60
     say(f"found {found.kind}: {len(kept)} utterances, {_spoken(minutes)}\n")
     say(render(report))
@@ -99,12 +98,6 @@ def _refuse_taken(project: Path) -> None:
         raise AsrError(
             f"expected the name of a new folder, got {project}, which is there: choose another one"
         )
-
-
-def _remove_leftovers(project: Path) -> None:
-    """What earlier attempts left that were killed."""
-    for leftover in project.parent.glob(f".{project.name}.[0-9]*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _refuse_mostly_bad(

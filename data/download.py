@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from asr.errors import AsrError
-from asr.files import atomic_path
+from asr.files import atomic_path, remove_leftovers
 
 BLOCK = 1 << 20
 RANGE_NOT_SATISFIABLE = 416
@@ -86,6 +86,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     """
     if folder.is_dir():
         return folder
+    remove_leftovers(folder)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -199,6 +200,17 @@ def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
     assert (folder / "an4" / "etc" / "list").read_bytes() == b"one\n"
     packed.unlink()
     assert unpack(packed, tmp_path / "audio") == folder
+
+
+def test_what_a_killed_process_unpacked_is_removed(tmp_path: Path) -> None:
+    packed = archive(tmp_path / "a.tar.gz", [(tarfile.TarInfo("list"), b"one\n")])
+    for name in (".audio.99999999.tmp", f".audio.{os.getppid()}.tmp", ".other.99999999.tmp"):
+        (tmp_path / name / "half").mkdir(parents=True)
+    unpack(packed, tmp_path / "audio")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        # What a living process is writing stays, and what is of something else.
+        [f".audio.{os.getppid()}.tmp", ".other.99999999.tmp", "a.tar.gz", "audio"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_a_folder_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(AsrError, match="expected the name of a new folder"):
             made(taken, tmp_path / "rec")
     (tmp_path / "p").mkdir()
-    (tmp_path / ".p.12345.tmp").mkdir()  # of an attempt that was killed
+    (tmp_path / ".p.99999999.tmp").mkdir()  # of an attempt that was killed
     made(tmp_path / "p", tmp_path / "rec")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p", "rec"]
     (tmp_path / "here").mkdir()
