@@ -16,6 +16,7 @@ from asr.audio import audio_duration
 from asr.check import CheckReport, check_manifests, render
 from asr.console import progress_bar
 from asr.errors import AsrError, AudioError
+from asr.evaluation.lines import is_whole
 from asr.files import atomic_path, remove_leftovers
 from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel
@@ -61,8 +62,9 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
     project = Path(project)
     _refuse_taken(project)
     found = read_source(source)
-    kept, unreadable = _measured(found.utterances)
-    left_out = [*found.left_out, *unreadable]
+    named, nameless = _nameable(found.utterances)
+    kept, unreadable = _measured(named)
+    left_out = [*found.left_out, *nameless, *unreadable]
     with atomic_path(project) as temporary:
         while True:
             _refuse_mostly_bad(source, kept, left_out)
@@ -117,7 +119,20 @@ def _refuse_mostly_bad(
         )
 
 
-# --- durations ---
+# --- names and durations ---
+
+
+def _nameable(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[LeftOut]]:
+    """The utterances that a manifest can hold, and those that UTF-8 cannot."""
+    kept, left_out = [], []
+    for utterance in utterances:
+        if not is_whole(f"{utterance.id}{utterance.audio}{utterance.speaker}"):
+            left_out.append(LeftOut(utterance.id, "its name is no UTF-8: rename it"))
+        elif not is_whole(utterance.text):
+            left_out.append(LeftOut(utterance.id, "half a character in its text: correct it"))
+        else:
+            kept.append(utterance)
+    return kept, left_out
 
 
 def _measured(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[LeftOut]]:

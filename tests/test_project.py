@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -249,6 +251,29 @@ def test_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "p")
     made(tmp_path / "p", tmp_path / "rec")
     assert (tmp_path / "p" / "train.jsonl").read_bytes() == before
+
+
+def test_names_that_are_no_utf8_are_left_out(run: Command, tmp_path: Path) -> None:
+    paths = write_recordings(tmp_path / "rec", FIVE)
+    for path in (paths[0], paths[0].with_suffix(".txt")):
+        path.rename(path.with_name(os.fsdecode(b"gr\xfc\xdfe" + path.suffix.encode())))
+    ended = run("new", tmp_path / "p", tmp_path / "rec")
+    assert ended.status == 0, ended.err
+    assert "left out: 1 " in ended.out
+    assert "its name is no UTF-8" in (tmp_path / "p" / "left-out.txt").read_text()
+    assert sum(map(len, parts(tmp_path / "p").values())) == 29
+    (tmp_path / "rec").rename(tmp_path / os.fsdecode(b"r\xe4c"))
+    with pytest.raises(AsrError, match=r"got 30 of 30 that cannot be used.*no UTF-8: rename it"):
+        made(tmp_path / "q", tmp_path / os.fsdecode(b"r\xe4c"))
+
+
+def test_texts_with_half_a_character_are_left_out(tmp_path: Path) -> None:
+    rows = []
+    for number, path in enumerate(write_recordings(tmp_path / "rec", FIVE)):
+        text = path.with_suffix(".txt").read_text() + "\ud800" * (number == 3)
+        rows.append({"audio": str(path), "text": text})
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert "left out: 1 " in made(tmp_path / "p", tmp_path / "list.jsonl")
 
 
 def test_mostly_bad_or_too_little_leaves_nothing(tmp_path: Path) -> None:
