@@ -45,7 +45,7 @@ _USELESS = frozenset(
 @dataclass(frozen=True)
 class Split:
     """Train, dev and test, and whether no speaker is in two of them; the folder that said which
-    recordings are for testing, and whether all of them lie in such."""
+    recordings are for testing, and whether that was passed over: too much lies in such."""
 
     parts: Parts
     disjoint: bool
@@ -177,7 +177,8 @@ def split_utterances(utterances: Sequence[Utterance], manifest: Path = Path("dev
     or more and each is known. The choice depends on ids, speakers and durations alone.
 
     What lies in a folder named test is the test set, and nothing else is, unless that is most of
-    all: what somebody has set apart must not be learnt, and `asr tune` refuses it as dev.
+    all or leaves too little to learn from: what somebody has set apart must not be learnt, and
+    `asr tune` refuses it as dev.
 
     Elsewhere speakers are held under `VOICE` in `Utterance.extra`: as speakers they would be in
     several parts, which training refuses.
@@ -185,6 +186,7 @@ def split_utterances(utterances: Sequence[Utterance], manifest: Path = Path("dev
     folders = {u.id: marking_folder(u.audio, manifest) for u in utterances}
     marked = [u for u in utterances if folders[u.id]]
     apart = bool(marked) and 2 * _seconds(marked) < _seconds(utterances)
+    apart = apart and len(utterances) - len(marked) >= 2  # one for dev, one to learn from
     pool = [u for u in utterances if not (apart and folders[u.id])]
     names = {u.speaker for u in pool}
     disjoint = len(names) >= (2 if apart else 3) and all(u.speaker for u in utterances)

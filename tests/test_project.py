@@ -210,6 +210,14 @@ def test_a_folder_named_test_is_the_test_set(tmp_path: Path, shared: bool) -> No
     assert split_utterances(everybody[:15], Path("dev.jsonl")).all_marked
 
 
+def test_a_folder_named_test_leaves_something_to_learn_from(tmp_path: Path) -> None:
+    tests = [Utterance(f"{n}", Path(f"test/{n}.wav"), "low", 1.0) for n in range(10)]
+    long = Utterance("long", Path("rest/long.wav"), "low", 40.0)
+    split = split_utterances([*tests, long])
+    assert split.all_marked
+    assert all(split.parts[name] for name in PARTS)
+
+
 # --- proposals ---
 
 
