@@ -243,12 +243,12 @@ def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Propo
     for name, utterances in parts.items():
         write_manifest(folder / f"{name}.jsonl", utterances)
     train = parts["train"]
-    (folder / "recipe.yaml").write_text("data: {train: train.jsonl, dev: dev.jsonl}\nout: run\n")
-    config = read_recipe(folder / "recipe.yaml").text
+    config = TextConfig()
     proposal = propose(train, examine([u.text for u in train], config))
     hours = _seconds(train) / 3600
-    # A name may hold what would end the comment.
-    shown = " ".join(str(Path(source).absolute()).split())
+    # A name may hold what would end the comment, or what is neither YAML nor UTF-8.
+    place = " ".join(str(Path(source).absolute()).split())
+    shown = "".join(c if c.isprintable() else "?" for c in place)
     (folder / "recipe.yaml").write_text(recipe_text(shown, hours, proposal), encoding="utf-8")
     everything = [u.text for utterances in parts.values() for u in utterances]
     return examine(everything, config), proposal

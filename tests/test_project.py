@@ -275,6 +275,16 @@ def test_names_that_are_no_utf8_are_left_out(run: Command, tmp_path: Path) -> No
         made(tmp_path / "q", tmp_path / os.fsdecode(b"r\xe4c"))
 
 
+def test_a_source_of_any_name_can_be_named_in_the_recipe(tmp_path: Path) -> None:
+    paths = write_recordings(tmp_path / "recordings", FIVE)
+    rows = ["audio,text", *(f"{path},{path.with_suffix('.txt').read_text()}" for path in paths)]
+    (tmp_path / "\033[1mold\n").mkdir()
+    table = tmp_path / "\033[1mold\n" / os.fsdecode(b"\xe4.csv")
+    table.write_text("\n".join(rows))
+    made(tmp_path / "p", table)
+    assert "?[1mold /?.csv\n" in (tmp_path / "p" / "recipe.yaml").read_text()
+
+
 def test_texts_with_half_a_character_are_left_out(tmp_path: Path) -> None:
     rows = []
     for number, path in enumerate(write_recordings(tmp_path / "rec", FIVE)):
