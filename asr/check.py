@@ -77,6 +77,30 @@ class _Located:
     """Why its text cannot be normalised: words have no phones."""
 
 
+Heard = tuple[float, Sequence[tuple[str, str]]]
+"""Seconds of a recording, and kind and detail of each problem with it."""
+
+
+def hear(utterance: Utterance) -> Heard:
+    """Decode a recording; where there is none, its seconds are those of the manifest."""
+    if not os.path.exists(utterance.audio):  # noqa: PTH110 (False, no error, on impossible names)
+        return utterance.duration, [("missing audio", str(utterance.audio))]
+    try:
+        u = utterance
+        samples = load_recording(u.audio, SAMPLE_RATE, u.start, u.end, u.packed)
+    except AudioError as error:
+        return utterance.duration, [("undecodable audio", str(error))]
+    found = []
+    seconds = len(samples) / SAMPLE_RATE
+    if abs(seconds - utterance.duration) > _DURATION_TOLERANCE:
+        detail = f"{utterance.duration:.2f} s in the manifest, {seconds:.2f} s in {utterance.audio}"
+        found.append(("wrong duration", detail))
+    peak = float(np.abs(samples).max())
+    if peak < _SILENT_PEAK:
+        found.append(("silent audio", f"peak {peak:.1e} in {utterance.audio}"))
+    return seconds, found
+
+
 def check_manifests(
     paths: Sequence[str | Path],
     tokens: Tokens | None = None,
@@ -84,6 +108,7 @@ def check_manifests(
     normalise: Callable[[str], str] | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    hear: Callable[[Utterance], Heard] = hear,
 ) -> CheckReport:
     """Read the manifests of one corpus and decode all their audio.
 
@@ -94,6 +119,7 @@ def check_manifests(
         normalise: what training applies to texts; they are judged and counted after it.
         workers: decoding threads; None takes one per processor.
         progress: called with (utterances decoded, all utterances).
+        hear: what finds out about a recording; a caller who checks twice may remember.
 
     Raises:
         ManifestError: a manifest is missing or cannot be read at all.
@@ -103,7 +129,7 @@ def check_manifests(
     problems += repeated + _duplicate_ids(located) + _shared_speakers(located)
 
     def examine(item: _Located) -> list[Problem]:
-        return _utterance_problems(item, tokens, output_frames)
+        return _utterance_problems(item, hear, tokens, output_frames)
 
     threads = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
@@ -244,10 +270,14 @@ def _shared_speakers(located: Iterable[_Located]) -> list[Problem]:
 
 
 def _utterance_problems(
-    item: _Located, tokens: Tokens | None, output_frames: Callable[[float], int] | None
+    item: _Located,
+    hear: Callable[[Utterance], Heard],
+    tokens: Tokens | None,
+    output_frames: Callable[[float], int] | None,
 ) -> list[Problem]:
     utterance = item.utterance
-    seconds, found = _audio_problems(utterance)
+    seconds, heard = hear(utterance)
+    found = list(heard)
     if item.unspoken:
         found.append(("words without phones", item.unspoken))
     else:
@@ -263,26 +293,6 @@ def _utterance_problems(
                 )
             )
     return [Problem(kind, utterance.id, item.manifest, detail) for kind, detail in found]
-
-
-def _audio_problems(utterance: Utterance) -> tuple[float, list[tuple[str, str]]]:
-    """Seconds (as the manifest says where there is no audio) and (kind, detail) of each problem."""
-    if not os.path.exists(utterance.audio):  # noqa: PTH110 (False, no error, on impossible names)
-        return utterance.duration, [("missing audio", str(utterance.audio))]
-    try:
-        u = utterance
-        samples = load_recording(u.audio, SAMPLE_RATE, u.start, u.end, u.packed)
-    except AudioError as error:
-        return utterance.duration, [("undecodable audio", str(error))]
-    found = []
-    seconds = len(samples) / SAMPLE_RATE
-    if abs(seconds - utterance.duration) > _DURATION_TOLERANCE:
-        detail = f"{utterance.duration:.2f} s in the manifest, {seconds:.2f} s in {utterance.audio}"
-        found.append(("wrong duration", detail))
-    peak = float(np.abs(samples).max())
-    if peak < _SILENT_PEAK:
-        found.append(("silent audio", f"peak {peak:.1e} in {utterance.audio}"))
-    return seconds, found
 
 
 def _text_problems(utterance: Utterance, tokens: Tokens | None) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from asr.audio import audio_duration
-from asr.check import CheckReport, check_manifests, render
+from asr.check import CheckReport, Heard, check_manifests, hear, render
 from asr.console import progress_bar
 from asr.errors import AsrError, AudioError
 from asr.evaluation.lines import is_whole
@@ -65,13 +65,14 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
     named, nameless = _nameable(found.utterances)
     kept, unreadable = _measured(named)
     left_out = [*found.left_out, *nameless, *unreadable]
+    hear_once = _hearing_once()
     with atomic_path(project) as temporary:
         while True:
             _refuse_mostly_bad(source, kept, left_out)
             temporary.mkdir(exist_ok=True)
             split = split_utterances(kept, project / "dev.jsonl")
             texts, proposal = _write(temporary, split.parts, source)
-            report = _check(temporary, project)
+            report = _check(temporary, project, hear_once)
             useless = {p.id: f"{p.kind}: {p.detail}" for p in report.problems if p.kind in _USELESS}
             if not useless:
                 break
@@ -254,7 +255,19 @@ def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Propo
     return examine(everything, config), proposal
 
 
-def _check(folder: Path, project: Path) -> CheckReport:
+def _hearing_once() -> Callable[[Utterance], Heard]:
+    """Decode each recording the first time only: what is left out changes no other one."""
+    heard: dict[str, Heard] = {}
+
+    def hear_once(utterance: Utterance) -> Heard:
+        if utterance.id not in heard:
+            heard[utterance.id] = hear(utterance)
+        return heard[utterance.id]
+
+    return hear_once
+
+
+def _check(folder: Path, project: Path, hear_once: Callable[[Utterance], Heard]) -> CheckReport:
     """What `asr check` finds, as if the project stood in its place already."""
     recipe = read_recipe(folder / "recipe.yaml")
     tokens = build_tokens([], recipe.tokens)
@@ -269,6 +282,7 @@ def _check(folder: Path, project: Path) -> CheckReport:
             output_frames=bundle.output_frames,
             normalise=bundle.normalise,
             progress=progress,
+            hear=hear_once,
         )
     return replace(
         report,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from asr.audio import write_wav
+from asr.check import Heard, hear
 from asr.errors import AsrError
 from asr.manifest import Utterance, read_manifest
 from asr.project import new_project, split_utterances
@@ -259,6 +260,20 @@ def test_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "p")
     made(tmp_path / "p", tmp_path / "rec")
     assert (tmp_path / "p" / "train.jsonl").read_bytes() == before
+
+
+def test_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    def counted(utterance: Utterance) -> Heard:
+        heard.append(utterance.id)
+        return hear(utterance)
+
+    monkeypatch.setattr("asr.project.hear", counted)
+    paths = write_recordings(tmp_path / "rec", FIVE)
+    paths[2].with_suffix(".txt").write_text("low " * 50)
+    assert "left out: 1 " in made(tmp_path / "p", tmp_path / "rec")
+    assert len(heard) == len(set(heard)) == 30
 
 
 def test_names_that_are_no_utf8_are_left_out(run: Command, tmp_path: Path) -> None:
