@@ -71,7 +71,7 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
             _refuse_mostly_bad(source, kept, left_out)
             temporary.mkdir(exist_ok=True)
             split = split_utterances(kept, project / "dev.jsonl")
-            texts, proposal = _write(temporary, split.parts, source)
+            learnt, texts, proposal = _write(temporary, split.parts, source)
             report = _check(temporary, project, hear_once)
             useless = {p.id: f"{p.kind}: {p.detail}" for p in report.problems if p.kind in _USELESS}
             if not useless:
@@ -88,7 +88,7 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
     for note in [
         *_left_out_notes(left_out, project),
         *_speaker_notes(kept, split, found.speakers),
-        *_text_notes(split.parts, texts),
+        *_text_notes(split.parts, learnt, texts),
         *_size_notes(split.parts, proposal),
     ]:
         say(note)
@@ -240,19 +240,20 @@ def _anonymous(utterance: Utterance) -> Utterance:
 # --- writing ---
 
 
-def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Proposal]:
+def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Texts, Proposal]:
+    """Also gives what the texts of train hold, what all of them hold, and what was proposed."""
     for name, utterances in parts.items():
         write_manifest(folder / f"{name}.jsonl", utterances)
     train = parts["train"]
-    config = TextConfig()
-    proposal = propose(train, examine([u.text for u in train], config))
+    learnt = examine([u.text for u in train], TextConfig())
+    proposal = propose(train, learnt)
     hours = _seconds(train) / 3600
     # A name may hold what would end the comment, or what is neither YAML nor UTF-8.
     place = " ".join(str(Path(source).absolute()).split())
     shown = "".join(c if c.isprintable() else "?" for c in place)
     (folder / "recipe.yaml").write_text(recipe_text(shown, hours, proposal), encoding="utf-8")
     everything = [u.text for utterances in parts.values() for u in utterances]
-    return examine(everything, config), proposal
+    return learnt, examine(everything, TextConfig()), proposal
 
 
 def _hearing_once() -> Callable[[Utterance], Heard]:
@@ -335,7 +336,7 @@ def _speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list
     return notes
 
 
-def _text_notes(parts: Parts, texts: Texts) -> list[str]:
+def _text_notes(parts: Parts, learnt: Texts, texts: Texts) -> list[str]:
     notes = []
     for what, found, advice in (
         ("digits", texts.digits, "write numbers as they are spoken if you can"),
@@ -349,10 +350,7 @@ def _text_notes(parts: Parts, texts: Texts) -> list[str]:
             )
     if texts.unspaced:
         notes.append("no blanks between words: error rates will count characters")
-    config = TextConfig()
-    known = examine([u.text for u in parts["train"]], config).characters
-    held_out = examine([u.text for name in ("dev", "test") for u in parts[name]], config).characters
-    new = {c: count for c, count in held_out.items() if c not in known}
+    new = {c: count for c, count in texts.characters.items() if c not in learnt.characters}
     if new:
         notes.append(
             f"characters of dev or test that train lacks: {' '.join(islice(new, SHOWN))}"

@@ -119,6 +119,17 @@ def test_digits_and_punctuation_are_told(tmp_path: Path) -> None:
     assert "test sentences are also in train" in said
 
 
+def test_characters_that_are_not_learnt_are_told(tmp_path: Path) -> None:
+    paths = write_recordings(tmp_path / "rec", FIVE)
+    made(tmp_path / "p", tmp_path / "rec")
+    speaker = read_manifest(tmp_path / "p" / "dev.jsonl")[0].speaker
+    for path in paths:
+        if path.parent.name == speaker:
+            path.with_suffix(".txt").write_text("öö")
+    said = made(tmp_path / "q", tmp_path / "rec")
+    assert "that train lacks: ö (12 times)" in said
+
+
 def test_examine() -> None:
     for text, unspaced in (
         ("你好 world", False),
