@@ -9,7 +9,9 @@ import torch
 
 from asr.errors import CheckpointError, ConfigError
 from asr.manifest import read_manifest, write_manifest
-from asr.models.bundle import load_bundle
+from asr.models.acoustic import AcousticModel
+from asr.models.bundle import Bundle, load_bundle, save_bundle
+from asr.text import TextConfig
 from asr.tokens import TokenConfig, build_tokens
 from asr.training.optimizer import build_optimizer, set_rate
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
@@ -39,6 +41,26 @@ def test_layers_are_copied_and_shared_units_keep_their_rows(tones: Tones) -> Non
             assert torch.equal(model.output.weight[place], row)
         else:
             assert torch.equal(model.output.weight[place], before[place])
+
+
+@pytest.mark.parametrize("frames", [0, 1, 4])
+def test_a_lookahead_may_be_another(tmp_path: Path, frames: int) -> None:
+    features = FEATURES.model_copy(update={"cmvn": "global"})
+    one_way = MODEL.model_copy(update={"bidirectional": False})
+    tokens = build_tokens(["low"], TokenConfig(kind="words", word_count=1))
+    config = one_way.model_copy(update={"lookahead": 2})
+    known = AcousticModel(features, config, len(tokens))
+    assert known.encoder.lookahead is not None
+    with torch.no_grad():
+        known.encoder.lookahead.weight.copy_(torch.randn(3, MODEL.hidden))
+    save_bundle(tmp_path / "known", Bundle(known, tokens, TextConfig()))
+    config = one_way.model_copy(update={"lookahead": frames})
+    model = AcousticModel(features, config, len(tokens))
+    start_from(model, tokens, StartConfig(model=tmp_path / "known"), features, config)
+    if model.encoder.lookahead is not None:
+        shared, own = known.encoder.lookahead.weight[: frames + 1], model.encoder.lookahead.weight
+        assert torch.equal(own[: len(shared)], shared)
+        assert not own[len(shared) :].any()
 
 
 def test_other_shapes_are_named(tones: Tones, tmp_path: Path) -> None:

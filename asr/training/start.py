@@ -40,9 +40,10 @@ def start_from(
 ) -> str:
     """Copy the weights of another model into `model`, and say in words what came of it.
 
-    Layers are copied as they are, and so are the statistics of cmvn=global: what the layers have
-    learnt to hear is of that scale, and frozen ones cannot learn another. Of the output layers come
-    the rows of units that both write; the others keep their random weights.
+    Layers are copied as they are, a lookahead as far as both go, and so are the statistics of
+    cmvn=global: what the layers have learnt to hear is of that scale, and frozen ones cannot learn
+    another. Of the output layers come the rows of units that both write; the others keep their
+    random weights.
 
     Raises CheckpointError for a bad folder, and ConfigError naming every setting that differs.
     """
@@ -61,9 +62,10 @@ def start_from(
     copied = {
         name: tensor
         for name, tensor in weights.items()
-        if name in own and not name.startswith(("output.", "spelling."))
+        if name in own and not name.startswith(("output.", "spelling.", "encoder.lookahead."))
     }
     model.load_state_dict(copied, strict=False)
+    _copy_lookahead(model, other.model)
     shared = [unit for unit in tokens.units if unit in set(other.tokens.units)]
     here = torch.tensor([tokens.units.index(unit) for unit in shared])
     there = torch.tensor([other.tokens.units.index(unit) for unit in shared])
@@ -76,6 +78,15 @@ def start_from(
                 mine.weight[here] = theirs.weight[there].to(mine.weight.device)
                 mine.bias[here] = theirs.bias[there].to(mine.bias.device)
     return f"started from {start.model}: {len(shared)} of {len(tokens)} units are its own"
+
+
+def _copy_lookahead(model: AcousticModel, other: AcousticModel) -> None:
+    """The weights of the coming frames that both look at; those further ahead begin at nothing."""
+    mine, theirs = model.encoder.lookahead, other.encoder.lookahead
+    if mine is not None and theirs is not None:
+        rows = min(len(mine.weight), len(theirs.weight))
+        with torch.no_grad():
+            mine.weight[:rows] = theirs.weight[:rows].to(mine.weight.device)
 
 
 def freeze(model: AcousticModel, layers: int) -> list[nn.Module]:
