@@ -66,9 +66,9 @@ def start_from(
     }
     model.load_state_dict(copied, strict=False)
     _copy_lookahead(model, other.model)
-    shared = [unit for unit in tokens.units if unit in set(other.tokens.units)]
-    here = torch.tensor([tokens.units.index(unit) for unit in shared])
-    there = torch.tensor([other.tokens.units.index(unit) for unit in shared])
+    ids = {unit: i for i, unit in enumerate(other.tokens.units)}
+    here = [i for i, unit in enumerate(tokens.units) if unit in ids]
+    there = [ids[tokens.units[i]] for i in here]
     for mine, theirs in (
         (model.output, other.model.output),
         (model.spelling, other.model.spelling),
@@ -77,7 +77,7 @@ def start_from(
             with torch.no_grad():
                 mine.weight[here] = theirs.weight[there].to(mine.weight.device)
                 mine.bias[here] = theirs.bias[there].to(mine.bias.device)
-    return f"started from {start.model}: {len(shared)} of {len(tokens)} units are its own"
+    return f"started from {start.model}: {len(here)} of {len(tokens)} units are its own"
 
 
 def _copy_lookahead(model: AcousticModel, other: AcousticModel) -> None:
