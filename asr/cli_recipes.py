@@ -36,7 +36,8 @@ def main(
         note = f"which {option} of the corpus (default: {default or 'none'})"
         parser.add_argument(f"--{option}", default=default, help=note)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="other settings")
-    arguments = parser.parse_args()
+    # Settings may stand before, after and between options.
+    arguments = parser.parse_intermixed_args()
     chosen = {option: getattr(arguments, option) for option in options or {}}
     here = Path(script).resolve().parent
     out = here.parents[1] / "exp" / "-".join([here.name, *filter(None, chosen.values())])

@@ -160,6 +160,11 @@ def test_a_script_with_a_language_has_a_folder_for_each(
         ]
         assert tests == {"test": out / "data" / "test.jsonl"}
         assert recipe == script.parent / "recipe.yaml"
+    between = ["train.seed=2", "--language", "fr", "out=elsewhere", "--part", "9hr", "a.b=1"]
+    monkeypatch.setattr("sys.argv", ["run.py", *between])
+    main(str(script), "Train.", prepare, options)
+    assert ran[-2][1:] == ("fr", "9hr")
+    assert ran[-1][1][3:] == ["train.seed=2", "out=elsewhere", "a.b=1"]
     monkeypatch.setattr("sys.argv", ["run.py", "--language", "../de"])
     with pytest.raises(SystemExit):
         main(str(script), "Train.", prepare, options)
