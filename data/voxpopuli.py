@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asr.errors import AsrError
+from asr.manifest import Utterance
 from data.corpus import Progress, Say, speakers_apart, write_splits
 from data.hub import Columns, Split, materialise
 
@@ -54,9 +55,12 @@ def prepare(
         )
         for name, published in SPLITS.items()
     }
-    known = {
-        # What the corpus does not know it calls None.
-        name: [replace(u, speaker="") if u.speaker == "None" else u for u in utterances]
-        for name, utterances in splits.items()
-    }
+    known = {name: [_without_none(u) for u in utterances] for name, utterances in splits.items()}
     return write_splits(folder, speakers_apart(known, say))
+
+
+def _without_none(utterance: Utterance) -> Utterance:
+    """What the corpus does not know of a speaker it calls None."""
+    extra = {name: value for name, value in utterance.extra.items() if value != "None"}
+    speaker = "" if utterance.speaker == "None" else utterance.speaker
+    return replace(utterance, speaker=speaker, extra=extra)

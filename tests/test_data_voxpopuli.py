@@ -59,7 +59,7 @@ def test_manifests(published: Path, tmp_path: Path) -> None:
     assert last.id == "20130114-0900-PLENARY-3-hr_20130114-17:12:30_0"
     assert splits["test"][0].speaker == ""
     assert (last.speaker, last.duration) == ("12", 0.2)
-    assert dict(last.extra) == {"gender": "female", "accent": "None", "is_gold_transcript": True}
+    assert dict(last.extra) == {"gender": "female", "is_gold_transcript": True}
     assert last.audio == folder / "audio" / "train" / "0000" / "0000002.flac"
     assert len(said) == 1
     assert said[0].endswith("(hr, train): 1 of 3 rows, without text or sound")
