@@ -53,7 +53,7 @@ def prepare(
 def _locate(folder: Path, source: Path | None, progress: Progress | None) -> Path:
     if source is None:
         archive = download(URL, folder / "data_aishell.tgz", progress, MD5)
-        return unpack(archive, folder / "audio") / "data_aishell"
+        return unpack(archive, folder / "audio", progress) / "data_aishell"
     return locate(source, f"data_aishell/{TRANSCRIPTS}", TRANSCRIPTS).parents[1]
 
 
@@ -64,7 +64,7 @@ def _speakers(wav: Path, folder: Path, progress: Progress | None) -> list[Path]:
     archives = [p for p in sorted(wav.glob("S*.tar.gz")) if p.name[:-7] not in unpacked]
     found = []
     for done, archive in enumerate(archives, start=1):
-        found.append(unpack(archive, folder / archive.name[:-7]))
+        found.append(unpack(archive, folder / archive.name[:-7], progress))
         if progress:
             progress(done, len(archives))
     return found

@@ -32,7 +32,7 @@ def prepare(
     """
     if source is None:
         archive = download(URL, folder / "an4_sphere.tar.gz", progress)
-        source = unpack(archive, folder / "audio") / "an4"
+        source = unpack(archive, folder / "audio", progress) / "an4"
     if not (source / "etc").is_dir():
         raise AsrError(f"expected AN4 with its etc and wav folders, got {source}: check --source")
     parts = {part: _read_part(source, part) for part in PARTS}

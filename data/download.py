@@ -8,11 +8,13 @@ import tarfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from asr.errors import AsrError
 from asr.files import atomic_path, remove_leftovers
+
+Progress = Callable[[int, int], None]
 
 BLOCK = 1 << 20
 RANGE_NOT_SATISFIABLE = 416
@@ -25,7 +27,7 @@ _UNSOUND = (
 def download(
     url: str,
     path: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     md5: str | None = None,
 ) -> Path:
     """Fetch `url` into `path`, going on from what an earlier try left in `path`.part.
@@ -78,11 +80,12 @@ def _checked(part: Path, path: Path, url: str, md5: str | None) -> Path:
     return path
 
 
-def unpack(archive: Path, folder: Path) -> Path:
+def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Path:
     """Unpack a tar archive, or a zip one of that suffix, into `folder`, whole or not at all.
 
-    Members that would land outside, links out of it and devices are refused (tarfile's `data`
-    filter; zipfile makes no links). Raises AsrError naming the archive.
+    `progress` is told bytes of the archive done and in all. Members that would land outside, links
+    out of it and devices are refused (tarfile's `data` filter; zipfile makes no links). Raises
+    AsrError naming the archive.
     """
     if folder.is_dir():
         return folder
@@ -91,10 +94,9 @@ def unpack(archive: Path, folder: Path) -> Path:
         temporary.mkdir()
         try:
             if archive.suffix == ".zip":
-                _unpack_zip(archive, temporary)
+                _unpack_zip(archive, temporary, progress)
             else:
-                with tarfile.open(archive) as tar:
-                    tar.extractall(temporary, filter="data")
+                _unpack_tar(archive, temporary, progress)
         except _UNSOUND as error:
             raise AsrError(
                 f"expected a sound archive, got {archive}: {' '.join(str(error).split())}; "
@@ -103,10 +105,28 @@ def unpack(archive: Path, folder: Path) -> Path:
     return folder
 
 
-def _unpack_zip(archive: Path, folder: Path) -> None:
+def _unpack_tar(archive: Path, folder: Path, progress: Progress | None) -> None:
+    size = archive.stat().st_size
+
+    def told(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+        for member in tar:
+            yield member
+            if progress:
+                progress(file.tell(), size)
+
+    with archive.open("rb") as file, tarfile.open(fileobj=file) as tar:
+        tar.extractall(folder, members=told(tar), filter="data")
+
+
+def _unpack_zip(archive: Path, folder: Path, progress: Progress | None) -> None:
     with zipfile.ZipFile(archive) as packed:
         for name in packed.namelist():
             place = PurePosixPath(name)
             if place.is_absolute() or ".." in place.parts:  # zipfile would put it elsewhere
                 raise ValueError(f"{name[:60]!r} would land outside")
-        packed.extractall(folder)
+        done, total = 0, sum(member.compress_size for member in packed.infolist())
+        for member in packed.infolist():
+            packed.extract(member, folder)
+            done += member.compress_size
+            if progress:
+                progress(done, total)

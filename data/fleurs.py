@@ -57,7 +57,7 @@ def _locate(
     else:
         table = locate(source, f"{language}/{split}.tsv", f"data/{language}/{split}.tsv")
         archive = locate(table.parent, f"audio/{split}", f"audio/{split}.tar.gz")
-    audio = archive if archive.is_dir() else unpack(archive, folder / "audio" / split)
+    audio = archive if archive.is_dir() else unpack(archive, folder / "audio" / split, progress)
     # The archive holds a folder named as the split.
     return table, audio / split if (audio / split).is_dir() else audio
 

@@ -98,7 +98,7 @@ def _locate(
         archive = ARCHIVES[subset]
         url = URL.format(resource=archive.resource, subset=subset)
         path = download(url, folder / f"{subset}.tar.gz", progress, archive.md5)
-        return unpack(path, folder / "audio" / subset) / "LibriSpeech" / subset
+        return unpack(path, folder / "audio" / subset, progress) / "LibriSpeech" / subset
     return locate(source, subset, f"LibriSpeech/{subset}")
 
 

@@ -33,7 +33,7 @@ def prepare(
     """
     if source is None:
         archive = download(URL, folder / "LJSpeech-1.1.tar.bz2", progress, MD5)
-        source = unpack(archive, folder / "audio")
+        source = unpack(archive, folder / "audio", progress)
     metadata = locate(source, "metadata.csv", "LJSpeech-1.1/metadata.csv")
     utterances = _utterances(metadata)
     tell_incomplete(say, "LJ Speech", len(utterances), PUBLISHED, "clips")

@@ -62,7 +62,7 @@ def _locate(language: str, folder: Path, source: Path | None, progress: Progress
     if source is None:
         url = URL.format(language=language)
         archive = download(url, folder / f"{name}.tar.gz", progress, MD5[language])
-        return unpack(archive, folder / "audio") / name
+        return unpack(archive, folder / "audio", progress) / name
     if source.resolve().name in (name, f"{name}_opus") and (source / "train").is_dir():
         return source
     return locate(source, name, f"{name}_opus")

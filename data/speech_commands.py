@@ -30,7 +30,7 @@ def prepare(
     """
     if source is None:
         archive = download(URL, folder / "speech_commands_v0.02.tar.gz", progress, MD5)
-        source = unpack(archive, folder / "audio")
+        source = unpack(archive, folder / "audio", progress)
     dev_list = LISTS["dev"]
     root = locate(source, dev_list, f"speech_commands_v0.02/{dev_list}").parent
     recordings = {f"{p.parent.name}/{p.name}": p for p in sorted(root.glob("*/[!.]*.wav"))}

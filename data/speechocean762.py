@@ -36,7 +36,7 @@ def prepare(
     if source is None:
         # OpenSLR publishes no checksum of this archive.
         archive = download(URL, folder / "speechocean762.tar.gz", progress)
-        source = unpack(archive, folder / "audio")
+        source = unpack(archive, folder / "audio", progress)
     root = locate(source, "train/wav.scp", "speechocean762/train/wav.scp").parents[1]
     scores = _scores(root / "resource" / "scores.json")
     parts = {part: _utterances(root, part, scores) for part in ("train", "test")}

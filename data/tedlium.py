@@ -39,7 +39,7 @@ def prepare(
     if source is None:
         # OpenSLR publishes no md5 of this archive.
         archive = download(URL, folder / "TEDLIUM_release-3.tgz", progress)
-        source = unpack(archive, folder / "audio")
+        source = unpack(archive, folder / "audio", progress)
     root = locate(source, "legacy", "TEDLIUM_release-3/legacy")
     splits = {part: _utterances(root, part, say) for part in PUBLISHED}
     return write_splits(folder, {p: with_durations(utts, progress) for p, utts in splits.items()})

@@ -34,7 +34,7 @@ def prepare(
     """
     if source is None:
         archive = download(URL, folder / "data_thchs30.tgz", progress, MD5)
-        root = unpack(archive, folder / "audio") / "data_thchs30"
+        root = unpack(archive, folder / "audio", progress) / "data_thchs30"
     else:
         root = locate(source, "data_thchs30/train", "train").parent
     parts = {}

@@ -33,7 +33,7 @@ def prepare(
     """
     if source is None:
         archive = download(URL, folder / "VCTK-Corpus-0.92.zip", progress, MD5)
-        source = unpack(archive, folder / "audio")
+        source = unpack(archive, folder / "audio", progress)
     root = locate(source, AUDIO, f"VCTK-Corpus-0.92/{AUDIO}").parent
     utterances = with_durations(_utterances(root, say), progress)
     rest, test = split_speakers(utterances, TEST_SPEAKERS, TEST_SEED)

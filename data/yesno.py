@@ -31,7 +31,7 @@ def prepare(
     """
     if source is None:
         archive = download(URL, folder / "waves_yesno.tar.gz", progress, MD5)
-        source = unpack(archive, folder / "audio")
+        source = unpack(archive, folder / "audio", progress)
     found = [*source.glob("[!.]*.wav"), *source.glob("waves_yesno/[!.]*.wav")]
     if not found:
         raise AsrError(f"expected recordings of yesno in {source}, got none: check --source")

@@ -195,9 +195,17 @@ def device(name: str) -> tarfile.TarInfo:
 
 
 def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
-    packed = archive(tmp_path / "a.tar.gz", [(tarfile.TarInfo("an4/etc/list"), b"one\n")])
-    folder = unpack(packed, tmp_path / "audio")
+    random = np.random.default_rng(0)  # which cannot be compressed
+    recordings = [(tarfile.TarInfo(f"an4/{n}"), random.bytes(50_000)) for n in range(9)]
+    packed = archive(
+        tmp_path / "a.tar.gz", [(tarfile.TarInfo("an4/etc/list"), b"one\n"), *recordings]
+    )
+    told: list[tuple[int, int]] = []
+    folder = unpack(packed, tmp_path / "audio", lambda *at: told.append(at))
     assert (folder / "an4" / "etc" / "list").read_bytes() == b"one\n"
+    assert {total for _, total in told} == {packed.stat().st_size}
+    assert len({done for done, _ in told}) > 5
+    assert told == sorted(told)
     packed.unlink()
     assert unpack(packed, tmp_path / "audio") == folder
 
