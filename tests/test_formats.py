@@ -152,6 +152,8 @@ BAD = [
     ("x.tsv", "id\tsentence\na\tb\n", "1: expected the columns 'id' and 'hypothesis' or 'text'"),
     ("x.csv", 'id,text\na,"x\ny"\nb,one, two\n', "4: expected 2 fields as in the header, got 3"),
     ("x.csv", 'id,text\na,x\nb,"y\n', "3: expected CSV, got a row that is none ("),
+    ("x.csv", "id,text,text\na,x,y\n", "1: expected one column 'text', got 2; rename or remove"),
+    ("x.tsv", "id\ttext\tid\na\tx\tb\n", "1: expected one column 'id', got 2; rename or remove"),
     ("x.csv", "id,text\n,x\n", "2: expected 'id' to say something, got ''"),
     ("x.csv", 'id,text\na,"x\ny"\na,z\n', "4: expected a new id, got 'a' again after line 2"),
     ("x.csv", "id,text\n", "1: expected at least one utterance, got none"),

@@ -212,6 +212,12 @@ def _entries(
                     f"{path}:{number}: expected the columns 'id' and {_either(keys)}, got"
                     f" {', '.join(map(shown, header))}; rename them or name the one of the text"
                 )
+            for name in ("id", key):
+                if header.count(name) > 1:
+                    raise TranscriptError(
+                        f"{path}:{number}: expected one column {shown(name)}, got"
+                        f" {header.count(name)}; rename or remove the others"
+                    )
             continue
         if len(row) != len(header):
             raise TranscriptError(
