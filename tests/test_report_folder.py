@@ -249,6 +249,9 @@ def test_leaderboard_ranks_within_a_test_set(saved: Writer, tmp_path: Path) -> N
     assert "0.0100" in page
     with pytest.raises(ReportError, match=r"expected a report in .*wav or below, got none"):
         gather([tmp_path / "wav"])
+    _, skipped = gather([tmp_path / "slow", tmp_path / "absent"])
+    assert len(skipped) == 1
+    assert f"in {tmp_path / 'absent'} or below, got none" in skipped[0]
 
 
 @pytest.mark.parametrize("format", ["trn", "kaldi", "csv", "jsonl"])

@@ -40,9 +40,9 @@ def gather(folders: Sequence[str | Path]) -> tuple[tuple[Board, ...], list[str]]
 
     Raises ReportError where there is no report.
     """
-    found = [path for folder in folders for path in sorted(Path(folder).rglob("report.json"))]
+    found = {folder: sorted(Path(folder).rglob("report.json")) for folder in folders}
     reports, skipped = [], []
-    for path in dict.fromkeys(path.parent.resolve() for path in found):
+    for path in dict.fromkeys(path.parent.resolve() for paths in found.values() for path in paths):
         try:
             reports.append(read_report(path))
         except ReportError as error:
@@ -52,6 +52,11 @@ def gather(folders: Sequence[str | Path]) -> tuple[tuple[Board, ...], list[str]]
             f"expected a report in {', '.join(map(str, folders))} or below, got "
             f"{skipped[0] if skipped else 'none'}: name the --out folder of asr evaluate"
         )
+    skipped += [
+        f"expected a report in {folder} or below, got none: correct the path"
+        for folder, paths in found.items()
+        if not paths
+    ]
     names = short_names([report.folder for report in reports])
     entries = [
         System(name, report, bootstrap_interval([u.words for u in report.scores.utterances]))
