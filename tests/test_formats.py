@@ -203,8 +203,8 @@ def test_a_wrong_file_is_refused_in_one_line(
 @pytest.mark.parametrize("format", get_args(Format))
 def test_files_that_hold_no_text_at_all(format: Format, tmp_path: Path) -> None:
     path = tmp_path / "x"
-    assert "expected a file of texts, got 'No such file" in refusal(path, format=format)
-    assert "expected a file of texts, got 'Is a dir" in refusal(tmp_path, format=format)
+    assert "expected a file of texts, got no such file" in refusal(path, format=format)
+    assert "expected a file of texts, got a folder" in refusal(tmp_path, format=format)
     for content in (b"", b"\xef\xbb\xbf", b" \n\n"):
         said = refusal(written(path, content), format=format)
         assert said.startswith("x:1: expected at least one utterance, got an empty file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from asr.errors import TranscriptError
+from asr.errors import TranscriptError, reason
 from asr.files import atomic_path
 
 
@@ -17,9 +17,8 @@ def read_utf8(path: str | Path) -> str:
     try:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise TranscriptError(
-            f"{path}: expected a file of texts, got '{reason}'; check the path"
+            f"{path}: expected a file of texts, got {reason(error)}; check the path"
         ) from None
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
-from asr.errors import ReportError
+from asr.errors import ReportError, reason
 from asr.evaluation.details import Details
 from asr.evaluation.error_rate import Scores, UtteranceScore, score
 from asr.evaluation.page import Extras, write_page
@@ -214,8 +214,7 @@ def _read_lines(path: Path) -> list[_Line]:
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ReportError(f"expected {path}, got '{reason}': evaluate again") from None
+        raise ReportError(f"expected {path}, got {reason(error)}: evaluate again") from None
     lines: dict[str, _Line] = {}
     for number, text in enumerate(content.split("\n"), start=1):
         if not text.strip():

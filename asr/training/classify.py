@@ -32,7 +32,7 @@ from asr.models.classifier import LEVEL_DB, Classifier, ClassifierBundle, Inputs
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
 from asr.text import TextConfig
-from asr.training.optimizer import build_optimizer, learning_rate
+from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 
 NO_AUGMENT = AugmentConfig(speeds=[1.0], warp=0, join=0, time_masks=0, frequency_masks=0)
 
@@ -245,8 +245,7 @@ def _train_epoch(
     with prefetch(train.batch, plan) as batches:
         for number, batch in enumerate(batches):
             done = epoch + number / len(plan)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(done / config.epochs, config)
+            set_rate(optimizer, learning_rate(done / config.epochs, config))
             scores = model(augmented(model, batch, augment))
             loss = functional.cross_entropy(scores, batch.labels.to(scores.device))
             if not math.isfinite(loss.item()):

@@ -21,7 +21,7 @@ from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
 from asr.text import TextConfig
 from asr.tokens import Tokens
-from asr.training.optimizer import build_optimizer, learning_rate
+from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 
 LARGEST = 700.0  # nats whose exponential is still a number
 
@@ -92,8 +92,7 @@ def train_language_model(
             batches = list(_batches(encoded, config, number))
             for place, batch in enumerate(batches):
                 done = number + place / len(batches)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(done / config.epochs, config)
+                set_rate(optimizer, learning_rate(done / config.epochs, config))
                 loss, count = _step(model, batch, optimizer, config)
                 total, units = total + loss, units + count
                 bar.update(task, completed=number + (place + 1) / len(batches))
