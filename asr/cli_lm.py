@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,7 +69,7 @@ def estimate(
         check_replaceable(out, "ngram.json")
     with progress_bar("counting") as progress:
         result = estimate_model(
-            _sentences(texts, model, characters),
+            _sentences(texts, _normaliser(model), characters),
             order,
             cutoff or [],
             closed,
@@ -101,7 +101,7 @@ def perplexity(
         with progress_bar("reading the language model") as progress:
             loaded = load_ngram(lm, progress)
         characters = _of_characters(loaded)
-    sentences = [s.split() for s in _sentences(texts, model, characters) if s]
+    sentences = [s.split() for s in _sentences(texts, _normaliser(model), characters) if s]
     if not sentences:
         raise LanguageModelError("expected sentences, got an empty text: give lines of words")
     if words:
@@ -161,14 +161,16 @@ def train(
     config = parse(LanguageTraining, with_overrides({}, set_ or []), "--set")
     if dev.suffix == ".jsonl":
         refuse_test_set(model, dev, read_manifest(dev))
-    learnt = [s for s in _sentences(texts, model, False) if s]
-    held = [s for s in _sentences([dev], model, False) if s]
-    text = None
-    if model is not None:
-        bundle = load_bundle(model)
-        tokens, text = bundle.tokens, bundle.text
+    bundle = None if model is None else load_bundle(model)
+    normalise = str.strip if bundle is None else bundle.normalise
+    learnt, held = (
+        [s for s in _sentences(source, normalise, False) if s] for source in (texts, [dev])
+    )
+    if bundle is not None:
+        tokens = bundle.tokens
     else:
         tokens = build_tokens(learnt, TokenConfig(kind=units.value, size=size))
+    text = None if bundle is None else bundle.text
     train_language_model(learnt, held, tokens, config, out, text=text)
     errors.print(f"language model: {out}")
 
@@ -193,11 +195,17 @@ def sample(
         print(loaded.sample(prompt, temperature, random))
 
 
-def _sentences(texts: list[Path], model: Path | None, characters: bool) -> Iterator[str]:
-    from asr.lm.text import in_characters, read_sentences
+def _normaliser(model: Path | None) -> Callable[[str], str]:
     from asr.models.bundle import load_bundle
 
-    normalise = str.strip if model is None else load_bundle(model).normalise
+    return str.strip if model is None else load_bundle(model).normalise
+
+
+def _sentences(
+    texts: list[Path], normalise: Callable[[str], str], characters: bool
+) -> Iterator[str]:
+    from asr.lm.text import in_characters, read_sentences
+
     sentences = read_sentences(texts, normalise)
     return map(in_characters, sentences) if characters else sentences
 
