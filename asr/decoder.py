@@ -23,7 +23,7 @@ from asr.config import Config, parse, with_overrides
 from asr.ctc.batched import batched_decode
 from asr.ctc.beam import BeamConfig, beam_decode
 from asr.ctc.greedy import greedy_decode
-from asr.ctc.language import LanguageConfig, build_language
+from asr.ctc.language import LanguageConfig, build_language, check_word
 from asr.ctc.text_cost import Language
 from asr.errors import CheckpointError, ConfigError, LanguageModelError, reason
 from asr.evaluation.confidence import Evidence, gather
@@ -308,11 +308,18 @@ def load_decoder(
         lexicon = lexicon or _there(folder / "lexicon.txt")
     rescore = rescore or _there(folder / "lstm")
     _check_kinds(lm, rescore)
+    alphabet = {c for unit in tokens.units[1:] for c in unit}
+
+    def spell(word: str) -> str:
+        spelled = normalise(word)
+        check_word(spelled, alphabet)
+        return spelled
+
     return Decoder(
         tokens,
         config,
         None if lm is None else load_ngram(lm),
-        None if lexicon is None else tuple(dict.fromkeys(map(normalise, read_lexicon(lexicon)))),
+        None if lexicon is None else read_lexicon(lexicon, spell),
         None if rescore is None else load_neural(rescore),
     )
 

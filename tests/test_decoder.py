@@ -175,6 +175,14 @@ def test_words_that_cannot_be_written_are_told_at_once() -> None:
         Decoder(TOKENS, DecoderConfig(kind="beam"), lexicon=("abc",))
 
 
+def test_a_word_of_a_lexicon_that_cannot_be_written_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("a\n\n-\n")
+    with pytest.raises(
+        LanguageModelError, match=r"words\.txt:3: expected words of .* got '-' with"
+    ):
+        load_decoder(tmp_path, TOKENS, lexicon=tmp_path / "words.txt")
+
+
 def test_a_greedy_decoder_is_not_given_what_it_cannot_use(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="which uses none"):
         load_decoder(tmp_path, TOKENS, "greedy", hot_words={"a": 1.0})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def build_language(
     config, hot = config or LanguageConfig(), dict(hot_words or {})
     alphabet = {c: i for i, c in enumerate(dict.fromkeys("".join(tokens.units[1:])))}
     for word in (*(lexicon or ()), *hot):
-        _check(word, alphabet)
+        check_word(word, alphabet)
     kind = NO_MODEL
     if model is not None:
         kind = CHARACTER_MODEL if WORD_START in model.ids else WORD_MODEL
@@ -95,13 +95,14 @@ def _writable(model: NgramModel, alphabet: Mapping[str, int]) -> set[str]:
     return words
 
 
-def _check(word: str, alphabet: Mapping[str, int]) -> None:
+def check_word(word: str, alphabet: Collection[str]) -> None:
+    """Raise LanguageModelError where the characters of the units cannot write a word."""
     if len(word.split()) > 1:
         raise LanguageModelError(
             f"expected words, got the phrase {word!r}: give each of its words alone"
         )
     # A mark within a word would end it.
-    unknown = sorted(set(word) - alphabet.keys() | set(word) & {WORD_START})
+    unknown = sorted({c for c in word if c not in alphabet or c == WORD_START})
     if unknown or not word:
         raise LanguageModelError(
             f"expected words of the model's characters, got {word!r} with "

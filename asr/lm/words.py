@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from asr.errors import LanguageModelError, reason
+from asr.errors import AsrError, LanguageModelError, reason
 
 BOOST = 6.0  # of a hot word, in nats
 
 
-def read_lexicon(path: Path) -> tuple[str, ...]:
-    """The word of every line; what stands after a tab, such as how it is said, is passed over.
+def read_lexicon(path: Path, spell: Callable[[str], str] = str) -> tuple[str, ...]:
+    """The word of every line, as `spell` has it; what stands after a tab, such as how it is said,
+    is passed over.
 
-    Raises LanguageModelError naming the line.
+    Raises LanguageModelError naming the line, also where `spell` raises AsrError.
     """
     words: dict[str, None] = {}
     for number, line in enumerate(_lines(path, "a lexicon"), start=1):
@@ -25,7 +26,10 @@ def read_lexicon(path: Path) -> tuple[str, ...]:
                 "tab before what is no part of it"
             )
         if word:
-            words[word] = None
+            try:
+                words[spell(word)] = None
+            except AsrError as error:
+                raise LanguageModelError(f"{path}:{number}: {error}") from None
     if not words:
         raise LanguageModelError(f"{path}: expected a word a line, got none: give some")
     return tuple(words)
