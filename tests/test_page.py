@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,6 +244,39 @@ def test_rows_out_of_view_do_not_exist(browser: Browser, tmp_path: Path) -> None
     opened.keyboard.press("ArrowDown")
     assert opened.inner_text("#pane h3") == "u00001"
     opened.close()
+
+
+def test_a_new_size_draws_anew_and_lets_the_recording_play(page: Page) -> None:
+    page.click(".row[data-id=u1]")
+    page.wait_for_function("document.getElementById('pane').dataset.drawn === 'u1'")
+    page.evaluate("window.before = document.querySelector('audio')")
+    page.click("#pane .column button >> text=right")
+    width = page.locator("#pane canvas").nth(0).evaluate("canvas => canvas.width")
+    page.set_viewport_size({"width": 1000, "height": 700})
+    page.wait_for_function(
+        "width => ![0, width].includes(document.querySelector('#pane canvas').width)", arg=width
+    )
+    assert page.evaluate("window.before === document.querySelector('audio')")
+
+
+def test_of_a_linked_stretch_the_rest_is_not_drawn(browser: Browser, tmp_path: Path) -> None:
+    tone(tmp_path / "long.wav", 4.0)
+    (tmp_path / "page.html").write_text("<!doctype html><title>empty</title>")
+    script = Path(clips.__file__).parent / "templates" / "spectrogram.js"
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    opened = browser.new_page()
+    try:
+        opened.goto(f"http://127.0.0.1:{server.server_port}/page.html")
+        opened.add_script_tag(path=script)
+        for fragment, seconds in (("", 4.0), ("#t=1", 3.0), ("#t=1.5,2.25", 0.75)):
+            count = opened.evaluate(f"loadSamples('long.wav{fragment}').then(s => s.length)")
+            assert count == 16000 * seconds
+    finally:
+        opened.close()
+        server.shutdown()
+        server.server_close()
 
 
 def test_recordings_beyond_the_room_are_linked(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 // The pane beside the list: one utterance, to read, to hear and to see.
 
 let shownNow = null; // what is in the pane; pictures that come late for another are dropped
+let redraw = () => {}; // its pictures, in the colours and at the size of the moment
 
 function showDetail(pane, utterance, symbols, labels) {
   shownNow = utterance;
+  redraw = () => {};
   pane.replaceChildren();
   if (!utterance) {
     pane.append(element("p", "pale", "No utterance is like that: show all."));
@@ -99,18 +101,20 @@ async function showPictures(pane, utterance, symbols, audio) {
   if (utterance.m) pane.append(words);
   if (utterance.p) pane.append(output);
   pane.append(axis);
-  const draw = () => {
+  let rows = null;
+  redraw = () => {
+    if (rows) drawSpectrogram(spectrum, rows);
     if (utterance.m) drawWords(words, utterance, seconds);
     if (utterance.p) drawOutput(output, utterance.p, symbols, seconds);
     drawAxis(axis, seconds);
   };
-  draw();
+  redraw();
   for (const canvas of [spectrum, words, output]) {
     canvas.onclick = (event) => playFrom(audio, seconds * event.offsetX / canvas.clientWidth);
   }
   try {
-    const rows = spectrogram(await loadSamples(utterance.a));
-    if (shownNow === utterance) drawSpectrogram(spectrum, rows);
+    rows = spectrogram(await loadSamples(utterance.a));
+    if (shownNow === utterance) redraw();
   } catch {
     // Browsers let a page from disk play a linked recording, but not read it.
     spectrum.replaceWith(element("p", "note", "No spectrogram: this recording is linked, not within the page."));

@@ -103,10 +103,10 @@ document.addEventListener("click", (event) => {
 
 refresh();
 
-// Pictures are drawn in the colours of the moment, at the size of the moment.
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(shownNow));
+// The pictures alone: what plays goes on playing.
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
 let resizing = 0;
 window.addEventListener("resize", () => {
   clearTimeout(resizing);
-  resizing = setTimeout(() => show(shownNow), 200);
+  resizing = setTimeout(() => redraw(), 200);
 });

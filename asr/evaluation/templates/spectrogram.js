@@ -10,7 +10,12 @@ async function loadSamples(source) {
     bytes = await (await fetch(source)).arrayBuffer();
   }
   const decoded = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(bytes);
-  return decoded.getChannelData(0);
+  const samples = decoded.getChannelData(0);
+  // A link to a stretch of a longer recording, of which the whole file comes.
+  const stretch = /^[^#]*#t=([\d.]+)(?:,([\d.]+))?$/.exec(source);
+  if (!stretch) return samples;
+  const [start, end] = stretch.slice(1).map((seconds) => seconds && Math.round(seconds * RATE));
+  return samples.slice(start, end);
 }
 
 // Power in dB, [frames][WINDOW / 2 + 1], by a radix-2 fast Fourier transform of Hann windows.
