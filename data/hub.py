@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 import soundfile
 
-from asr.audio import AUDIO_SUFFIXES, SAMPLE_RATE, audio_duration, load_audio
+from asr.audio import SAMPLE_RATE, load_audio
 from asr.errors import AsrError, AudioError
 from asr.files import atomic_path
 from asr.manifest import Utterance
@@ -36,7 +36,6 @@ class Split:
     files of the hub's repository, CONFIG/NAME-*.parquet."""
     config: str
     name: str
-    revision: str | None = None
 
     def __str__(self) -> str:
         return f"{self.dataset} ({self.config}, {self.name})"
@@ -58,27 +57,24 @@ def materialise(
     split: Split,
     columns: Columns,
     folder: Path,
-    streaming: bool = True,
-    flac: bool = False,
     progress: Progress | None = None,
     say: Say = print,
 ) -> list[Utterance]:
-    """The utterances of a split, their recordings below `folder`: as they came, or as 16-bit FLAC
-    at 16 kHz.
+    """The utterances of a split, their recordings below `folder` as 16-bit FLAC at 16 kHz.
 
-    With `streaming` nothing is downloaded as a whole. Rows without a text and recordings that
+    Rows are streamed: nothing is downloaded as a whole. Those without a text and recordings that
     cannot be decoded are left out, and their number is told. Raises AsrError where the dataset, a
     column or the network is missing, and where `folder` holds another split.
     """
     journal = folder / JOURNAL
-    header = {"split": asdict(split), "columns": asdict(columns), "flac": flac}
+    header = {"split": asdict(split), "columns": asdict(columns)}
     done = _read_journal(journal, json.loads(json.dumps(header)))
     if not done.complete:
         folder.mkdir(parents=True, exist_ok=True)
         with journal.open("a", encoding="utf-8") as notes:
             if not journal.stat().st_size:
                 _note(notes, header)
-            _fetch(split, columns, folder, streaming, flac, done, notes, progress)
+            _fetch(split, columns, folder, done, notes, progress)
         done = _read_journal(journal, json.loads(json.dumps(header)))
     if done.left_out:
         say(f"left out of {split}: {done.left_out} of {done.rows} rows, without text or sound")
@@ -119,26 +115,49 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> _Done:
     if len(lines) == 1:  # nothing was fetched: what was asked for may be corrected
         path.unlink()
         return done
-    if lines and json.loads(lines[0]) != header:
-        raise AsrError(
-            f"expected the beginning of {header['split']} in {path}, got "
-            f"{json.loads(lines[0])['split']}: name another folder, or delete this one"
-        )
-    for number, line in enumerate(lines[1:], start=2):
-        record = json.loads(line)
-        if "state" in record:
-            done.state, done.rows = record["state"], record["rows"]
-        elif "rows" in record:
-            done.rows, done.complete = record["rows"], True
-        else:
-            row = record.pop("row")
-            done.utterances[row] = Utterance(**record | {"audio": Path(record["audio"])})
-            if not (path.parent / record["audio"]).is_file():
-                raise AsrError(
-                    f"expected {record['audio']}, got no such file ({path}:{number}): delete "
-                    f"{path.parent} and run again"
-                )
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if number == 1:
+                _check_header(record, header, path)
+                continue
+            _take(done, record)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise AsrError(
+                f"expected a note of what was fetched, got '{line[:40].decode(errors='replace')}' "
+                f"({path}:{number}): delete {path.parent} and run again"
+            ) from None
+        if "audio" in record and not (path.parent / record["audio"]).is_file():
+            raise AsrError(
+                f"expected {record['audio']}, got no such file ({path}:{number}): delete "
+                f"{path.parent} and run again"
+            )
     return done
+
+
+def _check_header(found: Mapping[str, Any], header: Mapping[str, Any], path: Path) -> None:
+    """Raise AsrError naming what was asked for otherwise when the folder was begun."""
+    differing = [
+        f"{key}={found[part].get(key)}"
+        for part, settings in header.items()
+        for key, value in settings.items()
+        if found[part].get(key) != value
+    ]
+    if differing:
+        raise AsrError(
+            f"expected a request as the one that began {path}, with {', '.join(differing)}, got "
+            "another: name another folder, or delete this one"
+        )
+
+
+def _take(done: _Done, record: dict[str, Any]) -> None:
+    if "state" in record:
+        done.state, done.rows = record["state"], record["rows"]
+    elif "rows" in record:
+        done.rows, done.complete = record["rows"], True
+    else:
+        row = record.pop("row")
+        done.utterances[row] = Utterance(**record | {"audio": Path(record["audio"])})
 
 
 # --- rows ---
@@ -148,13 +167,11 @@ def _fetch(
     split: Split,
     columns: Columns,
     folder: Path,
-    streaming: bool,
-    flac: bool,
     done: _Done,
     notes: IO[str],
     progress: Progress | None,
 ) -> None:
-    rows, total, names = _open(split, columns, streaming)
+    rows, total, names = _open(split, columns)
     if done.state is not None:
         rows.load_state_dict(dict(done.state))
     ids = {utterance.id for utterance in done.utterances.values()}
@@ -162,7 +179,7 @@ def _fetch(
     for values in _guarded(rows, split):
         if row not in done.utterances:
             _check_columns(columns, values, split)
-            utterance = _written(row, values, columns, split, names, ids, folder, flac)
+            utterance = _written(row, values, columns, split, names, ids, folder)
             if utterance is not None:
                 ids.add(utterance.id)
                 record = {k: v for k, v in asdict(utterance).items() if v not in ("", None, {})}
@@ -175,7 +192,7 @@ def _fetch(
     _note(notes, {"rows": row})
 
 
-def _open(split: Split, columns: Columns, streaming: bool) -> tuple[Any, int, dict[str, Any]]:
+def _open(split: Split, columns: Columns) -> tuple[Any, int, dict[str, Any]]:
     """A dataset whose place can be noted, its rows (0: unknown), and its columns of classes."""
     from datasets import Audio, Dataset, load_dataset, load_from_disk
 
@@ -184,20 +201,12 @@ def _open(split: Split, columns: Columns, streaming: bool) -> tuple[Any, int, di
         parquet = sorted(str(p) for p in (local / split.config).glob(f"{split.name}-*.parquet"))
         if parquet:
             files = {split.name: parquet}
-            loaded = load_dataset(
-                "parquet", data_files=files, split=split.name, streaming=streaming
-            )
+            loaded = load_dataset("parquet", data_files=files, split=split.name, streaming=True)
         elif local.is_dir():
             saved = load_from_disk(split.dataset)
             loaded = saved if isinstance(saved, Dataset) else saved[split.name]
         else:
-            loaded = load_dataset(
-                split.dataset,
-                split.config,
-                split=split.name,
-                streaming=streaming,
-                revision=split.revision,
-            )
+            loaded = load_dataset(split.dataset, split.config, split=split.name, streaming=True)
         known = (loaded.info.splits or {}).get(split.name)
         total = len(loaded) if isinstance(loaded, Dataset) else known.num_examples if known else 0
         rows = loaded.cast_column(columns.audio, Audio(decode=False))
@@ -247,7 +256,6 @@ def _written(
     names: Mapping[str, Any],
     taken: set[str],
     folder: Path,
-    flac: bool,
 ) -> Utterance | None:
     """One row as an utterance, its recording written; None where it lacks text or sound."""
     text = " ".join(str(values[columns.text] or "").split())
@@ -258,11 +266,9 @@ def _written(
     if not text or not content:
         return None
     # Files are named by row: ids may hold what no file system takes, or lead out of the folder.
-    suffix = ".flac" if flac else Path(path).suffix.lower()
-    suffix = suffix if suffix in AUDIO_SUFFIXES else ".audio"
-    audio = Path(f"{row // FOLDER_HOLDS:04}", f"{row:07}{suffix}")
+    audio = Path(f"{row // FOLDER_HOLDS:04}", f"{row:07}.flac")
     try:
-        duration = _write_audio(folder / audio, content, flac)
+        duration = _write_audio(folder / audio, content)
     except AudioError:
         return None
     identity = str(values[columns.id]) if columns.id else f"{split.name}-{row:07}"
@@ -284,13 +290,10 @@ def _plain(value: Any, kind: Any) -> Any:
     )
 
 
-def _write_audio(path: Path, content: bytes, flac: bool) -> float:
+def _write_audio(path: Path, content: bytes) -> float:
     """Write a recording, whole or not at all; its seconds. Raises AudioError."""
+    samples = load_audio(content)
     with atomic_path(path) as temporary:
-        if not flac:
-            temporary.write_bytes(content)
-            return audio_duration(temporary)
-        samples = load_audio(content)
         pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
         soundfile.write(temporary, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
         return len(pcm) / SAMPLE_RATE

@@ -49,7 +49,6 @@ def prepare(
             Split(str(source.resolve()) if source else DATASET, language, published),
             COLUMNS,
             folder / "audio" / name,
-            flac=True,  # published as wav: half the size
             progress=progress,
             say=say,
         )

@@ -65,18 +65,15 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
-@pytest.mark.parametrize("streaming", [True, False])
-def test_rows_become_utterances(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
-) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    found = fetch(repository, tmp_path / "out", streaming=streaming)
+def test_rows_become_utterances(repository: Path, tmp_path: Path) -> None:
+    found = fetch(repository, tmp_path / "out")
     assert [u.id for u in found] == [f"20:{i}/a" for i in range(ROWS)]
     last = found[-1]
     assert (last.text, last.speaker, dict(last.extra)) == ("Wort 6", "s0", {"gender": "f"})
     assert dict(found[1].extra) == {"gender": "m", "region": "north"}
-    assert last.audio == tmp_path / "out" / "0000" / "0000006.wav"
-    assert last.audio.read_bytes() == sound(6)
+    assert last.audio == tmp_path / "out" / "0000" / "0000006.flac"
+    assert last.audio.read_bytes()[:4] == b"fLaC"
+    np.testing.assert_array_equal(load_audio(last.audio), load_audio(sound(6)))
     assert last.duration == pytest.approx(0.16)
 
 
@@ -85,14 +82,6 @@ def test_saved_datasets(tmp_path: Path) -> None:
     DatasetDict({"train": dataset()}).save_to_disk(tmp_path / "several")
     found = [fetch(tmp_path / name, tmp_path / f"{name}-out") for name in ("one", "several")]
     assert [[u.id for u in rows] for rows in found] == [[f"20:{i}/a" for i in range(ROWS)]] * 2
-
-
-def test_flac_keeps_every_sample(repository: Path, tmp_path: Path) -> None:
-    found = fetch(repository, tmp_path / "out", flac=True)
-    assert found[0].audio.name == "0000000.flac"
-    assert found[0].audio.read_bytes()[:4] == b"fLaC"
-    np.testing.assert_array_equal(load_audio(found[0].audio), load_audio(sound(0)))
-    assert found[0].duration == 0.1
 
 
 def test_a_stopped_run_goes_on(
@@ -118,7 +107,7 @@ def test_a_stopped_run_goes_on(
     wrote.clear()
     told: list[tuple[int, int]] = []
     found = fetch(repository, tmp_path / "out", progress=lambda *counts: told.append(counts))
-    assert wrote == ["0000005.wav", "0000006.wav"]
+    assert wrote == ["0000005.flac", "0000006.flac"]
     assert told == [(6, 0)]  # rows of streamed files are not known beforehand
     assert [(u.id, u.text, u.duration) for u in found] == [
         (u.id, u.text, u.duration) for u in expected
@@ -144,10 +133,9 @@ def test_rows_without_text_or_sound_are_left_out_and_told(tmp_path: Path) -> Non
     found = fetch(as_repository(tmp_path / "r", made), tmp_path / "out", say=said.append)
     # An id that comes again gets its row's number.
     assert [u.id for u in found] == ["x", "x-3", "x-5", "x-6"]
-    assert found[0].audio.name == "0000000.audio"
     assert len(said) == 1
     assert said[0].endswith("(de, train): 3 of 7 rows, without text or sound")
-    assert sorted(content(tmp_path / "out")) == [f"0000/{i:07}.audio" for i in (0, 3, 5, 6)]
+    assert sorted(content(tmp_path / "out")) == [f"0000/{i:07}.flac" for i in (0, 3, 5, 6)]
 
 
 def test_without_ids_rows_are_numbered(repository: Path, tmp_path: Path) -> None:
@@ -178,11 +166,28 @@ def test_refusals(repository: Path, tmp_path: Path) -> None:
     assert len(materialise(split, Columns("sentence"), tmp_path / "columns")) == ROWS
     fetch(repository, tmp_path / "good")
     message = refused(lambda: materialise(split, Columns("sentence"), tmp_path / "good"))
+    assert "with id=key, speaker=who, extra=['gender', 'region'], got another" in message
     assert "name another folder" in message
-    (tmp_path / "good" / "0000" / "0000003.wav").unlink()
+    (tmp_path / "good" / "0000" / "0000003.flac").unlink()
     message = refused(lambda: fetch(repository, tmp_path / "good"))
-    assert "expected 0000/0000003.wav, got no such file" in message
+    assert "expected 0000/0000003.flac, got no such file" in message
     assert f"{hub.JOURNAL}:5" in message
+
+
+@pytest.mark.parametrize(
+    "line", [b"\0\0\0", b"[]", b'{"audio": "a"}', b'{"row": 1, "id": 2}', b"\xff"]
+)
+@pytest.mark.parametrize("place", [1, 3])
+def test_a_garbled_journal_is_named(
+    repository: Path, tmp_path: Path, line: bytes, place: int
+) -> None:
+    fetch(repository, tmp_path / "out")
+    journal = tmp_path / "out" / hub.JOURNAL
+    lines = journal.read_bytes().splitlines()
+    lines[place - 1] = line
+    journal.write_bytes(b"\n".join(lines) + b"\n")
+    message = refused(lambda: fetch(repository, tmp_path / "out"))
+    assert f"{hub.JOURNAL}:{place}): delete {tmp_path / 'out'} and run again" in message
 
 
 def test_code_of_a_dataset_is_never_run(tmp_path: Path) -> None:
