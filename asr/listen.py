@@ -14,11 +14,12 @@ from asr.batching import plan_epoch
 from asr.composition import Corpus, Item, whole
 from asr.dataset import SpeechDataset
 from asr.evaluation.page import environment
-from asr.features.augment import AugmentConfig, perturb_gain, perturb_speed
-from asr.features.surroundings import Sounds, change_tempo, load_sounds, surround
+from asr.features.augment import AugmentConfig
+from asr.features.surroundings import Sounds, load_sounds
 from asr.files import atomic_path
 from asr.manifest import read_manifest
 from asr.training.recipe import Recipe
+from asr.training.step import vary
 
 VARIANTS = 4
 
@@ -83,13 +84,7 @@ def _played(
 ) -> np.ndarray:
     """The samples of an item, with what a training step does to them. Shape: [S]."""
     batch = data.batch([item])
-    waves = batch.waves
-    if augment is not None:
-        waves = perturb_speed(waves, batch.speeds)
-        waves = change_tempo(waves, batch.tempos, data.sample_rate)
-        waves = surround(waves, augment.surroundings, sounds)
-        waves = perturb_gain(waves, augment.gain_db)
-    (samples,) = waves.unpad()
+    (samples,) = (batch.waves if augment is None else vary(batch, augment, sounds)).unpad()
     played: np.ndarray = samples.numpy()
     return played
 

@@ -36,6 +36,14 @@ class StepLoss:
     utterances: Tensor
 
 
+def vary(batch: Batch, augment: AugmentConfig, sounds: Sounds) -> Padded:
+    """The waves of a batch as training hears them. Shape: [B, S] -> [B, S']."""
+    waves = perturb_speed(batch.waves, batch.speeds)
+    waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
+    waves = surround(waves, augment.surroundings, sounds)
+    return perturb_gain(waves, augment.gain_db)
+
+
 def batch_loss(
     model: AcousticModel,
     batch: Batch,
@@ -51,10 +59,7 @@ def batch_loss(
     adds the same of its own; what is reported of utterances is the last layer's.
     """
     with torch.no_grad():
-        waves = perturb_speed(batch.waves, batch.speeds)
-        waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
-        waves = surround(waves, augment.surroundings, sounds)
-        waves = perturb_gain(waves, augment.gain_db)
+        waves = vary(batch, augment, sounds)
         distortion = draw_distortion(len(batch.ids), augment, waves.values.device)
         # Warped once: both views must have the same frames.
         features = warp_time(model.features(waves, distortion), augment.time_warp)
