@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from asr.config import Config
-from asr.features.codecs import Codec
+from asr.features.codecs import CODECS, Codec
 from asr.features.filterbank import Distortion
 from asr.features.surroundings import SurroundingsConfig
 from asr.padded import Padded, pad
@@ -29,7 +29,7 @@ class AugmentConfig(Config):
     """The same at its own pitch, beside the speed."""
     codec_share: float = Field(0.0, ge=0, le=1)
     """Share of the utterances that come out of a lossy codec, at its lowest quality."""
-    codecs: list[Codec] = Field(["mp3", "opus", "vorbis"], min_length=1)
+    codecs: list[Codec] = Field(list(CODECS), min_length=1)
     """Which one, drawn anew every time."""
     surroundings: SurroundingsConfig = SurroundingsConfig()
     """Rooms, noise and telephones."""

@@ -6,7 +6,7 @@ S samples.
 from __future__ import annotations
 
 import io
-from typing import Literal
+from typing import Literal, get_args
 
 import av
 import numpy as np
@@ -15,7 +15,7 @@ import soxr
 from numpy.typing import NDArray
 
 Codec = Literal["mp3", "opus", "vorbis"]
-CODECS: tuple[Codec, ...] = ("mp3", "opus", "vorbis")
+CODECS: tuple[Codec, ...] = get_args(Codec)
 
 _FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS")}
 _RATE = 16000  # which all three know

@@ -30,7 +30,7 @@ Seconds = Annotated[float, Field(ge=0.05, le=3)]
 DIRECT_DB = (0.0, 12.0)  # direct sound over the room's answer: from far away to close by
 DECAY = 3 * math.log(10)  # nepers in 60 dB
 TELEPHONE_HZ = (300.0, 3400.0)
-COMPANDING = 255.0  # of the telephone's 8 bits (ITU-T G.711, mu-law)
+LEVELS = 256  # of the telephone's 8 bits (ITU-T G.711, mu-law)
 
 
 class SurroundingsConfig(Config):
@@ -201,9 +201,9 @@ def telephone(waves: Padded, share: float, sample_rate: int) -> Padded:
     passed = torch.sigmoid((hertz - low) / (low / 6)) * torch.sigmoid((high - hertz) / (high / 40))
     narrow = torch.fft.irfft(torch.fft.rfft(chosen.values) * passed, S)
     loudest = narrow.abs().amax(dim=1, keepdim=True).clamp(min=1e-6)
-    coded = torchaudio.functional.mu_law_encoding(narrow / loudest, int(COMPANDING) + 1)
+    coded = torchaudio.functional.mu_law_encoding(narrow / loudest, LEVELS)
     values = waves.values.clone()
-    values[rows] = torchaudio.functional.mu_law_decoding(coded, int(COMPANDING) + 1) * loudest
+    values[rows] = torchaudio.functional.mu_law_decoding(coded, LEVELS) * loudest
     return Padded(values, waves.lengths)
 
 
