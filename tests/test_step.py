@@ -13,7 +13,7 @@ from asr.composition import whole
 from asr.ctc.loss import ctc_loss
 from asr.dataset import Batch, SpeechDataset
 from asr.features.augment import AugmentConfig
-from asr.features.surroundings import Sounds, SurroundingsConfig
+from asr.features.surroundings import NO_NOISE, Sounds, SurroundingsConfig
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
@@ -22,7 +22,7 @@ from asr.tokens import BLANK_ID
 from asr.training import step
 from tests.tones import FEATURES, MODEL, RATE, untrained_bundle, write_corpus
 
-SILENCE = Sounds(RATE, torch.zeros(0))
+SILENCE = Sounds(RATE, NO_NOISE)
 PLAIN = AugmentConfig(speeds=[1.0], warp=0.0, join=0.0, time_masks=0, frequency_masks=0)
 
 
@@ -127,7 +127,7 @@ def test_everything_at_once_is_finite_and_repeats(model: AcousticModel, tones_ba
         surroundings=SurroundingsConfig(noise_share=1, reverb_share=1, telephone_share=1),
     )
     batch = replace(tones_batch, speeds=[1.1] * 4, tempos=[0.9] * 4)
-    sounds = Sounds(RATE, torch.randn(RATE))
+    sounds = Sounds(RATE, (1000 * torch.randn(RATE)).short())
     losses = []
     for _ in range(2):
         torch.manual_seed(7)

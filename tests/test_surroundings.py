@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from asr.audio import write_wav
 from asr.errors import ConfigError
 from asr.features.surroundings import (
+    NO_NOISE,
     Sounds,
     SurroundingsConfig,
     add_noise,
@@ -23,7 +24,7 @@ from asr.features.surroundings import (
 from asr.padded import Padded, pad
 
 RATE = 16000
-NOTHING = Sounds(RATE, torch.zeros(0))
+NOTHING = Sounds(RATE, NO_NOISE)
 ALL = SurroundingsConfig(noise_share=1, reverb_share=1, telephone_share=1)
 
 
@@ -45,7 +46,7 @@ def level(waves: Padded, hertz: float, row: int = 0) -> float:
 
 
 def noise(seconds: float = 1.0) -> Sounds:
-    return Sounds(RATE, torch.randn(int(seconds * RATE)))
+    return Sounds(RATE, (1000 * torch.randn(int(seconds * RATE))).short())
 
 
 @pytest.mark.parametrize("snr", [0.0, 10.0, 30.0])
@@ -150,6 +151,14 @@ def test_silence_stays_silent_and_nothing_breaks() -> None:
     for sounds in (noise(), NOTHING):  # noise is so far below speech, and here is none
         heard = surround(waves, ALL, sounds)
         assert heard.values[0].abs().max() < 1e-6
+
+
+def test_noise_is_kept_in_16_bits_without_a_loss(tmp_path: Path) -> None:
+    samples = np.arange(-32768, 32768, 37, dtype=np.float32) / 32768
+    write_wav(tmp_path / "hiss.wav", samples, RATE)
+    sounds = load_sounds(SurroundingsConfig(noise=tmp_path), RATE)
+    assert sounds.noise.dtype == torch.int16
+    assert torch.equal(sounds.noise / 32768, torch.from_numpy(samples))
 
 
 def test_folders_without_recordings_are_told(tmp_path: Path) -> None:
