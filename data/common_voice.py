@@ -10,7 +10,7 @@ from asr.errors import AsrError, reason
 from asr.manifest import Utterance
 from data.corpus import Progress, Say, speakers_apart, with_durations, write_splits
 
-ADDRESS = "https://commonvoice.mozilla.org/datasets"
+ADDRESS = "https://mozilladatacollective.com"  # since October 2025
 PARTS = ("", "validated")
 REQUIRED = ("client_id", "path", "sentence")
 EXTRA = ("age", "gender", "accents", "accent", "variant", "locale")  # older releases say accent

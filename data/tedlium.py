@@ -33,8 +33,9 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
 
-    Utterances are stretches of talks; a talk stands for its speaker, since nothing tells who gives
-    two. Raises AsrError for a wrong line of a transcript and for a talk without its recording.
+    Utterances are stretches of talks; a talk stands for its speaker, so that DanBarber_2010 and
+    DanBarber_2010_S103 count as two. Raises AsrError for a wrong line of a transcript and for a
+    talk without its recording.
     """
     if source is None:
         # OpenSLR publishes no md5 of this archive.

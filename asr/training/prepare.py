@@ -45,14 +45,14 @@ LATER = {
     "augment": ("tempos", "codec_share", "codecs", "surroundings", "time_warp"),
     "start": tuple(StartConfig.model_fields),
 }
-
-# Settings that only these kinds of units know.
-OF_KINDS = {"tokens.size": ("bpe", "unigram"), "tokens.espeak": ("phones",)}
 DEFAULTS: dict[str, Config] = {
     "text": TextConfig(),
     "augment": AugmentConfig(),
     "start": StartConfig(),
 }
+
+# Settings that only these kinds of units know.
+OF_KINDS = {"tokens.size": ("bpe", "unigram"), "tokens.espeak": ("phones",)}
 
 
 def precision(choice: str) -> str:
