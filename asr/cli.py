@@ -26,6 +26,7 @@ from asr.cli_reports import Normalise, Units, UnitsOption, scoring
 from asr.cli_reports import app as reports_app
 from asr.console import errors, progress_bar, run_command, show_settings
 from asr.errors import AlignmentError, AsrError, AudioError, ConfigError
+from asr.evaluation.details import AUDIO_MEGABYTES
 
 if TYPE_CHECKING:
     from asr.decoder import Decoder
@@ -115,7 +116,7 @@ def evaluate(
     units: UnitsOption = Units.auto,
     audio_mb: Annotated[
         float, typer.Option(min=0, help="Room for recordings within the page; others are linked.")
-    ] = 30,
+    ] = AUDIO_MEGABYTES,
 ) -> None:
     """Word, character and sentence error rate with intervals, and a page to see and hear errors."""
     from asr.models.bundle import load_bundle
@@ -313,7 +314,7 @@ def evaluate_model(
     out: Path | None,
     decoder: Decoder | None = None,
     scoring: Scoring | None = None,
-    audio_megabytes: float = 30,
+    audio_megabytes: float = AUDIO_MEGABYTES,
     bundle: Bundle | None = None,
 ) -> bool:
     """Evaluate and print the report; false, after an error for each, where recordings could not be

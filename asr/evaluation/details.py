@@ -9,6 +9,8 @@ from typing import Any
 
 from asr.manifest import Utterance
 
+AUDIO_MEGABYTES = 30.0  # of recordings within a page, unless one says otherwise
+
 
 @dataclass(frozen=True)
 class Posteriors:

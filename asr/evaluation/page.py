@@ -22,14 +22,13 @@ from asr.evaluation.breakdown import left_out
 from asr.evaluation.charts import Point, diagonal, line_chart, whisker
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.clips import embed, link
-from asr.evaluation.details import Details
+from asr.evaluation.details import AUDIO_MEGABYTES, Details
 from asr.evaluation.error_rate import ErrorCounts, UtteranceScore
 from asr.evaluation.report import EvaluationReport, Units
 from asr.files import atomic_path
 
 MOST_GROUPS = 60  # rows of a breakdown; the rest is in report.json
 MOST_CONFUSIONS = 50
-AUDIO_MEGABYTES = 30.0
 
 
 @dataclass(frozen=True)

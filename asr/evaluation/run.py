@@ -19,10 +19,10 @@ from asr.dataset import SpeechDataset
 from asr.decoder import Decoder, load_decoder
 from asr.errors import AsrError, AudioError
 from asr.evaluation.confusions import count_words
-from asr.evaluation.details import Details, details_of
+from asr.evaluation.details import AUDIO_MEGABYTES, Details, details_of
 from asr.evaluation.error_rate import score
 from asr.evaluation.hearing import Hearing, hear_dataset
-from asr.evaluation.page import AUDIO_MEGABYTES, Epoch, Extras
+from asr.evaluation.page import Epoch, Extras
 from asr.evaluation.report import EvaluationReport, RunFacts, build_report
 from asr.evaluation.report_folder import check_writable, write_report
 from asr.evaluation.scoring import Scoring
