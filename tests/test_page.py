@@ -249,14 +249,13 @@ def test_rows_out_of_view_do_not_exist(browser: Browser, tmp_path: Path) -> None
 def test_a_new_size_draws_anew_and_lets_the_recording_play(page: Page) -> None:
     page.click(".row[data-id=u1]")
     page.wait_for_function("document.getElementById('pane').dataset.drawn === 'u1'")
-    page.evaluate("window.before = document.querySelector('audio')")
-    page.click("#pane .column button >> text=right")
+    page.evaluate("window.before = document.querySelector('#pane audio')")
     width = page.locator("#pane canvas").nth(0).evaluate("canvas => canvas.width")
     page.set_viewport_size({"width": 1000, "height": 700})
     page.wait_for_function(
         "width => ![0, width].includes(document.querySelector('#pane canvas').width)", arg=width
     )
-    assert page.evaluate("window.before === document.querySelector('audio')")
+    assert page.evaluate("window.before === document.querySelector('#pane audio')")
 
 
 def test_of_a_linked_stretch_the_rest_is_not_drawn(browser: Browser, tmp_path: Path) -> None:
