@@ -18,6 +18,7 @@ VOICE = "asr:voice"
 _IN_WORDS = frozenset("'’-\u200c\u200d")  # punctuation to Unicode, spelling to people
 _COMMANDS = 60  # words; a vocabulary of no more is learnt whole
 _OFTEN = 20  # times that each of them is said on average
+_LITTLE = 0.2  # hours; four layers hardly begin to learn from less
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,19 @@ class Proposal:
     time_masks: int
     epochs: int
     batch_seconds: int
+    learning_rate: float
+    consistency: float
     weight_decay: float
 
     def minutes(self, hours: float) -> float:
         """About how long training takes on two processor cores.
 
-        Measured on AN4 (recipes/an4): a minute for each hour and epoch with 256 cells, 4 layers.
+        Measured on AN4 (recipes/an4): a minute for each hour and epoch with 256 cells, 4 layers and
+        two views of each utterance.
         """
         size = (self.hidden / 256) ** 1.6 * self.layers / 4
         frames = 3 / (self.strides[0] * self.strides[1])
-        return hours * self.epochs * size * frames
+        return hours * self.epochs * size * frames * (1 if self.consistency else 0.5)
 
 
 def examine(texts: Sequence[str], config: TextConfig) -> Texts:
@@ -94,7 +98,8 @@ def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:
     """Settings for a training set, after the recipes of corpora of about its size."""
     hours = sum(u.duration for u in utterances) / 3600
     seconds = 3600 * hours / len(utterances)
-    hidden, epochs, batch_seconds = _size(hours)
+    hidden, layers, epochs, batch_seconds = _size(hours)
+    little = hours < _LITTLE
     few = len(texts.words) <= _COMMANDS
     few = few and sum(texts.words.values()) >= _OFTEN * len(texts.words)
     join = 0.5 if seconds < 4 else 0.2 if seconds < 6 else 0.0
@@ -107,29 +112,33 @@ def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:
     return Proposal(
         units="words" if few and not texts.unspaced else "characters",
         hidden=hidden,
-        layers=5 if hours >= 100 else 4,
+        layers=layers,
         strides=(2, 2) if texts.unspaced else (3, 1),
-        dropout=0.3 if hours < 10 or hours >= 100 else 0.2,
+        dropout=0.2 if little or 10 <= hours < 100 else 0.3,
         speeds=speeds,
         warp=0.05 if alone else 0.1,
         # Joined texts have a blank between them, which these never have.
         join=0.0 if texts.unspaced else join,
-        time_masks=min(max(round(seconds / 2), 2), 8),
+        time_masks=1 if little else min(max(round(seconds / 2), 2), 8),
         epochs=epochs,
         batch_seconds=batch_seconds,
+        learning_rate=0.002 if little else 0.001,
+        consistency=0.0 if little else 0.2,
         weight_decay=0.03 if hours < 10 else 0.01,
     )
 
 
-def _size(hours: float) -> tuple[int, int, int]:
-    """Cells a direction, epochs, and seconds of a batch."""
+def _size(hours: float) -> tuple[int, int, int, int]:
+    """Cells a direction, layers, epochs, and seconds of a batch."""
+    if hours < _LITTLE:
+        return 128, 2, 60, 8
     if hours < 1:
-        return 192, 80, 24
+        return 192, 4, 80, 24
     if hours < 10:
-        return 256, 50, 64
+        return 256, 4, 50, 64
     if hours < 100:
-        return 320, 40, 96
-    return 512, 30, 240
+        return 320, 4, 40, 96
+    return 512, 5, 30, 240
 
 
 def recipe_text(source: str, hours: float, proposal: Proposal) -> str:
@@ -159,7 +168,7 @@ tokens:
 
 # The network. More hours carry a larger one; too large a one learns few recordings by heart.
 model:
-  hidden: {p.hidden:<18}# 192 for less than an hour, 256 up to 10, 320 up to 100, then 512
+  hidden: {p.hidden:<18}# 128 for minutes, 192 up to an hour, 256 up to 10, 320 up to 100, then 512
   layers: {p.layers}
   strides: {strides!s:<17}# a unit is written every {frame} ms at most
   dropout: {p.dropout:<17}# higher where dev gets worse while training gets better
@@ -175,6 +184,8 @@ augment:
 train:
   epochs: {p.epochs:<18}# how often everything is heard: fewer is quicker, more may be better
   batch_seconds: {p.batch_seconds:<11}# half of it, if the memory does not suffice
+  learning_rate: {p.learning_rate:<11}# half of it, if the loss jumps up and stays there
+  consistency: {p.consistency:<13}# two hidden views should agree; 0 is off, and takes half the time
   weight_decay: {p.weight_decay}
   patience: 100             # the best epochs are mostly the last ones
 """

@@ -236,12 +236,12 @@ def test_a_folder_named_test_leaves_something_to_learn_from(tmp_path: Path) -> N
 def test_hours_decide_the_size() -> None:
     texts = examine(["open the door please"], TextConfig())
     sizes = []
-    for hours in (0.5, 5, 50, 500):
+    for hours in (0.1, 0.5, 5, 50, 500):
         proposal = propose(spoken(["a", "b"] * 3, hours * 600), texts)
         sizes.append((proposal.hidden, proposal.batch_seconds))
         assert proposal.units == "characters"
         assert proposal.join == 0
-    assert sizes == [(192, 24), (256, 64), (320, 96), (512, 240)]
+    assert sizes == [(128, 8), (192, 24), (256, 64), (320, 96), (512, 240)]
     # AN4 (recipes/an4): 0.7 hours, 80 epochs, 256 cells in 59 minutes
     assert 15 < propose(spoken(["a", "b"], 1260), texts).minutes(0.7) < 59
     commands = examine(["yes no"] * 30, TextConfig())
