@@ -66,12 +66,12 @@ class Supply:
                     here = self._with(here, queue[0], spare)
                     shard = queue.pop(0)
                     coming[shard] = workers.submit(fetch, self.origin, self.shards[shard])
-                late = [shard for shard in wanted[place] if not coming[shard].done()]
+                late = [i for i in wanted[place] if not self.shards[i].path.is_file()]
                 if late and time.monotonic() - told > TELL_S:
                     told = time.monotonic()
                     say(
-                        f"waiting for {len(late)} shards, {self._bytes(late) / 1e6:.0f} MB, from "
-                        f"{self.origin}"
+                        f"waiting for shards from {self.origin}: {len(late)}, "
+                        f"{self._bytes(late) / 1e6:.1f} MB"
                     )
                 for shard in wanted[place]:
                     coming[shard].result()
@@ -131,7 +131,9 @@ def fetch(origin: str, shard: Shard) -> None:
             _copy(address, shard)
             return
         except (FileNotFoundError, ImportError, ValueError) as error:  # to try again is no use
-            reason = "nothing there" if isinstance(error, FileNotFoundError) else str(error)
+            # Behind a file that is not there may be a host that is not there.
+            known = error.__cause__ or not isinstance(error, FileNotFoundError)
+            reason = " ".join(str(error.__cause__ or error).split()) if known else "nothing there"
             break
         except Exception as error:  # each kind of store has errors of its own
             reason = " ".join(str(error).split()) or type(error).__name__

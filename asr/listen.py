@@ -16,6 +16,7 @@ from asr.dataset import SpeechDataset
 from asr.evaluation.page import environment
 from asr.features.augment import AugmentConfig
 from asr.features.surroundings import Sounds, load_sounds
+from asr.fetching import fetch_all
 from asr.files import atomic_path
 from asr.manifest import read_manifest
 from asr.training.recipe import Recipe
@@ -51,8 +52,10 @@ def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
 
     Raises AsrError for a manifest, a recording or a folder of sounds that cannot be read.
     """
-    utterances = read_manifest(recipe.data.train)
+    utterances = read_manifest(recipe.data.train, recipe.shards)
     chosen = random.Random(recipe.train.seed).sample(utterances, min(count, len(utterances)))
+    if recipe.data.origin:
+        fetch_all(recipe.data.origin, chosen)
     data = SpeechDataset(chosen, None, recipe.text, recipe.features.sample_rate)
     sounds = load_sounds(recipe.augment.surroundings, data.sample_rate)
     alone = recipe.augment.model_copy(update={"join": 0.0})

@@ -38,12 +38,6 @@ _ORDER = 1  # seed of the order in which utterances are dealt to shards
 Progress = Callable[[int, int], None]
 
 
-class _Part(io.BytesIO):
-    """Bytes with a name for messages."""
-
-    name: str
-
-
 @dataclass(frozen=True)
 class Shard:
     """An archive, and as many bytes of it as its recordings reach."""
@@ -92,9 +86,13 @@ def load_recording(
             f"{where}: expected {count} bytes, got {len(content)}; the shard is not whole: fetch or"
             " pack it again"
         )
-    part = _Part(content)
-    part.name = where
-    return load_audio(part, rate, start, end)
+    try:
+        return load_audio(content, rate, start, end)
+    except AudioError:
+        raise AudioError(
+            f"{where}: expected a recording, got bytes that are none; the shard is damaged, or of"
+            " another packing than the manifest: pack again, or delete it, to fetch it again"
+        ) from None
 
 
 def by_shard(utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:

@@ -212,7 +212,7 @@ def test_a_store_without_the_dev_set_is_told_before_training(
 ) -> None:
     _, manifests, origin = packed
     recipe = with_origin(tone_recipe(manifests, tmp_path / "out", epochs=1), origin + "/no", 1.0)
-    with pytest.raises(AsrError, match=r"/no/dev-00000\.tar, got nothing there: check data\.orig"):
+    with pytest.raises(AsrError, match=r"/no/dev-00000\.tar, got 404.*check data\.origin"):
         run_quietly(recipe)
 
 

@@ -64,13 +64,8 @@ def evaluate(
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
     scoring = (scoring or Scoring()).settled(dataset.references)
-    unreadable: dict[str, str] = {}
-
-    def remember(name: str, error: AudioError) -> None:
-        unreadable[name] = str(error)
-
     started = time.perf_counter()
-    heard, beyond = hear_dataset(bundle.model, dataset, decoder, remember, progress)
+    heard, beyond, unreadable = _hear(bundle, dataset, decoder, progress)
     # What recognition takes; nobody waits for times and confidences who does not ask for them.
     seconds = time.perf_counter() - started - beyond
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
@@ -112,6 +107,28 @@ def _facts(model: Path, manifest: Path, bundle: Bundle, decoder: Decoder) -> Run
         decoder=decoder.description,
         machine=machine_name(),
     )
+
+
+def _hear(
+    bundle: Bundle,
+    dataset: SpeechDataset,
+    decoder: Decoder,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[str, Hearing], float, dict[str, str]]:
+    """What was heard, the seconds that took beyond recognition, and what could not be read.
+
+    Raises AudioError where nothing could be.
+    """
+    unreadable: dict[str, str] = {}
+
+    def remember(name: str, error: AudioError) -> None:
+        unreadable[name] = str(error)
+
+    heard, beyond = hear_dataset(bundle.model, dataset, decoder, remember, progress)
+    if not heard:
+        first = next(iter(unreadable.values()))
+        raise AudioError(f"expected recordings, got none that can be read, first: {first}")
+    return heard, beyond, unreadable
 
 
 def _details(utterance: Utterance, heard: Hearing | None, snr: float | None) -> Details:

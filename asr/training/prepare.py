@@ -70,8 +70,8 @@ def precision(choice: str) -> str:
 def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechDataset]:
     """The units, how they spell, the training set and the dev set. Raises AsrError for data that
     cannot be used."""
-    folder = recipe.out / "shards" if recipe.data.origin else None
-    train, dev = read_manifest(recipe.data.train, folder), read_manifest(recipe.data.dev, folder)
+    train = read_manifest(recipe.data.train, recipe.shards)
+    dev = read_manifest(recipe.data.dev, recipe.shards)
     shared = set(train.speakers) & set(dev.speakers) - {""}
     if shared:
         raise TrainingError(
@@ -102,9 +102,10 @@ def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> None:
     missing = [(audio, id_) for audio, id_ in first.items() if not audio.is_file()]
     if missing:
         audio, id_ = missing[0]
+        elsewhere = "" if audio.suffix != ".tar" else "; shards that are elsewhere need data.origin"
         raise TrainingError(
-            f"{manifest}: expected every recording, got {len(missing)} of {len(first)} "
-            f"missing, first {id_} ({audio}): `asr check {manifest}` lists them"
+            f"{manifest}: expected every recording, got {len(missing)} of {len(first)} files "
+            f"missing, first {audio} of {id_}: `asr check {manifest}` lists them{elsewhere}"
         )
 
 
@@ -132,9 +133,9 @@ def without_infeasible(
 
 def shard_supply(recipe: Recipe, data: SpeechDataset) -> Supply | None:
     """Where the shards of the training set come from; None where they are not fetched."""
-    if not recipe.data.origin:
+    if recipe.shards is None:
         return None
-    restore_folders(recipe.out / "shards")
+    restore_folders(recipe.shards)
     return supply(recipe.data.origin, data.utterances, round(recipe.data.keep_gb * 1e9))
 
 

@@ -98,6 +98,11 @@ class Recipe(Config):
             )
         return self
 
+    @property
+    def shards(self) -> Path | None:
+        """Folder of the shards that are fetched; None where none are."""
+        return self.out / "shards" if self.data.origin else None
+
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `key.sub=value` overrides.
