@@ -86,7 +86,7 @@ def test_speakers_may_lie_unpacked(published: Path, tmp_path: Path) -> None:
     (published / "wav" / "S0724.tar.gz").unlink()
     told: list[tuple[int, int]] = []
     paths = aishell.prepare(tmp_path / "data", published, lambda *c: told.append(c))
-    assert told == [(1, 1)]
+    assert told[-1] == (1, 1)
     assert ids(paths) == expected()
 
 
