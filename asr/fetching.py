@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import fsspec
 
@@ -104,15 +105,30 @@ def at_hand(
     return iter(plan) if shards is None else shards.arriving(plan, say)
 
 
-def supply(origin: str, utterances: Sequence[Utterance], room: int) -> Supply:
-    """Where the shards of these utterances come from. Raises AsrError where they are not packed."""
-    shards, of = by_shard(utterances)
+def supply(origin: str, folder: Path, utterances: Sequence[Utterance], room: int) -> Supply:
+    """Where the shards of these utterances come from, which are kept in `folder`.
+
+    Raises AsrError where recordings are not packed, or shards are named that are elsewhere.
+    """
+    shards, of = _shards_in(folder, utterances)
     return Supply(origin, shards, of, room)
 
 
-def fetch_all(origin: str, utterances: Sequence[Utterance]) -> None:
-    """Fetch what is not on disk of the shards of these utterances. Raises AsrError."""
-    shards, _ = by_shard(utterances)
+def _shards_in(folder: Path, utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:
+    # What lies elsewhere is somebody's own: it must be neither removed nor written.
+    shards, of = by_shard(utterances)
+    for shard in shards:
+        if shard.path.parent != folder.absolute():
+            raise AsrError(
+                f"expected shards named without a folder with data.origin, got {shard.path} in a "
+                "manifest: take the manifests that asr pack wrote, or leave out data.origin"
+            )
+    return shards, of
+
+
+def fetch_all(origin: str, folder: Path, utterances: Sequence[Utterance]) -> None:
+    """Fetch into `folder` what is not there of the shards of these utterances. Raises AsrError."""
+    shards, _ = _shards_in(folder, utterances)
     with ThreadPoolExecutor(FETCHERS) as workers:
         for _ in workers.map(fetch, [origin] * len(shards), shards):
             pass

@@ -54,8 +54,8 @@ def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
     """
     utterances = read_manifest(recipe.data.train, recipe.shards)
     chosen = random.Random(recipe.train.seed).sample(utterances, min(count, len(utterances)))
-    if recipe.data.origin:
-        fetch_all(recipe.data.origin, chosen)
+    if recipe.shards is not None:
+        fetch_all(recipe.data.origin, recipe.shards, chosen)
     data = SpeechDataset(chosen, None, recipe.text, recipe.features.sample_rate)
     sounds = load_sounds(recipe.augment.surroundings, data.sample_rate)
     alone = recipe.augment.model_copy(update={"join": 0.0})

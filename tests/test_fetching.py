@@ -147,7 +147,20 @@ def test_a_shard_cut_short_is_tried_again_and_never_kept(
 
 def test_recordings_in_files_of_their_own_cannot_be_fetched(tmp_path: Path) -> None:
     with pytest.raises(AsrError, match="expected packed recordings, got u1 in a file of its own"):
-        supply("x", [Utterance("u1", tmp_path / "a.wav", "yes", 1.0)], SIZE)
+        supply("x", tmp_path, [Utterance("u1", tmp_path / "a.wav", "yes", 1.0)], SIZE)
+
+
+@pytest.mark.parametrize("place", ["own", "here/../own", "here/below"])
+def test_shards_of_somebody_are_neither_removed_nor_written(
+    origin: Path, tmp_path: Path, place: str
+) -> None:
+    own = tmp_path / place / "train-00000.tar"
+    utterances = [Utterance("u1", own, "yes", 1.0, packed=(0, 10))]
+    with pytest.raises(AsrError, match=r"expected shards named without a folder .* got .*train-0"):
+        supply(str(origin), tmp_path / "here", utterances, SIZE)
+    with pytest.raises(AsrError, match="take the manifests that asr pack wrote"):
+        fetch_all(str(origin), tmp_path / "here", utterances)
+    assert not own.exists()
 
 
 # --- a training ---
@@ -219,5 +232,5 @@ def test_a_store_without_the_dev_set_is_told_before_training(
 def test_shards_are_fetched_once_for_many_utterances(origin: Path, tmp_path: Path) -> None:
     path = tmp_path / "here" / "train-00001.tar"
     utterances = [Utterance(f"u{i}", path, "yes", 1.0, packed=(i * 10, 10)) for i in range(9)]
-    fetch_all(str(origin), utterances)
+    fetch_all(str(origin), tmp_path / "here", utterances)
     assert shards_here(tmp_path / "here") == {"train-00001.tar": SIZE}

@@ -78,8 +78,8 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
             f"expected dev speakers that are not in train, got {len(shared)} in both "
             f"({', '.join(sorted(shared)[:5])}): split by speaker"
         )
-    if recipe.data.origin:
-        fetch_all(recipe.data.origin, dev)
+    if recipe.shards is not None:
+        fetch_all(recipe.data.origin, recipe.shards, dev)
     else:
         _require_audio(recipe.data.train, train)
         _require_audio(recipe.data.dev, dev)
@@ -136,7 +136,8 @@ def shard_supply(recipe: Recipe, data: SpeechDataset) -> Supply | None:
     if recipe.shards is None:
         return None
     restore_folders(recipe.shards)
-    return supply(recipe.data.origin, data.utterances, round(recipe.data.keep_gb * 1e9))
+    room = round(recipe.data.keep_gb * 1e9)
+    return supply(recipe.data.origin, recipe.shards, data.utterances, room)
 
 
 def training_corpus(
