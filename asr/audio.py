@@ -24,6 +24,7 @@ import soxr
 
 from asr.errors import AudioError
 from asr.files import atomic_path
+from asr.pcm import to_int16
 
 SAMPLE_RATE = 16000
 """The rate in Hz that models hear unless their configuration says otherwise."""
@@ -103,8 +104,7 @@ def load_audio(
 def audio_duration(path: str | Path) -> float:
     """Seconds of a whole recording, from its header where that is exact, else by decoding.
 
-    Raises:
-        AudioError: missing or undecodable file, no samples.
+    Raises AudioError: missing or undecodable file, no samples.
     """
     seconds = _guarded(_name(path), path, _duration)
     if not 0 < seconds < math.inf:
@@ -126,7 +126,7 @@ def write_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
             f"{path}: expected finite floating-point samples of one channel, got {samples.dtype} of"
             f" shape {list(samples.shape)}; convert them before writing"
         )
-    pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    pcm = to_int16(samples)
     try:
         with atomic_path(path) as temporary:
             soundfile.write(os.fspath(temporary), pcm, rate, subtype="PCM_16", format="WAV")

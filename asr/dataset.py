@@ -19,12 +19,12 @@ from asr.errors import AsrError
 from asr.features.codecs import through_codec
 from asr.manifest import Utterance
 from asr.padded import Padded
+from asr.pcm import INT16, to_int16
 from asr.shards import load_recording
 from asr.text import TextConfig, normalise
 from asr.tokens import Tokens
 
 CACHE_BYTES = 2 << 30  # waveforms kept in memory as 16-bit samples: about 18 hours at 16 kHz
-INT16 = 32768.0
 FADE_S = 0.004  # at the edges of a spliced stretch
 T = TypeVar("T")
 R = TypeVar("R")
@@ -100,7 +100,7 @@ class SpeechDataset:
         u = self.utterances[index]
         decoded = load_recording(u.audio, self.sample_rate, u.start, u.end, u.packed)
         # Rounded even when not cached, so that the cache never changes a result.
-        samples = np.clip(np.rint(decoded * INT16), -32768, 32767).astype(np.int16)
+        samples = to_int16(decoded)
         if self._cached_bytes + samples.nbytes <= CACHE_BYTES:
             self._cache[index] = samples
             self._cached_bytes += samples.nbytes

@@ -29,6 +29,7 @@ from asr.audio import SAMPLE_RATE, load_audio
 from asr.errors import AsrError, AudioError
 from asr.files import atomic_path
 from asr.manifest import Utterance, read_manifest, write_manifest
+from asr.pcm import to_int16
 
 SHARD_HOURS = 4.0
 """Hours of audio in a shard, about 250 megabytes."""
@@ -235,9 +236,8 @@ def _encoded(utterance: Utterance, rate: int) -> bytes | str:
         samples = load_recording(u.audio, rate, u.start, u.end, u.packed)
     except AudioError as error:
         return str(error)
-    pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
     sound = io.BytesIO()
-    soundfile.write(sound, pcm, rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(sound, to_int16(samples), rate, format="FLAC", subtype="PCM_16")
     return sound.getvalue()
 
 

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import soundfile
 
 from asr.audio import SAMPLE_RATE, load_audio
 from asr.errors import AsrError, AudioError
 from asr.files import atomic_path
 from asr.manifest import Utterance
+from asr.pcm import to_int16
 from data.corpus import Progress, Say
 
 JOURNAL = "fetched.jsonl"
@@ -294,6 +294,5 @@ def _write_audio(path: Path, content: bytes) -> float:
     """Write a recording, whole or not at all; its seconds. Raises AudioError."""
     samples = load_audio(content)
     with atomic_path(path) as temporary:
-        pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
-        soundfile.write(temporary, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        return len(pcm) / SAMPLE_RATE
+        soundfile.write(temporary, to_int16(samples), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        return len(samples) / SAMPLE_RATE

@@ -17,6 +17,7 @@ LONGEST_FUNCTION = 60
 ROWS = {
     "errors": 0,
     "padded": 0,
+    "pcm": 0,
     "files": 0,
     "config": 0,
     "audio": 1,

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-import numpy as np
 import torch
 import torchaudio
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -25,6 +23,7 @@ from asr.audio import find_audio, load_audio
 from asr.config import Config
 from asr.errors import ConfigError
 from asr.padded import Padded, pad
+from asr.pcm import INT16, to_int16
 
 Decibels = Annotated[float, Field(ge=-20, le=60)]
 Seconds = Annotated[float, Field(ge=0.05, le=3)]
@@ -33,7 +32,6 @@ DIRECT_DB = (0.0, 12.0)  # direct sound over the room's answer: from far away to
 DECAY = 3 * math.log(10)  # nepers in 60 dB
 TELEPHONE_HZ = (300.0, 3400.0)
 LEVELS = 256  # of the telephone's 8 bits (ITU-T G.711, mu-law)
-INT16 = 32768.0
 NO_NOISE = torch.zeros(0, dtype=torch.int16)
 
 
@@ -85,7 +83,10 @@ class Sounds:
 def load_sounds(config: SurroundingsConfig, sample_rate: int) -> Sounds:
     """Read the folders. Raises ConfigError for one without recordings, and AudioError for a
     recording that cannot be read."""
-    noise = [_pcm(load_audio(path, sample_rate)) for path in _files(config.noise, "noise")]
+    noise = [
+        torch.from_numpy(to_int16(load_audio(path, sample_rate)))
+        for path in _files(config.noise, "noise")
+    ]
     rooms = [
         torch.from_numpy(load_audio(path, sample_rate)) for path in _files(config.rooms, "rooms")
     ]
@@ -104,10 +105,6 @@ def _files(folder: Path | None, name: str) -> list[Path]:
             "folder with audio files"
         )
     return found
-
-
-def _pcm(samples: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy(np.clip(np.rint(samples * INT16), -INT16, INT16 - 1).astype(np.int16))
 
 
 def surround(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Padded:

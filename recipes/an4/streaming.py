@@ -21,7 +21,7 @@ import torch
 from asr.comparison import Comparison, Run, pooled, train_member
 from asr.console import run_command
 from asr.ctc.greedy import greedy_decode
-from asr.dataset import INT16, SpeechDataset
+from asr.dataset import SpeechDataset
 from asr.decoder import Decoder
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import bootstrap_interval
@@ -29,6 +29,7 @@ from asr.files import atomic_path, write_json
 from asr.manifest import read_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded
+from asr.pcm import INT16
 from asr.streaming import Stream, latency
 from data import an4
 
