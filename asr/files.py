@@ -34,10 +34,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         else:
             temporary.replace(path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def check_replaceable(path: str | Path, marker: str) -> None:
@@ -73,10 +70,7 @@ def restore_folders(parent: str | Path) -> None:
         else:
             old.rename(path)
     for unfinished in Path(parent).glob(".*.[0-9]*.tmp"):
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished)
-        else:
-            unfinished.unlink()
+        _remove(unfinished)
 
 
 def remove_leftovers(path: str | Path) -> None:
@@ -85,7 +79,14 @@ def remove_leftovers(path: str | Path) -> None:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*.tmp"):
         process = leftover.name.split(".")[-2]
         if process.isdecimal() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _target_name(leftover: Path) -> str:

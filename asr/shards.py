@@ -27,7 +27,7 @@ import soundfile
 
 from asr.audio import SAMPLE_RATE, load_audio
 from asr.errors import AsrError, AudioError
-from asr.files import atomic_path
+from asr.files import atomic_path, remove_leftovers
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.pcm import to_int16
 
@@ -210,6 +210,7 @@ def _write(
 ) -> dict[int, str]:
     """Write a shard; why recordings are not in it, by place."""
     problems = {}
+    remove_leftovers(path)
     # Decoding, resampling and encoding leave the interpreter's lock to others.
     workers = ThreadPoolExecutor(os.cpu_count())
     try:

@@ -126,6 +126,7 @@ def test_a_packing_that_is_killed_leaves_whole_shards_and_can_be_run_again(tmp_p
     packed = pack([manifest], folder, hours=2 * SECOND)
     assert all(path.read_bytes() == content for path, content in whole.items())
     assert waveforms(packed.manifests[0]) == waveforms(manifest)
+    assert not list(folder.glob(".*"))
 
 
 def _pack_and_die(manifest: Path, folder: Path) -> None:
