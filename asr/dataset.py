@@ -70,12 +70,14 @@ class SpeechDataset:
         self._tokens = tokens
         self.references: list[str] = []
         self.durations: list[float] = []
+        self.speakers: list[str] = []
         for u in utterances:
             reference = _named(u.id, partial(normalise, u.text, text))
             if tokens is not None:
                 _named(u.id, partial(tokens.encode, reference))
             self.references.append(reference)
             self.durations.append(u.duration)
+            self.speakers.append(u.speaker)
         self.sample_rate = sample_rate
         self._cache: dict[int, np.ndarray] = {}
         self._cached_bytes = 0

@@ -8,13 +8,12 @@ import tarfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from asr.errors import AsrError
 from asr.files import atomic_path, remove_leftovers
-
-Progress = Callable[[int, int], None]
+from data.corpus import Progress
 
 BLOCK = 1 << 20
 RANGE_NOT_SATISFIABLE = 416

@@ -22,17 +22,9 @@ from asr.proposal import VOICE, examine, propose
 from asr.text import TextConfig
 from asr.training.recipe import read_recipe
 from tests.commands import Command
-from tests.tones import RATE, sentence, write_recordings
+from tests.tones import RATE, SMALL, sentence, write_recordings
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "your-own-data.md").read_text()
-# What `asr new` proposes is for real speech; these make it fit a corpus of tones.
-SMALL = [
-    "features.sample_rate=8000",
-    "features.bands=16",
-    "model.layers=1",
-    "model.hidden=8",
-    "train.epochs=1",
-]
 FIVE = {"ann": 6, "ben": 6, "cid": 6, "dora": 6, "eve": 6}
 PARTS = ("train", "dev", "test")
 

@@ -26,6 +26,7 @@ from tests.tones import (
     FEATURES,
     MODEL,
     RATE,
+    SMALL,
     one_thread,
     trained_tones,
     untrained_bundle,
@@ -35,14 +36,6 @@ from tests.tones import (
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-# The example recipe is for real speech; these make it fit a corpus of tones.
-SMALL = [
-    "features.sample_rate=8000",
-    "features.bands=16",
-    "model.layers=1",
-    "model.hidden=8",
-    "train.epochs=1",
-]
 
 
 def blocks(language: str) -> list[str]:

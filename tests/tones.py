@@ -32,6 +32,14 @@ GAP_SECONDS = 0.05
 FEATURES = FeatureConfig(sample_rate=RATE, bands=16)
 MODEL = ModelConfig(channels=(4,), strides=(2,), layers=1, hidden=24, dropout=0.0)
 TOKENS = TokenConfig(kind="words", word_count=1)
+SMALL = [
+    "features.sample_rate=8000",
+    "features.bands=16",
+    "model.layers=1",
+    "model.hidden=8",
+    "train.epochs=1",
+]
+"""What recipes propose is for real speech; these make it fit a corpus of tones."""
 
 
 def speak(text: str, seed: int = 0) -> np.ndarray:

@@ -147,7 +147,7 @@ def training_corpus(
     use, half for those to come."""
     corpus = Corpus(
         durations=data.durations,
-        speakers=[utterance.speaker for utterance in data.utterances],
+        speakers=data.speakers,
         fastest=fastest_speeds(model, data, recipe.augment.speeds),
     )
     if shards is None:
