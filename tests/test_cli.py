@@ -135,6 +135,17 @@ def test_evaluate_goes_on_past_a_bad_recording_and_fails(
     assert len((tmp_path / "report" / "hypotheses.jsonl").read_text().splitlines()) == 3
 
 
+def test_evaluate_that_can_read_nothing_says_so(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    corpus = write_corpus(tmp_path, {"test": 2})
+    for utterance in read_manifest(corpus["test"]):
+        utterance.audio.write_bytes(b"RIFF")
+    said = run("evaluate", tones[1], corpus["test"], "--out", tmp_path / "report").error()
+    assert "expected recordings, got none that can be read, first: " in said
+    assert not (tmp_path / "report" / "report.html").exists()
+
+
 def test_evaluate_refuses_what_is_not_there(
     run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from asr.errors import AsrError
 from asr.features.augment import AugmentConfig
 from asr.fetching import Supply, fetch_all, supply
 from asr.files import read_json
+from asr.listen import write_examples
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.shards import Shard, pack
 from asr.training.recipe import Recipe
@@ -218,6 +219,17 @@ def test_training_from_a_store_learns_the_same(
     train = {name: size for name, size in kept.items() if name.startswith("train")}
     assert sum(train.values()) <= room * 1e9
     assert len(losses(tmp_path / "few")) == 2
+
+
+def test_examples_to_hear_fetch_their_shards(
+    packed: tuple[dict[str, Path], dict[str, Path], str], tmp_path: Path
+) -> None:
+    loose, manifests, origin = packed
+    near = write_examples(tone_recipe(loose, tmp_path / "out", epochs=1), tmp_path / "near", 2)
+    far = with_origin(tone_recipe(manifests, tmp_path / "out", epochs=1), origin, 1.0)
+    assert write_examples(far, tmp_path / "far", 2) == near
+    for file in (tmp_path / "near").glob("*.wav"):
+        assert file.read_bytes() == (tmp_path / "far" / file.name).read_bytes()
 
 
 def test_a_store_without_the_dev_set_is_told_before_training(
