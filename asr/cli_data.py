@@ -90,3 +90,22 @@ def pack(
     errors.print(f"{result.shards} shards: {', '.join(map(str, result.manifests))}")
     if result.unreadable:
         sys.exit(1)
+
+
+@app.command(epilog="Example: asr cut exp/first/model data/train.jsonl --out data/short.jsonl")
+def cut(
+    model: Annotated[Path, typer.Argument(help="Model folder, to find the words with.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest of long recordings.")],
+    out: Annotated[Path, typer.Option(help="Manifest of their pieces.")],
+    seconds: Annotated[float, typer.Option(min=0.5, help="About how long a piece is.")] = 4.0,
+) -> None:
+    """Cut long recordings into short utterances, between words; no audio is written."""
+    from asr.cutting import cut_manifest
+
+    with progress_bar("cutting") as progress:
+        result = cut_manifest(model, manifest, out, seconds, progress)
+    for problem in result.left_whole:
+        errors.print(f"error: left whole: {problem}")
+    errors.print(f"{result.utterances} utterances in {result.pieces} pieces: {out}")
+    if result.left_whole:
+        sys.exit(1)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from asr.console import progress_bar, run_command
+from asr.console import errors, progress_bar, run_command
 from asr.errors import AsrError
 
 Prepare = Callable[..., dict[str, Path]]
@@ -21,9 +21,13 @@ def main(
     description: str | None,
     prepare: Prepare,
     options: Mapping[str, str] | None = None,
+    shorten: bool = False,
 ) -> None:
     """The command line of recipes/NAME/run.py, whose recipe.yaml lies beside it and whose data and
     results go to exp/NAME.
+
+    With `shorten`, aligner.yaml beside it trains a first model that finds the words of the training
+    recordings, which are then cut into the short ones that recipe.yaml learns from.
 
     `options` are what else chooses the corpus, with their defaults: {"language": "de"} is offered
     as --language and given to `prepare` by name, and the folder is then exp/NAME-de.
@@ -46,6 +50,8 @@ def main(
         _check_names(chosen)
         with progress_bar("preparing") as progress:
             manifests = prepare(out / "data", arguments.source, progress, **chosen)
+        if shorten:
+            shorten_recordings(here / "aligner.yaml", manifests["train"])
         tests = {name: path for name, path in manifests.items() if name.startswith("test")}
         # recipe.yaml knows of exp/NAME alone.
         places = [f"data.{part}={manifests[part]}" for part in ("train", "dev")] + [f"out={out}"]
@@ -53,6 +59,19 @@ def main(
         run_recipe(here / "recipe.yaml", overrides, tests)
 
     run_command(work)
+
+
+def shorten_recordings(recipe: Path, manifest: Path) -> None:
+    """Write the pieces of the training recordings beside their manifest, as short.jsonl."""
+    from asr.cli import train_model
+    from asr.cutting import cut_manifest
+    from asr.training.recipe import read_recipe
+
+    model = train_model(read_recipe(recipe))
+    with progress_bar("cutting") as progress:
+        result = cut_manifest(model, manifest, manifest.with_name("short.jsonl"), progress=progress)
+    for problem in result.left_whole:
+        errors.print(f"left whole: {problem}")
 
 
 def _check_names(chosen: Mapping[str, str]) -> None:

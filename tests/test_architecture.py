@@ -39,6 +39,7 @@ ROWS = {
     "decoder": 7,
     "streaming": 6,
     "alignment": 7,
+    "cutting": 7,
     "evaluation": 7,
     "training": 8,
     "transcribe": 9,

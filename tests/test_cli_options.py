@@ -52,6 +52,7 @@ OPTIONS = {
     "lm perplexity": ["lm", "texts", "--model", "--words"],
     "new": ["project", "source"],
     "report": ["folders", "--out"],
+    "cut": ["model", "manifest", "--out", "--seconds"],
     "pack": ["manifests", "--out", "--hours", "--rate"],
     "score": [
         "reference",

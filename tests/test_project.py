@@ -52,7 +52,9 @@ def test_the_page_is_run_as_it_stands(
     lines = "".join(text for language, text in fenced if not language).splitlines()
     commands = [shlex.split(line) for line in lines]
     names = [command[1] for command in commands]
-    assert names == ["new", "train", "evaluate", "check", "lm", "tune", "transcribe"]
+    assert names == [
+        "new", "train", "evaluate", "check", "lm", "tune", "cut", "train", "transcribe",
+    ]  # fmt: skip
     for command in commands:
         small = SMALL if command[1] == "train" else []
         ended = run(*command[1:], *small)

@@ -10,17 +10,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 
 from asr.composition import Item
 from asr.ctc.align import align
+from asr.cutting import quietest
 from asr.dataset import SpeechDataset
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 from asr.tokens import WORD_START, Tokens
-
-WINDOW_S = 0.01  # resolution at which the quietest place between two words is sought
 
 
 def word_starts(
@@ -44,8 +42,8 @@ def word_starts(
             units = _units(tokens, following, spells)
             # A spelled word begins with its mark, which fills the silence before it.
             first = last + (2 if tokens.units[units[0]] == WORD_START else 1)
-            cut = _quietest(samples, spans[last][1], spans[first][0], dataset.sample_rate)
-            starts[index].append(cut)
+            gap = quietest(samples, spans[last][1], spans[first][0], dataset.sample_rate)
+            starts[index].append(gap.second)
     return starts
 
 
@@ -75,17 +73,3 @@ def _unit_spans(
                 path = align(scores, units)
                 yield index, [(a * step, (b + 1) * step) for a, b in path]
     model.train(was_training)
-
-
-def _quietest(samples: np.ndarray, before: float, after: float, rate: int) -> float:
-    """Second between `before` and `after` where the signal is weakest."""
-    window = int(WINDOW_S * rate)
-    low = max(0, min(round(before * rate), round(after * rate) - 4 * window))
-    high = min(len(samples), max(round(after * rate), low + 8 * window))
-    count = (high - low) // window
-    if count < 1:
-        return (before + after) / 2
-    blocks = samples[low : low + count * window].reshape(count, window).astype(np.float64)
-    energy = np.convolve(blocks.var(axis=1), np.ones(3) / 3, mode="same")
-    energy[[0, -1]] *= 1.5  # what lies outside is not counted there
-    return float(low + (int(energy.argmin()) + 0.5) * window) / rate

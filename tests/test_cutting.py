@@ -1,0 +1,121 @@
+"""Long recordings become short utterances: nothing said is lost, doubled or cut through."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr.audio import write_wav
+from asr.cli_recipes import shorten_recordings
+from asr.cutting import Gap, cut_all, cuts
+from asr.manifest import Utterance, read_manifest, write_manifest
+from asr.models.bundle import load_bundle
+from tests.commands import Command
+from tests.tones import GAP_SECONDS, RATE, TONE_SECONDS, speak, tone_recipe, write_corpus
+
+Tones = tuple[dict[str, Path], Path]
+WORD_SECONDS = 2 * TONE_SECONDS + GAP_SECONDS
+
+
+def long_recording(folder: Path, words: int, lead_seconds: float = 0.0) -> Utterance:
+    """A recording of many words, after so much silence that the utterance does not begin with."""
+    random = np.random.default_rng(1)
+    text = " ".join(random.choice(["low", "high", "up", "down"], words))
+    spoken = speak(text, seed=2)
+    samples = np.concatenate([np.zeros(int(lead_seconds * RATE), np.float32), spoken])
+    write_wav(folder / "long.wav", samples, RATE)
+    end = len(samples) / RATE if lead_seconds else None
+    return Utterance(
+        "long", folder / "long.wav", text, len(spoken) / RATE, "ann", lead_seconds, end
+    )
+
+
+@pytest.mark.parametrize("lead", [0.0, 1.5])
+def test_pieces_hold_every_word_once(tones: Tones, tmp_path: Path, lead: float) -> None:
+    whole = long_recording(tmp_path, 60, lead)
+    (cut,) = cut_all(load_bundle(tones[1]), [whole], seconds=1.0)
+    assert cut.error is None
+    assert len(cut.pieces) > 5
+    assert " ".join(piece.text for piece in cut.pieces) == whole.text
+    assert [piece.id for piece in cut.pieces[:2]] == ["long-1", "long-2"]
+    assert cut.pieces[0].start == lead
+    assert cut.pieces[-1].end == whole.end
+    said = 0
+    for piece, following in itertools.pairwise(cut.pieces):
+        assert piece.end == following.start
+        assert 0.5 <= piece.duration <= 1.5
+        said += len(piece.text.split())
+        # The recording begins with a gap; each word is followed by one.
+        gap_ends = lead + GAP_SECONDS + said * WORD_SECONDS
+        assert gap_ends - GAP_SECONDS <= following.start <= gap_ends
+    assert sum(piece.duration for piece in cut.pieces) == pytest.approx(whole.duration, abs=0.01)
+    assert {piece.speaker for piece in cut.pieces} == {"ann"}
+
+
+def test_what_is_short_stays_as_it_is(tones: Tones, tmp_path: Path) -> None:
+    whole = long_recording(tmp_path, 5)
+    (cut,) = cut_all(load_bundle(tones[1]), [whole], seconds=1.0)
+    assert cut.pieces == (whole,)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.05, 3.0), st.floats(0, 10)), max_size=40),
+    st.floats(0.5, 5.0),
+)
+def test_no_piece_is_too_short(steps: list[tuple[float, float]], seconds: float) -> None:
+    places = np.cumsum([step for step, _ in steps]).tolist()
+    gaps = [Gap(place, energy) for place, (_, energy) in zip(places, steps, strict=True)]
+    duration = (places[-1] if places else 0.0) + 0.3
+    chosen = cuts(gaps, duration, seconds)
+    assert chosen == sorted(set(chosen))
+    bounds = [0.0, *(places[i] for i in chosen)]
+    lengths = [b - a for a, b in itertools.pairwise(bounds)]
+    assert all(length >= seconds / 2 for length in lengths)
+    # A piece is longer than wanted only where nobody could have cut it.
+    for (start, end), length in zip(itertools.pairwise(bounds), lengths, strict=True):
+        if length > 1.5 * seconds:
+            assert not [p for p in places if start + seconds / 2 <= p <= start + 1.5 * seconds]
+            assert end in places
+
+
+def test_the_quietest_place_is_cut() -> None:
+    gaps = [Gap(2.0, 5.0), Gap(3.0, 1.0), Gap(4.0, 5.0), Gap(6.0, 0.0), Gap(7.0, 5.0)]
+    assert cuts(gaps, 10.0, 4.0) == [3]  # within 6 seconds
+    assert cuts(gaps, 10.0, 3.0) == [1, 3]
+
+
+def test_the_command_writes_a_manifest_and_names_what_it_left(
+    tones: Tones, tmp_path: Path, run: Command
+) -> None:
+    whole = long_recording(tmp_path, 30)
+    odd = Utterance("odd", whole.audio, "qqq", whole.duration, "ann")
+    write_manifest(tmp_path / "all.jsonl", [whole, odd])
+    out = tmp_path / "short.jsonl"
+    ended = run("cut", tones[1], tmp_path / "all.jsonl", "--out", out, "--seconds", "1")
+    assert ended.status == 1
+    (error,) = ended.errors
+    assert error.startswith("error: left whole: odd: expected characters that the model writes")
+    pieces = read_manifest(out)
+    assert pieces[-1].id == "odd"
+    assert " ".join(piece.text for piece in pieces[:-1]) == whole.text
+    assert f"2 utterances in {len(pieces)} pieces" in ended.err
+
+
+def test_a_recipe_trains_on_pieces_of_what_its_first_model_aligns(
+    tmp_path: Path, run: Command
+) -> None:
+    manifests = write_corpus(tmp_path / "data", {"train": 4, "dev": 2})
+    long = long_recording(tmp_path, 60)
+    write_manifest(manifests["train"], [*read_manifest(manifests["train"]), long])
+    recipe = tone_recipe(manifests, tmp_path / "aligner", epochs=1)
+    (tmp_path / "aligner.yaml").write_text(recipe.model_dump_json())
+    ended = run(function=lambda: shorten_recordings(tmp_path / "aligner.yaml", manifests["train"]))
+    assert ended.status == 0, ended.err
+    pieces = read_manifest(tmp_path / "data" / "short.jsonl")
+    assert len(pieces) > 5
+    assert " ".join(u.text for u in pieces if u.id.startswith("long")) == long.text
