@@ -21,9 +21,16 @@ def test_there_are_recipes() -> None:
 def test_a_recipe_parses_and_has_its_script_and_its_page(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.yaml")
     # The script prepares into exp/NAME/data: a recipe copied from another would train on that.
-    assert recipe.out.resolve() == ROOT / "exp" / folder.name
-    assert recipe.data.train.resolve() == ROOT / "exp" / folder.name / "data" / "train.jsonl"
-    assert recipe.data.dev.resolve() == ROOT / "exp" / folder.name / "data" / "dev.jsonl"
+    out = ROOT / "exp" / folder.name
+    shortens = (folder / "aligner.yaml").is_file()
+    assert recipe.out.resolve() == out
+    train = "short.jsonl" if shortens else "train.jsonl"
+    assert recipe.data.train.resolve() == out / "data" / train
+    assert recipe.data.dev.resolve() == out / "data" / "dev.jsonl"
+    if shortens:
+        aligner = read_recipe(folder / "aligner.yaml")
+        assert aligner.out.resolve() == out / "aligner"
+        assert aligner.data.train.resolve() == out / "data" / "train.jsonl"
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert page.startswith("# ")
     assert "## Results" in page
