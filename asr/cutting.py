@@ -2,7 +2,7 @@
 
 A recurrent network computes one frame after another, and what it computes at a time grows with the
 number of utterances in a batch: of short ones there are many in the same seconds of audio, and on a
-CPU they train several times as fast. CTC also learns sooner where less can be said at a time.
+CPU they train about twice as fast. CTC also learns sooner where less can be said at a time.
 
 S samples.
 """

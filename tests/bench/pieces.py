@@ -27,7 +27,7 @@ def run() -> None:
     print("\npieces: the same seconds of speech in a batch, cut shorter and shorter")
     torch.manual_seed(0)
     model = AcousticModel(FeatureConfig(), MODEL, VOCABULARY)
-    contestants = {"12 s": step(model, 12), "8 s": step(model, 8), "ours": step(model, 4)}
+    contestants = {f"{s} s": step(model, s) for s in (16, 12, 8)} | {"ours": step(model, 4)}
     with threads(2):
         seconds = interleave(contestants, ROUNDS)
     print_ratios(
