@@ -55,7 +55,7 @@ class CutManifest:
 def quietest(samples: np.ndarray, before: float, after: float, rate: int) -> Gap:
     """Where the signal [S] is weakest between two seconds, or close by if there is little between.
 
-    The energy is a sum of the samples' variances.
+    The energy is the variance of the samples, averaged over three windows.
     """
     window = int(WINDOW_S * rate)
     low = max(0, min(round(before * rate), round(after * rate) - 4 * window))
