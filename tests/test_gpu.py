@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from asr.ctc.loss import ctc_loss
 from asr.evaluation.run import evaluate
 from asr.features.extractor import FeatureConfig, FeatureExtractor
+from asr.models import recurrent
 from asr.models.recurrent import RecurrentLayer
 from asr.padded import Padded
-from tests.contracts import ragged
+from tests.contracts import Chain, ragged
 from tests.tones import run_quietly, tone_recipe, write_corpus
 
 pytestmark = pytest.mark.gpu
@@ -21,13 +23,48 @@ pytestmark = pytest.mark.gpu
 LENGTHS = [7, 30, 1, 19]
 
 
-def test_a_layer_gives_the_same_there() -> None:
+@pytest.fixture
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN otherwise rounds what it multiplies to ten bits (TF32)."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.usefixtures("full_precision")
+@pytest.mark.parametrize("cell", ["lstm", "gru", "layer_norm"])
+def test_a_layer_gives_the_same_there(cell: str) -> None:
     torch.manual_seed(0)
-    layer = RecurrentLayer(12, 16)
+    layer = RecurrentLayer(12, 16, cell)
     x = ragged(LENGTHS, 12)
     expected = layer(x).zeroed().values
     there = copy.deepcopy(layer).cuda()(x.to("cuda")).zeroed().values
     assert torch.allclose(there.cpu(), expected, atol=1e-4)
+
+
+@pytest.mark.usefixtures("full_precision")
+def test_directions_side_by_side_give_what_they_give_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Large enough that both are at work at once, and that freed memory is soon wanted again.
+    torch.manual_seed(0)
+    layers = Chain(*(RecurrentLayer(512, 256) for _ in range(4))).cuda()
+    batches = [ragged([90 + (7 * i + n) % 60 for i in range(64)], 512).to("cuda") for n in range(4)]
+
+    def outcomes() -> list[Tensor]:
+        results = []
+        for x in batches:
+            y = layers(x).zeroed().values
+            layers.zero_grad()
+            y.square().mean().backward()
+            results.append(y.detach())
+            results += [p.grad.clone() for p in layers.parameters() if p.grad is not None]
+        return results
+
+    together = outcomes()
+    monkeypatch.setattr(
+        recurrent, "side_by_side", lambda first, second, shared: (first(), second())
+    )
+    for got, wanted in zip(together, outcomes(), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-7)
 
 
 def test_features_are_the_same_there() -> None:

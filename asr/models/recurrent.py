@@ -18,6 +18,7 @@ from torch.nn import functional
 from asr.errors import ConfigError
 from asr.models.cells import CELLS, State
 from asr.models.kernels import cpu, dense, gpu, reference
+from asr.models.kernels.streams import side_by_side
 from asr.models.normalisation import MaskedBatchNorm
 from asr.padded import Padded
 
@@ -112,7 +113,8 @@ class Direction(nn.Module):
         if not x.values.shape[1]:
             return Padded(x.values.new_zeros(len(x.lengths), 0, self.output_size), x.lengths), state
         ragged = final and bool((x.lengths < x.values.shape[1]).any())
-        if dense.serves(self.name, x.values) and not self.zoneout and not ragged:
+        library = dense.serves(self.name, x.values) and not gpu.is_quicker(self.name, x.values)
+        if library and not self.zoneout and not ragged:
             # The libraries do not give the memory anywhere but after the last frame.
             values, after = dense.run(self.name, x.values, state, weights)
             return Padded(values, x.lengths), after
@@ -226,14 +228,28 @@ class RecurrentLayer(nn.Module):
         # Garbage in the padding would reach real frames through NaN * 0 in the gradients.
         x = x.zeroed()
         before: Sequence[State | None] = states or [None, None]
-        ahead, after = self.ahead(x, before[0], final)
-        if self.back is None:
+        back = self.back
+        if back is None:
+            ahead, after = self.ahead(x, before[0], final)
             return ahead, [after]
         index = reversal_index(x.lengths, x.values.shape[1])
-        turned = Padded(reverse(x.values, index), x.lengths)
-        back, after_back = self.back(turned, before[1], final)
-        both = torch.cat([ahead.values, reverse(back.values, index)], dim=2)
-        return Padded(both, x.lengths), [after, after_back]
+        reached: list[State] = []
+
+        def heard_ahead() -> Tensor:
+            y, state = self.ahead(x, before[0], final)
+            reached.append(state)
+            return y.values
+
+        def heard_back() -> Tensor:
+            y, state = back(Padded(reverse(x.values, index), x.lengths), before[1], final)
+            reached.append(state)
+            return reverse(y.values, index)
+
+        if final:
+            both = heard_ahead(), heard_back()
+        else:
+            both = side_by_side(heard_ahead, heard_back, [x.values, x.lengths, index])
+        return Padded(torch.cat(both, dim=2), x.lengths), reached
 
 
 def _cell(name: str, projection: int | None) -> Any:

@@ -12,6 +12,7 @@ from tests.bench import (
     decoding,
     family,
     features,
+    gpu,
     loading,
     pieces,
     recurrent,
@@ -23,6 +24,7 @@ from tests.bench import (
 BENCHMARKS = {
     "recurrent": recurrent.run,
     "family": family.run,
+    "gpu": gpu.run,
     "an4": an4.run,
     "loading": loading.run,
     "pieces": pieces.run,

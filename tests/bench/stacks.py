@@ -37,7 +37,8 @@ def contestants(ours: nn.Sequential, theirs: nn.LSTM) -> dict[str, tuple[Forward
     """Padded input to output [B, T, 2H] for ours, torch's packed, and torch's blind to lengths."""
 
     def packed(x: Padded) -> Tensor:
-        sequence = pack_padded_sequence(x.values, x.lengths, batch_first=True, enforce_sorted=False)
+        lengths = x.lengths.cpu()
+        sequence = pack_padded_sequence(x.values, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(theirs(sequence)[0], batch_first=True)[0]
 
     return {

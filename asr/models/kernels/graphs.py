@@ -3,7 +3,8 @@
 A graph is fixed in its sizes and in the memory it works on, while hardly two batches have the same
 number of frames. So what is captured is the loop over a few frames of a full batch; it is replayed
 as often as the frames need, on copies of each chunk of them. Every layer of the same sizes shares
-it. The copies cost little: all of a chunk moves at once. B batch, T frames.
+it, but no two streams do, which may be at work at once. The copies cost little: all of a chunk
+moves at once. B batch, T frames.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor
 
 FRAMES = 32  # in a graph: fewer would be copied more often, more would be computed in vain
-ROWS = 8  # of a batch are the same work as one, so that batches of similar sizes share a graph
-KEPT = 32  # graphs: four batch sizes in two passes of four kinds of layer
+ROWS = 8  # of a batch are the same work as one
+SPARE = 4  # a share of 1 / SPARE of a large batch more, so that batches of similar sizes share
+KEPT = 64  # graphs: eight batch sizes in two passes of two directions of two kinds of layer
 SHORTEST = 4  # frames for which a replay is faster than the plain loop
 
 
@@ -70,29 +72,24 @@ class Graphs:
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, tuple[Tape, Callable[[], None]]] = OrderedDict()
         self._lock = threading.Lock()
-        self._done: dict[torch.device, torch.cuda.Event] = {}
         self._failed = False
 
     def run(self, tape: Tape) -> None:
         """Run the loop of `tape`, by a graph if that can be."""
         if self._failed or tape.size[0] < SHORTEST or torch.cuda.is_current_stream_capturing():
             return tape.run()
-        device = tape.parts().writes[0].device
+        stream = torch.cuda.current_stream(tape.parts().writes[0].device)
         with self._lock:
-            captured = self.captured(tape)
+            captured = self.captured(tape, stream.cuda_stream)
             if captured is None:
                 return tape.run()
-            # Graphs share their memory between all who use them, on whatever stream.
-            stream = torch.cuda.current_stream(device)
-            done = self._done.setdefault(device, torch.cuda.Event())
-            stream.wait_event(done)
             replay(tape, *captured)
-            done.record(stream)
 
-    def captured(self, tape: Tape) -> tuple[Tape, Callable[[], None]] | None:
-        """The graph for such a tape and what it works on; None, after a warning, if it fails."""
-        rows = -(-tape.size[1] // ROWS) * ROWS
-        key = _key(tape, rows)
+    def captured(self, tape: Tape, stream: int = 0) -> tuple[Tape, Callable[[], None]] | None:
+        """The graph for such a tape on a stream, and what it works on; None, after a warning, if it
+        fails."""
+        rows = _rows(tape.size[1])
+        key = stream, _key(tape, rows)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -107,8 +104,8 @@ class Graphs:
             )
             return None
         if len(self._kept) > KEPT:
-            for done in self._done.values():
-                done.synchronize()  # it may still be running on another stream than its memory's
+            if torch.cuda.is_initialized():  # it may still be at work
+                torch.cuda.synchronize()
             self._kept.popitem(last=False)
         return self._kept[key]
 
@@ -117,7 +114,7 @@ def capture(tape: Tape) -> Callable[[], None]:
     """A function that does again on the GPU what the loop of `tape` and its `hand_on` do."""
     graph = torch.cuda.CUDAGraph()
     before = torch.cuda.current_stream()
-    side = _side_stream(torch.cuda.current_device())
+    side = _side_stream(torch.cuda.current_device(), before.cuda_stream)
     side.wait_stream(before)
     with torch.cuda.stream(side):
         # Kernels are compiled and libraries set up at their first use, which cannot be captured.
@@ -161,6 +158,16 @@ def replay(whole: Tape, fixed: Tape, again: Callable[[], None]) -> None:
         mine.copy_(part[:B])
 
 
+def _rows(batch: int) -> int:
+    """Rows of the graph for a batch.
+
+    >>> [_rows(batch) for batch in (1, 9, 100, 137, 240)]
+    [8, 16, 112, 160, 256]
+    """
+    step = max(ROWS, 2 ** (batch.bit_length() - 1) // SPARE)
+    return -(-batch // step) * step
+
+
 def _key(tape: Tape, rows: int) -> Hashable:
     parts = tape.parts()
     over_time = tuple((v.device, v.dtype, v.shape[2:]) for v in (*parts.reads, *parts.writes))
@@ -168,6 +175,7 @@ def _key(tape: Tape, rows: int) -> Hashable:
 
 
 @functools.cache
-def _side_stream(device: int) -> torch.cuda.Stream:
-    """One a device for all captures: cuBLAS keeps a work space for every stream it has seen."""
+def _side_stream(device: int, stream: int) -> torch.cuda.Stream:
+    """One for all captures that are replayed on a stream: cuBLAS keeps a work space for every
+    stream it has seen, and what is captured there works in it."""
     return torch.cuda.Stream(device)
