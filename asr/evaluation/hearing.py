@@ -16,7 +16,7 @@ from asr.alignment import WordTime, time_words
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder, Scored
 from asr.errors import AlignmentError, AudioError
-from asr.evaluation.decode import evaluating, load_batches
+from asr.evaluation.decode import batch_seconds, evaluating, load_batches
 from asr.evaluation.details import Posteriors
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
@@ -119,7 +119,7 @@ def hear_dataset(
     heard: dict[str, Hearing] = {}
     beyond = 0.0
     with evaluating(model), torch.inference_mode():
-        for batch in load_batches(dataset, on_error, progress):
+        for batch in load_batches(dataset, batch_seconds(model), on_error, progress):
             scores, spelled = _forward(model, batch.waves)
             first = decoder.first_search(scores)
             started = time.perf_counter()

@@ -74,13 +74,14 @@ def perturb_speed(waves: Padded, speeds: Sequence[float]) -> Padded:
         return waves
     rows: list[Tensor] = [torch.empty(0)] * len(speeds)
     clean = waves.zeroed()
+    lengths = waves.lengths.tolist()  # at once: a GPU is waited for each time
     for ticks in sorted({round(20 * speed) for speed in speeds}):
         chosen = [i for i, speed in enumerate(speeds) if round(20 * speed) == ticks]
         batch = clean.values[chosen]
         if ticks != 20:
             batch = torchaudio.functional.resample(batch, ticks, 20, lowpass_filter_width=12)
         for i, row in zip(chosen, batch, strict=True):
-            length = -(-int(waves.lengths[i]) * 20 // ticks)
+            length = -(-lengths[i] * 20 // ticks)
             rows[i] = row[:length]
     padded = pad(rows)
     return Padded(padded.values, padded.lengths.to(waves.lengths.device))

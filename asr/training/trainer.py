@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from asr.composition import Corpus
 from asr.dataset import Batch, SpeechDataset, prefetch
 from asr.decoder import Decoder
 from asr.errors import TrainingError
-from asr.evaluation.decode import decode_dataset
+from asr.evaluation.decode import batch_seconds, decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.scoring import Scoring, guess_units
 from asr.features.surroundings import Sounds, load_sounds
@@ -52,7 +52,6 @@ from asr.training.step import batch_loss
 from asr.training.word_starts import word_starts
 
 ALIGN_EVERY = 0.1  # of the training
-ALIGN_SECONDS = 60.0  # in a batch
 SEED_STRIDE = 1_000_003  # keeps the per-step seeds of two runs apart
 
 
@@ -74,6 +73,8 @@ class Run:
     progress: Progress
     display: Display
     stop: StopRequest
+    saved: float = field(default_factory=time.monotonic)
+    """When the last checkpoint was written, or the run began."""
 
     @property
     def model(self) -> AcousticModel:
@@ -107,7 +108,9 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
             except InterruptedTraining:
                 _save(run)
                 raise
-            _save(run)
+            # On a GPU an epoch can be shorter than a checkpoint takes to write.
+            if _is_save_due(run) or _is_finished(progress, config):
+                _save(run)
         if progress.epoch < config.epochs:
             display.say(
                 f"stopped early: no better on dev for {config.patience} epochs (train.patience)"
@@ -187,17 +190,17 @@ def _train_epoch(run: Run) -> float:
     plan = plan_epoch(
         run.corpus, run.recipe.augment, config.batch_seconds, config.seed, progress.epoch
     )
-    saved = time.monotonic()
     run.model.train()
     for module in run.frozen:
         module.eval()
     before = time.monotonic()
     left = at_hand(plan[progress.batch :], run.shards, run.display.say)
-    with prefetch(run.train.batch, left) as batches:
+    device = run.accelerator.device
+    with prefetch(lambda items: run.train.batch(items).to(device), left) as batches:
         for batch in batches:
             done = (progress.epoch + progress.batch / len(plan)) / config.epochs
             set_rate(run.optimizer, learning_rate(done, config))
-            _train_step(run, batch.to(run.accelerator.device), config)
+            _train_step(run, batch, config)
             progress.batch += 1
             progress.step += 1
             now = time.monotonic()
@@ -211,9 +214,9 @@ def _train_epoch(run: Run) -> float:
             if run.stop.signal is not None:
                 _save(run)
                 raise InterruptedTraining(run.stop.signal, run.recipe.out)
-            if now - saved >= config.save_seconds and progress.batch < len(plan):
+            if _is_save_due(run) and progress.batch < len(plan):
                 _save(run)
-                saved = before = time.monotonic()
+                before = run.saved
     return fill_share(plan, run.corpus.durations)
 
 
@@ -233,7 +236,7 @@ def _align_words(run: Run) -> None:
         return
     if due or not path.exists():
         run.display.say("aligning the training data, to splice new sentences from it")
-        plan = at_hand(plan_all(run.corpus, ALIGN_SECONDS), run.shards, run.display.say)
+        plan = at_hand(plan_all(run.corpus, batch_seconds(run.model)), run.shards, run.display.say)
         write_json(path, word_starts(run.model, run.train, run.bundle.tokens, plan))
     starts = {int(index): seconds for index, seconds in read_json(path).items()}
     run.corpus = replace(run.corpus, word_starts=starts)
@@ -351,11 +354,16 @@ def _checkpoint_folder(recipe: Recipe) -> Path:
     return recipe.out / "checkpoint"
 
 
+def _is_save_due(run: Run) -> bool:
+    return time.monotonic() - run.saved >= run.recipe.train.save_seconds
+
+
 def _save(run: Run) -> None:
     scaler = run.accelerator.scaler
     scale = scaler.state_dict() if scaler is not None else {}
     folder = _checkpoint_folder(run.recipe)
     save_checkpoint(folder, run.bundle, run.optimizer.optimizer, scale, run.progress)
+    run.saved = time.monotonic()
 
 
 def _finish(run: Run) -> Path:
