@@ -22,12 +22,14 @@ def main(
     prepare: Prepare,
     options: Mapping[str, str] | None = None,
     shorten: bool = False,
+    before: Sequence[str] = (),
 ) -> None:
     """The command line of recipes/NAME/run.py, whose recipe.yaml lies beside it and whose data and
     results go to exp/NAME.
 
     With `shorten`, aligner.yaml beside it trains a first model that finds the words of the training
-    recordings, which are then cut into the short ones that recipe.yaml learns from.
+    recordings, which are then cut into the short ones that recipe.yaml learns from. `before` names
+    recipes beside it that are trained first: recipe.yaml goes on from their models.
 
     `options` are what else chooses the corpus, with their defaults: {"language": "de"} is offered
     as --language and given to `prepare` by name, and the folder is then exp/NAME-de.
@@ -47,11 +49,16 @@ def main(
     out = here.parents[1] / "exp" / "-".join([here.name, *filter(None, chosen.values())])
 
     def work() -> None:
+        from asr.cli import train_model
+        from asr.training.recipe import read_recipe
+
         _check_names(chosen)
         with progress_bar("preparing") as progress:
             manifests = prepare(out / "data", arguments.source, progress, **chosen)
         if shorten:
             shorten_recordings(here / "aligner.yaml", manifests["train"])
+        for name in before:
+            train_model(read_recipe(here / f"{name}.yaml"))
         tests = {name: path for name, path in manifests.items() if name.startswith("test")}
         # recipe.yaml knows of exp/NAME alone.
         places = [f"data.{part}={manifests[part]}" for part in ("train", "dev")] + [f"out={out}"]

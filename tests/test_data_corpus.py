@@ -13,9 +13,11 @@ from asr import cli_recipes
 from asr.cli_recipes import main
 from asr.errors import AsrError, AudioError
 from asr.manifest import Utterance, read_manifest
+from asr.training.start import StartConfig
 from data import corpus
 from data.corpus import locate, speakers_apart, tell_incomplete, with_durations, write_splits
 from tests.recordings import tone
+from tests.tones import tone_recipe, write_corpus
 
 
 def recordings(folder: Path, count: int) -> list[Utterance]:
@@ -126,6 +128,25 @@ def test_a_script_prepares_into_its_own_folder_and_names_its_options(
     with pytest.raises(SystemExit):
         main(str(script), "Train on mine.", prepare)
     assert "Train on mine." in capsys.readouterr().out
+
+
+def test_a_script_trains_first_what_its_recipe_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = write_corpus(tmp_path / "corpus", {"train": 4, "dev": 2, "test": 2})
+    folder = tmp_path / "recipes" / "mine"
+    folder.mkdir(parents=True)
+    first, last = tmp_path / "exp" / "mine" / "first", tmp_path / "exp" / "mine"
+    for name, out, start in (
+        ("first", first, StartConfig()),
+        ("recipe", last, StartConfig(model=first / "model")),
+    ):
+        recipe = tone_recipe(manifests, out, epochs=1).model_copy(update={"start": start})
+        (folder / f"{name}.yaml").write_text(recipe.model_dump_json())
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    main(str(folder / "run.py"), "Train.", lambda *_: manifests, before=["first"])
+    assert (first / "model").is_dir()
+    assert (last / "results.md").is_file()
 
 
 def test_a_script_with_a_language_has_a_folder_for_each(

@@ -31,6 +31,13 @@ def test_a_recipe_parses_and_has_its_script_and_its_page(folder: Path) -> None:
         aligner = read_recipe(folder / "aligner.yaml")
         assert aligner.out.resolve() == out / "aligner"
         assert aligner.data.train.resolve() == out / "data" / "train.jsonl"
+    for path in folder.glob("*.yaml"):
+        if path.name not in ("recipe.yaml", "aligner.yaml"):
+            before = read_recipe(path)
+            assert before.out.resolve() == out / path.stem
+            assert (before.data.train, before.data.dev) == (recipe.data.train, recipe.data.dev)
+            assert recipe.start.model is not None
+            assert recipe.start.model.resolve() == before.out.resolve() / "model"
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert page.startswith("# ")
     assert "## Results" in page
