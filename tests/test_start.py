@@ -13,6 +13,7 @@ from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.text import TextConfig
 from asr.tokens import TokenConfig, build_tokens
+from asr.training.final import choose_weights
 from asr.training.optimizer import build_optimizer, set_rate
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
 from asr.training.start import StartConfig, freeze, start_from
@@ -119,6 +120,39 @@ def test_a_model_learns_new_words_faster_from_another(tones: Tones, tmp_path: Pa
         folder, _ = run_quietly(recipe)
         errors[recipe.out.name] = load_bundle(folder).info["dev_errors"]
     assert errors["tuned"] < errors["fresh"]
+
+
+def test_a_final_model_may_keep_a_share_of_what_it_started_from(
+    tones: Tones, tmp_path: Path
+) -> None:
+    manifests, model = tones
+    ends = {}
+    for name, share in (("trained", 0.0), ("blended", 0.25)):
+        recipe = tone_recipe(manifests, tmp_path / name, epochs=1, learning_rate=1e-4, average=1)
+        start = StartConfig(model=model, share=share)
+        folder, shown = run_quietly(recipe.model_copy(update={"start": start}))
+        assert ("0.25 of" in shown) == (name == "blended")
+        ends[name] = load_bundle(folder).model.state_dict()
+    for weight, began in load_bundle(model).model.state_dict().items():
+        wanted = torch.lerp(ends["trained"][weight], began, 0.25)
+        torch.testing.assert_close(ends["blended"][weight], wanted, rtol=2e-3, atol=1e-4)
+
+
+def test_a_share_that_costs_errors_is_left_out(tones: Tones, tmp_path: Path) -> None:
+    bad = untrained_bundle()
+    save_bundle(tmp_path / "bad", bad)
+    start = StartConfig(model=tmp_path / "bad", share=0.999)
+    recipe = tone_recipe(tones[0], tmp_path / "run").model_copy(update={"start": start})
+    trained = load_bundle(tones[1]).model
+    folder = tmp_path / "run" / "epochs"
+    save_bundle(folder / "epoch-0001", load_bundle(tones[1]))
+    model = load_bundle(tones[1]).model
+    errors = iter([3, 4])
+    history = [{"epoch": 1, "dev_errors": 3}]
+    chosen = choose_weights(model, bad.tokens, recipe, history, lambda: next(errors))
+    assert chosen == ("average of epochs 1", 3)
+    for name, weight in trained.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), name
 
 
 def test_a_run_goes_on_where_it_stopped_and_not_where_it_started(

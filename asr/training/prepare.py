@@ -32,6 +32,7 @@ FREE = {
     "out",
     "data",
     "tokens.lexicon",
+    "start.share",
     "train.epochs",
     "train.patience",
     "train.average",
@@ -171,8 +172,9 @@ def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
     for section, keys in LATER.items():
         defaults = DEFAULTS[section].model_dump(mode="json")
         for key in keys:
-            if kept[f"{section}.{key}"] == defaults[key]:
-                del kept[f"{section}.{key}"]
+            name = f"{section}.{key}"
+            if name in kept and kept[name] == defaults[key]:
+                del kept[name]
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
     return kept | {"data.train": _digest(data, recipe.tokens.kind == "phones")}

@@ -29,6 +29,9 @@ class StartConfig(Config):
     """How many of the lowest recurrent layers, with all below them, stay as they are."""
     lower_rate: float = Field(1.0, gt=0, le=1)
     """Factor on the learning rate of everything below the output."""
+    share: float = Field(0.0, ge=0, lt=1)
+    """Share of that model's weights in those of the final one, unless dev has more errors with it
+    (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1)."""
 
 
 def start_from(
@@ -78,6 +81,24 @@ def start_from(
                 mine.weight[here] = theirs.weight[there].to(mine.weight.device)
                 mine.bias[here] = theirs.bias[there].to(mine.bias.device)
     return f"started from {start.model}: {len(here)} of {len(tokens)} units are its own"
+
+
+def blend_with_start(
+    model: AcousticModel,
+    tokens: Tokens,
+    start: StartConfig,
+    features: FeatureConfig,
+    config: ModelConfig,
+) -> None:
+    """Move all weights by `start.share` of the way to where they began; those of units that the
+    other model does not write stay. Raises as `start_from` does."""
+    trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    start_from(model, tokens, start, features, config)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.lerp(trained[name], tensor, start.share))
+        else:
+            tensor.copy_(trained[name])
 
 
 def _copy_lookahead(model: AcousticModel, other: AcousticModel) -> None:

@@ -26,16 +26,16 @@ from asr.features.surroundings import Sounds, load_sounds
 from asr.fetching import Supply, at_hand
 from asr.files import read_json, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
-from asr.models.bundle import Bundle, load_weights, save_bundle
+from asr.models.bundle import Bundle, save_bundle
 from asr.training.checkpoint import (
     Progress,
-    average_weights,
     best_epochs,
     epoch_path,
     load_checkpoint,
     save_checkpoint,
 )
 from asr.training.display import Display
+from asr.training.final import choose_weights
 from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 from asr.training.prepare import (
@@ -367,24 +367,21 @@ def _save(run: Run) -> None:
 
 
 def _finish(run: Run) -> Path:
-    """Average the best epochs; keep the average unless the best single epoch beats it on dev."""
-    progress, folder = run.progress, run.recipe.out / "epochs"
-    best = best_epochs(progress.history, run.recipe.train.average)
-    averaged = average_weights([epoch_path(folder, epoch) for epoch in best])
-    load_weights(run.model, averaged, folder)
-    errors = _dev_errors(run)
-    chosen = f"average of epochs {', '.join(map(str, sorted(best)))}"
-    single = next(row for row in progress.history if row["epoch"] == best[0])
-    if errors.errors > single["dev_errors"]:
-        load_weights(run.model, average_weights([epoch_path(folder, best[0])]), folder)
-        chosen, dev_errors = f"epoch {best[0]}", single["dev_errors"]
-    else:
-        dev_errors = errors.errors
-    run.display.say(f"final model: {chosen}, dev {dev_errors}/{errors.reference_length}")
+    """Save the final model, with the weights that do best on dev."""
+    progress = run.progress
+    chosen, dev_errors = choose_weights(
+        run.model,
+        run.bundle.tokens,
+        run.recipe,
+        progress.history,
+        lambda: _dev_errors(run).errors,
+    )
+    dev_words = progress.history[-1]["dev_words"]
+    run.display.say(f"final model: {chosen}, dev {dev_errors}/{dev_words}")
     info = {
         "weights": chosen,
         "dev_errors": dev_errors,
-        "dev_words": errors.reference_length,
+        "dev_words": dev_words,
         "dev_units": guess_units(run.dev.references),
         "epochs": progress.epoch,
         "seed": run.recipe.train.seed,
