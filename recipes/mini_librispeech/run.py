@@ -11,4 +11,5 @@ from asr.cli_recipes import main
 from data import librispeech
 
 if __name__ == "__main__":
-    main(__file__, __doc__, partial(librispeech.prepare, "mini"), shorten=True)
+    prepare = partial(librispeech.prepare, "mini")
+    main(__file__, __doc__, prepare, shorten=True, before=["first"])
