@@ -31,6 +31,7 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 SIZES = (8, 16, 32, 64, 128)  # of the beam; a smaller one has no other texts to doubt by
 SEARCH_SIZE = 16  # while weight and bonus are sought
+RANKED_SIZE = 64  # of the beam whose texts are ranked anew, as well as those of the best
 # Such as test-clean and an4test_clstk, but not latest or contest.
 TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
 FOLDERS = 3  # above a recording: part of the corpus, speaker, chapter
@@ -107,7 +108,8 @@ def tune(
 ) -> Tuning:
     """Try every weight with every word bonus, and then beams of every size; the recordings are
     recognised once. Of settings with equally few errors, those whose neighbours have fewest win,
-    and then the smallest beam. `bundle` is the model where it is loaded already.
+    and then the smallest beam. A recurrent language model has more to choose from in a larger one
+    than was best without it. `bundle` is the model where it is loaded already.
 
     Raises AsrError for a test set, and as reading model and manifest do.
     """
@@ -150,7 +152,9 @@ def tune(
         progress(len(trials) + len(beams), total)
     best = min(beams, key=lambda trial: (trial.errors, trial.size))
     if decoder.neural is not None:
-        best = _rescored(decoder, decoder.neural, scores, count, best)
+        starts = [best, *(beam for beam in beams if beam.size == RANKED_SIZE > best.size)]
+        ranked = [_rescored(decoder, decoder.neural, scores, count, start) for start in starts]
+        best = min(ranked, key=lambda trial: (trial.errors, trial.size))
         if best.rescore is not None and best.rescore.weight == 0:
             decoder = replace(decoder, neural=None)  # of no use
     words = sum(len(text.split()) for text in said.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asr import tuning
-from asr.decoder import load_decoder, save_decoder
+from asr.decoder import Decoder, RescoreConfig, load_decoder, save_decoder
 from asr.errors import AsrError
 from asr.evaluation.confidence import SCALES
 from asr.evaluation.run import evaluate
@@ -19,6 +19,7 @@ from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.lm.storage import save_ngram
 from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
+from asr.padded import Padded
 from asr.tuning import Trial, picture_folder, refuse_test_set, tune, write_tuning
 from tests.commands import Command
 
@@ -87,6 +88,28 @@ def test_a_recurrent_language_model_is_weighed_too(
     # One that gains nothing is not kept.
     kept = "language model of lstm cells to rank anew" in report.facts.decoder
     assert kept == (model / "lstm").exists() == ("not ranked anew" not in ended.out)
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_recurrent_language_model_may_choose_from_a_larger_beam(
+    tones: Tones, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = load_bundle(model).tokens
+    vocabulary = NeuralModel(NeuralConfig(hidden=4), len(tokens))
+    save_neural(tmp_path / "lstm", NeuralLm(vocabulary, tokens))
+    monkeypatch.setattr(tuning, "RANKED_SIZE", 4)
+
+    def ranked(
+        decoder: Decoder, neural: NeuralLm, scores: Padded, count: object, start: Trial
+    ) -> Trial:
+        # As if only the larger one had the right text in it.
+        errors = start.errors if start.size < 4 else -1
+        return replace(start, errors=errors, rescore=RescoreConfig(weight=0.3))
+
+    monkeypatch.setattr(tuning, "_rescored", ranked)
+    decoder = load_decoder(model, tokens, lm=tmp_path / "lm", rescore=tmp_path / "lstm")
+    best = tune(model, tones[0]["dev"], decoder).best
+    assert (best.size, best.errors) == (4, -1)
 
 
 def test_of_equals_the_middle_of_the_plain_wins(monkeypatch: pytest.MonkeyPatch) -> None:
