@@ -108,8 +108,8 @@ def tune(
 ) -> Tuning:
     """Try every weight with every word bonus, and then beams of every size; the recordings are
     recognised once. Of settings with equally few errors, those whose neighbours have fewest win,
-    and then the smallest beam. A recurrent language model has more to choose from in a larger one
-    than was best without it. `bundle` is the model where it is loaded already.
+    and then the smallest beam; a recurrent language model may choose from a larger one. `bundle`
+    is the model where it is loaded already.
 
     Raises AsrError for a test set, and as reading model and manifest do.
     """
@@ -152,16 +152,29 @@ def tune(
         progress(len(trials) + len(beams), total)
     best = min(beams, key=lambda trial: (trial.errors, trial.size))
     if decoder.neural is not None:
-        starts = [best, *(beam for beam in beams if beam.size == RANKED_SIZE > best.size)]
-        ranked = [_rescored(decoder, decoder.neural, scores, count, start) for start in starts]
-        best = min(ranked, key=lambda trial: (trial.errors, trial.size))
-        if best.rescore is not None and best.rescore.weight == 0:
-            decoder = replace(decoder, neural=None)  # of no use
+        larger = (beam for beam in beams if beam.size == RANKED_SIZE > best.size)
+        decoder, best = _ranked(decoder, decoder.neural, scores, count, [best, *larger])
     words = sum(len(text.split()) for text in said.values())
     tuned = _settled(decoder, best, f"{manifest.name}: {best.errors} errors in {words} {units}")
     return Tuning(
         (*trials, *beams), words, best, _doubting(tuned, scores, names, references), units
     )
+
+
+def _ranked(
+    decoder: Decoder,
+    neural: NeuralLm,
+    scores: Padded,
+    count: Callable[[Sequence[str]], int],
+    beams: Sequence[Trial],
+) -> tuple[Decoder, Trial]:
+    """The beam that does best where a recurrent language model may rank its texts, and the decoder
+    without that model if it is of no use."""
+    ranked = [_rescored(decoder, neural, scores, count, beam) for beam in beams]
+    best = min(ranked, key=lambda trial: (trial.errors, trial.size))
+    if best.rescore is not None and best.rescore.weight == 0:
+        decoder = replace(decoder, neural=None)
+    return decoder, best
 
 
 def _rescored(
