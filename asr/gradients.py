@@ -228,7 +228,7 @@ def flow_back(trial: Trial, clip: float = math.inf) -> Backward:
 
     def on_its_way(frame: int, gradient: Tensor) -> Tensor:
         gradient = clipped(gradient, clip)
-        norms[frame] = gradient.norm().item()
+        norms[frame] = euclidean(gradient)
         return gradient
 
     for frame, h in enumerate(outputs):
@@ -236,6 +236,18 @@ def flow_back(trial: Trial, clip: float = math.inf) -> Backward:
         h.register_hook(partial(on_its_way, frame))
     (gradient,) = torch.autograd.grad((outputs[-1] @ trial.slope).sum(), recurrent)
     return Backward(tuple(reversed(norms)), gradient)
+
+
+def euclidean(gradient: Tensor) -> float:
+    """Its norm, even where the squares of what has all but vanished are too small for a number.
+
+    >>> euclidean(torch.tensor([3e-200, 4e-200], dtype=torch.float64))
+    5e-200
+    """
+    largest = gradient.abs().max().item()
+    if not 0 < largest < math.inf:
+        return gradient.norm().item()
+    return largest * (gradient / largest).norm().item()
 
 
 def clipped(gradient: Tensor, longest: float) -> Tensor:
