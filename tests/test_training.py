@@ -101,6 +101,28 @@ def test_only_the_best_epochs_are_kept_and_their_mean_is_the_model(
     assert_same(load_file(model / "model.safetensors"), average_weights(kept))
 
 
+def test_no_epoch_is_removed_that_the_last_checkpoint_may_come_back_to(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every epoch is better than the one before, and the third ends without a checkpoint of its own.
+    errors = iter([3, 2, 1])
+    real = trainer._dev_errors
+
+    def scripted(run: Any) -> Any:
+        counts = real(run)
+        if (left := next(errors)) == 1:
+            raise MemoryError
+        return type(counts)(deletions=left, reference_length=counts.reference_length)
+
+    monkeypatch.setattr(trainer, "_dev_errors", scripted)
+    rarely = {"average": 1, "save_seconds": 1000.0}
+    with pytest.raises(MemoryError):
+        run_quietly(tone_recipe(manifests, tmp_path, epochs=3, **rarely))
+    assert not (tmp_path / "checkpoint").exists()
+    kept = sorted(path.name for path in (tmp_path / "epochs").iterdir())
+    assert kept == ["epoch-0001", "epoch-0002"]
+
+
 def test_the_best_epoch_alone_is_kept_where_the_average_is_worse(
     manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

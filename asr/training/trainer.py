@@ -312,7 +312,8 @@ def _finish_epoch(run: Run, fill: float) -> None:
     }
     progress.history.append(row)
     run.display.epoch(row)
-    _keep_best(run)
+    if row["epoch"] in best_epochs(progress.history, config.average):
+        save_bundle(epoch_path(run.recipe.out / "epochs", progress.epoch + 1), run.bundle)
     progress.epoch += 1
     progress.batch, progress.loss_sum, progress.loss_units, progress.seconds = 0, 0.0, 0, 0.0
     write_json(run.recipe.out / "history.json", progress.history)
@@ -336,13 +337,11 @@ def _dev_errors(run: Run) -> ErrorCounts:
     return score(scoring.apply_all(references), scoring.apply_all(hypotheses)).words
 
 
-def _keep_best(run: Run) -> None:
-    """Keep the weights of the best epochs so far, and of those only."""
+def _remove_others(run: Run) -> None:
+    """Keep the weights of the best epochs only. Not before the checkpoint knows of the epochs that
+    took their places: a run that goes on from an earlier one may do without those."""
     folder = run.recipe.out / "epochs"
     best = best_epochs(run.progress.history, run.recipe.train.average)
-    newest = run.progress.epoch + 1
-    if newest in best:
-        save_bundle(epoch_path(folder, newest), run.bundle)
     for path in folder.glob("epoch-*"):
         if path.name not in {epoch_path(folder, epoch).name for epoch in best}:
             for file in path.iterdir():
@@ -363,6 +362,7 @@ def _save(run: Run) -> None:
     scale = scaler.state_dict() if scaler is not None else {}
     folder = _checkpoint_folder(run.recipe)
     save_checkpoint(folder, run.bundle, run.optimizer.optimizer, scale, run.progress)
+    _remove_others(run)
     run.saved = time.monotonic()
 
 
