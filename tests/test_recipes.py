@@ -13,6 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.parent for path in ROOT.glob("recipes/*/recipe.yaml"))
 
 
+def _parts(folder: Path) -> list[str]:
+    """What run.py trains before recipe.yaml, in this order."""
+    for node in ast.walk(ast.parse((folder / "run.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == "before":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
 def test_there_are_recipes() -> None:
     assert RECIPES
 
@@ -31,15 +39,24 @@ def test_a_recipe_parses_and_has_its_script_and_its_page(folder: Path) -> None:
         aligner = read_recipe(folder / "aligner.yaml")
         assert aligner.out.resolve() == out / "aligner"
         assert aligner.data.train.resolve() == out / "data" / "train.jsonl"
-    for path in folder.glob("*.yaml"):
-        if path.name not in ("recipe.yaml", "aligner.yaml"):
-            before = read_recipe(path)
-            assert before.out.resolve() == out / path.stem
-            assert (before.data.train, before.data.dev) == (recipe.data.train, recipe.data.dev)
-            assert recipe.start.model is not None
-            assert recipe.start.model.resolve() == before.out.resolve() / "model"
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert page.startswith("# ")
     assert "## Results" in page
     script = (folder / "run.py").read_text(encoding="utf-8")
     assert f"recipes/{folder.name}/run.py" in (ast.get_docstring(ast.parse(script)) or "")
+
+
+PARTED = [folder for folder in RECIPES if _parts(folder)]
+
+
+@pytest.mark.parametrize("folder", PARTED, ids=lambda folder: folder.name)
+def test_parts_before_a_recipe_hand_their_model_on(folder: Path) -> None:
+    names = [*_parts(folder), "recipe"]
+    assert sorted([*names, "aligner"]) == sorted(path.stem for path in folder.glob("*.yaml"))
+    parts = [read_recipe(folder / f"{name}.yaml") for name in names]
+    assert parts[0].start.model is None
+    for name, part, following in zip(names, parts, parts[1:], strict=False):
+        assert part.out.resolve() == ROOT / "exp" / folder.name / name
+        assert (part.data.train, part.data.dev) == (following.data.train, following.data.dev)
+        assert following.start.model is not None
+        assert following.start.model.resolve() == part.out.resolve() / "model"
