@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +102,24 @@ def test_only_the_best_epochs_are_kept_and_their_mean_is_the_model(
     assert_same(load_file(model / "model.safetensors"), average_weights(kept))
 
 
+def script_dev_errors(monkeypatch: pytest.MonkeyPatch, script: Sequence[int | Exception]) -> None:
+    """Let scoring on dev find so many errors each time, or fail so."""
+    left, real = iter(script), trainer._dev_errors
+
+    def scripted(run: Any) -> Any:
+        counts = real(run)
+        if isinstance(errors := next(left), Exception):
+            raise errors
+        return type(counts)(deletions=errors, reference_length=counts.reference_length)
+
+    monkeypatch.setattr(trainer, "_dev_errors", scripted)
+
+
 def test_no_epoch_is_removed_that_the_last_checkpoint_may_come_back_to(
     manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Every epoch is better than the one before, and the third ends without a checkpoint of its own.
-    errors = iter([3, 2, 1])
-    real = trainer._dev_errors
-
-    def scripted(run: Any) -> Any:
-        counts = real(run)
-        if (left := next(errors)) == 1:
-            raise MemoryError
-        return type(counts)(deletions=left, reference_length=counts.reference_length)
-
-    monkeypatch.setattr(trainer, "_dev_errors", scripted)
+    script_dev_errors(monkeypatch, [3, 2, MemoryError()])
     rarely = {"average": 1, "save_seconds": 1000.0}
     with pytest.raises(MemoryError):
         run_quietly(tone_recipe(manifests, tmp_path, epochs=3, **rarely))
@@ -127,14 +132,7 @@ def test_the_best_epoch_alone_is_kept_where_the_average_is_worse(
     manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Scores in order: two epochs, then their average.
-    errors = iter([3, 2, 4])
-    real = trainer._dev_errors
-
-    def scripted(run: Any) -> Any:
-        counts = real(run)
-        return type(counts)(deletions=next(errors), reference_length=counts.reference_length)
-
-    monkeypatch.setattr(trainer, "_dev_errors", scripted)
+    script_dev_errors(monkeypatch, [3, 2, 4])
     model, shown = run_quietly(tone_recipe(manifests, tmp_path))
     assert "final model: epoch 2, dev 2/" in shown
     info = load_bundle(model).info
