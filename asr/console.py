@@ -40,6 +40,10 @@ def run_command(command: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         errors.print("stopped")
         sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer makes this of Ctrl-C, without a word
+            errors.print("stopped")
+        raise
 
 
 def show_settings(config: type[Config], omit: Collection[str] = ()) -> NoReturn:

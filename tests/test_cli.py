@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import typer
 
 import asr.demo
 from asr.cli_recipes import run_recipe
@@ -40,6 +41,10 @@ def test_every_error_of_ours_is_one_line_and_ctrl_c_is_quiet(run: Command) -> No
         raise KeyboardInterrupt
 
     ended = run(function=interrupt)
+    assert (ended.status, ended.err) == (130, "stopped\n")
+    command = typer.Typer()
+    command.command()(interrupt)
+    ended = run(function=command)
     assert (ended.status, ended.err) == (130, "stopped\n")
 
 
