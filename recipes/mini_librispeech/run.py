@@ -12,4 +12,4 @@ from data import librispeech
 
 if __name__ == "__main__":
     prepare = partial(librispeech.prepare, "mini")
-    main(__file__, __doc__, prepare, shorten=True, before=["first", "second", "third"])
+    main(__file__, __doc__, prepare, shorten=True, before=["first", "second", "third", "fourth"])
