@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from asr.audio import find_audio
+from asr.audio_files import find_audio
 from asr.errors import AsrError, TranscriptError
 from asr.evaluation.lines import check_new, numbered_lines, read_utf8, shown
 from asr.manifest import Utterance

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asr.audio import AUDIO_SUFFIXES
+from asr.audio_files import AUDIO_SUFFIXES
 from asr.errors import AsrError
 from asr.evaluation.lines import numbered_lines, read_utf8, shown
 from asr.evaluation.records import csv_rows, parse_json, tsv_rows

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio import AUDIO_SUFFIXES, audio_duration, find_audio, load_audio, write_wav
+from asr.audio import audio_duration, load_audio, write_wav
+from asr.audio_files import AUDIO_SUFFIXES, find_audio
 from asr.errors import AudioError
 from tests.recordings import FORMATS, LEVEL, PITCH, STRETCHES, chirp, sphere, tone, with_soundfile
 

@@ -19,7 +19,8 @@ import torchaudio
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from asr.audio import find_audio, load_audio
+from asr.audio import load_audio
+from asr.audio_files import find_audio
 from asr.config import Config
 from asr.errors import ConfigError
 from asr.padded import Padded, pad
