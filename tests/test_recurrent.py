@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -13,7 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import ConfigError
 from asr.models.cells import CELLS
-from asr.models.kernels import reference
+from asr.models.kernels import dense, reference
 from asr.models.recurrent import Direction, RecurrentLayer, reversal_index, reverse
 from asr.padded import Padded
 from tests.contracts import assert_contract, assert_ignores_padding, ragged, refilled
@@ -251,6 +254,40 @@ def test_autocast_does_not_leave_the_fast_path(name: str, monkeypatch: pytest.Mo
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x).zeroed().values
     torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_an_lstm_that_the_processor_cannot_run_in_bfloat16_runs_in_float32(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    layer, x = layer_of("lstm"), ragged([6, 1, 9], INPUT)
+    expected = outputs_and_gradients(layer, x, None)
+    monkeypatch.setattr(dense, "trains_lstm_in", lambda dtype: False)
+    dense._say_float32.cache_clear()
+    for _ in range(2):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            got = outputs_and_gradients(layer, x, None)
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+        short = Padded(x.values.bfloat16(), x.lengths)  # as a linear layer before it would give
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(short).values.dtype == torch.float32
+    said = [str(warning.message) for warning in recwarn]
+    assert said == ["LSTM layers run in float32: this processor cannot run them in torch.bfloat16"]
+
+
+@pytest.mark.slow
+def test_the_bfloat16_lstm_is_missed_without_avx_512() -> None:
+    program = (
+        "import torch; from asr.models.kernels.dense import trains_lstm_in\n"
+        "before = torch.get_rng_state()\n"
+        "with torch.inference_mode(): print(trains_lstm_in(torch.bfloat16))\n"
+        "assert torch.equal(before, torch.get_rng_state())\n"
+    )
+    limits = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | limits, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (0, "False\n"), ended.stderr
 
 
 def test_a_slow_path_says_so_once(recwarn: pytest.WarningsRecorder) -> None:

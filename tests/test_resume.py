@@ -20,6 +20,7 @@ from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.files import read_json, write_json
 from asr.models.config import ModelConfig
+from asr.models.kernels.dense import trains_lstm_in
 from asr.training.recipe import Recipe
 from tests.processes import start_asr
 from tests.tones import RATE, tone_recipe, write_corpus
@@ -177,9 +178,7 @@ def test_any_signal_in_mid_epoch_leaves_a_run_that_ends_the_same(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not torch.cpu._is_avx512_bf16_supported(), reason="no bfloat16 in this processor"
-)
+@pytest.mark.skipif(not trains_lstm_in(torch.bfloat16), reason="no bfloat16 in this processor")
 def test_a_killed_run_in_bfloat16_ends_the_same(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, "bf16")
     out, whole = tmp_path / "stopped", tmp_path / "whole"

@@ -24,7 +24,8 @@ from asr.files import read_json
 from asr.manifest import read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
-from asr.training import trainer
+from asr.models.kernels.dense import trains_lstm_in
+from asr.training import prepare, trainer
 from asr.training.checkpoint import average_weights
 from asr.training.display import Display
 from asr.training.optimizer import learning_rate
@@ -248,9 +249,7 @@ def test_gradients_are_clipped_and_the_rate_follows_the_schedule(
     assert rates == pytest.approx(expected)
 
 
-@pytest.mark.skipif(
-    not torch.cpu._is_avx512_bf16_supported(), reason="no bfloat16 in this processor"
-)
+@pytest.mark.skipif(not trains_lstm_in(torch.bfloat16), reason="no bfloat16 in this processor")
 def test_precision_may_change_between_two_runs_of_one_process(
     manifests: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -271,6 +270,24 @@ def test_fp16_without_a_gpu_is_refused(manifests: dict[str, Path], tmp_path: Pat
     with pytest.raises((TrainingError, ConfigError)) as error:
         run_quietly(tone_recipe(manifests, tmp_path, epochs=1, precision="fp16"))
     assert "fp16" in one_line(error)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in bf16 or refuses it")
+def test_bf16_without_its_lstm_is_refused_and_auto_is_fp32(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "trains_lstm_in", lambda dtype: False)
+    with pytest.raises(TrainingError) as error:
+        run_quietly(tone_recipe(manifests, tmp_path, epochs=1, precision="bf16"))
+    assert one_line(error).startswith("expected a processor that trains an LSTM in bf16, got one")
+    said: list[str] = []
+    if torch.cpu._is_avx512_bf16_supported():
+        # The probe decides where the processor has the instructions and oneDNN does not use them.
+        assert prepare.precision("auto", said.append) == "no"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    said.clear()
+    assert prepare.precision("auto", said.append) == "no"
+    assert said == ["precision: fp32, because this processor does not compute LSTMs in bf16"]
 
 
 def test_speakers_in_both_parts_are_refused(manifests: dict[str, Path], tmp_path: Path) -> None:

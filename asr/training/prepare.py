@@ -21,6 +21,7 @@ from asr.files import restore_folders
 from asr.manifest import Selection, Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
+from asr.models.kernels.dense import trains_lstm_in
 from asr.text import TextConfig, as_units, normalise
 from asr.tokens import Tokens, build_tokens
 from asr.training.health import fastest_speeds, infeasible
@@ -56,16 +57,33 @@ DEFAULTS: dict[str, Config] = {
 OF_KINDS = {"tokens.size": ("bpe", "unigram"), "tokens.espeak": ("phones",)}
 
 
-def precision(choice: str) -> str:
-    """accelerate's name for the precision to train in. Raises TrainingError without the device."""
-    if choice == "fp16" and not torch.cuda.is_available():
+def precision(choice: str, say: Callable[[str], None]) -> str:
+    """accelerate's name for the precision to train in: no, bf16 or fp16.
+
+    Raises TrainingError for a choice that the device cannot compute in.
+    """
+    gpu = torch.cuda.is_available()
+    if choice == "fp16" and not gpu:
         raise TrainingError("expected a GPU for fp16, got none: set train.precision to auto")
+    if choice == "bf16" and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise TrainingError(
+            "expected a GPU that computes in bf16, got one that does not: "
+            "set train.precision to auto"
+        )
+    if choice == "bf16" and not gpu and not trains_lstm_in(torch.bfloat16):
+        raise TrainingError(
+            "expected a processor that trains an LSTM in bf16, got one that does not: "
+            "set train.precision to auto"
+        )
     if choice != "auto":
         return {"fp32": "no"}.get(choice, choice)
-    if torch.cuda.is_available():
+    if gpu:
         return "fp16"
     # Emulated bf16 is slower than fp32: use it only where the processor computes in it.
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"
+    if torch.cpu._is_avx512_bf16_supported() and trains_lstm_in(torch.bfloat16):
+        return "bf16"
+    say("precision: fp32, because this processor does not compute LSTMs in bf16")
+    return "no"
 
 
 def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechDataset]:

@@ -57,7 +57,7 @@ class TrainConfig(Config):
     average: int = Field(5, ge=1)
     """How many of the best epochs are averaged into the final model."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: fp16 on a GPU, bf16 on a CPU that computes in it, else fp32."""
+    """auto: fp16 on a GPU, bf16 on a CPU that computes LSTMs in it, else fp32."""
     save_seconds: float = Field(60.0, ge=0)
     """Longest time between two checkpoints: what a crash can cost."""
     seed: int = Field(1, ge=0)

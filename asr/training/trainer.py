@@ -124,7 +124,7 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     restore_folders(recipe.out / "epochs")
     # The first Accelerator of a process fixes its precision; a later run may want another.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=precision(recipe.train.precision))
+    accelerator = Accelerator(mixed_precision=precision(recipe.train.precision, display.say))
     torch.manual_seed(recipe.train.seed)
     tokens, text, train_set, dev_set = datasets(recipe)
     model = AcousticModel(recipe.features, recipe.model, len(tokens))

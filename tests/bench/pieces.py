@@ -48,7 +48,7 @@ def step(model: AcousticModel, seconds: int) -> Callable[[], None]:
     )
     count = seconds * UNITS
     targets = Padded(torch.randint(1, VOCABULARY, (rows, count)), torch.full((rows,), count))
-    short = precision("auto") == "bf16"
+    short = precision("auto", print) == "bf16"
 
     def run_step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=short):

@@ -6,6 +6,8 @@ direction, no second layer (see docs/design.md).
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,8 +31,56 @@ def serves(name: str, values: Tensor) -> bool:
     return name in LIBRARY and (values.is_cuda or name in ON_CPU)
 
 
+@functools.cache
+def trains_lstm_in(dtype: torch.dtype) -> bool:
+    """Whether this processor trains an LSTM under autocast to `dtype`.
+
+    oneDNN has the primitive on some processors only, and no query tells which: a tiny LSTM is run
+    forwards and backwards.
+    """
+    sizes = (8, 2), (8, 2), (8,), (8,)
+    with torch.inference_mode(False), torch.enable_grad():
+        weights = [torch.zeros(size, requires_grad=True) for size in sizes]
+        state = [torch.zeros(1, 1, 2), torch.zeros(1, 1, 2)]
+        try:
+            with torch.autocast("cpu", dtype):
+                outputs = torch.lstm(
+                    torch.zeros(1, 2, 2), state, weights, True, 1, 0.0, True, False, True
+                )[0]
+            outputs.float().sum().backward()
+        except RuntimeError:
+            return False
+    return outputs.dtype == dtype
+
+
+@functools.cache
+def _say_float32(dtype: torch.dtype) -> None:
+    warnings.warn(
+        f"LSTM layers run in float32: this processor cannot run them in {dtype}", stacklevel=4
+    )
+
+
 def run(name: str, values: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
     """Outputs and the state after the last frame. B batch, T time, I input, R output features.
+
+    Under autocast to a type that this processor has no LSTM for, they are computed in the type of
+    the weights, and a warning says so once a process.
+
+    Shape: values [B, T, I], state h [B, R] and c [B, H] -> [B, T, R], state.
+    """
+    if values.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        if not trains_lstm_in(dtype):
+            _say_float32(dtype)
+            long = weights["weight_ih"].dtype
+            with torch.autocast("cpu", enabled=False):
+                state = tuple(part.to(long) for part in state)
+                return _run(name, values.to(long), state, weights)
+    return _run(name, values, state, weights)
+
+
+def _run(name: str, values: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
+    """As `run`, in the type that torch chooses.
 
     Shape: values [B, T, I], state h [B, R] and c [B, H] -> [B, T, R], state.
     """
