@@ -18,6 +18,7 @@ ROWS = {
     "errors": 0,
     "padded": 0,
     "pcm": 0,
+    "printable": 0,
     "files": 0,
     "config": 0,
     "audio": 1,

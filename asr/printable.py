@@ -1,0 +1,61 @@
+"""Text from outside, such as file names, as one printable line that UTF-8 can hold."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+# Control characters, marks of format, lone surrogates, separators of lines and paragraphs.
+_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"  # part of the spelling of Persian and of Indian languages
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_BYTES = range(0xDC80, 0xDD00)  # how Python holds bytes of a name that are not UTF-8 (PEP 383)
+
+
+def printable(text: str) -> str:
+    r"""The text on one line, with escapes for what would end it, steer a terminal or not be seen.
+
+    Bytes that are not UTF-8 become `\xff`, other characters `\n`, `\t`, `\x1b` or `\u202e`.
+
+    >>> print(printable("one\ntwo\x1b[2J caf\udce9"))
+    one\ntwo\x1b[2J caf\xe9
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_escape, text))
+
+
+def printable_name(path: str | os.PathLike[str]) -> str:
+    r"""The name of a file as `printable` has it, and each backslash of it twice, so that no two
+    names look alike.
+
+    >>> print(printable_name("a\nb"), printable_name(r"a\nb"))
+    a\nb a\\nb
+    """
+    return printable(os.fspath(path).replace("\\", "\\\\"))
+
+
+def name_fields(path: str | os.PathLike[str], key: str = "file") -> dict[str, str]:
+    """The name of a file for JSON: as text, in which U+FFFD stands for bytes that are not UTF-8,
+    and in that case also as a file URI, which has the exact bytes.
+
+    >>> name_fields("a.wav")
+    {'file': 'a.wav'}
+    """
+    name = os.fspath(path)
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return (
+        {key: text} if text == name else {key: text, f"{key}_uri": Path(name).absolute().as_uri()}
+    )
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if unicodedata.category(character) not in _ESCAPED or character in _JOINERS:
+        return character
+    if code in _BYTES:
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x100:
+        return _SHORT.get(character, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
