@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+# Before torch, because it decides how OpenMP's threads wait.
+import asr  # noqa: F401  # isort: skip
 import torch
 
 from asr.comparison import Comparison, Run, pooled, train_member

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+# Before torch, because it decides how OpenMP's threads wait.
+import asr  # noqa: F401  # isort: skip
 import torch
 from sklearn.datasets import load_digits
 

@@ -9,6 +9,7 @@ import torch
 from asr.evaluation.run import machine_name
 from tests.bench import (
     an4,
+    crowded,
     decoding,
     family,
     features,
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "an4": an4.run,
     "loading": loading.run,
     "pieces": pieces.run,
+    "crowded": crowded.run,
     "features": features.run,
     "decoding": decoding.run,
     "word_times": word_times.run,
