@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from asr.errors import ReportError
-from asr.evaluation.compare import compare_reports, holm, short_names, to_text, write_comparison
+from asr.evaluation.compare import (
+    compare_reports,
+    holm,
+    short_names,
+    to_text,
+    verdict,
+    write_comparison,
+)
 from asr.evaluation.details import Details
 from asr.evaluation.error_rate import score
 from asr.evaluation.export import export
@@ -148,7 +155,8 @@ def test_a_better_system_is_told_from_chance(saved: Writer, tmp_path: Path) -> N
     (pair,) = result.pairs
     assert (pair.first, pair.second) == ("base", "better")
     assert pair.bootstrap.difference == pytest.approx(-15 / 160)
-    assert pair.bootstrap.high < 0
+    assert pair.bootstrap.interval is not None
+    assert pair.bootstrap.interval[1] < 0
     assert pair.matched.segments == 20
     text = to_text(result)
     assert "better against base: -9.38 points" in text
@@ -162,6 +170,30 @@ def test_a_better_system_is_told_from_chance(saved: Writer, tmp_path: Path) -> N
     assert (tmp_path / "out" / "comparison.txt").read_text() == text
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert re.search(r"<del class=\"S\">\s*w19</del>", page)
+
+
+def test_evidence_never_counts_against_the_better_system(saved: Writer) -> None:
+    # 300 commands of one word; one system errs in so many of them, the other in none.
+    words = {f"u{i:03}": ("yes", "no", "stop", "go")[i % 4] for i in range(300)}
+    perfect = saved("perfect", words, words)
+    for errors in (4, 6, 49, 50, 51, 150):
+        wrong = dict.fromkeys(list(words)[:errors], "wrong")
+        bad = saved(f"bad{errors}", words | wrong, words)
+        (pair,) = compare_reports([bad, perfect]).pairs
+        assert (verdict(pair) == "perfect is better") == (errors > 5)
+        assert ("too little to tell" in verdict(pair)) == (errors < 5)
+
+
+def test_one_utterance_has_no_interval_and_no_p_value(saved: Writer, tmp_path: Path) -> None:
+    said = {"u1": "a b c d"}
+    result = compare_reports([saved("x", {"u1": "a b c x"}, said), saved("y", said, said)])
+    text = to_text(result)
+    assert "95 % interval n/a" in text
+    assert "-25.00 points (n/a), paired bootstrap p n/a, matched pairs (MAPSSWE) p n/a" in text
+    assert "too little to tell" in text
+    write_comparison(result, tmp_path / "out")
+    pair = read_json(tmp_path / "out" / "comparison.json")["pairs"][0]
+    assert pair["paired_bootstrap"]["interval"] is pair["paired_bootstrap"]["p_value"] is None
 
 
 def test_small_differences_are_no_verdict(saved: Writer) -> None:
@@ -193,7 +225,7 @@ def test_rates_without_end_break_nothing(saved: Writer, tmp_path: Path) -> None:
     silent = saved("z", {"a1": "uh"}, {"a1": ""}, manifest="silence.jsonl")
     write_comparison(compare_reports(folders), tmp_path / "out")
     systems = read_json(tmp_path / "out" / "comparison.json")["systems"]
-    assert systems[0]["words"]["interval"] == [0.0, None]
+    assert systems[0]["words"]["interval"] == [None, None]
     boards, _ = gather([*folders, silent])
     write_board(boards, tmp_path / "board.html")
     assert "n/a" in (tmp_path / "board.html").read_text()
@@ -230,7 +262,7 @@ def test_names_are_as_short_as_they_can_be() -> None:
 def test_holm_never_shrinks_a_p_value() -> None:
     values = [0.2, 0.001, 0.04, 0.9]
     adjusted = holm(values)
-    assert all(after >= before for before, after in zip(values, adjusted, strict=True))
+    assert all(p >= before for before, p in zip(values, adjusted, strict=True) if p is not None)
     assert adjusted == pytest.approx([0.4, 0.004, 0.12, 0.9])
 
 

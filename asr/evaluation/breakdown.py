@@ -11,16 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from asr.evaluation.details import Details
-from asr.evaluation.error_rate import ErrorCounts, UtteranceScore, bootstrap_interval
+from asr.evaluation.error_rate import ErrorCounts, Interval, UtteranceScore, bootstrap_interval
 
 UNKNOWN = "unknown"
 PARTS = 4  # of a breakdown by a number, with about as many utterances each
 MOST_NUMBERS = 12  # that a column can have before they fall into classes
 MOST_LABELS = 100  # of a manifest's extra column; more are names, not classes
-FEWEST = 5  # utterances for an interval to mean something
 DRAWS = 2000  # for the interval of a group: its bounds are read to a tenth of a percent
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -185,5 +182,5 @@ def _group(label: str, members: Sequence[UtteranceScore]) -> Group:
         len(members),
         sum(counts, ErrorCounts()),
         sum((u.characters for u in members), ErrorCounts()),
-        bootstrap_interval(counts, draws=DRAWS) if len(members) >= FEWEST else None,
+        bootstrap_interval(counts, draws=DRAWS),
     )

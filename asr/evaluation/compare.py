@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import ReportError
-from asr.evaluation.error_rate import UtteranceScore, bootstrap_interval
-from asr.evaluation.page import environment, highest, percent
-from asr.evaluation.report import counts_json, finite
+from asr.evaluation.error_rate import FEWEST, Interval, UtteranceScore, bootstrap_interval
+from asr.evaluation.page import environment, highest, interval_text
+from asr.evaluation.report import counts_json, finite_interval
 from asr.evaluation.report_folder import Saved, read_report
 from asr.evaluation.report_text import alignment_rows, printable
 from asr.evaluation.significance import Difference, MatchedPairs, matched_pairs, paired_bootstrap
@@ -28,7 +28,7 @@ class System:
 
     name: str
     report: Saved
-    interval: tuple[float, float]
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Pair:
     second: str
     bootstrap: Difference
     matched: MatchedPairs
-    holm: tuple[float, float]
+    holm: tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -173,18 +173,18 @@ def _pairs(systems: Sequence[System]) -> tuple[Pair, ...]:
     return tuple(Pair(*row, both) for row, both in zip(found, adjusted, strict=True))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjusted for so many tests at once (Holm, "A simple sequentially rejective multiple test
-    procedure", 1979).
+    procedure", 1979). None stays None: a test that was not made.
 
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
+    >>> holm([0.01, 0.04, None, 0.03])
+    [0.03, 0.06, None, 0.06]
     """
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [1.0] * len(p_values)
+    made = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
     reached = 0.0
-    for rank, place in enumerate(order):
-        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[place]))
+    for rank, (p, place) in enumerate(made):
+        reached = max(reached, min(1.0, (len(made) - rank) * p))
         adjusted[place] = reached
     return adjusted
 
@@ -198,15 +198,16 @@ def to_text(result: Comparison) -> str:
     width = max(len(system.name) for system in result.systems)
     lines = []
     for system in result.systems:
-        low, high = system.interval
-        spread = f"95 % interval {percent(low, 1)} to {percent(high, 1)}"
-        lines.append(f"{system.name:<{width}}  {main} {system.report.scores.words}, {spread}")
+        lines.append(
+            f"{system.name:<{width}}  {main} {system.report.scores.words}, "
+            f"95 % interval {interval_text(system.interval)}"
+        )
     lines.append("")
     for pair in result.pairs:
         b, m = pair.bootstrap, pair.matched
         lines.append(
             f"{pair.second} against {pair.first}: {100 * b.difference:+.2f} points "
-            f"({100 * b.low:+.2f} to {100 * b.high:+.2f}), paired bootstrap p "
+            f"({spread_text(b)}), paired bootstrap p "
             f"{p_text(pair.holm[0])}, matched pairs (MAPSSWE) p {p_text(pair.holm[1])} in "
             f"{m.segments} segments"
         )
@@ -220,7 +221,9 @@ def to_text(result: Comparison) -> str:
 
 def verdict(pair: Pair) -> str:
     """What the two tests say together, at 5 %."""
-    sure = [p < 0.05 for p in pair.holm]
+    if None in pair.holm and pair.bootstrap.difference:
+        return f"too little to tell: it takes {FEWEST} utterances and {FEWEST} segments with errors"
+    sure = [p is not None and p < 0.05 for p in pair.holm]
     if all(sure):
         better = pair.second if pair.bootstrap.difference < 0 else pair.first
         return f"{better} is better"
@@ -229,12 +232,25 @@ def verdict(pair: Pair) -> str:
     return "no difference beyond chance"
 
 
-def p_text(p: float) -> str:
+def spread_text(found: Difference) -> str:
+    """The interval of a difference, in points.
+
+    >>> spread_text(Difference(-0.01, (-0.02, 0.001), 0.1, 0.2))
+    '-2.00 to +0.10'
+    """
+    if found.interval is None:
+        return "n/a"
+    return " to ".join(f"{100 * bound:+.2f}" for bound in found.interval)
+
+
+def p_text(p: float | None) -> str:
     """With its sign of relation, and as many digits as mean something.
 
-    >>> p_text(0.0004), p_text(0.0312)
-    ('< 0.001', '= 0.031')
+    >>> p_text(0.0004), p_text(0.0312), p_text(None)
+    ('< 0.001', '= 0.031', 'n/a')
     """
+    if p is None:
+        return "n/a"
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
@@ -261,7 +277,7 @@ def to_json(result: Comparison) -> dict[str, Any]:
                 "folder": system.report.name,
                 "run": asdict(system.report.facts),
                 "words": counts_json(system.report.scores.words)
-                | {"interval": finite(*system.interval)},
+                | {"interval": finite_interval(system.interval)},
             }
             for system in result.systems
         ],
@@ -298,6 +314,7 @@ def write_comparison(result: Comparison, folder: str | Path) -> None:
             main="WER" if result.systems[0].report.units == "words" else "CER",
             contrasts=result.contrasts[:LISTED],
             p_text=p_text,
+            spread_text=spread_text,
             verdict=verdict,
             top=highest(system.interval for system in result.systems),
         )

@@ -15,7 +15,7 @@ from asr.errors import ReportError
 from asr.evaluation.charts import Point, scatter
 from asr.evaluation.compare import System, short_names
 from asr.evaluation.error_rate import bootstrap_interval
-from asr.evaluation.page import environment, highest, percent
+from asr.evaluation.page import environment, highest, interval_text, percent
 from asr.evaluation.report_folder import read_report
 from asr.files import atomic_path
 
@@ -111,13 +111,12 @@ def to_tables(boards: Sequence[Board]) -> list[Table]:
 
 def _cells(entry: System) -> list[str]:
     facts, words = entry.report.facts, entry.report.scores.words
-    low, high = entry.interval
     speed, size = facts.real_time_factor, facts.parameters
     return [
         entry.name,
         facts.decoder,
         percent(words.rate),
-        f"{percent(low, 1)} to {percent(high, 1)}",
+        interval_text(entry.interval),
         f"{words.errors}/{words.reference_length}",
         "" if speed is None else f"{speed:.4f}",
         "" if size is None else f"{size / 1e6:.2f} M",
@@ -149,7 +148,7 @@ def _pictures(board: Board) -> list[Markup]:
     for rank, entry in zip(ranks(board), board.entries, strict=True):
         facts = entry.report.facts
         rate = 100 * entry.report.scores.words.rate
-        low, high = (100 * bound for bound in entry.interval)
+        low, high = (100 * bound for bound in entry.interval) if entry.interval else (rate, rate)
         if not math.isfinite(rate + high):
             continue
         name, _, *cells = _cells(entry)

@@ -23,7 +23,7 @@ from asr.evaluation.charts import Point, diagonal, line_chart, whisker
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.clips import embed, link
 from asr.evaluation.details import AUDIO_MEGABYTES, Details
-from asr.evaluation.error_rate import ErrorCounts, UtteranceScore
+from asr.evaluation.error_rate import ErrorCounts, Interval, UtteranceScore
 from asr.evaluation.report import EvaluationReport, Units
 from asr.files import atomic_path
 
@@ -108,7 +108,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"percent": percent, "whisker": _whisker}
+    made.filters |= {"percent": percent, "whisker": _whisker, "interval": interval_text}
     made.globals["asset"] = _asset
     return made
 
@@ -137,14 +137,26 @@ def percent(rate: float | None, digits: int = 2) -> str:
     return f"{100 * rate:.{digits}f}" if rate is not None and math.isfinite(rate) else "n/a"
 
 
-def _whisker(counts: ErrorCounts, interval: tuple[float, float] | None, top: float) -> Markup:
+def _whisker(counts: ErrorCounts, interval: Interval | None, top: float) -> Markup:
     low, high = interval or (counts.rate, counts.rate)
     return whisker(counts.rate, low, high, top)
 
 
-def highest(intervals: Iterable[tuple[float, float]]) -> float:
+def interval_text(interval: Sequence[float | None] | None) -> str:
+    """An interval of fractions, in percent; a report's JSON has two nulls where there is none.
+
+    >>> interval_text((0.027, 0.0584)), interval_text(None)
+    ('2.7 to 5.8', 'n/a')
+    """
+    if interval is None or not any(bound is not None for bound in interval):
+        return "n/a"
+    return " to ".join(percent(bound, 1) for bound in interval)
+
+
+def highest(intervals: Iterable[Interval | None]) -> float:
     """The end of a scale that all finite intervals fit on."""
-    return max([high for _, high in intervals if math.isfinite(high)], default=1.0) or 1.0
+    ends = [interval[1] for interval in intervals if interval]
+    return max([high for high in ends if math.isfinite(high)], default=1.0) or 1.0
 
 
 def _figures(report: EvaluationReport) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from asr.evaluation.confusions import (
 from asr.evaluation.details import Details
 from asr.evaluation.error_rate import (
     ErrorCounts,
+    Interval,
     Scores,
     UtteranceScore,
     bootstrap_interval,
@@ -38,9 +39,7 @@ CONFIDENCE = 0.95
 WORST = 10
 PLAIN = BUILT_IN["none"].description
 MOST_CONFUSIONS = 50  # of each kind, in report.json
-FEWEST_SPEAKERS = 5  # for an interval over speakers to mean something
 
-Interval = tuple[float, float]
 Units = Literal["words", "characters"]
 
 
@@ -93,9 +92,9 @@ class EvaluationReport:
     """Everything the report shows; text, JSON and page only lay it out.
 
     Intervals are fractions at `CONFIDENCE`, by utterance; `speaker_interval` is of the main error
-    rate with whole speakers drawn anew, and None where there are too few. `worst` holds every
-    utterance with an error, those with the most first. `labels` are those of `label_utterances`.
-    With characters as units, "words" are characters all through.
+    rate with whole speakers drawn anew. Each is None where too little was measured. `worst` holds
+    every utterance with an error, those with the most first. `labels` are those of
+    `label_utterances`. With characters as units, "words" are characters all through.
     """
 
     scores: Scores
@@ -106,9 +105,9 @@ class EvaluationReport:
     confusions: Confusions
     by_frequency: tuple[FrequencyClass, ...]
     worst: tuple[UtteranceScore, ...]
-    wer_interval: Interval
-    cer_interval: Interval
-    ser_interval: Interval
+    wer_interval: Interval | None
+    cer_interval: Interval | None
+    ser_interval: Interval | None
     speaker_interval: Interval | None
     speakers: int
     calibration: Calibration
@@ -159,7 +158,7 @@ def build_report(
         cer_interval=bootstrap_interval([u.characters for u in utterances], CONFIDENCE),
         ser_interval=bootstrap_interval([sentence_counts(u) for u in utterances], CONFIDENCE),
         speaker_interval=bootstrap_interval(by_speaker, CONFIDENCE)
-        if len(by_speaker) >= FEWEST_SPEAKERS and scores.words.errors
+        if scores.words.errors
         else None,
         speakers=len(by_speaker),
         calibration=calibration(
@@ -185,12 +184,14 @@ def _speaker_counts(
 def to_json(report: EvaluationReport) -> dict[str, Any]:
     """The report as plain JSON values; rates are fractions, and an infinite one is null."""
     scores = report.scores
-    main = counts_json(scores.words) | {"interval": finite(*report.wer_interval)}
+    main = counts_json(scores.words) | {"interval": finite_interval(report.wer_interval)}
     if report.speaker_interval is not None:
-        main["interval_by_speaker"] = finite(*report.speaker_interval)
+        main["interval_by_speaker"] = finite_interval(report.speaker_interval)
     rates = {"cer": main}
     if report.units == "words":
-        letters = counts_json(scores.characters) | {"interval": finite(*report.cer_interval)}
+        letters = counts_json(scores.characters) | {
+            "interval": finite_interval(report.cer_interval)
+        }
         rates = {"wer": main, "cer": letters}
     return {
         "version": VERSION,
@@ -201,7 +202,7 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
             "rate": scores.sentences.rate,
             "errors": scores.sentences.errors,
             "utterances": scores.sentences.reference_length,
-            "interval": finite(*report.ser_interval),
+            "interval": finite_interval(report.ser_interval),
         },
         "calibration": {
             "error": report.calibration.error,
@@ -245,7 +246,7 @@ def _group_json(group: Group) -> dict[str, Any]:
     return {
         "label": group.label,
         "utterances": group.utterances,
-        "words": counts_json(group.words) | {"interval": finite(*(group.interval or (None, None)))},
+        "words": counts_json(group.words) | {"interval": finite_interval(group.interval)},
         "characters": counts_json(group.characters),
     }
 
@@ -253,3 +254,8 @@ def _group_json(group: Group) -> dict[str, Any]:
 def finite(*values: float | None) -> list[float | None]:
     """For JSON, which has no infinity: null in its place."""
     return [value if value is not None and math.isfinite(value) else None for value in values]
+
+
+def finite_interval(interval: Interval | None) -> list[float | None]:
+    """The two bounds for JSON, both null where there is no interval."""
+    return finite(*(interval or (None, None)))

@@ -11,8 +11,8 @@ from rich.cells import cell_len
 from asr.evaluation.breakdown import Breakdown
 from asr.evaluation.confidence import Calibration
 from asr.evaluation.confusions import Confusions
-from asr.evaluation.error_rate import AlignedWord, UtteranceScore
-from asr.evaluation.report import CONFIDENCE, WORST, EvaluationReport, Interval, RunFacts
+from asr.evaluation.error_rate import FEWEST, AlignedWord, Interval, UtteranceScore
+from asr.evaluation.report import CONFIDENCE, WORST, EvaluationReport, RunFacts
 
 LINE_WIDTH = 100  # terminal cells
 MOST_SPEAKERS = 40  # lines; report.html shows all
@@ -62,7 +62,9 @@ def _percent(rate: float, digits: int = 2) -> str:
     return f"{100 * rate:.{digits}f}" if math.isfinite(rate) else "n/a"
 
 
-def _interval_text(interval: Interval) -> str:
+def _interval_text(interval: Interval | None) -> str:
+    if interval is None:
+        return f"no interval (it takes {FEWEST} utterances or more that differ)"
     low, high = interval
     return f"{100 * CONFIDENCE:.0f} % interval {_percent(low, 1)} to {_percent(high, 1)}"
 

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr.evaluation.error_rate import AlignedWord, ErrorCounts
+from asr.evaluation.error_rate import (
+    FEWEST,
+    AlignedWord,
+    ErrorCounts,
+    Interval,
+    expanded_tail,
+)
 
 _INDICES_AT_ONCE = 1 << 22
 BOUNDARY_WORDS = 2  # correct in both systems, between two segments: NIST's choice
-ENOUGH_SEGMENTS = 50  # for the normal distribution
+ENOUGH_SEGMENTS = 50  # that differ, for the normal distribution
 
 
 @dataclass(frozen=True)
@@ -20,13 +26,13 @@ class Difference:
     """Error rate of a system minus that of a baseline, as fractions; negative is better."""
 
     difference: float
-    low: float
-    high: float
-    """95 % interval of the difference."""
+    interval: Interval | None
+    """95 % interval of the difference; None for few utterances, or where all differ alike."""
     not_better: float
     """Share of the draws in which the system is not better than the baseline."""
-    p_value: float
-    """Two-sided: how often chance alone would show a difference of either sign as large."""
+    p_value: float | None
+    """Two-sided: how often chance alone would show a difference of either sign as large; None for
+    fewer than `FEWEST` utterances."""
 
 
 def paired_bootstrap(
@@ -42,7 +48,10 @@ def paired_bootstrap(
     references of the same lengths.
 
     The p-value is twice the share of draws on the wrong side of zero, the observed one counted in
-    (Davison and Hinkley 1997, section 4.2): with 10000 draws it is never below 0.0002.
+    (Davison and Hinkley 1997, section 4.2): with 10000 draws it is never below 0.0002. Nor is it
+    below what the utterances that differ can prove: of k of them, all in favour of one system, two
+    in 2^k assignments of the signs are as extreme. The interval takes the expanded percentiles of
+    `bootstrap_interval`.
 
     >>> counts = {"a": ErrorCounts(1, 0, 0, 5), "b": ErrorCounts(0, 0, 0, 5)}
     >>> paired_bootstrap(counts, counts).difference
@@ -55,6 +64,7 @@ def paired_bootstrap(
     if lengths.tolist() != [baseline[name].reference_length for name in names]:
         raise ValueError("expected the same references for both systems, got others")
     errors = np.array([system[name].errors - baseline[name].errors for name in names])
+    difference = float(errors.sum() / max(1, lengths.sum()))
     random = np.random.default_rng(seed)
     differences = np.empty(draws)
     chunk = max(1, _INDICES_AT_ONCE // len(names))
@@ -62,27 +72,27 @@ def paired_bootstrap(
         drawn = random.integers(len(names), size=(min(chunk, draws - start), len(names)))
         totals = lengths[drawn].sum(axis=1)
         differences[start : start + len(drawn)] = errors[drawn].sum(axis=1) / np.maximum(totals, 1)
-    low, high = np.quantile(differences, [0.025, 0.975])
+    not_better = float((differences >= 0).mean())
+    if len(names) < FEWEST:
+        return Difference(difference, None, not_better, None)
+    tail = expanded_tail(len(names), 0.95)
+    low, high = (float(bound) for bound in np.quantile(differences, [tail, 1 - tail]))
     rarer = min((differences >= 0).sum(), (differences <= 0).sum())
-    return Difference(
-        difference=float(errors.sum() / max(1, lengths.sum())),
-        low=float(low),
-        high=float(high),
-        not_better=float((differences >= 0).mean()),
-        p_value=float(min(1.0, 2 * (rarer + 1) / (draws + 1))),
-    )
+    provable = 2.0 ** (1 - np.count_nonzero(errors))
+    p_value = min(1.0, max(2 * (rarer + 1) / (draws + 1), provable))
+    return Difference(difference, (low, high) if low < high else None, not_better, float(p_value))
 
 
 @dataclass(frozen=True)
 class MatchedPairs:
     """The matched-pairs test: how many segments, by how many errors they differ on average, the
     statistic (0 where all differ alike, as in sc_stats), and the two-sided probability of a
-    difference as large if the systems were equal."""
+    difference as large if the systems were equal (None for fewer than `FEWEST` segments)."""
 
     segments: int
     mean: float
     z: float
-    p_value: float
+    p_value: float | None
 
 
 def matched_pairs(
@@ -94,9 +104,11 @@ def matched_pairs(
     Both sequences hold the alignments of the same utterances in the same order. Utterances are cut
     where both systems have at least two correct words in a row, so that the errors of one segment
     do not cause those of the next; segments in which nobody errs are left out, as NIST's sc_stats
-    does. W = mean / (deviation / sqrt(n)) of the differences is taken as standard normal from fifty
-    segments on. Of fewer the p-value is exact: the share of all ways to give either system's errors
-    to the other, segment by segment, that differ as much (Fisher's randomisation test).
+    does. W = mean / (deviation / sqrt(n)) of the differences is taken as standard normal where at
+    least fifty segments differ. Where fewer do, or all differ alike and there is no deviation to
+    divide by, the p-value is exact: the share of all ways to give either system's errors to the
+    other, segment by segment, that differ as much (Fisher's randomisation test). Segments with as
+    many errors in both systems do not tell who is better, so they do not count towards the fifty.
 
     Raises ValueError where the references differ.
     """
@@ -113,8 +125,14 @@ def matched_pairs(
     count = len(differences)
     mean = float(differences.mean()) if count else 0.0
     deviation = float(differences.std(ddof=1)) if count > 1 else 0.0
-    z = mean / (deviation / math.sqrt(count)) if deviation else 0.0
-    if count < ENOUGH_SEGMENTS:
+    # All alike is told by the values: a deviation may miss 0 by rounding.
+    alike = count > 0 and bool((differences == differences[0]).all())
+    z = mean / (deviation / math.sqrt(count)) if deviation and not alike else 0.0
+    if count < FEWEST:
+        return MatchedPairs(count, mean, z, None)
+    if alike:  # all signs or their opposites; of no difference at all, any signs
+        return MatchedPairs(count, mean, z, 2.0 ** (1 - count) if mean else 1.0)
+    if np.count_nonzero(differences) < ENOUGH_SEGMENTS:
         return MatchedPairs(count, mean, z, randomisation(differences.astype(int).tolist()))
     return MatchedPairs(count, mean, z, math.erfc(abs(z) / math.sqrt(2)))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from asr.evaluation.page import percent
+from asr.evaluation.page import interval_text, percent
 from asr.files import read_json
 
 
@@ -18,12 +18,12 @@ def result_row(run: Path, report: Path) -> dict[str, str]:
     history = read_json(run / "history.json")
     rates = [name for name in ("wer", "cer") if name in scores]
     main, facts = scores[rates[0]], scores["run"]
-    low, high = (percent(bound, 1) for bound in main["interval"])
+    interval = interval_text(main["interval"])
     seconds = sorted(row["seconds"] for row in history)
     return {
         "date": facts["date"][:10],
         "seed": str(info["seed"]),
-        f"{rates[0].upper()} % (95 %)": f"{percent(main['rate'])} ({low} to {high})",
+        f"{rates[0].upper()} % (95 %)": f"{percent(main['rate'])} ({interval})",
         "errors": f"{main['errors']}/{main['reference_length']}",
         **{f"{name.upper()} %": percent(scores[name]["rate"]) for name in rates[1:]},
         "SER %": percent(scores["ser"]["rate"], 1),

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from asr.comparison import Comparison, Run, pooled, train_member
 from asr.console import run_command
+from asr.evaluation.compare import spread_text
 from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
+from asr.evaluation.page import interval_text
 from asr.evaluation.significance import Difference, paired_bootstrap
 from asr.files import atomic_path, write_json
 from data import an4
@@ -98,19 +100,16 @@ def difference(member: str, runs: Sequence[Run]) -> Difference:
 def table_row(member: str, runs: Sequence[Run]) -> list[str]:
     own = [run for run in runs if run.member == member]
     counts = list(pooled(member, runs, {run.seed for run in own}).values())
-    low, high = bootstrap_interval(counts)
     rate = sum(count.errors for count in counts) / sum(count.reference_length for count in counts)
     errors = [sum(count.errors for count in run.words.values()) for run in own]
     against = difference(member, runs)
-    compared = (
-        f"{100 * against.difference:+.2f} ({100 * against.low:+.2f} to {100 * against.high:+.2f})"
-    )
+    compared = f"{100 * against.difference:+.2f} ({spread_text(against)})"
     return [
         member,
         str(own[0].hidden),
         f"{own[0].parameters / 1e6:.2f} M",
         ", ".join(map(str, errors)),
-        f"{100 * rate:.2f} ({100 * low:.1f} to {100 * high:.1f})",
+        f"{100 * rate:.2f} ({interval_text(bootstrap_interval(counts))})",
         "" if member == BASELINE else compared,
         "" if member == BASELINE else f"{against.not_better:.3f}",
         f"{min(run.seconds_per_epoch for run in own):.0f}",
@@ -132,7 +131,7 @@ def draw(runs: Sequence[Run]) -> None:
     members.sort(key=lambda member: -rates[member])
     figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(members)), layout="constrained")
     for place, member in enumerate(members):
-        low, high = bootstrap_interval(counts[member])
+        low, high = bootstrap_interval(counts[member]) or (rates[member], rates[member])
         colour = "tab:orange" if member == BASELINE else "tab:blue"
         axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=3, alpha=0.4)
         axes.plot(100 * rates[member], place, "o", color=colour, markersize=9)

@@ -145,8 +145,8 @@ def word_error_rate(own: Sequence[Outcome]) -> tuple[float, float, float]:
     """Over all seeds together, with its 95 % interval by utterance, in percent."""
     runs = [outcome.run for outcome in own]
     counts = list(pooled(runs[0].member, runs, {run.seed for run in runs}).values())
-    low, high = bootstrap_interval(counts)
     rate = sum(c.errors for c in counts) / sum(c.reference_length for c in counts)
+    low, high = bootstrap_interval(counts) or (rate, rate)
     return 100 * rate, 100 * low, 100 * high
 
 

@@ -14,6 +14,7 @@ from tests.bench import (
     family,
     features,
     gpu,
+    intervals,
     loading,
     pieces,
     recurrent,
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "decoding": decoding.run,
     "word_times": word_times.run,
     "report": report.run,
+    "intervals": intervals.run,
     "size": size.run,
 }
 
