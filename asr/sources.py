@@ -21,6 +21,7 @@ from typing import Any, Literal
 from asr.audio_files import find_audio
 from asr.errors import AsrError, TranscriptError
 from asr.evaluation.lines import check_new, numbered_lines, read_utf8, shown
+from asr.foreign import kind_of
 from asr.manifest import Utterance
 from asr.tables import (
     TABLE_SUFFIXES,
@@ -73,7 +74,7 @@ def detect(path: Path) -> Kind:
         return "table"
     if path.is_file() and path.suffix.lower() == ".txt" and delimiter_of(path) == "|":
         return "table"
-    got = "another file" if path.exists() else "a path to nothing"
+    got = kind_of(path) or "another file" if path.exists() else "a path to nothing"
     raise AsrError(
         f"expected a folder or a table (.csv, .tsv, .json, .jsonl), got {got} ({path}): check it"
     )

@@ -265,8 +265,8 @@ def broken(change: tuple[str, str]) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 0: expected more lines, got the end of the file"),
-        ("once upon a time", "line 1: expected more lines, got the end"),
+        ("", r"line 0: expected an ARPA file with the line \\data\\, got none"),
+        ("once upon a time", r"line 1: expected an ARPA file with the line \\data\\, got none"),
         (broken(("ngram 1=5\n", "")), r"line 3: expected ngram 1=, got ngram 2=1"),
         (broken(("ngram 2=1", "ngram 2=2")), "expected 2 n-grams of 2 words .* got 1"),
         (broken(("-0.5 a", "-0,5 a")), "line 10: expected scores that are numbers, got '-0,5 a"),
@@ -390,3 +390,40 @@ def test_the_folder_says_what_it_holds(tmp_path: Path) -> None:
     sizes = [file.stat().st_size for file in sorted((tmp_path / "lm").glob("*.bin"))]
     assert sum(sizes) == sum(row["bytes"] for n, row in facts["files"].items() if "bin" in n)
     assert list(itertools.chain(facts["files"])) == sorted(facts["files"])
+
+
+ODD_BLANKS = {
+    "no-break space": "\u00a0",
+    "ideographic space": "\u3000",
+    "next line": "\u0085",
+    "line separator": "\u2028",
+    "vertical tab": "\x0b",
+    "form feed": "\x0c",
+    "file separator": "\x1c",
+}
+
+
+@pytest.mark.parametrize("blank", ODD_BLANKS.values(), ids=ODD_BLANKS)
+def test_arpa_fields_are_parted_by_ascii_blanks_only(blank: str, tmp_path: Path) -> None:
+    lines = [
+        "\\data\\",
+        "ngram 1=5",
+        "ngram 2=1",
+        "",
+        "\\1-grams:",
+        "-1.0\t<unk>",
+        "-99\t<s>\t-0.3",
+    ]
+    lines += ["-0.8\t</s>", f"-0.7\tnew{blank}york\t-0.2", f"-0.9 \twait{blank}  -0.2", ""]
+    lines += ["\\2-grams:", f"-0.3\tnew{blank}york wait{blank}", "", "\\end\\", ""]
+    path = tmp_path / "lm.arpa"
+    path.write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    model = read_arpa(path)
+    assert {f"new{blank}york", f"wait{blank}"} <= set(model.vocabulary)
+    save_ngram(tmp_path / "folder", model)
+    again = load_ngram(tmp_path / "folder")
+    assert again.vocabulary == model.vocabulary
+    save_ngram(tmp_path / "again.arpa", again)
+    assert read_arpa(tmp_path / "again.arpa").vocabulary == model.vocabulary
+    scores = again.score_sentence([f"new{blank}york", f"wait{blank}"])
+    assert [score.length for score in scores] == [1, 2, 1]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from asr.errors import TranscriptError, reason
 from asr.files import atomic_path
+from asr.foreign import kind_of
 
 
 def read_utf8(path: str | Path) -> str:
@@ -23,6 +24,8 @@ def read_utf8(path: str | Path) -> str:
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
+        if kind := kind_of(path):
+            raise TranscriptError(f"{path}: expected UTF-8 text, got {kind}") from None
         line = content.count(b"\n", 0, error.start) + 1
         raise TranscriptError(
             f"{path}:{line}: expected UTF-8 text, got byte 0x{content[error.start]:02x};"

@@ -20,12 +20,16 @@ from numpy.typing import NDArray
 
 from asr.errors import LanguageModelError, reason
 from asr.files import atomic_path
+from asr.foreign import kind_of
 from asr.lm.ngram import SPECIAL, START_ID, UNKNOWN_ID, Ints, Level, NgramModel, assemble
 
 LN10 = math.log(10)
 NEVER = -99.0
 PROGRESS_EVERY = 10_000  # n-grams
 LONGEST = 32  # words in an n-gram
+BLANKS = " \t\r\n"
+"""What parts fields, as in KenLM (lm/read_arpa.cc). Words may hold any other blank, such as a
+no-break or ideographic space, U+0085, or a vertical tab."""
 
 
 def open_text(path: Path, mode: str, compressed: bool) -> IO[str]:
@@ -111,7 +115,7 @@ class _Reader:
         """The next line that is not empty, without white space around it."""
         for line in self._file:
             self.number += 1
-            if stripped := line.strip():
+            if stripped := line.strip(BLANKS):
                 return stripped
         raise self.error("more lines", "the end of the file", "it was cut short, get it again")
 
@@ -132,6 +136,8 @@ def read_arpa(path: str | Path, progress: Callable[[int, int], None] | None = No
     try:
         with path.open("rb") as raw:
             compressed = raw.read(2) == b"\x1f\x8b"
+        if not compressed and (kind := kind_of(path)):
+            raise LanguageModelError(f"{path}: expected an ARPA file, got {kind}")
         with open_text(path, "rt", compressed) as file:
             return _parse(_Reader(path, file), progress)
     except FileNotFoundError:
@@ -145,8 +151,11 @@ def read_arpa(path: str | Path, progress: Callable[[int, int], None] | None = No
 
 
 def _parse(reader: _Reader, progress: Callable[[int, int], None] | None) -> NgramModel:
-    while reader.line() != "\\data\\":
-        pass
+    try:
+        while reader.line() != "\\data\\":
+            pass
+    except LanguageModelError:
+        raise reader.error("an ARPA file with the line \\data\\", "none", "correct it") from None
     announced: list[int] = []
     line = reader.line()
     while match := re.fullmatch(r"ngram\s+(\d+)\s*=\s*(\d+)", line):
@@ -181,7 +190,9 @@ def _parse(reader: _Reader, progress: Callable[[int, int], None] | None) -> Ngra
 
 def _add(reader: _Reader, line: str, length: int, section: _Section, ids: dict[str, int]) -> None:
     """Read `log10 probability, words, backoff weight if there is one`."""
-    parts = line.split()
+    parts = line.replace("\t", " ").split(" ")
+    if "" in parts:
+        parts = [part for part in parts if part]
     if len(parts) not in (length + 1, length + 2):
         raise reader.error(
             f"a score, {length} words and perhaps a backoff weight", repr(line), "correct the line"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from asr.errors import LanguageModelError
 from asr.files import atomic_path, check_replaceable, read_json, write_json
+from asr.foreign import which_is
 from asr.lm.arpa import read_arpa, write_arpa
 from asr.lm.ngram import NgramModel
 
@@ -81,7 +82,8 @@ def load_ngram(path: str | Path, progress: Callable[[int, int], None] | None = N
     arrays: dict[str, NDArray[Any]] = {
         name: np.memmap(path / f"{name}.bin", kind, "r") for name, kind in ARRAYS.items()
     }
-    vocabulary = (path / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
+    # Not splitlines: it would also part lines at characters that belong to words.
+    vocabulary = (path / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[:-1]
     return NgramModel(tuple(vocabulary), tuple(facts["counts"]), **arrays)
 
 
@@ -93,7 +95,8 @@ def _facts(path: Path) -> dict[str, Any]:
             return dict(facts)
     except FileNotFoundError:
         raise LanguageModelError(
-            f"expected a language model, got {path.parent} without {path.name}: correct the path"
+            f"expected a language model, got {path.parent} without {path.name}"
+            f"{which_is(path.parent)}: correct the path"
         ) from None
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         pass

@@ -22,6 +22,7 @@ from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError, reason
 from asr.features.extractor import FeatureConfig
 from asr.files import atomic_path, read_json, write_json
+from asr.foreign import kind_of, which_is
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.text import TextConfig, normalise
@@ -80,11 +81,17 @@ def load_bundle(folder: str | Path) -> Bundle:
     """Read a model folder. Raises CheckpointError naming the file that is missing or damaged."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise CheckpointError(f"expected a model folder, got {folder}: check the path")
+        raise CheckpointError(
+            f"expected a model folder, got {folder}{which_is(folder)}: check the path"
+        )
+    if kind := kind_of(folder):
+        raise CheckpointError(f"expected a model folder, got {folder}, which is {kind}")
     config = read_facts(folder / "config.json")
     if config.get("format") != FORMAT:
+        other = ", which is of Hugging Face's transformers" if "model_type" in config else ""
         raise CheckpointError(
-            f"expected a model of format {FORMAT}, got {folder / 'config.json'}: train it again"
+            f"expected a model of format {FORMAT}, got {folder / 'config.json'}{other}: train it"
+            " again"
         )
     try:
         source = str(folder / "config.json")

@@ -1,0 +1,129 @@
+"""What a file or folder of another program is, told by its first bytes and by names within it."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+_HEAD = 512  # bytes
+
+# First bytes of files, longest first where one begins with another.
+_MAGIC = (
+    (b"mmap lm http://kheafield.com/code", "a binary model of KenLM: give the ARPA file"),
+    (b"SRILM_BINARY_NGRAM", "a binary model of SRILM: write it as ARPA with ngram -write-lm"),
+    (b"blmt", "a binary model of IRSTLM: write it as ARPA with compile-lm"),
+    (b"Qblmt", "a binary model of IRSTLM: write it as ARPA with compile-lm"),
+    (b"iARPA", "a model in IRSTLM's own iARPA form: write it as ARPA with compile-lm"),
+    (
+        b"\xd6\xfd\xb2\x7e",
+        "an OpenFst transducer, as Kaldi's G.fst and HCLG.fst: give the ARPA file",
+    ),
+    (b"GGUF", "a GGUF file, as of llama.cpp or whisper.cpp"),
+    (b"lmgg", "a GGML file, as of whisper.cpp"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as of Keras"),
+    (b"\x93NUMPY", "an array of NumPy"),
+    (b"PAR1", "a Parquet table"),
+    (b"ARROW1", "an Arrow table"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"BZh", "a file packed with bzip2: unpack it"),
+    (b"\xfd7zXZ\0", "a file packed with xz: unpack it"),
+    (b"\x28\xb5\x2f\xfd", "a file packed with zstd: unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
+    (b"Rar!", "a RAR archive: unpack it"),
+    (b"%PDF", "a PDF document"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document: save it as csv"),
+    (b"{\\rtf", "a document in rich text: save it as plain text"),
+    (b"\x1f\x8b", "a file packed with gzip: unpack it"),
+)
+# Names within zip archives.
+_ZIPPED = (
+    ("[Content_Types].xml", "an Office document: save it as csv or plain text"),
+    ("mimetype", "an OpenDocument file: save it as csv or plain text"),
+    ("data.pkl", "a checkpoint of PyTorch"),
+    ("keras_metadata.pb", "a model of Keras"),
+    (".npy", "arrays of NumPy"),
+)
+# Names within folders; each of them must be there.
+_FOLDERS = (
+    (("saved_model.pb",), "a SavedModel of TensorFlow"),
+    (("am/final.mdl",), "a model of Vosk"),
+    (("final.mdl",), "a model of Kaldi"),
+    (("hyperparams.yaml",), "a model of SpeechBrain"),
+    (("preprocessor_config.json",), "a model of Hugging Face's transformers"),
+    (("config.json", "pytorch_model.bin"), "a model of Hugging Face's transformers"),
+    (("config.json", "tokenizer_config.json"), "a model of Hugging Face's transformers"),
+    (("config.json", "model.bin"), "a model of CTranslate2, as of faster-whisper"),
+    (("model_config.yaml",), "an unpacked model of NeMo"),
+    (("checkpoint.pt",), "a model of fairseq"),
+)
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """What `path` is, with what to do about it where something can be done; "" for a file that
+    tells nothing, or none at all. Nothing in it is run or unpacked.
+
+    >>> kind_of("/dev/null")
+    ''
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return _folder(path)
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except (OSError, ValueError):
+        return ""
+    found = next((kind for magic, kind in _MAGIC if head.startswith(magic)), "")
+    if path.suffix.lower() == ".nemo" or head[:100].rstrip(b"\0").endswith(b"model_config.yaml"):
+        return "a model of NeMo"
+    if found:
+        return found
+    if head.startswith(b"PK\x03\x04"):
+        return _zip(path)
+    if head[257:262] == b"ustar":
+        return "a tar archive: unpack it"
+    if _is_pickle(head):
+        return "a pickle, as PyTorch and other Python programs write"
+    if head[8:10] == b'{"' and head[4:8] == bytes(4):  # the length of its header comes first
+        return "weights in safetensors without their configuration: give the folder"
+    # Protocol buffers have no magic: the version of the format, then the name of what wrote it.
+    if len(head) > 3 and head[:1] == b"\x08" and head[2:3] == b"\x12":
+        return "a model in ONNX"
+    if (
+        len(head) > 3
+        and head[:1] == b"\x0a"
+        and head[2:3] == b"\x0a"
+        and head[4 + head[3] :][:1] == b"\x15"
+    ):
+        return "a model of sentencepiece"  # its first piece, with the tags of text and score
+    return "a model of TensorFlow Lite" if head[4:8] == b"TFL3" else ""
+
+
+def which_is(path: str | os.PathLike[str]) -> str:
+    """`kind_of` as a clause for the message of an error, or ""."""
+    kind = kind_of(path)
+    return kind and f", which is {kind}"
+
+
+def _is_pickle(head: bytes) -> bool:
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+
+
+def _zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return "a damaged zip archive"
+    for ending, kind in _ZIPPED:
+        if any(name.endswith(ending) for name in names):
+            return kind
+    return "a zip archive: unpack it"
+
+
+def _folder(path: Path) -> str:
+    for names, kind in _FOLDERS:
+        if all((path / name).exists() for name in names):
+            return kind
+    return ""
