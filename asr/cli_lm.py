@@ -152,6 +152,7 @@ def train(
 ) -> None:
     """Train a recurrent language model: it scores the beam's texts, and writes texts of its own."""
     from asr.config import parse, with_overrides
+    from asr.lm.text import plain
     from asr.manifest import read_manifest
     from asr.models.bundle import load_bundle
     from asr.tokens import TokenConfig, build_tokens
@@ -162,7 +163,7 @@ def train(
     if dev.suffix == ".jsonl":
         refuse_test_set(model, dev, read_manifest(dev))
     bundle = None if model is None else load_bundle(model)
-    normalise = str.strip if bundle is None else bundle.normalise
+    normalise = plain if bundle is None else bundle.normalise
     learnt, held = (
         [s for s in _sentences(source, normalise, False) if s] for source in (texts, [dev])
     )
@@ -196,9 +197,10 @@ def sample(
 
 
 def _normaliser(model: Path | None) -> Callable[[str], str]:
+    from asr.lm.text import plain
     from asr.models.bundle import load_bundle
 
-    return str.strip if model is None else load_bundle(model).normalise
+    return plain if model is None else load_bundle(model).normalise
 
 
 def _sentences(

@@ -82,13 +82,14 @@ def score(
     from asr.evaluation.scoring import errors_of_case, score_files
 
     formats = _name(reference_format), _name(hypothesis_format)
-    report = score_files(reference, hypothesis, scoring(normalise, units), formats, train)
+    how = scoring(normalise, units)
+    report = score_files(reference, hypothesis, how, formats, train)
     print(to_text(report))
     if out is not None:
         write_report(report, out)
         errors.print(f"report: {out / 'report.html'}")
     scores = report.scores
-    if case := errors_of_case(scores):
+    if case := errors_of_case(scores, how.profile.rules.language):
         errors.print(
             f"{case} of the errors are of case alone: to forgive them, --normalise with a file "
             "that says lowercase: true"

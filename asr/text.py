@@ -8,6 +8,7 @@ from typing import Literal
 
 import regex
 
+from asr.characters import Language, canonical, lower, upper
 from asr.config import Config
 from asr.phones import Phones, collect_phones, to_phones
 from asr.tokens import TokenConfig
@@ -24,6 +25,10 @@ class TextConfig(Config):
 
     case: Literal["keep", "lower", "upper"] = "lower"
     """Letter case of every transcript, and so of what the model writes."""
+    language: Language = ""
+    """Language of the transcripts, such as tr or az-Latn, where its letters have a case of their
+    own: in Turkish (tr) and Azerbaijani (az) I becomes ı, and İ becomes i. tr also serves other
+    languages that have both letters. Without it, letters have the case that Unicode gives them."""
     punctuation: Literal["keep", "remove"] = "keep"
     """remove: punctuation and symbols become blanks, so that nobody has to hear them; apostrophes
     within words stay, as '."""
@@ -33,16 +38,18 @@ class TextConfig(Config):
 
 
 def normalise(text: str, config: TextConfig) -> str:
-    """Canonical Unicode (NFC), one case, without punctuation if so, single spaces between words,
-    and phones for them where the model writes phones. Raises AsrError for words that have none.
+    """Canonical Unicode (NFC) without characters that are not seen, one case, without punctuation
+    if so, single spaces between words, and phones for them where the model writes phones. Raises
+    AsrError for words that have none.
 
     >>> normalise("  Turn  ON ", TextConfig())
     'turn on'
     """
     # Composed before the change of case, which may undo it, and again after.
-    text = unicodedata.normalize("NFC", text)
-    cased = {"keep": text, "lower": text.lower(), "upper": text.upper()}[config.case]
-    composed = unicodedata.normalize("NFC", cased)
+    text = canonical(text)
+    if config.case != "keep":
+        text = (lower if config.case == "lower" else upper)(text, config.language)
+    composed = unicodedata.normalize("NFC", text)
     if config.punctuation == "remove":
         composed = without_punctuation(composed)
     words = " ".join(composed.split())

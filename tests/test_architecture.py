@@ -21,6 +21,8 @@ ROWS = {
     "printable": 0,
     "files": 0,
     "config": 0,
+    "characters": 0,
+    "foreign": 0,
     "audio": 1,
     "audio_files": 1,
     "audio_pyav": 1,

@@ -1,7 +1,9 @@
 """Word, character and sentence errors as counts, and how far to trust the rate they give.
 
-Texts are compared as they come: case, punctuation and Unicode form all count, for normalisation
-belongs to the recipe. Only whitespace is taken for what it is, a boundary between words.
+Texts are compared as they come: case and punctuation count, for normalisation belongs to the
+recipe. Whitespace is a boundary between words. Texts that Unicode calls canonically equivalent are
+the same text, and characters that are not seen, such as zero-width spaces, are left out
+(`asr.characters.canonical`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import jiwer
 import numpy as np
 from scipy.special import betaincinv, ndtr, stdtrit
 
+from asr.characters import canonical
 from asr.errors import AsrError
 
 FEWEST = 5
@@ -167,8 +170,8 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Score
     """
     if not references:
         raise AsrError("expected at least one reference utterance, got none: check the manifest")
-    reference_texts = [" ".join(text.split()) for text in references.values()]
-    hypothesis_texts = [" ".join(hypotheses.get(id_, "").split()) for id_ in references]
+    reference_texts = [_comparable(text) for text in references.values()]
+    hypothesis_texts = [_comparable(hypotheses.get(id_, "")) for id_ in references]
     utterances = [
         UtteranceScore(
             id=id_,
@@ -202,13 +205,17 @@ def align_words(
     >>> [tuple(column) for column in align_words(["a b"], ["a c"])[0]]
     [('C', 'a', 'a'), ('S', 'b', 'c')]
     """
-    references = [" ".join(text.split()) for text in references]
-    hypotheses = [" ".join(text.split()) for text in hypotheses]
+    references = [_comparable(text) for text in references]
+    hypotheses = [_comparable(text) for text in hypotheses]
     chunks = _align(references, hypotheses, _WORDS)
     return [
         _columns(reference.split(), hypothesis.split(), found)
         for reference, hypothesis, found in zip(references, hypotheses, chunks, strict=True)
     ]
+
+
+def _comparable(text: str) -> str:
+    return " ".join(canonical(text).split())
 
 
 def _align(

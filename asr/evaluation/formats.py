@@ -16,10 +16,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from asr.characters import canonical
 from asr.errors import TranscriptError
 from asr.evaluation.lines import check_new, numbered_lines, shown, write_lines
 from asr.evaluation.records import (
@@ -121,12 +122,24 @@ def read_pair(
     expected = read_texts(reference, reference_format, role="reference", key=reference_key)
     if (reference_format, hypothesis_format) != ("stm", "ctm"):
         got = read_texts(hypothesis, hypothesis_format, role="hypothesis", key=hypothesis_key)
-        return expected, got
+        return expected, _named_alike(got, expected)
     words = read_ctm(hypothesis)
     try:
         return expected, cut_texts(words, read_stm(reference))
     except TranscriptError as error:
         raise TranscriptError(f"{hypothesis}: {error}") from None
+
+
+def _named_alike(texts: Mapping[str, str], like: Iterable[str]) -> dict[str, str]:
+    """The texts under the ids of `like` where the two are canonically equivalent: file names from a
+    Mac are decomposed. An id that is there itself stays."""
+    own = set(like)
+    spelled = {canonical(id_): id_ for id_ in own}
+    named: dict[str, str] = {}
+    for id_, text in texts.items():
+        other = id_ if id_ in own else spelled.get(canonical(id_), id_)
+        named[id_ if other in texts or other in named else other] = text
+    return named
 
 
 def guess_format(path: str | Path) -> Format:

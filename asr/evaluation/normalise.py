@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 import regex
 from pydantic import AfterValidator
 
+from asr.characters import Language, canonical, lower
 from asr.config import Config, parse, read_yaml
 from asr.errors import ConfigError
 from asr.evaluation.lines import shown
@@ -53,9 +54,12 @@ class Rules(Config):
     base: Literal["none", "english"] = "none"
     """What comes first: nothing, or Whisper's normaliser of English."""
     unicode: Literal["NFC", "NFKC", "none"] = "none"
-    """Unicode form, in which the result is left as well."""
+    """NFKC: forms of one letter, such as full-width letters and ligatures, count as one. Texts are
+    composed (NFC) in any case."""
     lowercase: bool = False
     """Whether case is ignored."""
+    language: Language = ""
+    """Language by whose rules letters become lower case: see text.language of a recipe."""
     remove: tuple[Pattern, ...] = ()
     """Python regular expressions; what they match is taken out."""
     replace: tuple[Replacement, ...] = ()
@@ -79,11 +83,12 @@ class Profile:
         "don't stop"
         """
         rules = self.rules
+        text = canonical(text)
         if rules.base == "english":
             text = _english()(text)
         text = _in_form(text, rules.unicode)
         if rules.lowercase:
-            text = text.lower()
+            text = lower(text, rules.language)
         for pattern in rules.remove:
             text = re.sub(pattern, "", text)
         for pattern, replacement in rules.replace:
@@ -146,7 +151,7 @@ def split_characters(text: str) -> str:
 
 
 def _in_form(text: str, form: Literal["NFC", "NFKC", "none"]) -> str:
-    return text if form == "none" else unicodedata.normalize(form, text)
+    return unicodedata.normalize("NFKC" if form == "NFKC" else "NFC", text)
 
 
 @cache

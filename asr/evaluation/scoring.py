@@ -10,6 +10,7 @@ from pathlib import Path
 
 import regex
 
+from asr.characters import lower
 from asr.errors import ManifestError, TranscriptError
 from asr.evaluation.confusions import count_words
 from asr.evaluation.details import Details, details_of
@@ -106,11 +107,11 @@ def score_files(
     )
 
 
-def errors_of_case(scores: Scores) -> int:
+def errors_of_case(scores: Scores, language: str = "") -> int:
     """How many of the word errors would be none if case did not count."""
     lowered = score(
-        {u.id: u.reference.lower() for u in scores.utterances},
-        {u.id: u.hypothesis.lower() for u in scores.utterances},
+        {u.id: lower(u.reference, language) for u in scores.utterances},
+        {u.id: lower(u.hypothesis, language) for u in scores.utterances},
     )
     return scores.words.errors - lowered.words.errors
 

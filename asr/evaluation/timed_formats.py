@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.characters import canonical
 from asr.errors import TranscriptError
 from asr.evaluation.lines import check_new, is_whole, numbered_lines, shown, write_lines
 
@@ -238,10 +239,10 @@ def cut_texts(words: Sequence[CtmWord], segments: Sequence[Segment]) -> dict[str
     """
     by_source: dict[str, list[Segment]] = defaultdict(list)
     for segment in segments:
-        by_source[segment.source].append(segment)
+        by_source[canonical(segment.source)].append(segment)
     spoken: dict[str, list[CtmWord]] = defaultdict(list)
     for word in words:
-        spoken[word.source].append(word)
+        spoken[canonical(word.source)].append(word)
     texts: dict[str, str] = {}
     inside = 0
     for source, found in spoken.items():

@@ -23,9 +23,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asr.characters import canonical
 from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.files import atomic_path, check_replaceable, write_json
+from asr.foreign import which_is
 from asr.lm.ngram import END, WordScore
 from asr.models.bundle import load_weights, read_facts, read_json_file, read_tensors, save_weights
 from asr.models.cells import State
@@ -153,8 +155,7 @@ class NeuralLm:
 
         Raises LanguageModelError for a prompt of other characters.
         """
-        if self.text is not None:
-            prompt = normalise(prompt, self.text)
+        prompt = canonical(prompt) if self.text is None else normalise(prompt, self.text)
         ids = self.encode(prompt)[:-1].tolist()
         model = self.model.eval()
         given, states = torch.tensor([ids], device=model.bias.device), None
@@ -197,8 +198,8 @@ def load_neural(folder: str | Path) -> NeuralLm:
     folder = Path(folder)
     if not is_neural(folder):
         raise CheckpointError(
-            f"expected a recurrent language model, got {folder} without lstm.json: correct the "
-            "path or train one with asr lm train"
+            f"expected a recurrent language model, got {folder} without lstm.json"
+            f"{which_is(folder)}: correct the path or train one with asr lm train"
         )
     facts = read_facts(folder / "lstm.json")
     if facts.get("format") != FORMAT:

@@ -6,7 +6,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from asr.characters import canonical
 from asr.errors import AsrError, LanguageModelError, reason
+from asr.foreign import kind_of
 from asr.lm.arpa import open_text
 from asr.manifest import read_manifest
 from asr.tokens import WORD_START
@@ -28,9 +30,16 @@ def read_sentences(paths: Sequence[Path], normalise: Callable[[str], str]) -> It
                 for number, line in enumerate(file, start=1):
                     yield _named(f"{path}:{number}", normalise, line)
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            got = kind_of(path) if isinstance(error, UnicodeDecodeError) else ""
             raise LanguageModelError(
-                f"{path}: expected text, got {reason(error)}: correct the path or the file"
+                f"{path}: expected text, got {got or reason(error)}: correct the path or the file"
             ) from None
+
+
+def plain(text: str) -> str:
+    """A sentence as it stands, but in canonical Unicode and without characters that are not seen:
+    transcripts are normalised so, and both must spell words alike."""
+    return canonical(text).strip()
 
 
 def _named(where: str, normalise: Callable[[str], str], text: str) -> str:

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from asr.characters import canonical
 from asr.errors import AsrError, LanguageModelError, reason
+from asr.foreign import kind_of
 
 BOOST = 6.0  # of a hot word, in nats
 
 
-def read_lexicon(path: Path, spell: Callable[[str], str] = str) -> tuple[str, ...]:
+def read_lexicon(path: Path, spell: Callable[[str], str] = canonical) -> tuple[str, ...]:
     """The word of every line, as `spell` has it; what stands after a tab, such as how it is said,
     is passed over.
 
@@ -59,15 +61,17 @@ def parse_hot_words(lines: Sequence[str], where: str, mark: str | None = None) -
                 f"{where}{number}: expected a word and perhaps its boost, a number, got {line!r}: "
                 "correct it, and give the words of a phrase one by one"
             ) from None
-        if word:
+        if word := canonical(word):
             found[word] = score
     return found
 
 
 def _lines(path: Path, what: str) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines: it would also part lines at characters that belong to words.
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
+        got = kind_of(path) if isinstance(error, UnicodeDecodeError) else ""
         raise LanguageModelError(
-            f"{path}: expected {what}, got {reason(error)}: correct the path or the file"
+            f"{path}: expected {what}, got {got or reason(error)}: correct the path or the file"
         ) from None

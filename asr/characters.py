@@ -1,0 +1,101 @@
+"""Characters as Unicode defines them: canonical form, characters that are not seen, letter case.
+
+Sources: Unicode Standard Annex 15 (canonical equivalence); Default_Ignorable_Code_Point in
+DerivedCoreProperties.txt; Annex 31, section 2.3 (where joiners matter); SpecialCasing.txt (Turkish
+and Azerbaijani).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from typing import Annotated
+
+import regex
+from pydantic import BeforeValidator
+
+# ZWNJ and ZWJ belong to the spelling between letters of cursive and Indic scripts, and after a
+# virama. Mongolian selectors and its vowel separator belong to the letter before them.
+_SHAPED = (
+    r"[[[\p{L}\p{M}]&&[^\p{Indic_Syllabic_Category=Other}]]"
+    r"\p{Joining_Type=Dual_Joining}\p{Joining_Type=Right_Joining}\p{Joining_Type=Left_Joining}]"
+)
+_VIRAMA = r"\p{Canonical_Combining_Class=9}"
+_JOINER = r"[\u200c\u200d]"
+_UNSEEN = regex.compile(
+    r"(?V1)(?<!\p{Script=Mongolian})[\u180b-\u180f]"
+    # All other default-ignorable characters, and control characters that are not white space.
+    r"|[\p{Default_Ignorable_Code_Point}--[\u200c\u200d\u180b-\u180f]]|[\p{Cc}--[\s\x1c-\x1f]]"
+)
+_LOOSE = regex.compile(
+    rf"(?V1)({_JOINER})(?=\1)|(?<!{_VIRAMA}{_JOINER}*)"
+    rf"(?:(?<!{_SHAPED}\p{{M}}*{_JOINER}*){_JOINER}|{_JOINER}(?!{_JOINER}*{_SHAPED}))"
+)
+
+_TAG = regex.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+_DOTTED = frozenset({"tr", "tur", "az", "aze"})  # i and dotless ı are two letters
+
+
+def _checked_language(value: object) -> str:
+    value = "no" if value is False else value  # YAML takes the tag of Norwegian for a truth value
+    if not isinstance(value, str) or (value and not _TAG.fullmatch(value)):
+        raise ValueError("expected a language tag, such as tr or az-Latn")
+    return value
+
+
+Language = Annotated[str, BeforeValidator(_checked_language)]
+"""A language tag in the form of BCP 47, or "" for none."""
+
+
+def canonical(text: str) -> str:
+    """The text composed (NFC) and without characters that are not seen (`unseen`).
+
+    >>> canonical("cafe\\u0301 n\\u200boir"), canonical("می\\u200cخواهم") == "می\\u200cخواهم"
+    ('café noir', True)
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return unicodedata.normalize("NFC", _LOOSE.sub("", _UNSEEN.sub("", text)))
+
+
+def unseen(text: str) -> Counter[str]:
+    """The characters that `canonical` drops: those that have neither width nor a sound, such as
+    zero-width spaces, soft hyphens, byte order marks, marks of direction and control characters.
+    Joiners are kept where they change how words of cursive and Indic scripts are written.
+
+    >>> dict(unseen("n\\u200boir"))
+    {'\\u200b': 1}
+    """
+    if text.isascii() and text.isprintable():
+        return Counter()
+    kept, found = _UNSEEN.sub("", text), _UNSEEN.findall(text)
+    return Counter([*found, *(match.group() for match in _LOOSE.finditer(kept))])
+
+
+def has_dotless_i(language: Language) -> bool:
+    """Whether the language has I with ı and İ with i, as Turkish and Azerbaijani have."""
+    return language.partition("-")[0].lower() in _DOTTED
+
+
+def lower(text: str, language: Language = "") -> str:
+    """A composed text in lower case.
+
+    >>> lower("DİYARBAKIR", "tr"), lower("ΟΔΟΣ")
+    ('diyarbakır', 'οδος')
+    """
+    if has_dotless_i(language):
+        text = text.replace("İ", "i").replace("I", "ı")
+    lowered = text.lower()
+    # Python's own lower case of İ is i with a dot above, which texts may have from elsewhere.
+    return lowered.replace("i\u0307", "i") if has_dotless_i(language) else lowered
+
+
+def upper(text: str, language: Language = "") -> str:
+    """A composed text in upper case.
+
+    >>> upper("diyarbakır", "tr")
+    'DİYARBAKIR'
+    """
+    if has_dotless_i(language):
+        text = text.replace("i\u0307", "İ").replace("i", "İ")
+    return text.upper()
