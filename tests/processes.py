@@ -12,6 +12,8 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from asr import files
+
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["asr.cli", "asr.training.trainer", "torch._dynamo"])
 
@@ -38,3 +40,12 @@ def _asr(arguments: list[str], said: Path) -> None:
     torch.set_num_threads(1)
     sys.argv = ["asr", *arguments]
     main()
+
+
+NOBODY = 2**31 - 1
+"""A number that no process has."""
+
+
+def left_by(process: int, place: str = "") -> str:
+    """What the temporary names of a process hold, here or at another place."""
+    return f"{process}-{place or files._place()}-{'ab' * 8}"

@@ -18,6 +18,7 @@ import pytest
 from asr.errors import AsrError
 from data import download as module
 from data.download import download, unpack
+from tests.processes import NOBODY, left_by
 
 CONTENT = np.random.default_rng(0).bytes(50_000)
 
@@ -212,12 +213,13 @@ def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_unpacked_is_removed(tmp_path: Path) -> None:
     packed = archive(tmp_path / "a.tar.gz", [(tarfile.TarInfo("list"), b"one\n")])
-    for name in (".audio.99999999.tmp", f".audio.{os.getppid()}.tmp", ".other.99999999.tmp"):
+    dead, living = left_by(NOBODY), left_by(os.getppid())
+    for name in (f".audio.{dead}.tmp", f".audio.{living}.tmp", f".other.{dead}.tmp"):
         (tmp_path / name / "half").mkdir(parents=True)
     unpack(packed, tmp_path / "audio")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         # What a living process is writing stays, and what is of something else.
-        [f".audio.{os.getppid()}.tmp", ".other.99999999.tmp", "a.tar.gz", "audio"]
+        [f".audio.{living}.tmp", f".other.{dead}.tmp", "a.tar.gz", "audio"]
     )
 
 

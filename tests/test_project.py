@@ -22,6 +22,7 @@ from asr.proposal import VOICE, examine, propose
 from asr.text import TextConfig
 from asr.training.recipe import read_recipe
 from tests.commands import Command
+from tests.processes import NOBODY, left_by
 from tests.tones import RATE, SMALL, sentence, write_recordings
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "your-own-data.md").read_text()
@@ -331,7 +332,7 @@ def test_a_folder_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(AsrError, match="expected the name of a new folder"):
             made(taken, tmp_path / "rec")
     (tmp_path / "p").mkdir()
-    (tmp_path / ".p.99999999.tmp").mkdir()  # of an attempt that was killed
+    (tmp_path / f".p.{left_by(NOBODY)}.tmp").mkdir()  # of an attempt that was killed
     made(tmp_path / "p", tmp_path / "rec")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p", "rec"]
     (tmp_path / "here").mkdir()

@@ -17,6 +17,7 @@ from asr.training.final import choose_weights
 from asr.training.optimizer import build_optimizer, set_rate
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
 from asr.training.start import StartConfig, freeze, start_from
+from tests.processes import NOBODY, left_by
 from tests.tones import FEATURES, MODEL, run_quietly, tone_recipe, untrained_bundle
 
 Tones = tuple[dict[str, Path], Path]
@@ -174,7 +175,9 @@ def test_a_run_whose_checkpoint_was_being_replaced_goes_on(tones: Tones, tmp_pat
     start = StartConfig(model=tones[1])
     made = tone_recipe(tones[0], tmp_path / "run", epochs=1).model_copy(update={"start": start})
     run_quietly(made)
-    (tmp_path / "run" / "checkpoint").rename(tmp_path / "run" / ".checkpoint.123.old")
+    (tmp_path / "run" / "checkpoint").rename(
+        tmp_path / "run" / f".checkpoint.{left_by(NOBODY)}.old"
+    )
     _, shown = run_quietly(made)
     assert "already trained" in shown
     assert "started from" not in shown
