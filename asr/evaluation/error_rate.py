@@ -21,6 +21,7 @@ from scipy.special import betaincinv, ndtr, stdtrit
 
 from asr.characters import canonical
 from asr.errors import AsrError
+from asr.evaluation.optional import align_optional, is_optional, plain
 
 FEWEST = 5
 """Utterances, segments or speakers without which there is no interval and no p-value."""
@@ -100,6 +101,11 @@ class AlignedWord(NamedTuple):
     reference: str | None
     hypothesis: str | None
 
+    @property
+    def unsaid(self) -> bool:
+        """Whether this is an optional word of the reference that is rightly missing."""
+        return self.operation == "C" and self.hypothesis is None
+
 
 @dataclass(frozen=True)
 class UtteranceScore:
@@ -173,7 +179,9 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Score
     reference_texts = [_comparable(text) for text in references.values()]
     hypothesis_texts = [_comparable(hypotheses.get(id_, "")) for id_ in references]
     utterances = [
-        UtteranceScore(
+        _with_optional(id_, reference, hypothesis)
+        if any(map(is_optional, f"{reference} {hypothesis}".split()))
+        else UtteranceScore(
             id=id_,
             reference=reference,
             hypothesis=hypothesis,
@@ -194,6 +202,29 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Score
         utterances=tuple(utterances),
         missing=tuple(id_ for id_ in references if id_ not in hypotheses),
         unexpected=tuple(id_ for id_ in hypotheses if id_ not in references),
+    )
+
+
+def _with_optional(id_: str, reference: str, hypothesis: str) -> UtteranceScore:
+    """The score of an utterance with optionally deletable words."""
+    columns = []
+    for left, right in align_optional(reference.split(), hypothesis.split()):
+        operation: Operation = "I"
+        if left is not None:
+            correct = plain(left) == right or (right is None and is_optional(left))
+            operation = "C" if correct else "D" if right is None else "S"
+        columns.append(AlignedWord(operation, left, right))
+    said = " ".join(column.hypothesis for column in columns if column.hypothesis is not None)
+    units = Counter(column.operation for column in columns)
+    expected = " ".join(plain(c.reference) for c in columns if c.reference and not c.unsaid)
+    (characters,) = _align([expected], [said], _CHARACTERS)
+    return UtteranceScore(
+        id=id_,
+        reference=reference,
+        hypothesis=said,
+        words=ErrorCounts(units["S"], units["D"], units["I"], len(reference.split())),
+        characters=_counts(characters),
+        alignment=tuple(columns),
     )
 
 

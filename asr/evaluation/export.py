@@ -6,6 +6,7 @@ from pathlib import Path
 
 from asr.errors import ReportError
 from asr.evaluation.formats import Format, write_texts
+from asr.evaluation.optional import as_in_file
 from asr.evaluation.report_folder import Saved
 from asr.evaluation.timed_formats import CtmWord, Segment, write_ctm, write_stm
 
@@ -23,7 +24,7 @@ def export(report: Saved, folder: Path, format: Format) -> list[Path]:
     utterances = report.scores.utterances
     files = []
     for name, texts in (
-        ("reference", {u.id: u.reference for u in utterances}),
+        ("reference", {u.id: as_in_file(u.reference) for u in utterances}),
         ("hypothesis", {u.id: u.hypothesis for u in utterances}),
     ):
         ending = "txt" if format == "kaldi" else format
@@ -58,7 +59,7 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
         ]
         speaker = "_".join(known.speaker.split()) or "unknown"  # a blank would begin a field
         segments.append(
-            Segment(utterance.id, "1", speaker, 0.0, known.seconds, utterance.reference)
+            Segment(utterance.id, "1", speaker, 0.0, known.seconds, as_in_file(utterance.reference))
         )
     if not words:  # neither file is written where one cannot be
         raise ReportError(

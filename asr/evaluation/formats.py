@@ -23,6 +23,7 @@ from typing import Literal, get_args
 from asr.characters import canonical
 from asr.errors import TranscriptError
 from asr.evaluation.lines import check_new, numbered_lines, shown, write_lines
+from asr.evaluation.optional import mark
 from asr.evaluation.records import (
     Entry,
     checked,
@@ -112,7 +113,7 @@ def read_pair(
     """The texts of both files, each as `read_texts` reads it; both may be the same file.
 
     With an stm reference the words of a ctm hypothesis are first given to the reference's
-    segments (`cut_texts`).
+    segments (`cut_texts`). Optional words of trn, stm and ctm, (uh), are marked (`optional`).
 
     Raises TranscriptError as `read_texts`, and where not one word lies in a segment.
     """
@@ -120,14 +121,22 @@ def read_pair(
     reference_format = reference_format or guess_format(reference)
     hypothesis_format = hypothesis_format or guess_format(hypothesis)
     expected = read_texts(reference, reference_format, role="reference", key=reference_key)
+    expected = _with_marks(expected, reference_format)
     if (reference_format, hypothesis_format) != ("stm", "ctm"):
         got = read_texts(hypothesis, hypothesis_format, role="hypothesis", key=hypothesis_key)
+        got = _with_marks(got, hypothesis_format)
         return expected, _named_alike(got, expected)
     words = read_ctm(hypothesis)
     try:
-        return expected, cut_texts(words, read_stm(reference))
+        return expected, _with_marks(cut_texts(words, read_stm(reference)), "ctm")
     except TranscriptError as error:
         raise TranscriptError(f"{hypothesis}: {error}") from None
+
+
+def _with_marks(texts: Mapping[str, str], format: Format) -> dict[str, str]:
+    """The texts with their optional words marked (`optional`), where the format has such."""
+    nist = format in ("trn", "stm", "ctm")
+    return {id_: mark(text) if nist else text for id_, text in texts.items()}
 
 
 def _named_alike(texts: Mapping[str, str], like: Iterable[str]) -> dict[str, str]:

@@ -239,11 +239,12 @@ def _data(
 
 
 def _row(utterance: UtteranceScore, known: Details) -> dict[str, Any]:
+    columns = [column for column in utterance.alignment if not column.unsaid]
     row: dict[str, Any] = {
         "i": utterance.id,
-        "r": utterance.reference,
+        "r": " ".join(c.reference for c in columns if c.reference is not None),
         "h": utterance.hypothesis,
-        "o": "".join(column.operation for column in utterance.alignment),
+        "o": "".join(column.operation for column in columns),
         "e": utterance.words.errors,
         "n": utterance.words.reference_length,
     }

@@ -17,6 +17,7 @@ from asr.evaluation.details import Details, details_of
 from asr.evaluation.error_rate import Scores, score
 from asr.evaluation.formats import Format, guess_format, read_pair
 from asr.evaluation.normalise import BUILT_IN, Profile, split_characters
+from asr.evaluation.optional import bracket
 from asr.evaluation.report import EvaluationReport, RunFacts, Units, build_report
 from asr.evaluation.timed_formats import read_stm
 from asr.files import digest
@@ -46,7 +47,7 @@ class Scoring:
     def apply(self, text: str) -> str:
         """A text as it is aligned: its units parted by blanks."""
         text = self.profile.apply(text)
-        return split_characters(text) if self.units == "characters" else text
+        return bracket(split_characters(text) if self.units == "characters" else text)
 
     def apply_all(self, texts: Mapping[str, str]) -> dict[str, str]:
         """The same of many, by id."""

@@ -1,0 +1,110 @@
+"""Optionally deletable words of NIST's trn and stm files: (uh), (%hesitation).
+
+Such a word counts as correct where it is missing, and where it was written. As in NIST's sclite
+(SCTK, word.c), another word in its place is a substitution. In a hypothesis such a word counts
+where the reference has it, and is left out where nothing stands in its place.
+
+Between file and alignment normalisation may change the words, so two noncharacters of Unicode mark
+them, which no rule touches. What is aligned has them between ornamental brackets, ❨uh❩, which
+nobody's transcripts have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+Pair = tuple[str | None, str | None]  # a word of the reference, one of the hypothesis
+
+_BEGIN, _END = "\ufdd0", "\ufdd1"
+_MARKED = re.compile(f"{_BEGIN}([^{_BEGIN}{_END}]*){_END}")
+_IN_FILE = re.compile(r"(?<!\S)\((\S+)\)(?!\S)")
+_OPEN, _CLOSE = "❨", "❩"
+
+
+def mark(text: str) -> str:
+    """A text of a trn or stm file with its optional words marked for normalisation."""
+    return _IN_FILE.sub(rf"{_BEGIN}\1{_END}", text)
+
+
+def bracket(text: str) -> str:
+    """A normalised text with its marked words in brackets.
+
+    >>> bracket(mark("i (uh) think").upper())
+    'I ❨UH❩ THINK'
+    """
+    if _BEGIN not in text:
+        return text
+    words = _MARKED.sub(
+        lambda found: " ".join(["", *(_OPEN + w + _CLOSE for w in found[1].split()), ""]), text
+    )
+    return " ".join(words.replace(_BEGIN, " ").replace(_END, " ").split())
+
+
+def is_optional(word: str) -> bool:
+    """Whether a word to be aligned stands in brackets."""
+    return len(word) > 2 and word[0] == _OPEN and word[-1] == _CLOSE
+
+
+def plain(word: str) -> str:
+    """A word without brackets."""
+    return word[1:-1] if is_optional(word) else word
+
+
+def as_in_file(text: str) -> str:
+    """A text of a report as trn and stm files have it.
+
+    >>> as_in_file("i ❨uh❩ think")
+    'i (uh) think'
+    """
+    return " ".join(f"({plain(w)})" if is_optional(w) else w for w in text.split(" "))
+
+
+def align_optional(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
+    """The two side by side with as few errors as can be.
+
+    Optional words of the hypothesis that have nothing beside them are left out.
+    """
+    left, right = [plain(word) for word in reference], [plain(word) for word in hypothesis]
+    ids = {word: i for i, word in enumerate({*left, *right})}
+    said = np.array([ids[word] for word in right], np.int64)
+    # An error costs so much that no number of optional words outweighs it. Leaving out an optional
+    # word costs 1, so that a word in its place is a substitution.
+    error = len(left) + len(right) + 1
+    insertions = np.array([0, *(1 if is_optional(word) else error for word in hypothesis)])
+    along = np.cumsum(insertions)
+    costs = np.empty((len(left) + 1, len(right) + 1), np.int64)
+    costs[0] = along
+    deletions = [1 if is_optional(word) else error for word in reference]
+    for i, word in enumerate(left):
+        row = costs[i] + deletions[i]
+        row[1:] = np.minimum(row[1:], costs[i, :-1] + error * (said != ids[word]))
+        costs[i + 1] = np.minimum.accumulate(row - along) + along
+    return _traced(costs, reference, hypothesis, deletions, error)
+
+
+def _traced(
+    costs: np.ndarray,
+    reference: Sequence[str],
+    hypothesis: Sequence[str],
+    deletions: Sequence[int],
+    error: int,
+) -> list[Pair]:
+    pairs: list[Pair] = []
+    i, j = len(reference), len(hypothesis)
+    while i or j:
+        word = plain(hypothesis[j - 1]) if j else ""
+        beside = error * (i > 0 and plain(reference[i - 1]) != word)
+        if i and j and costs[i, j] == costs[i - 1, j - 1] + beside:
+            i, j = i - 1, j - 1
+            pairs.append((reference[i], word))
+        elif i and costs[i, j] == costs[i - 1, j] + deletions[i - 1]:
+            i -= 1
+            pairs.append((reference[i], None))
+        else:
+            j -= 1
+            if not is_optional(hypothesis[j]):
+                pairs.append((None, word))
+    return pairs[::-1]
