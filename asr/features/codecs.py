@@ -20,6 +20,7 @@ CODECS: tuple[Codec, ...] = get_args(Codec)
 _FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS")}
 _RATE = 16000  # which all three know
 _STRONGEST = 0.99  # compression: the fewest bits that both can do
+_MOST_AT_ONCE = 60 * _RATE  # samples
 _OPUS_BITS = 12000  # a second
 
 
@@ -36,9 +37,12 @@ def through_codec(samples: NDArray[np.int16], sample_rate: int, codec: Codec) ->
         _write_opus(stream, at_rate)
     else:
         kind, subtype = _FORMATS[codec]
-        soundfile.write(
-            stream, at_rate, _RATE, format=kind, subtype=subtype, compression_level=_STRONGEST
-        )
+        with soundfile.SoundFile(
+            stream, "w", _RATE, 1, subtype, format=kind, compression_level=_STRONGEST
+        ) as file:
+            # By parts: Vorbis takes room on the stack for all it is given, which ends the process.
+            for at in range(0, len(at_rate), _MOST_AT_ONCE):
+                file.write(at_rate[at : at + _MOST_AT_ONCE])
     stream.seek(0)
     decoded, rate = soundfile.read(stream, dtype="int16")
     if rate != sample_rate:
