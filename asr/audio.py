@@ -1,8 +1,11 @@
 """Any recording to mono float32 samples at one rate, whatever its container, rate and channels.
 
 soundfile reads wav, flac, ogg/opus, NIST SPHERE and their relatives; PyAV reads the rest (mp3, mp4,
-m4a, webm, aac, ...). Which one is decided by the first bytes, never by the suffix. mp3 goes to PyAV
-because libsndfile's decoder seeks inexactly there and writes its complaints to stderr.
+m4a, webm, aac, ...) and what is damaged. Which one is decided by the first bytes, never by the
+suffix. mp3 goes to PyAV because libsndfile's decoder seeks inexactly there and writes its
+complaints to stderr.
+
+A damaged file gives what can be decoded, with silence for what cannot, and an `AudioWarning`.
 
 Letters: S samples, C channels.
 """
@@ -11,25 +14,38 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import av
 import numpy as np
 import soundfile
 import soxr
 
-from asr.audio_pyav import decode_pyav, open_pyav, stated_duration
-from asr.audio_soundfile import decode_soundfile, open_soundfile
-from asr.audio_source import Span, name_of, one_line, open_source, reason_of
-from asr.errors import AudioError
+from asr.audio_headers import with_true_size
+from asr.audio_links import Link, links
+from asr.audio_pyav import pyav_blocks
+from asr.audio_soundfile import is_complete, open_soundfile, soundfile_blocks
+from asr.audio_source import Block, Span, Stream, name_of, one_line, open_source, reason_of
+from asr.errors import AudioError, AudioWarning
 from asr.files import atomic_path
 from asr.pcm import to_int16
 
 SAMPLE_RATE = 16000
 """The rate in Hz that models hear unless their configuration says otherwise."""
 
+MOST_HOURS = 4
+"""Of a recording, or a stretch of one, that is decoded at once: 0.9 GB of samples at 16 kHz."""
+
+Say = Callable[[str], None]
+
 _RATES = range(1_000, 1_000_001)  # Hz; anything outside is a damaged header
 _LARGEST_PEAK = 8.0  # decoders overshoot 1 a little; more than 18 dB is a file with another scale
+_PIECE = 1 << 22  # samples that are resampled at once
+_NOTHING = np.zeros(0, np.float32)
 
 
 def load_audio(
@@ -37,21 +53,26 @@ def load_audio(
     rate: int = SAMPLE_RATE,
     start: float = 0.0,
     end: float | None = None,
+    say: Say | None = None,
 ) -> np.ndarray:
     """Samples of a recording, or of the seconds `start` to `end` of it.
 
     Channels are averaged, and the result is resampled (soxr, high quality) where the file has
     another rate. A stretch is sought, not decoded up to, in what soundfile reads; in mp3, mp4 and
     the like decoding runs from the beginning to `end`. An `end` past the last sample is cut there.
+    Times are those that a player shows: gaps and a late beginning are silence. Recordings that were
+    joined into one file are read one after the other.
 
     Args:
         source: a file, its bytes, or a binary stream (read from where it stands).
         rate: Hz of the result.
+        say: is told what is damaged; by default that becomes an `AudioWarning`.
 
     Shape: float32 [S] in [-1, 1], S about seconds * rate and at least 1.
 
     Raises:
-        AudioError: missing or undecodable file, no samples, samples that are not finite.
+        AudioError: missing or undecodable file, no samples, samples that are not finite, more than
+            `MOST_HOURS`.
 
     >>> import io, soundfile
     >>> wav = io.BytesIO()
@@ -62,21 +83,32 @@ def load_audio(
     name = name_of(source)
     _check_request(name, rate, start, end)
     span = Span(start, end)
-    samples, file_rate = _guarded(name, source, lambda stream: _decode(stream, span))
-    return _finish(name, samples, file_rate, rate, span)
+    problems: list[str] = []
+    samples = _guarded(name, source, lambda stream: _load(stream, span, rate, problems.append))
+    if not len(samples):
+        where = f" from {start} s on" if start else ""
+        raise AudioError(
+            f"{name}: expected audio, got no samples{where}; record it anew or leave it out"
+        )
+    _report(name, problems, say)
+    finished: np.ndarray = samples
+    return finished
 
 
-def audio_duration(path: str | Path) -> float:
+def audio_duration(path: str | Path, say: Say | None = None) -> float:
     """Seconds of a whole recording, from its header where that is exact, else by decoding.
 
-    Raises AudioError: missing or undecodable file, no samples.
+    `say` is told what is damaged; by default that becomes an `AudioWarning`. Raises AudioError:
+    missing or undecodable file, no samples.
     """
-    seconds = _guarded(name_of(path), path, _duration)
+    problems: list[str] = []
+    seconds = _guarded(name_of(path), path, lambda stream: _duration(stream, problems.append))
     if not 0 < seconds < math.inf:
         raise AudioError(
-            f"{name_of(path)}: expected audio, got no samples; record or export it anew"
+            f"{name_of(path)}: expected audio, got no samples; record it anew or leave it out"
         )
-    return seconds
+    _report(name_of(path), problems, say)
+    return float(seconds)
 
 
 def write_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
@@ -132,51 +164,161 @@ def _guarded(name: str, source: Any, read: Any) -> Any:
         ) from error
 
 
-def _decode(stream: BinaryIO, span: Span) -> tuple[np.ndarray, int]:
-    file = open_soundfile(stream)
-    if file is None:
-        return decode_pyav(stream, span)
-    with file:
-        return decode_soundfile(file, span), file.samplerate
+def _report(name: str, problems: list[str], say: Say | None) -> None:
+    if problems and say is not None:
+        say("; ".join(problems))
+    elif problems:
+        warnings.warn(AudioWarning(name, "; ".join(problems)), stacklevel=3)
 
 
-def _duration(stream: BinaryIO) -> float:
-    file = open_soundfile(stream)
+# --- one recording after the other ---
+
+
+def _load(stream: BinaryIO, span: Span, rate: int, say: Say) -> np.ndarray:
+    """Samples at `rate` Hz of what lies in `span`, of all recordings that the file holds."""
+    parts: list[np.ndarray] = []
+
+    def load(link: Link, begin: float) -> float:
+        if span.end is not None and begin >= span.end:
+            return 0.0
+        seconds, samples = _load_link(link, span.after(begin), rate, say)
+        parts.append(samples)
+        _check_length(sum(map(len, parts)) / rate)
+        return seconds
+
+    _all_links(stream, load, say)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _duration(stream: BinaryIO, say: Say) -> float:
+    return _all_links(stream, lambda link, _: _link_duration(link, say), say)
+
+
+def _all_links(stream: BinaryIO, read: Callable[[Link, float], float], say: Say) -> float:
+    """Seconds of all recordings in a file, by `read`, which takes each of them and the seconds
+    before it, and gives its own. One that cannot be decoded costs itself alone."""
+    found = links(stream)
+    seconds, errors = 0.0, []
+    for number, link in enumerate(found, start=1):
+        try:
+            seconds += read(link, seconds)
+        except Exception as error:
+            errors.append(error)
+            if isinstance(error, _TooLongError) or len(errors) == len(found):
+                raise
+            say(f"recording {number} of {len(found)} in it cannot be decoded: {reason_of(error)}")
+    return seconds
+
+
+def _load_link(link: Link, span: Span, rate: int, say: Say) -> tuple[float, np.ndarray]:
+    """Seconds of a recording, and its samples at `rate` Hz in `span`."""
+    stream, file = _opened(link, say)
     if file is not None:
         with file:
-            return file.frames / file.samplerate
-    with open_pyav(stream) as container:
-        stated = stated_duration(container)
-    if stated > 0:
-        return stated
-    stream.seek(0)
-    samples, rate = decode_pyav(stream, Span(0.0, None))
-    return len(samples) / rate if rate else 0.0
+            first, stop = (min(place, file.frames) for place in span.frames(file.samplerate))
+            _check_length((stop - first) / file.samplerate)
+            try:
+                samples, _ = _resampled(soundfile_blocks(file, span), span, rate)
+                return file.frames / file.samplerate, samples
+            except (soundfile.SoundFileError, EOFError) as error:
+                if file.frames:
+                    say(f"damaged ({reason_of(error)}): what can be decoded is read")
+    samples, seconds = _resampled(_all_blocks(stream, say, file), span, rate)
+    return seconds, samples
 
 
-def _finish(name: str, samples: np.ndarray, file_rate: int, rate: int, span: Span) -> np.ndarray:
-    """Checked, resampled and limited to [-1, 1]."""
-    if not len(samples):
-        where = f" from {span.start} s on" if span.start else ""
-        raise AudioError(
-            f"{name}: expected audio, got no samples{where}; record it anew or leave it out"
+def _link_duration(link: Link, say: Say) -> float:
+    stream, file = _opened(link, say)
+    if file is not None:
+        with file:
+            if is_complete(file):
+                return float(file.frames / file.samplerate)
+    return max((block.end for block in _all_blocks(stream, say, file)), default=0.0)
+
+
+def _opened(link: Link, say: Say) -> tuple[Stream, soundfile.SoundFile | None]:
+    """A recording under its true size, and open for libsndfile where that is to decode it."""
+    if link.damage:
+        say(link.damage)
+        return link.stream, None  # libsndfile would close holes, and what follows came too early
+    stream = with_true_size(link.stream, say)
+    return stream, open_soundfile(stream)
+
+
+def _all_blocks(
+    stream: Stream, say: Say, file: soundfile.SoundFile | None
+) -> Generator[Block, None, None]:
+    """What PyAV decodes, also of a `file` that is too damaged for soundfile: nothing where that
+    is empty."""
+    if file is not None and not file.frames and file.format != "OGG":
+        return
+    try:
+        yield from pyav_blocks(stream, say)
+    except av.FFmpegError:
+        if file is None or file.frames:
+            raise
+
+
+# --- samples as they are wanted ---
+
+
+class _TooLongError(AudioError):
+    """More than `MOST_HOURS`."""
+
+
+def _check_length(seconds: float) -> None:
+    if seconds > MOST_HOURS * 3600:
+        raise _TooLongError(
+            f"expected at most {MOST_HOURS} hours of sound at once, got more;"
+            " cut the recording into shorter files, or name stretches of it by start and end"
         )
+
+
+def _resampled(
+    blocks: Generator[Block, None, None], span: Span, rate: int
+) -> tuple[np.ndarray, float]:
+    """What lies in `span`, checked, at `rate` Hz and limited to [-1, 1]; and the seconds from the
+    beginning of the recording to where the blocks end."""
+    kept: list[np.ndarray] = []
+    resampler, file_rate, wanted, end = None, 0, 0.0, 0.0
+    with closing(blocks):
+        for block in blocks:
+            if span.end is not None and block.first >= span.frames(block.rate)[1]:
+                break
+            if block.rate != file_rate:
+                if resampler is not None:
+                    kept.append(resampler.resample_chunk(_NOTHING, last=True))
+                file_rate = block.rate
+                resampler = _resampler(file_rate, rate)
+            samples = block.within(span)
+            end, wanted = block.end, wanted + len(samples) / file_rate
+            _check_length(wanted)
+            for at in range(0, len(samples), _PIECE):
+                piece = np.ascontiguousarray(samples[at : at + _PIECE], dtype=np.float32)
+                _check_peak(piece)
+                kept.append(piece if resampler is None else resampler.resample_chunk(piece))
+    if resampler is not None:
+        kept.append(resampler.resample_chunk(_NOTHING, last=True))
+    samples = kept[0] if len(kept) == 1 else np.concatenate([_NOTHING, *kept])
+    return np.clip(samples, -1.0, 1.0, out=samples), end
+
+
+def _resampler(file_rate: int, rate: int) -> soxr.ResampleStream | None:
     if file_rate not in _RATES:
         raise AudioError(
-            f"{name}: expected a sample rate of 1000 to 1000000 Hz, got {file_rate};"
+            f"expected a sample rate of 1000 to 1000000 Hz, got {file_rate};"
             " the header is damaged: convert it again from the original"
         )
+    if file_rate == rate:
+        return None
+    return soxr.ResampleStream(file_rate, rate, 1, dtype="float32", quality="HQ")
+
+
+def _check_peak(samples: np.ndarray) -> None:
     peak = max(float(samples.max()), -float(samples.min()))  # NaN stays NaN
     if not peak <= _LARGEST_PEAK:
         raise AudioError(
-            f"{name}: expected samples within [-1, 1], got"
+            "expected samples within [-1, 1], got"
             f" {f'a peak of {peak:.6g}' if math.isfinite(peak) else 'NaN or infinite ones'};"
             " export it again as 16-bit PCM"
         )
-    if file_rate != rate:
-        samples = soxr.resample(samples, file_rate, rate, quality="HQ")
-        if not len(samples):
-            raise AudioError(f"{name}: expected audio, got less than a sample; leave it out")
-    if file_rate != rate or peak > 1:
-        samples = np.clip(samples, -1.0, 1.0, out=samples)
-    return np.ascontiguousarray(samples, dtype=np.float32)

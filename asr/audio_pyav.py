@@ -1,75 +1,233 @@
-"""Decoding by FFmpeg, through PyAV: mp3, mp4, m4a, webm, aac and all else that holds sound."""
+"""Decoding by FFmpeg, through PyAV: mp3, mp4, m4a, webm, aac and all else that holds sound.
+
+Samples are put where their timestamps say, so that times are those of a player: a track that begins
+late or has a gap gets silence there, and so does a packet that cannot be decoded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
 
-from asr.audio_source import Quiet, Span, check_complete, joined
+from asr.audio_source import Block, Stream, View
 from asr.errors import AudioError
+
+Say = Callable[[str], None]
+Timed = tuple[Any, Fraction | None]  # a decoded frame, and its seconds since time zero
 
 # Self-contained containers only: no playlists, which could name other files or addresses.
 _PYAV_FORMATS = (
     "mov,mp4,m4a,3gp,matroska,webm,mp3,aac,ogg,flac,wav,w64,nistsphere,aiff,au,caf,asf,amr,flv,"
     "avi,mpegts,mpeg,ac3"
 )
-# Containers that state the duration of each track; elsewhere it is that of the longest track, or
-# estimated from the bit rate.
-_TIMED_CONTAINERS = ("mov", "ogg")
-_MISSING = 0.5  # seconds that may lack of the stated duration before the file counts as damaged
+# Containers whose header says how long all of it is; elsewhere FFmpeg estimates that.
+_TIMED_CONTAINERS = ("mov", "matroska", "flv", "asf", "avi")
+# Those without timestamps: FFmpeg counts samples, at the first frame's rate.
+_UNTIMED_CONTAINERS = ("mp3", "aac", "ac3")
+# Those in which time may begin anew: a long jump there is another recording, not a pause.
+_BROADCASTS = ("mpegts", "mpeg")
+# Mostly of one bit rate, so that all packets have one size.
+_SIZED_FRAMES = ("mp1", "mp2", "mp3", "ac3")
+
+# Those in which a gap means that something was not received.
+_LOSSY = (*_BROADCASTS, "ogg")
+
+_MISSING = 0.5  # seconds that may lack of the stated duration before the file counts as cut off
+_JITTER = 0.05  # seconds; encoders' delays and rounded timestamps are no gaps
+_LONGEST_GAP = 24 * 3600.0  # seconds; what is longer is a damaged timestamp
+_LONGEST_BROADCAST_GAP = 10.0  # as FFmpeg's own -dts_delta_threshold
+_MOST_UNTIMED = 64  # frames without a timestamp that wait for one
+_MOST_ERRORS = 1000  # of reading packets, so that no file is read for ever
 
 
-def open_pyav(stream: BinaryIO) -> Any:
-    container = av.open(Quiet(stream), options={"format_whitelist": _PYAV_FORMATS})
+@dataclass
+class _Damage:
+    """What was lost while a file was read; times in seconds since time zero."""
+
+    packets: int = 0
+    decoded: int = 0
+    undecodable: int = 0
+    first: float = 0.0
+    reason: Exception | None = None
+    cut_off: bool = False
+    short: int = 0
+    last_is_short: bool = False
+    missing: float = 0.0
+    last: float = 0.0
+    picture: float = 0.0
+    fresh: bool = False
+    """Whether something was lost since the last frame."""
+
+
+def open_pyav(stream: Stream, options: dict[str, str] | None = None) -> Any:
+    whole = stream if isinstance(stream, View) else View(stream)
+    whole.seek(0)
+    container = av.open(whole, options={"format_whitelist": _PYAV_FORMATS, **(options or {})})
     if not container.streams.audio:
         container.close()
         raise AudioError("expected an audio track, got none; give a recording with sound")
     return container
 
 
-def decode_pyav(stream: BinaryIO, span: Span) -> tuple[np.ndarray, int]:
+def pyav_blocks(stream: Stream, say: Say) -> Generator[Block, None, None]:
+    """All of the first audio track from time zero on, one block after the other.
+
+    Time zero is where the earliest track begins, and in mp4 where the film begins. `say` is told
+    what cannot be decoded, when the blocks end or the caller wants no more.
+    """
     with open_pyav(stream) as container:
-        rate, first, stop, position = 0, 0, 0, 0
-        blocks: list[np.ndarray] = []
-        for block, block_rate in _pyav_blocks(container):
-            if not rate:
-                rate = block_rate
-                first, stop = span.frames(rate)
-            if block_rate != rate:
-                raise AudioError(
-                    f"expected one sample rate, got {rate} and then {block_rate} Hz;"
-                    " convert the file to wav first"
+        zero = _zero(container, stream)
+        damage = _Damage()
+        try:
+            frames = _frames(container, zero, damage)
+            yield from _placed(_timed(frames), container.format.name, damage)
+            if not damage.decoded and damage.reason is not None:
+                raise damage.reason
+            stated = _stated_end(container, zero)
+            if damage.last + _MISSING < stated:
+                say(f"cut off: {damage.last:.1f} s of the {stated:.1f} s that its header says")
+            elif damage.cut_off or (damage.last_is_short and damage.short == 1):
+                say(f"cut off at {damage.last:.1f} s")
+        finally:
+            if damage.missing:
+                say(f"{damage.missing:.1f} s of sound are missing; there is silence in their place")
+            if damage.undecodable and damage.decoded:
+                say(
+                    f"{damage.undecodable} of {damage.packets} packets cannot be decoded, the first"
+                    f" at {damage.first:.1f} s; there is silence in their place"
                 )
-            blocks.append(block[max(first - position, 0) : max(stop - position, 0)])
-            position += len(block)
-            if position >= stop:
-                break
-        check_complete(
-            position, min(stop, round(stated_duration(container) * rate)), round(_MISSING * rate)
-        )
-        return joined(blocks), rate
 
 
-def stated_duration(container: Any) -> float:
-    """Seconds of the audio track as the header has them; 0 where it does not."""
-    track = container.streams.audio[0]
-    if not track.duration or not container.format.name.startswith(_TIMED_CONTAINERS):
+def _zero(container: Any, stream: Stream) -> Fraction:
+    """The timestamp in seconds that counts as the beginning."""
+    start = container.start_time or 0
+    if start > _JITTER * av.time_base and container.format.name.startswith("mov"):
+        # An edit list can put a pause before the only track. Without one, the timestamps are those
+        # of a live stream, which was joined at some time.
+        with open_pyav(stream, {"ignore_editlist": "1"}) as plain:
+            start = plain.start_time or 0
+    return Fraction(start, av.time_base)
+
+
+def _stated_end(container: Any, zero: Fraction) -> float:
+    """Seconds from time zero to the end of the longest track as the header has it; 0 where it does
+    not say."""
+    name = container.format.name
+    if not container.duration or not name.startswith((*_TIMED_CONTAINERS, "mp3")):
         return 0.0
-    return float(track.duration * track.time_base)
+    duration = Fraction(container.duration, av.time_base)
+    if name == "mp3":  # in its first frame, or else estimated from the bit rate
+        estimate = 8 * container.size / (container.streams.audio[0].bit_rate or 1)
+        return float(duration) if duration > 1.05 * estimate else 0.0
+    if name.startswith("mov"):  # the duration is that from the first to the last of the tracks
+        duration += Fraction(container.start_time or 0, av.time_base)
+    return float(duration - zero)
 
 
-def _pyav_blocks(container: Any) -> Iterator[tuple[np.ndarray, int]]:
-    """Mono float32 blocks [S] of the first audio track, each with its rate in Hz."""
-    for frame in container.decode(container.streams.audio[0]):
-        values = frame.to_ndarray()
-        if not frame.format.is_planar:  # [1, S * C] interleaved
-            values = values.reshape(-1, len(frame.layout.channels)).T
-        if values.dtype.kind == "u":
-            values = values.astype(np.float32) - 128.0
-            values /= 128.0
-        elif values.dtype.kind == "i":
-            values = values / np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
-        yield values.mean(axis=0, dtype=np.float32), frame.sample_rate
+def _packets(container: Any, damage: _Damage) -> Iterator[Any]:
+    """Packets of the sound and, since they tell when a cut-off file ends, of the picture."""
+    tracks = [container.streams.audio[0], *container.streams.video]
+    for _ in range(_MOST_ERRORS):
+        try:
+            yield from container.demux(tracks)
+            return
+        except av.FFmpegError as error:
+            damage.cut_off, damage.fresh, damage.reason = True, True, damage.reason or error
+
+
+def _frames(container: Any, zero: Fraction, damage: _Damage) -> Iterator[Timed]:
+    track = container.streams.audio[0]
+    for packet in _packets(container, damage):
+        when = None if packet.pts is None else packet.pts * packet.time_base - zero
+        if when is not None and packet.size:
+            end = when + (packet.duration or 0) * packet.time_base
+            damage.last = max(damage.last, float(end))
+        if packet.stream.index != track.index:
+            damage.picture = damage.last
+            continue
+        damage.packets += packet.size > 0
+        damage.cut_off |= packet.is_corrupt
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            if packet.size:
+                damage.first = damage.first if damage.undecodable else float(when or damage.last)
+                damage.undecodable += 1
+                damage.fresh, damage.reason = True, damage.reason or error
+            continue
+        damage.decoded += len(frames)
+        for frame in frames:
+            time = None if frame.pts is None else frame.pts * frame.time_base - zero
+            yield frame, time
+        if frames and packet.size:
+            damage.last_is_short = _is_short(packet, frames[-1])
+            damage.short += damage.last_is_short
+
+
+def _is_short(packet: Any, frame: Any) -> bool:
+    """Whether a packet has fewer bytes than its bit rate demands: all of them where that is an
+    average, and the last of a file that was cut off."""
+    codec = packet.stream.codec_context
+    if not codec.name.startswith(_SIZED_FRAMES) or not codec.bit_rate:
+        return False
+    size: int = frame.samples * codec.bit_rate // (8 * frame.sample_rate)
+    return packet.size < size
+
+
+def _timed(frames: Iterable[Timed]) -> Iterator[Timed]:
+    """The same; frames without a timestamp, as FLAC has after damage, get theirs from the next one
+    that has it."""
+    waiting: list[Any] = []
+    for frame, time in frames:
+        waiting.append(frame)
+        if time is None and len(waiting) < _MOST_UNTIMED:
+            continue
+        lasting = [Fraction(other.samples, other.sample_rate) for other in waiting]
+        for number, other in enumerate(waiting):
+            yield other, None if time is None else time - sum(lasting[number:-1], Fraction())
+        waiting = []
+    yield from ((frame, None) for frame in waiting)
+
+
+def _placed(frames: Iterable[Timed], container: str, damage: _Damage) -> Iterator[Block]:
+    """Each frame where its timestamp says, silence in between."""
+    longest_gap = _LONGEST_BROADCAST_GAP if container in _BROADCASTS else _LONGEST_GAP
+    position, rate, shift, believed = 0, 0, Fraction(), True
+    for frame, time in frames:
+        if frame.sample_rate != rate:
+            believed = not rate or container not in _UNTIMED_CONTAINERS
+            position = round(position * frame.sample_rate / rate) if rate else 0
+            rate = frame.sample_rate
+        lack = 0 if time is None or not believed else round((time + shift) * rate) - position
+        # What the picture goes on through is a gap, however long.
+        most = max(longest_gap, damage.picture + _JITTER - position / rate)
+        if not -_JITTER * rate <= lack <= (most if position else _LONGEST_GAP) * rate:
+            shift, lack = shift - Fraction(lack, rate), 0
+        if lack > _JITTER * rate or (lack > 0 and damage.fresh):
+            damage.missing += lack / rate if position and container in _LOSSY else 0
+            # One zero for all, so that a timestamp cannot claim memory.
+            yield Block(position, np.broadcast_to(np.float32(0), (lack,)), rate)
+            position += lack
+        damage.fresh = False
+        samples = _mono(frame)
+        yield Block(position, samples, rate)
+        position += len(samples)
+
+
+def _mono(frame: Any) -> np.ndarray:
+    """Mono float32 samples [S] of a frame."""
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:  # [1, S * C] interleaved
+        values = values.reshape(-1, len(frame.layout.channels)).T
+    if values.dtype.kind == "u":
+        values = values.astype(np.float32) - 128.0
+        values /= 128.0
+    elif values.dtype.kind == "i":
+        values = values / np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
+    mono: np.ndarray = values.mean(axis=0, dtype=np.float32)
+    return mono

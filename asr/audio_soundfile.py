@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import BinaryIO
+from collections.abc import Generator
 
-import numpy as np
 import soundfile
 
-from asr.audio_source import LONGEST, Quiet, Span, check_complete, joined
+from asr.audio_source import LONGEST, Block, Span, Stream, View
 from asr.errors import AudioError
 
 # First bytes of what soundfile is asked to read. Other content never reaches libsndfile, which
@@ -17,9 +16,11 @@ _SOUNDFILE_MAGIC = (
     b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"NIST_1A", b"FORM", b".snd", b"caff",
 )  # fmt: skip
 _BLOCK = 1 << 22  # samples of all channels per read, so that a lying header cannot claim memory
+_LONGEST_PAGE = 60  # seconds
 
 
-def _is_soundfile(stream: BinaryIO) -> bool:
+def _is_soundfile(stream: Stream) -> bool:
+    stream.seek(0)
     head = stream.read(16)
     stream.seek(0)
     if not head:
@@ -29,35 +30,60 @@ def _is_soundfile(stream: BinaryIO) -> bool:
     return head.startswith(_SOUNDFILE_MAGIC)
 
 
-def open_soundfile(stream: BinaryIO) -> soundfile.SoundFile | None:
-    """None where the content is nothing for soundfile; `stream` is then at its beginning."""
+def open_soundfile(stream: Stream) -> soundfile.SoundFile | None:
+    """None where the content is nothing for soundfile."""
     if not _is_soundfile(stream):
         return None
     try:
-        if isinstance(stream, io.BytesIO):
-            file = soundfile.SoundFile(Quiet(stream))
-        else:  # by descriptor, since given a name soundfile and libsndfile look at the suffix
+        if isinstance(stream, io.FileIO):
+            # By descriptor, since given a name soundfile and libsndfile look at the suffix.
             file = soundfile.SoundFile(stream.fileno(), closefd=False)
+        else:
+            file = soundfile.SoundFile(stream if isinstance(stream, View) else View(stream))
         if file.frames < LONGEST:
             return file
         file.close()  # flac of unknown length, as written to a pipe: soundfile fails at its end
     except soundfile.SoundFileError:  # for example mp3 or AAC in a wav, speex in an ogg
         pass
-    stream.seek(0)
     return None
 
 
-def decode_soundfile(file: soundfile.SoundFile, span: Span) -> np.ndarray:
+def is_complete(file: soundfile.SoundFile) -> bool:
+    """Whether the last sample that the header promises is there. FLAC alone may lack it: elsewhere
+    libsndfile counts what the file holds."""
+    if file.format != "FLAC" or not file.frames:
+        return bool(file.frames)
+    try:
+        file.seek(file.frames - 1)
+        return len(file.read(1)) == 1
+    except soundfile.SoundFileError:
+        return False
+
+
+def soundfile_blocks(file: soundfile.SoundFile, span: Span) -> Generator[Block, None, None]:
+    """What lies in `span`, sought and not decoded up to.
+
+    Raises:
+        soundfile.SoundFileError: damage that libsndfile notices.
+        EOFError: less than the header promises: libsndfile passes silently over holes in ogg.
+    """
     first, stop = (min(frame, file.frames) for frame in span.frames(file.samplerate))
+    if not file.frames:
+        raise EOFError("no samples")
+    position = _sought(file, first)
+    while position < stop:
+        block = file.read(min(stop - position, max(1, _BLOCK // file.channels)), dtype="float32")
+        if not len(block):
+            raise EOFError("a hole in it")
+        yield Block(position, block if block.ndim == 1 else block.mean(axis=1), file.samplerate)
+        position += len(block)
+
+
+def _sought(file: soundfile.SoundFile, first: int) -> int:
+    """The frame that is read next: `first`, or an earlier one. In the last page of Ogg Vorbis
+    libsndfile would land a packet too late, and a page may last a minute."""
+    if file.format == "OGG" and file.frames - first < _LONGEST_PAGE * file.samplerate:
+        first = max(0, file.frames - 2 * _LONGEST_PAGE * file.samplerate)
     if first:
         file.seek(first)
-    blocks: list[np.ndarray] = []
-    left = stop - first
-    while left > 0:
-        block = file.read(min(left, max(1, _BLOCK // file.channels)), dtype="float32")
-        if not len(block):
-            break
-        blocks.append(block if block.ndim == 1 else block.mean(axis=1))
-        left -= len(block)
-    check_complete(stop - left, stop, missing=0)
-    return joined(blocks)
+    return first

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +25,11 @@ class Span:
         """First frame and the one after the last at `rate` Hz."""
         stop = LONGEST if self.end is None else round(min(self.end * rate, LONGEST))
         return round(min(self.start * rate, LONGEST)), stop
+
+    def after(self, seconds: float) -> Span:
+        """The same stretch, counted from a later moment."""
+        end = None if self.end is None else max(self.end - seconds, 0.0)
+        return Span(max(self.start - seconds, 0.0), end)
 
 
 def name_of(source: Any) -> str:
@@ -59,31 +63,61 @@ def open_source(source: Any) -> BinaryIO:
     return io.BytesIO(source.read())
 
 
-class Quiet:
-    """A stream for the decoders, which print a traceback for every position that Python refuses."""
+class View:
+    """The bytes `head` and then those from `start` to `stop` of a stream: what a decoder takes for
+    the whole file.
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._size = stream.seek(0, io.SEEK_END)
-        self._stream = stream
-        self.read, self.tell = stream.read, stream.tell
-        stream.seek(0)
+    Positions before the first byte are refused with -1, as the decoders expect; for those that
+    Python refuses they would print a traceback.
+    """
+
+    def __init__(
+        self, stream: BinaryIO | View, start: int = 0, stop: int | None = None, head: bytes = b""
+    ) -> None:
+        stop = stream.seek(0, io.SEEK_END) if stop is None else stop
+        self._stream, self._head, self._start = stream, head, start
+        self._size = len(head) + max(stop - start, 0)
+        self._at = 0
+
+    def read(self, count: int = -1) -> bytes:
+        left = self._size - self._at
+        count = left if count < 0 else min(count, left)
+        content = self._head[self._at : self._at + count]
+        if len(content) < count:
+            self._stream.seek(self._start + self._at + len(content) - len(self._head))
+            content += self._stream.read(count - len(content)) or b""
+        self._at += len(content)
+        return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        offset += (0, self._stream.tell(), self._size)[whence]
-        # -1 is an error to the decoders; what lies past the end reads as the end.
-        return self._stream.seek(min(offset, self._size)) if offset >= 0 else -1
+        offset += (0, self._at, self._size)[whence]
+        if offset < 0:
+            return -1
+        self._at = min(offset, self._size)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
 
-def check_complete(frames: int, stated: int, missing: int) -> None:
-    """Decoders pass silently over holes in ogg and mp4; the header tells."""
-    if frames + missing < stated:
-        raise AudioError(
-            f"expected {stated} samples as the header says, got {frames};"
-            " the file is damaged: convert it again from the original or leave it out"
-        )
+Stream = BinaryIO | View
 
 
-def joined(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    if len(blocks) == 1:
-        return blocks[0]
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+@dataclass(frozen=True)
+class Block:
+    """Decoded sound: mono `samples` float32 [S] at `rate` Hz, the first of them number `first` of
+    the recording, counted at that rate."""
+
+    first: int
+    samples: np.ndarray
+    rate: int
+
+    def within(self, span: Span) -> np.ndarray:
+        """The samples that lie in `span`."""
+        first, stop = span.frames(self.rate)
+        return self.samples[max(first - self.first, 0) : max(stop - self.first, 0)]
+
+    @property
+    def end(self) -> float:
+        """Seconds from the beginning of the recording to the end of the block."""
+        return (self.first + len(self.samples)) / self.rate

@@ -25,6 +25,7 @@ from asr.tokens import Tokens
 
 _DURATION_TOLERANCE = 0.1  # seconds
 _SILENT_PEAK = 1e-4  # full scale 1; a 16-bit recording with three steps of noise is below
+_NOTES = frozenset({"damaged audio"})  # kinds that are no problems
 _BINS = 12
 _BAR = 40  # characters
 
@@ -66,6 +67,8 @@ class CheckReport:
     units: Mapping[str, int]
     lengths: tuple[LengthBin, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...] = ()
+    """What training can live with."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,11 @@ def hear(utterance: Utterance) -> Heard:
         return utterance.duration, [("missing audio", str(utterance.audio))]
     try:
         u = utterance
-        samples = load_recording(u.audio, SAMPLE_RATE, u.start, u.end, u.packed)
+        said: list[str] = []
+        samples = load_recording(u.audio, SAMPLE_RATE, u.start, u.end, u.packed, said.append)
     except AudioError as error:
         return utterance.duration, [("undecodable audio", str(error))]
-    found = []
+    found = [("damaged audio", f"{utterance.audio}: {problem}") for problem in said]
     seconds = len(samples) / SAMPLE_RATE
     if abs(seconds - utterance.duration) > _DURATION_TOLERANCE:
         detail = f"{utterance.duration:.2f} s in the manifest, {seconds:.2f} s in {utterance.audio}"
@@ -145,7 +149,8 @@ def check_manifests(
         manifests=tuple(_summary(path, located) for path in manifests),
         units=Counter(character for item in located for character in item.utterance.text),
         lengths=_histogram([item.utterance.duration for item in located]),
-        problems=tuple(problems),
+        problems=tuple(problem for problem in problems if problem.kind not in _NOTES),
+        notes=tuple(problem for problem in problems if problem.kind in _NOTES),
     )
 
 
@@ -159,6 +164,8 @@ def render(report: CheckReport) -> str:
     if report.lengths:
         parts.append(_length_table(report.lengths))
     parts.append(_problem_table(report.problems))
+    if report.notes:
+        parts.append(_problem_table(report.notes, "note"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -335,10 +342,10 @@ def _length_table(lengths: Sequence[LengthBin]) -> str:
     return "\n".join(lines)
 
 
-def _problem_table(problems: Sequence[Problem]) -> str:
+def _problem_table(problems: Sequence[Problem], name: str = "problem") -> str:
     if not problems:
-        return "no problems"
-    lines = [f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"]
+        return f"no {name}s"
+    lines = [f"{len(problems)} {name}{'s' if len(problems) > 1 else ''}"]
     for kind, count in Counter(problem.kind for problem in problems).most_common():
         lines.append(f"{kind}: {count}")
         lines += [

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
 from rich.console import Console
 
-from asr.errors import AsrError
+from asr.errors import AsrError, AudioWarning
 from asr.training.interrupt import InterruptedTraining
 
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Run `command`; an expected error becomes one line on stderr and a non-zero exit."""
+    """Run `command`; an expected error becomes one line on stderr and a non-zero exit, and what is
+    wrong with a recording that can be used becomes one line."""
     try:
-        command()
+        with _damage_in_one_line():
+            command()
     except AsrError as error:
         errors.print(f"error: {error}")
         sys.exit(1)
@@ -44,6 +47,32 @@ def run_command(command: Callable[[], object]) -> None:
         if end.code == INTERRUPTED:  # typer makes this of Ctrl-C, without a word
             errors.print("stopped")
         raise
+
+
+@contextmanager
+def _damage_in_one_line() -> Iterator[None]:
+    """Print what is damaged once a recording, however often it is read."""
+    told: set[str] = set()
+    others = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not isinstance(message, AudioWarning):
+            others(message, category, filename, lineno, file, line)
+        elif message.name not in told:
+            told.add(message.name)
+            errors.print(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AudioWarning)
+        warnings.showwarning = show
+        yield
 
 
 def show_settings(config: type[Config], omit: Collection[str] = ()) -> NoReturn:

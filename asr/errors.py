@@ -30,6 +30,15 @@ class AudioError(AsrError):
     """A recording is missing, cannot be decoded, or holds no samples."""
 
 
+class AudioWarning(UserWarning):
+    """A recording is damaged; what can be decoded of it is used."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name = name
+        """The recording."""
+
+
 class ManifestError(AsrError):
     """A manifest line is malformed; the message names file and line."""
 

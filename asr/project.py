@@ -165,7 +165,7 @@ def _measured(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Le
 
 def _length(path: Path) -> float | str:
     try:
-        return audio_duration(path)
+        return audio_duration(path, say=lambda _: None)  # the check names what is damaged
     except AudioError as error:
         return str(error)
 
@@ -289,6 +289,7 @@ def _check(folder: Path, project: Path, hear_once: Callable[[Utterance], Heard])
         report,
         manifests=tuple(replace(m, path=project / m.path.name) for m in report.manifests),
         problems=tuple(replace(p, manifest=project / p.manifest.name) for p in report.problems),
+        notes=tuple(replace(p, manifest=project / p.manifest.name) for p in report.notes),
     )
 
 

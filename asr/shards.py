@@ -17,6 +17,7 @@ import tarfile
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -62,15 +63,17 @@ def load_recording(
     start: float = 0.0,
     end: float | None = None,
     packed: tuple[int, int] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> np.ndarray:
     """Samples of a recording, or of the seconds `start` to `end` of it, as `load_audio` gives them.
 
-    `packed` is its first byte and number of bytes within the shard `audio`.
+    `packed` is its first byte and number of bytes within the shard `audio`. `say` is told what is
+    damaged; by default that becomes an `AudioWarning`. In a shard damage is an error.
 
     Shape: float32 [S] in [-1, 1]. Raises AudioError naming the file.
     """
     if packed is None:
-        return load_audio(audio, rate, start, end)
+        return load_audio(audio, rate, start, end, say)
     first, count = packed
     where = f"{audio}, bytes {first} to {first + count}"
     try:
@@ -87,13 +90,15 @@ def load_recording(
             f"{where}: expected {count} bytes, got {len(content)}; the shard is not whole: fetch or"
             " pack it again"
         )
-    try:
-        return load_audio(content, rate, start, end)
-    except AudioError:
-        raise AudioError(
-            f"{where}: expected a recording, got bytes that are none; the shard is damaged, or of"
-            " another packing than the manifest: pack again, or delete it, to fetch it again"
-        ) from None
+    damage: list[str] = []
+    with suppress(AudioError):
+        samples = load_audio(content, rate, start, end, damage.append)
+        if not damage:
+            return samples
+    raise AudioError(
+        f"{where}: expected a recording, got bytes that are none; the shard is damaged, or of"
+        " another packing than the manifest: pack again, or delete it, to fetch it again"
+    )
 
 
 def by_shard(utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:

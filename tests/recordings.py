@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -47,6 +49,43 @@ def with_pyav(samples: np.ndarray, rate: int, container: str, codec: str, layout
         for part in itertools.chain(resampler.resample(frame), resampler.resample(None)):
             out.mux(track.encode(part))
         out.mux(track.encode(None))
+    return stream.getvalue()
+
+
+def film(
+    container: str,
+    codec: str,
+    rate: int,
+    pieces: Sequence[tuple[float, float]],
+    picture: float = 0.0,
+    **options: str,
+) -> bytes:
+    """Pieces of a `chirp`, each with its beginning and length in seconds, beside a picture of so
+    many seconds."""
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=container, options=options) as out:
+        tracks: list[Any] = []
+        if picture:
+            name = "libvpx" if container == "webm" else "mpeg4"
+            tracks.append(out.add_stream(name, rate=10, width=32, height=32, pix_fmt="yuv420p"))
+        sound: Any = out.add_stream(codec, rate=rate, layout="mono")
+        for number in range(round(picture * 10)):
+            image = av.VideoFrame(32, 32, "yuv420p")
+            image.pts, image.time_base = number, Fraction(1, 10)
+            out.mux(tracks[0].encode(image))
+        for track in tracks:
+            out.mux(track.encode(None))
+        size = sound.codec_context.frame_size or 1024
+        resampler = av.AudioResampler(sound.format.name, "mono", rate, frame_size=size)
+        for start, seconds in pieces:
+            frame = av.AudioFrame.from_ndarray(chirp(seconds, rate)[None], "fltp", "mono")
+            frame.sample_rate, frame.pts = rate, round(start * rate)
+            frame.time_base = Fraction(1, rate)
+            for part in resampler.resample(frame):
+                out.mux(sound.encode(part))
+        for part in resampler.resample(None):
+            out.mux(sound.encode(part))
+        out.mux(sound.encode(None))
     return stream.getvalue()
 
 

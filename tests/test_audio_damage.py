@@ -11,37 +11,179 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio import audio_duration, load_audio
-from asr.errors import AudioError
-from tests.recordings import FORMATS, STRETCHES
+from asr.errors import AudioError, AudioWarning
+from tests.recordings import FORMATS, STRETCHES, chirp, film, with_pyav, with_soundfile
 
 
-def test_truncated_pcm_gives_what_is_there() -> None:
-    for whole in (STRETCHES["wav"], STRETCHES["sphere"]):
-        half = load_audio(whole[: len(whole) // 2])
-        assert abs(len(half) - 24000) < 1024
-        assert np.array_equal(half, load_audio(whole)[: len(half)])
+def heard(content: bytes, **stretch: float) -> tuple[np.ndarray, list[str]]:
+    """What is read of damaged content, and what is said of it."""
+    said: list[str] = []
+    return load_audio(content, say=said.append, **stretch), said  # type: ignore[arg-type]
 
 
-def test_compressed_audio_with_a_hole_is_an_error() -> None:
-    for name in ("flac", "opus", "mp3", "m4a"):
-        whole = STRETCHES[name]
-        third = len(whole) // 3
-        with pytest.raises(AudioError, match=r"^<\d+ bytes>: expected"):
-            load_audio(whole[:third] + b"\xa5" * third + whole[2 * third :])
-    with pytest.raises(AudioError, match="lost sync"):
-        load_audio(STRETCHES["flac"][: len(STRETCHES["flac"]) // 2])
+@pytest.mark.parametrize("kind", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "NIST"])
+def test_truncated_pcm_gives_what_is_there(kind: str) -> None:
+    content = with_soundfile(chirp(3, 16000), 16000, kind)
+    samples, said = heard(content[: len(content) // 2])
+    assert abs(len(samples) - 24000) < 2100
+    assert np.array_equal(samples, load_audio(content)[: len(samples)])
+    assert len(said) == 1
+    assert "cut off" in said[0]
+
+
+CUT = {
+    "flac": STRETCHES["flac"],
+    "opus": STRETCHES["opus"],
+    "mp3": STRETCHES["mp3"],
+    "mp3 of one bit rate": with_pyav(chirp(3, 44100), 44100, "mp3", "libmp3lame", "mono"),
+    "aac": with_pyav(chirp(3, 16000), 16000, "adts", "aac", "mono"),
+    "ac3": with_pyav(chirp(3, 48000), 48000, "ac3", "ac3", "mono"),
+    "mkv": film("matroska", "aac", 16000, [(0, 3)]),
+    "webm": film("webm", "libopus", 48000, [(0, 3)], picture=3),
+    "fragmented mp4": film("mp4", "aac", 16000, [(0, 3)], movflags="frag_every_frame+empty_moov"),
+    "flv": film("flv", "aac", 44100, [(0, 3)]),
+    "avi": film("avi", "pcm_s16le", 16000, [(0, 3)]),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_cut_off_files_give_what_can_be_decoded(name: str, tmp_path: Path) -> None:
+    content = CUT[name]
+    cut = content[: len(content) * 2 // 3 + 3]
+    samples, said = heard(cut)
+    assert 0.9 * 16000 < len(samples) < 2.6 * 16000
+    whole = load_audio(content)
+    inner = slice(1000, len(samples) - 2000)
+    assert np.abs(samples[inner] - whole[inner]).max() < 1e-3
+    assert said
+    (tmp_path / "cut").write_bytes(cut)
+    with pytest.warns(AudioWarning, match="cut"):
+        assert abs(audio_duration(tmp_path / "cut") - len(samples) / 16000) < 1e-3
+
+
+HOLES = {
+    "flac": STRETCHES["flac"],
+    "opus": film("ogg", "libopus", 48000, [(0, 3)], page_duration="200000"),
+    "m4a": STRETCHES["m4a"],
+}
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_a_hole_is_silent_and_what_follows_keeps_its_time(name: str) -> None:
+    content = HOLES[name]
+    whole = load_audio(content)
+    damaged = bytearray(content)
+    third = len(damaged) // 3
+    damaged[third : third + third // 3] = b"\xa5" * (third // 3)
+    samples, said = heard(bytes(damaged))
+    assert said
+    assert len(samples) == len(whole)
+    same = np.abs(samples - whole) < 0.02
+    assert same.mean() > 0.5
+    assert same[-6000:-200].all()
+    silent = np.convolve(samples == 0, np.ones(2000), "valid") == 2000
+    assert silent.any()
+    stretch, _ = heard(bytes(damaged), start=2.5)
+    assert np.abs(stretch[500:] - samples[40500:]).max() < 1e-3
+
+
+def test_one_bad_packet_costs_that_packet() -> None:
+    content = bytearray(film("matroska", "aac", 16000, [(0, 3)]))
+    middle = len(content) // 2
+    content[middle : middle + 40] = bytes(40)
+    samples, said = heard(bytes(content))
+    assert abs(len(samples) / 16000 - 3) < 0.1
+    assert np.count_nonzero(np.abs(samples) < 1e-6) < 4096
+    assert said
+
+
+def test_damage_is_a_warning_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "cut.flac"
+    path.write_bytes(STRETCHES["flac"][:-3000])
+    with pytest.warns(AudioWarning, match=rf"^{path}: damaged"):
+        load_audio(path)
+
+
+def with_size(content: bytes, kind: str, size: int) -> bytes:
+    """The same, with `size` as the stated number of bytes of sound."""
+    changed = bytearray(content)
+    if kind == "RF64":
+        struct.pack_into("<Q", changed, changed.index(b"ds64") + 16, size)
+    elif kind == "W64":
+        at = changed.index(bytes.fromhex("64617461f3acd311"))
+        struct.pack_into("<q", changed, at + 16, size + 24)
+    elif kind == "CAF":
+        struct.pack_into(">q", changed, changed.index(b"data") + 4, size + 4)
+    elif kind == "AU":
+        struct.pack_into(">I", changed, 8, size)
+    elif kind == "AIFF":
+        struct.pack_into(">I", changed, changed.index(b"SSND") + 4, size + 8)
+    else:
+        struct.pack_into("<I", changed, changed.index(b"data") + 4, size)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("size", [0, 1000, 20000])
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"])
+def test_a_size_that_is_too_small_where_nothing_follows(
+    kind: str, size: int, tmp_path: Path
+) -> None:
+    whole = with_soundfile(chirp(3, 16000), 16000, kind)
+    content = with_size(whole, kind, size)
+    samples, said = heard(content)
+    assert np.array_equal(samples, load_audio(whole))
+    assert bool(said) == bool(size)
+    (tmp_path / "a").write_bytes(content)
+    assert audio_duration(tmp_path / "a", say=print) == 3.0
+    part, _ = heard(content, start=2.0, end=2.5)
+    assert np.array_equal(part, samples[32000:40000])
+
+
+@pytest.mark.parametrize("subtype", ["ULAW", "IMA_ADPCM", "FLOAT", "PCM_U8"])
+def test_a_size_that_is_too_small_in_any_coding(subtype: str) -> None:
+    whole = with_soundfile(chirp(3, 16000), 16000, "WAV", subtype)
+    samples, _ = heard(with_size(whole, "WAV", 1000))
+    assert np.array_equal(samples, load_audio(whole))
+
+
+def test_what_follows_the_sound_is_no_sound() -> None:
+    wav = STRETCHES["wav"]
+    chunk = b"LIST" + struct.pack("<I", 8) + b"INFOICMT"
+    for tail in (chunk, chunk + b"id3 " + struct.pack("<I", 3) + b"abc", b"TAG" + b"x" * 125):
+        samples, said = heard(wav + tail)
+        assert np.array_equal(samples, load_audio(wav))
+        assert not said
+    empty = with_soundfile(np.zeros(0), 16000, "WAV")
+    with pytest.raises(AudioError, match="no samples"):
+        load_audio(empty + chunk)
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_wav_of_unknown_size_as_written_to_a_pipe(size: int) -> None:
-    wav = bytearray(STRETCHES["wav"])
-    at = wav.index(b"data") + 4
-    wav[at : at + 4] = struct.pack("<I", size)
-    if size:
-        assert len(load_audio(bytes(wav))) == 48000
-    else:
-        with pytest.raises(AudioError, match="no samples"):
-            load_audio(bytes(wav))
+    samples, said = heard(with_size(STRETCHES["wav"], "WAV", size))
+    assert len(samples) == 48000
+    assert not said
+
+
+def test_more_than_4_gib_in_one_wav(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    sound, second = (1 << 32) + 64000, 48000 * 2 * 2
+    header = bytearray(with_soundfile(np.zeros((2, 2)), 48000, "WAV")[:44])
+    struct.pack_into("<I", header, 40, sound % (1 << 32))
+    with path.open("wb") as file:  # most of it takes no room
+        file.write(header)
+        file.seek(44 + sound - second)
+        file.write(np.full(second // 2, 16384, "<i2").tobytes())
+    seconds = audio_duration(path, say=print)
+    assert abs(seconds - sound / second) < 1e-3
+    samples, said = heard_in_file(path, seconds - 1)
+    assert said
+    assert np.abs(samples[1000:-1000] - 0.5).max() < 0.01
+
+
+def heard_in_file(path: Path, start: float) -> tuple[np.ndarray, list[str]]:
+    said: list[str] = []
+    return load_audio(path, start=start, say=said.append), said
 
 
 def test_flac_of_unknown_length(tmp_path: Path) -> None:
@@ -56,7 +198,7 @@ def test_flac_of_unknown_length(tmp_path: Path) -> None:
 def audio_or_error(content: bytes) -> str | None:
     """The message where the content is no audio; anything but audio or a message is a failure."""
     try:
-        samples = load_audio(content)
+        samples = load_audio(content, say=lambda _: None)
     except AudioError as error:
         return str(error)
     assert samples.dtype == np.float32
@@ -73,7 +215,7 @@ def test_damage_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         for position in random.integers(0, len(damaged), 20):
             damaged[position] = random.integers(256)
         refused += audio_or_error(bytes(damaged[: random.integers(len(damaged))])) is not None
-    assert refused > len(FORMATS)
+    assert refused
     assert capfd.readouterr() == ("", "")
 
 
