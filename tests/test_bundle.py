@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig
+from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.config import ModelConfig
@@ -219,6 +223,102 @@ def test_weights_of_another_model_do_not_fit(folder: Path) -> None:
     refuses(folder, str(folder), "output.bias of shape (6,), got (6, 1)")
     change_json(folder / "config.json", lambda c: c["model"].update(hidden=5))
     refuses(folder, str(folder))
+
+
+def rebuilt(change: Callable[[dict[str, torch.Tensor]], Any], folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"hidden": 8192, "layers": 32},
+        {"channels": [8192] * 8, "strides": [1] * 8},
+        {"dense": 8192, "hidden": 8192},
+        {"conv_lstm": 512, "hidden": 8192},
+        {"attention_heads": 64, "hidden": 8192},
+        {"cell": "projected", "projection": 8191, "hidden": 8192},
+    ],
+    ids=lambda size: next(iter(size)),
+)
+def test_a_configuration_takes_no_memory_before_it_is_compared(
+    size: dict[str, Any], folder: Path
+) -> None:
+    change_json(folder / "config.json", lambda c: c["model"].update(size))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refuses(folder, str(folder), "of different models")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+@pytest.mark.parametrize(
+    "size",
+    [{"channels": [1 << 40], "strides": [3]}, {"channels": [1] * 9, "strides": [1] * 9}],
+    ids=["wide", "deep"],
+)
+def test_a_network_larger_than_any_is_refused(size: dict[str, Any], folder: Path) -> None:
+    change_json(folder / "config.json", lambda c: c["model"].update(size))
+    refuses(folder, str(folder / "config.json"), "channels")
+
+
+def test_a_header_that_promises_more_than_the_file_holds_is_refused(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    header = json.dumps(
+        {"output.bias": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}
+    )
+    for size in (len(header), 1 << 40):
+        path.write_bytes(struct.pack("<Q", size) + header.encode() + bytes(4))
+        refuses(folder, str(path))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named(value: float, folder: Path) -> None:
+    rebuilt(lambda weights: weights["output.bias"].fill_(value), folder)
+    refuses(folder, str(folder / "model.safetensors"), "finite weights, got output.bias")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float64, torch.complex64, torch.bool])
+def test_weights_of_another_type_are_named(kind: torch.dtype, folder: Path) -> None:
+    rebuilt(lambda weights: weights.update({"output.bias": torch.ones(6).to(kind)}), folder)
+    refuses(folder, str(folder), "output.bias of type F32 or F16")
+
+
+@pytest.mark.parametrize(
+    "features", [{}, {"kind": "mfcc"}, {"cmvn": "none", "deltas": 2}], ids=["mel", "mfcc", "deltas"]
+)
+def test_constants_that_are_not_saved_are_made_anew(
+    features: dict[str, Any], tmp_path: Path
+) -> None:
+    tokens = build_tokens(["abc"], TokenConfig())
+    config = ModelConfig(channels=(2,), strides=(3,), layers=1, hidden=4)
+    model = AcousticModel(FeatureConfig(bands=20, **features), config, len(tokens)).eval()
+    save_bundle(tmp_path / "model", Bundle(model, tokens, TextConfig()))
+    loaded = load_bundle(tmp_path / "model").model
+    for (name, kept), (_, made) in zip(model.named_buffers(), loaded.named_buffers(), strict=True):
+        assert torch.equal(kept, made), name
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_model_keeps_its_weights_when_its_file_is_overwritten(
+    bundle: Bundle, folder: Path
+) -> None:
+    loaded = load_bundle(folder)
+    path = folder / "model.safetensors"
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert torch.equal(outputs(loaded).values, outputs(bundle).values)
+
+
+def test_loading_does_not_need_the_compiler_of_torch(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = NeuralModel(NeuralConfig(hidden=4), 6)
+    save_neural(tmp_path / "lstm", NeuralLm(model, load_bundle(folder).tokens))
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # importing it takes seconds
+    load_bundle(folder)
+    load_neural(tmp_path / "lstm")
 
 
 def test_any_damaged_byte_is_an_error_or_another_number(folder: Path, tmp_path: Path) -> None:

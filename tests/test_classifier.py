@@ -187,6 +187,8 @@ def test_missing_and_broken_files_are_named(folder: Path, name: str) -> None:
         {"classes": ["a", "b"]},
         {"inputs": 0},
         {"inputs": "mel"},
+        {"inputs": 10**30},
+        {"model": {"hidden": 8192, "layers": 32}},
         {"model": {"hidden": 0}},
         {"surprise": 1},
     ],

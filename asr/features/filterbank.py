@@ -44,13 +44,15 @@ class LogMel(nn.Module):
         window = round(sample_rate * window_ms / 1000)
         self.shift = round(sample_rate * shift_ms / 1000)
         self.fft_size = 1 << (window - 1).bit_length()
-        with torch.device("cpu"):  # torchaudio looks at the values, and "meta" has none
+        # Constants, rebuilt from the configuration: not part of a saved model, and therefore made
+        # on the CPU even where the network is built on the meta device.
+        with torch.device("cpu"):
             filters = torchaudio.functional.melscale_fbanks(
                 self.fft_size // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, "slaney", "slaney"
             )
-        hann = torch.hann_window(window)
-        # Constants, rebuilt from the configuration: not part of a saved model.
-        self.register_buffer("centres", band_centres(bands, sample_rate / 2), persistent=False)
+            hann = torch.hann_window(window)
+            centres = band_centres(bands, sample_rate / 2)
+        self.register_buffer("centres", centres, persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", hann, persistent=False)
 
@@ -142,7 +144,8 @@ class MFCC(nn.Module):
         super().__init__()
         self.log_mel = log_mel
         bands = log_mel.filters.shape[1]
-        transform = torchaudio.functional.create_dct(coefficients, bands, "ortho")
+        with torch.device("cpu"):
+            transform = torchaudio.functional.create_dct(coefficients, bands, "ortho")
         self.register_buffer("transform", transform, persistent=False)
 
     def output_lengths(self, samples: Tensor) -> Tensor:

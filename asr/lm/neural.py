@@ -29,9 +29,10 @@ from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.files import atomic_path, check_replaceable, write_json
 from asr.foreign import which_is
 from asr.lm.ngram import END, WordScore
-from asr.models.bundle import load_weights, read_facts, read_json_file, read_tensors, save_weights
+from asr.models.bundle import read_facts, read_json_file
 from asr.models.cells import State
 from asr.models.recurrent import RecurrentLayer
+from asr.models.weights import load_model, save_weights
 from asr.padded import Padded, pad
 from asr.text import TextConfig, normalise
 from asr.tokens import WORD_START, Tokens
@@ -215,6 +216,6 @@ def load_neural(folder: str | Path) -> NeuralLm:
         tokens = Tokens.from_json(units)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / 'tokens.json'}: {error}") from None
-    model = NeuralModel(saved.model, len(tokens))
-    load_weights(model, read_tensors(folder / "model.safetensors"), folder)
-    return NeuralLm(model.eval(), tokens, saved.info, saved.text)
+    path = folder / "model.safetensors"
+    model = load_model(lambda: NeuralModel(saved.model, len(tokens)), path)
+    return NeuralLm(model, tokens, saved.info, saved.text)

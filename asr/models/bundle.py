@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError, reason
@@ -25,6 +22,7 @@ from asr.files import atomic_path, read_json, write_json
 from asr.foreign import kind_of, which_is
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
+from asr.models.weights import load_model, save_weights
 from asr.text import TextConfig, normalise
 from asr.tokens import Tokens
 
@@ -104,42 +102,11 @@ def load_bundle(folder: str | Path) -> Bundle:
         tokens = Tokens.from_json(units)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / 'tokens.json'}: {error}") from None
-    model = AcousticModel(saved.features, saved.model, len(tokens))
-    load_weights(model, read_tensors(folder / "model.safetensors"), folder)
-    return Bundle(model.eval(), tokens, saved.text, info)
-
-
-def save_weights(path: Path, model: nn.Module, half: bool = False) -> None:
-    """Write parameters and buffers; `half` as float16."""
-    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half:
-        weights = {k: v.half() if v.dtype == torch.float32 else v for k, v in weights.items()}
-    save_file(weights, path)
-    path.chmod(0o644)  # safetensors lets only the owner read what it writes
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
-    """Copy weights into `model`. Raises CheckpointError unless names and shapes fit exactly."""
-    own = model.state_dict()
-    for name in sorted(own.keys() | weights.keys()):
-        expected = tuple(own[name].shape) if name in own else "nothing"
-        got = tuple(weights[name].shape) if name in weights else "nothing"
-        if expected != got:
-            raise CheckpointError(
-                f"{source}: expected {name} of shape {expected}, got {got}: "
-                "weights and configuration are of different models"
-            )
-    model.load_state_dict(weights)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises CheckpointError naming it."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"expected safetensors, got {path}: {error}; copy it again") from None
+    model = load_model(
+        lambda: AcousticModel(saved.features, saved.model, len(tokens)),
+        folder / "model.safetensors",
+    )
+    return Bundle(model, tokens, saved.text, info)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, FiniteFloat
 from torch import Tensor, nn
 
 from asr.config import Config, parse
@@ -24,15 +24,17 @@ from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import Distortion
 from asr.files import atomic_path, write_json
 from asr.models.attention import AttentionPooling
-from asr.models.bundle import load_weights, read_facts, read_tensors, save_weights
+from asr.models.bundle import read_facts
 from asr.models.config import ModelConfig
 from asr.models.encoder import Encoder
+from asr.models.weights import load_model, save_weights
 from asr.padded import Padded
 
 FORMAT = 2
 # Root mean square of a recording's samples, in dB re full scale. The filterbank's floor then lies
 # not far below speech, above the noise of any room.
 LEVEL_DB = -50.0
+MOST_INPUTS = 65536
 
 Inputs = FeatureConfig | int
 """What a classifier is given: waveforms that become these features, or features of this size."""
@@ -96,10 +98,10 @@ def levelled(waves: Padded, level_db: float) -> Padded:
 
 class _SavedConfig(Config):
     format: int
-    inputs: FeatureConfig | PositiveInt
+    inputs: FeatureConfig | Annotated[int, Field(ge=1, le=MOST_INPUTS)]
     model: ModelConfig
     classes: tuple[str, ...]
-    level_db: float
+    level_db: FiniteFloat
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def load_classifier(folder: str | Path) -> ClassifierBundle:
         classes = checked_classes(saved.classes)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    model = Classifier(saved.inputs, saved.model, len(classes), saved.level_db)
-    load_weights(model, read_tensors(folder / "model.safetensors"), folder)
-    return ClassifierBundle(model.eval(), classes, info)
+    model = load_model(
+        lambda: Classifier(saved.inputs, saved.model, len(classes), saved.level_db),
+        folder / "model.safetensors",
+    )
+    return ClassifierBundle(model, classes, info)

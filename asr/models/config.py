@@ -9,13 +9,15 @@ from pydantic import Field, field_validator, model_validator
 from asr.config import Config
 from asr.models.cells import CELLS
 
+MOST_CHANNELS = 8192
+
 
 class ModelConfig(Config):
     """Size and shape of the network, from the features to the last hidden layer."""
 
-    channels: tuple[int, ...] = (32, 32)
+    channels: tuple[int, ...] = Field((32, 32), max_length=8)
     """Channels of each 3x3 convolution of the front end; each halves the number of bands."""
-    strides: tuple[int, ...] = (3, 1)
+    strides: tuple[int, ...] = Field((3, 1), max_length=8)
     """Step in time of each convolution; their product is the subsampling factor. 3 gives frames of
     30 ms: quick speech says more than one character in 40 ms, and CTC writes one a frame."""
     pooling: bool = False
@@ -53,7 +55,7 @@ class ModelConfig(Config):
     """Add the input of every recurrent layer of equal width to its output: for deep stacks."""
     attention_heads: int = Field(0, ge=0, le=64)
     """Heads of a self-attention layer over the recurrent outputs; 0 is none."""
-    attention_window: int | None = Field(None, ge=1)
+    attention_window: int | None = Field(None, ge=1, le=100_000)
     """Frames either side that attention looks at; null is the whole utterance."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Share of the hidden features dropped between layers, the same ones in every frame."""
@@ -76,10 +78,12 @@ class ModelConfig(Config):
                 f"expected as many strides as channels, got {len(self.strides)} and "
                 f"{len(self.channels)}"
             )
-        if any(not 1 <= s <= 4 for s in self.strides) or any(c < 1 for c in self.channels):
+        if any(not 1 <= s <= 4 for s in self.strides) or any(
+            not 1 <= c <= MOST_CHANNELS for c in self.channels
+        ):
             raise ValueError(
-                f"expected strides from 1 to 4 and at least one channel, got {self.strides} and "
-                f"{self.channels}"
+                f"expected strides from 1 to 4 and 1 to {MOST_CHANNELS} channels, got "
+                f"{self.strides} and {self.channels}"
             )
         if CELLS[self.cell].projects != (self.projection is not None):
             raise ValueError(

@@ -15,7 +15,7 @@ from asr.errors import ConfigError
 from asr.models.cells import Cell, State, Weights, peephole
 from asr.models.kernels import cpu, reference
 from asr.models.kernels.gates import GATES
-from asr.models.recurrent import reversal_index, reverse
+from asr.models.recurrent import make_orthogonal, reversal_index, reverse
 from asr.padded import Padded
 
 GATE_ROWS = 4  # of C_out in the weights: input, forget, cell, output
@@ -67,8 +67,7 @@ class ConvDirection(nn.Module):
         self.peephole = nn.Parameter(torch.zeros(3 * channels_out))
         with torch.no_grad():
             nn.init.xavier_uniform_(self.weight_ih)
-            for gate in self.weight_hh.split(channels_out):
-                nn.init.orthogonal_(gate)
+            make_orthogonal(self.weight_hh, channels_out)
             # Forget gates start open (Jozefowicz et al. 2015).
             self.bias.view(GATE_ROWS, -1)[1] = 1.0
 

@@ -39,6 +39,14 @@ def reverse(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
 
 
+def make_orthogonal(weight: Tensor, rows: int) -> None:
+    """Give every `rows` rows of a weight orthogonal initial values; on the meta device there are no
+    values, and torch would take seconds to import what it computes their shapes with."""
+    if not weight.is_meta:
+        for gate in weight.split(rows):
+            nn.init.orthogonal_(gate)
+
+
 class Direction(nn.Module):
     """One cell over time, from the first frame to the last. B batch, H cells, R output features."""
 
@@ -74,8 +82,7 @@ class Direction(nn.Module):
     def _initialise(self) -> None:
         """Orthogonal recurrences, and forget gates that start open (Jozefowicz et al. 2015)."""
         nn.init.xavier_uniform_(self.weight_ih)
-        for gate in self.weight_hh.split(self.hidden_size):
-            nn.init.orthogonal_(gate)
+        make_orthogonal(self.weight_hh, self.hidden_size)
         if self.cell.projects:
             nn.init.xavier_uniform_(self.weight_hr)
         if self.cell.forget_gate is not None:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from asr.errors import CheckpointError
 from asr.files import atomic_path, read_json, write_json
-from asr.models.bundle import Bundle, load_bundle, load_weights, read_tensors, save_bundle
+from asr.models.bundle import Bundle, load_bundle, save_bundle
+from asr.models.weights import load_weights, read_tensors
 from asr.training.health import Health
 
 

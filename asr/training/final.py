@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asr.models.acoustic import AcousticModel
-from asr.models.bundle import load_weights
+from asr.models.weights import load_weights
 from asr.tokens import Tokens
 from asr.training.checkpoint import average_weights, best_epochs, epoch_path
 from asr.training.recipe import Recipe

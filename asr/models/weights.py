@@ -1,0 +1,140 @@
+"""Weights in a safetensors file: written, and compared with a network before memory is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from asr.errors import CheckpointError, ConfigError, reason
+
+M = TypeVar("M", bound=nn.Module)
+
+NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32",
+}  # fmt: skip
+# What may be stored in place of float32.
+SHORTER = {"F16", "BF16"}
+
+
+def save_weights(path: Path, model: nn.Module, half: bool = False) -> None:
+    """Write parameters and buffers; `half` as float16."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        weights = {k: v.half() if v.dtype == torch.float32 else v for k, v in weights.items()}
+    save_file(weights, path)
+    path.chmod(0o644)  # safetensors lets only the owner read what it writes
+
+
+def load_model(make: Callable[[], M], path: Path) -> M:
+    """The network that `make` builds, in evaluation mode, with the weights of a file.
+
+    It is built without memory, as torch's meta device does, and compared with the header of the
+    file first: a configuration of a few bytes can ask for any amount, and initial weights that are
+    overwritten take most of the time. Constants that are not saved must be made on the CPU.
+
+    Raises CheckpointError unless names, shapes and types fit and every weight is finite.
+    """
+    try:
+        with torch.device("meta"), _NoNormals():
+            model = make()
+    except ConfigError as error:
+        raise CheckpointError(f"{path.parent}: {error}") from None
+    except RuntimeError:
+        raise CheckpointError(
+            f"expected a network that a computer can hold, got larger ones in {path.parent}: "
+            "copy the folder again"
+        ) from None
+    own = model.state_dict()
+    _compare(_describe(own), _read_header(path), path.parent)
+    stored = read_tensors(path)
+    # Copies, not views of the mapped file, whose content another process may change.
+    weights = {k: stored[k].to(v.dtype, copy=True).contiguous() for k, v in own.items()}
+    _check_finite(weights, path)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+class _NoNormals(TorchFunctionMode):
+    """Leaves out normally distributed values: for tensors without any, torch would import its
+    compiler, which takes five seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Copy weights into `model`. Raises CheckpointError unless names, shapes and types fit."""
+    _compare(_describe(model.state_dict()), _describe(weights), source)
+    model.load_state_dict(weights)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises CheckpointError naming it."""
+    return _checked(path, lambda: load_file(path))
+
+
+def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    def read() -> dict[str, tuple[tuple[int, ...], str]]:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {k: (tuple(v.get_shape()), v.get_dtype()) for k, v in slices.items()}
+
+    return _checked(path, read)
+
+
+def _checked(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except FileNotFoundError:
+        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
+    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(
+            f"expected safetensors, got {path}: {reason(error)}; copy it again"
+        ) from None
+
+
+def _describe(weights: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {k: (tuple(v.shape), NAMES.get(v.dtype, str(v.dtype))) for k, v in weights.items()}
+
+
+def _compare(
+    own: Mapping[str, tuple[tuple[int, ...], str]],
+    weights: Mapping[str, tuple[tuple[int, ...], str]],
+    source: Path,
+) -> None:
+    for name in sorted(own.keys() | weights.keys()):
+        expected = own[name][0] if name in own else "nothing"
+        got = weights[name][0] if name in weights else "nothing"
+        if expected != got:
+            raise CheckpointError(
+                f"{source}: expected {name} of shape {expected}, got {got}: "
+                "weights and configuration are of different models"
+            )
+        kind, given = own[name][1], weights[name][1]
+        if given != kind and not (kind == "F32" and given in SHORTER):
+            also = " or F16" if kind == "F32" else ""
+            raise CheckpointError(
+                f"{source}: expected {name} of type {kind}{also}, got {given}: "
+                "copy the folder again, or convert the weights back"
+            )
+
+
+def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise CheckpointError(
+                f"{path}: expected finite weights, got {name} with others: "
+                "use the model of an earlier epoch, or train again"
+            )
