@@ -21,6 +21,7 @@ from asr.files import atomic_path
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle
 from asr.padded import Padded
+from asr.printable import printable_name
 from asr.shards import load_recording
 from asr.tokens import WORD_START, Tokens
 
@@ -177,7 +178,7 @@ def read_source(source: Path, text: Path | None) -> list[Utterance]:
         ) from None
     if not words:
         raise AlignmentError(f"expected what is said in {source}, got nothing in {text}: write it")
-    return [Utterance(source.stem, source, " ".join(words), 0.0)]
+    return [Utterance(printable_name(source.stem), source, " ".join(words), 0.0)]
 
 
 def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
@@ -237,13 +238,16 @@ def to_ctm(name: str, words: Sequence[WordTime], start: float = 0.0) -> str:
 def ctm_names(paths: Iterable[Path]) -> dict[Path, str]:
     """What each recording is called in ctm: its name without the suffix; where others are called
     so too, its path without the suffix, or else with it. Blanks, which would part it, become
-    underscores.
+    underscores, and what is not printable an escape, such as \\x1b.
 
     >>> list(ctm_names(map(Path, ["a/x.wav", "b/x.wav", "b/x.mp3", "my talk.wav"])).values())
     ['a/x', 'b/x.wav', 'b/x.mp3', 'my_talk']
     """
     forms = {
-        path: ["_".join(form.split()) for form in (path.stem, str(path.with_suffix("")), str(path))]
+        path: [
+            *(_one_field(form) for form in (path.stem, str(path.with_suffix("")), str(path))),
+            "".join(f"\\u{ord(c):04x}" if c.isspace() else c for c in printable_name(path)),
+        ]
         for path in paths
     }
     taken = Counter(form for row in forms.values() for form in set(row))
@@ -251,6 +255,11 @@ def ctm_names(paths: Iterable[Path]) -> dict[Path, str]:
         path: next((form for form in row if taken[form] == 1), row[-1])
         for path, row in forms.items()
     }
+
+
+def _one_field(name: str) -> str:
+    field = "_".join(printable_name(name).split())
+    return f"_{field}" if field.startswith(";;") else field  # which would begin a comment
 
 
 def to_textgrid(words: Sequence[WordTime], seconds: float) -> str:

@@ -144,6 +144,7 @@ def transcribe(
     from asr.alignment import ctm_names, to_ctm, to_json
     from asr.audio_files import find_audio
     from asr.models.bundle import load_bundle
+    from asr.printable import name_fields, printable_name
     from asr.transcribe import Transcript, default_model
     from asr.transcribe import transcribe as transcribe_files
 
@@ -165,11 +166,14 @@ def transcribe(
 
     def show(result: Transcript) -> str:
         if format is TextFormat.json:
-            row = {"file": str(result.path), "text": result.text, "seconds": result.seconds}
-            return json.dumps(row | {"words": to_json(result.words)}, ensure_ascii=False)
+            row = {"text": result.text, "seconds": result.seconds}
+            return json.dumps(
+                name_fields(result.path) | row | {"words": to_json(result.words)},
+                ensure_ascii=False,
+            )
         if format is TextFormat.ctm:
             return to_ctm(names[result.path], result.words).rstrip()
-        return result.text if alone else f"{result.path}\t{result.text}"
+        return result.text if alone else f"{printable_name(result.path)}\t{result.text}"
 
     with progress_bar("transcribing") as progress:
         timed = format is not TextFormat.txt

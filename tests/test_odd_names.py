@@ -1,0 +1,85 @@
+"""Commands on recordings whose names hold line ends, tabs, control characters or no UTF-8."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pytest
+
+from asr.alignment import ctm_names
+from asr.manifest import read_manifest
+from tests.commands import Command
+
+NAMES = (
+    b"bad-\xff.wav", b"esc\x1b[2J.wav", b"new\nline.wav", b"tab\there.wav", "rlo\u202e.wav".encode(),
+)  # fmt: skip
+
+Tones = tuple[dict[str, Path], Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tones: Tones) -> Path:
+    """A folder of copies of one recording under odd names."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    source = next(iter(read_manifest(tones[0]["test"]))).audio
+    for name in NAMES:
+        shutil.copy(source, folder / os.fsdecode(name))
+    return folder
+
+
+def test_txt_is_one_printable_line_a_file(run: Command, tones: Tones, folder: Path) -> None:
+    ended = run("transcribe", folder, "--model", tones[1])
+    assert ended.status == 0
+    names = [line.split("\t")[0].rpartition("/")[2] for line in ended.out.splitlines()]
+    assert names == [
+        "bad-\\xff.wav", "esc\\x1b[2J.wav", "new\\nline.wav", "rlo\\u202e.wav", "tab\\there.wav"
+    ]  # fmt: skip
+    assert all(line.replace("\t", "").isprintable() for line in ended.out.splitlines())
+
+
+def test_json_is_utf_8_and_names_are_exact(run: Command, tones: Tones, folder: Path) -> None:
+    ended = run("transcribe", folder, "--model", tones[1], "--format", "json")
+    rows = [json.loads(line) for line in ended.out.encode("utf-8").splitlines()]
+    names = {
+        unquote_to_bytes(row["file_uri"].removeprefix("file://"))
+        if "file_uri" in row
+        else row["file"].encode("utf-8")
+        for row in rows
+    }
+    assert names == {os.fsencode(folder) + b"/" + name for name in NAMES}
+    assert [row["file"] for row in rows if "file_uri" in row] == [f"{folder}/bad-\ufffd.wav"]
+
+
+def test_ctm_has_six_fields_a_line(run: Command, tones: Tones, folder: Path) -> None:
+    ended = run("transcribe", folder, "--model", tones[1], "--format", "ctm")
+    lines = ended.out.encode("utf-8").decode().splitlines()
+    assert lines
+    assert {len(line.split(" ")) for line in lines} == {6}
+    assert len({line.split()[0] for line in lines}) == len(NAMES)
+
+
+def test_recordings_never_share_a_name_in_ctm() -> None:
+    paths = [Path(p) for p in ("my talk.wav", "my_talk.wav", "my\ttalk.wav", ";;x.wav", "x.wav")]
+    names = list(ctm_names(paths).values())
+    assert len(set(names)) == len(paths)
+    assert all(name.split() == [name] and not name.startswith(";;") for name in names)
+
+
+def test_align_names_a_recording_that_is_no_utf_8(
+    run: Command, tones: Tones, folder: Path, tmp_path: Path
+) -> None:
+    said = next(iter(read_manifest(tones[0]["test"]))).text
+    (tmp_path / "said.txt").write_text(said, encoding="utf-8")
+    audio = folder / os.fsdecode(NAMES[0])
+    for format in ("json", "ctm", "textgrid"):
+        arguments = ("align", tones[1], audio, "--text", tmp_path / "said.txt", "--format", format)
+        ended = run(*arguments)
+        assert ended.status == 0, ended.err
+        assert ended.out.encode("utf-8")
+        assert run(*arguments, "--out", tmp_path / "out").status == 0
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"bad-\\xff"}
