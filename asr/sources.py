@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from asr.audio_files import find_audio
 from asr.errors import AsrError, TranscriptError
-from asr.evaluation.lines import check_new, numbered_lines, read_utf8, shown
+from asr.evaluation.lines import check_new, read_utf8, split_lines
 from asr.foreign import kind_of
+from asr.kaldi import read_kaldi
 from asr.manifest import Utterance
+from asr.source import LeftOut, Source, new_utterance
 from asr.tables import (
     TABLE_SUFFIXES,
     columns,
@@ -42,24 +44,6 @@ _METADATA = ("metadata.csv", "metadata.jsonl")
 _COMMON_VOICE = ("validated.tsv", "train.tsv")
 _VOLUNTEER = ("age", "gender", "accents", "accent", "variant", "locale")
 _PARTS = frozenset({"train", "dev", "test", "valid", "validation", "eval"})
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A recording or a text that cannot be used, and why."""
-
-    name: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """What was found: its kind in words, and where speakers come from ("" for nowhere)."""
-
-    kind: str
-    utterances: tuple[Utterance, ...]
-    left_out: tuple[LeftOut, ...] = ()
-    speakers: str = ""
 
 
 def detect(path: Path) -> Kind:
@@ -91,7 +75,7 @@ def read_source(path: str | Path) -> Source:
     if kind == "folder":
         return _read_folder(path)
     if kind == "Kaldi":
-        return _read_kaldi(path)
+        return read_kaldi(path)
     if kind == "Common Voice":
         return _read_common_voice(path)
     return _read_tables([path] if kind == "table" else _metadata(path), path)
@@ -135,7 +119,7 @@ def _read_folder(folder: Path) -> Source:
             left_out.append(LeftOut(str(audio), f"{text} is empty" if empty else str(error)))
             continue
         name = audio.relative_to(folder).with_suffix("").as_posix()
-        found.append(_utterance(name, audio, words, speakers.get(audio, "")))
+        found.append(new_utterance(name, audio, words, speakers.get(audio, "")))
     left_out += [
         LeftOut(str(p), "no recording of the same name")
         for p in texts
@@ -201,7 +185,7 @@ def _read_tables(paths: Sequence[Path], folder: Path) -> Source:
             id_ = own or (bare.name if bare.is_absolute() else bare.as_posix())
             who = field(row, speaker, where) if speaker else ""
             more = extra(row, {audio, text, speaker or ""})
-            found.append(_utterance(id_, recording, words, who, start, end, more))
+            found.append(new_utterance(id_, recording, words, who, start, end, more))
     if not found and not left_out:
         raise AsrError(f"expected rows of recordings, got none ({paths[0]}:1): add them")
     kind = f"a table, {paths[0]}" if len(paths) == 1 else f"{len(paths)} tables in {folder}"
@@ -240,8 +224,8 @@ def _read_common_voice(folder: Path) -> Source:
     header: list[str] = []
     found, left_out = [], []
     # Quotation marks are part of sentences, so that this is no csv.
-    for number, line in enumerate(read_utf8(table).split("\n"), start=1):
-        where, values = f"{table}:{number}", line.removesuffix("\r").split("\t")
+    for number, line in enumerate(split_lines(read_utf8(table)), start=1):
+        where, values = f"{table}:{number}", line.split("\t")
         if not header:
             header = values
             columns(header, where)
@@ -256,99 +240,13 @@ def _read_common_voice(folder: Path) -> Source:
             continue
         more = {key: row[key] for key in _VOLUNTEER if row.get(key)}
         speaker = row.get("client_id", "")
-        found.append(_utterance(clip.stem, clip, words, speaker, extra=more))
+        found.append(new_utterance(clip.stem, clip, words, speaker, extra=more))
     kind = f"a release of Common Voice, {table}"
     named = "client_id" if any(u.speaker for u in found) else ""
     return Source(kind, _with_own_ids(found), tuple(left_out), named)
 
 
-# --- Kaldi ---
-
-
-def _read_kaldi(folder: Path) -> Source:
-    recordings = _kaldi_recordings(folder / "wav.scp")
-    texts = _kaldi_table(folder / "text")
-    segments = _kaldi_segments(folder) if (folder / "segments").is_file() else None
-    has_speakers = (folder / "utt2spk").is_file()
-    speakers = (
-        {k: v for k, (_, v) in _kaldi_table(folder / "utt2spk").items()} if has_speakers else {}
-    )
-    if all(speaker == name for name, speaker in speakers.items()):
-        speakers = {}  # Kaldi's way to say that they are unknown
-    stretches = segments if segments is not None else {name: (name, 0.0, None) for name in texts}
-    found, left_out = [], []
-    for name, (line, words) in texts.items():
-        where = f"{folder / 'text'}:{line}"
-        recording, start, end = stretches.get(name, ("", 0.0, None))
-        audio = recordings.get(recording)
-        if audio is None or not words:
-            listed = "segments" if segments is not None and not recording else "wav.scp"
-            why = "no text" if audio else f"not in {listed}, or its recording is not there"
-            left_out.append(LeftOut(f"{name} ({where})", why))
-            continue
-        found.append(_utterance(name, audio, words, speakers.get(name, ""), start, end))
-    untold = [name for name in (segments or recordings) if name not in texts]
-    left_out += [LeftOut(name, f"not in {folder / 'text'}") for name in untold]
-    named = "utt2spk" if speakers else ""
-    return Source("a Kaldi folder", tuple(found), tuple(left_out), named)
-
-
-def _kaldi_table(path: Path) -> dict[str, tuple[int, str]]:
-    """Line and the rest of it by the first word."""
-    found: dict[str, tuple[int, str]] = {}
-    lines: dict[str, int] = {}
-    for number, line in numbered_lines(path):
-        name, *rest = line.split(maxsplit=1)
-        check_new(lines, name, number, path)
-        found[name] = (number, " ".join("".join(rest).split()))
-    return found
-
-
-def _kaldi_recordings(path: Path) -> dict[str, Path]:
-    """The recordings that are there; paths are relative to the list or to the working folder."""
-    found = {}
-    for name, (line, place) in _kaldi_table(path).items():
-        if place.endswith("|"):
-            raise AsrError(
-                f"expected the path of a recording, got a command, {shown(place)} ({path}:{line}):"
-                " commands are not run; write the recordings to files and name those"
-            )
-        audio = find_recording(path.parent, place) or find_recording(Path(), place)
-        if audio is not None:
-            found[name] = audio
-    return found
-
-
-def _kaldi_segments(folder: Path) -> dict[str, tuple[str, float, float | None]]:
-    path = folder / "segments"
-    found: dict[str, tuple[str, float, float | None]] = {}
-    for name, (line, rest) in _kaldi_table(path).items():
-        where, fields = f"{path}:{line}", rest.split()
-        if len(fields) != 3:
-            raise AsrError(
-                f"expected an utterance, its recording, start and end, got {shown(rest)} after"
-                f" {shown(name)} ({where}): correct it"
-            )
-        start, end = fields[1:]
-        # Kaldi's -1 is the end of the recording.
-        times = {"start": start, "end": None if end in ("-1", "-1.0") else end}
-        found[name] = (fields[0], *stretch(times, where))
-    return found
-
-
 # --- utterances ---
-
-
-def _utterance(
-    id_: str,
-    audio: Path,
-    text: str,
-    speaker: str,
-    start: float = 0.0,
-    end: float | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> Utterance:
-    return Utterance(id_, audio.absolute(), text, 0.0, speaker, start, end, extra=extra or {})
 
 
 def _with_own_ids(utterances: Sequence[Utterance]) -> tuple[Utterance, ...]:

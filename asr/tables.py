@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from asr.audio_files import AUDIO_SUFFIXES
+from asr.characters import canonical
 from asr.errors import AsrError
-from asr.evaluation.lines import numbered_lines, read_utf8, shown
+from asr.evaluation.lines import numbered_lines, read_utf8, shown, split_lines
 from asr.evaluation.records import csv_rows, parse_json, tsv_rows
 
 AUDIO_COLUMNS = (
@@ -46,13 +47,17 @@ def read_rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
                 raise AsrError(
                     f"expected an object, got {shown(record)} ({where}): write one a recording"
                 )
-            yield number, where, {str(key).strip().lower(): v for key, v in record.items()}
+            yield (
+                number,
+                where,
+                {canonical(str(key)).strip().lower(): v for key, v in record.items()},
+            )
         return
     delimiter = delimiter_of(path)
     if delimiter == "|":
-        bars = enumerate(read_utf8(path).split("\n"), start=1)
+        bars = enumerate(split_lines(read_utf8(path)), start=1)
         rows: Iterator[tuple[int, list[str]]] = (
-            (number, line.rstrip("\r").split("|") if line else []) for number, line in bars
+            (number, line.split("|") if line else []) for number, line in bars
         )
     else:
         rows = tsv_rows(path) if delimiter == "\t" else csv_rows(path, delimiter)
@@ -68,7 +73,7 @@ def _table_rows(
         if not any(map(str.strip, row)):
             continue
         if not header:
-            header = [name.strip().lower() for name in row]
+            header = [canonical(name).strip().lower() for name in row]
             if not headless or (_first(header, AUDIO_COLUMNS) and _first(header, TEXT_COLUMNS)):
                 columns(header, where)
                 continue
@@ -95,7 +100,7 @@ def _json_records(path: Path) -> Iterator[tuple[int, str, Any]]:
 def _has_json_lines(path: Path) -> bool:
     """Whether a .json file holds an object a line, as NeMo's manifests do."""
     try:
-        record = json.loads(read_utf8(path).lstrip().partition("\n")[0])
+        record = json.loads(split_lines(read_utf8(path).lstrip())[0])
     except (ValueError, RecursionError):
         return False
     return isinstance(record, dict) and _first(list(record), AUDIO_COLUMNS) is not None
@@ -103,7 +108,7 @@ def _has_json_lines(path: Path) -> bool:
 
 def delimiter_of(path: Path) -> str:
     """What parts the columns, told by the first line. Spreadsheets of some countries write ;."""
-    first = read_utf8(path).lstrip("\n").partition("\n")[0]
+    first = split_lines(read_utf8(path).lstrip("\r\n"))[0]
     if path.suffix.lower() == ".tsv":
         return "\t"
     if "|" in first and "," not in first.partition("|")[0]:

@@ -61,6 +61,8 @@ ROWS = {
     "synthesis": 9,
     "tables": 9,
     "sources": 9,
+    "source": 9,
+    "kaldi": 9,
     "proposal": 9,
     "project": 9,
     "demo": 9,

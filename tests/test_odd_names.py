@@ -15,7 +15,7 @@ from asr.manifest import read_manifest
 from tests.commands import Command
 
 NAMES = (
-    b"bad-\xff.wav", b"esc\x1b[2J.wav", b"new\nline.wav", b"tab\there.wav", "rlo\u202e.wav".encode(),
+    b"bad-\xff.wav", b"esc\x1b[2J.wav", b"new\nline.wav", b"tab\there.wav", b"rlo\xe2\x80\xae.wav",
 )  # fmt: skip
 
 Tones = tuple[dict[str, Path], Path]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from asr.errors import AsrError
+from asr.kaldi import decoded_file
 from asr.sources import Source, detect, read_source
+from asr.text import TextConfig, normalise
 from tests.tones import write_recordings
 
 SPEAKERS = {"ann": 2, "ben": 2}
@@ -289,8 +291,93 @@ def test_kaldi_segments(folder: Path) -> None:
         read_source(folder)
 
 
-def test_kaldi_pipes_are_refused(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("flac -c -d -s a.flac", "a.flac"),
+        ("/usr/bin/flac -cds 'my talk.flac'", "my talk.flac"),
+        ("sox a.ogg -t wav -r 16000 -c 1 -b 16 -", "a.ogg"),
+        ("sph2pipe -f wav -p a.sph", "a.sph"),
+        ("ffmpeg -nostdin -i a.mp3 -ar 16000 -ac 1 -f wav -", "a.mp3"),
+        ("cat a.wav", "a.wav"),
+        ("sox a.wav -t wav - speed 0.9", None),
+        ("sox -v 0.5 a.wav -t wav -", None),
+        ("sox a.wav b.wav -t wav -", None),
+        ("sph2pipe -f wav -p -c 2 a.sph", None),
+        ("ffmpeg -ss 3 -i a.mp3 -f wav -", None),
+        ("flac -c -d --skip=1 a.flac", None),
+        ("cat a.wav; rm -rf x", None),
+        ("cat $(ls)", None),
+        ("sox a.wav -t wav - | wav-reverberate - -", None),
+        ("rm a.wav", None),
+        ("cat 'a.wav", None),
+        ("", None),
+    ],
+)
+def test_only_commands_that_decode_one_file_are_understood(command: str, file: str | None) -> None:
+    assert decoded_file(command) == file
+
+
+def test_kaldi_pipes_are_never_run(folder: Path) -> None:
     kaldi(folder)
-    (folder / "wav.scp").write_text("ann00 ann/ann00.wav\nann01 sph2pipe -f wav x.sph |\n")
-    with pytest.raises(AsrError, match=r"got a command, .*wav\.scp:2.*commands are not run"):
-        read_source(folder)
+    (folder / "text").write_text("a low\nb low\nc low\nd low\n")
+    (folder / "wav.scp").write_text(
+        f"a cat ann/ann00.wav |\nb touch {folder}/ran |\nc raw.ark:12\nd none.wav\n"
+    )
+    found = read_source(folder)
+    assert [(u.id, u.audio.name) for u in found.utterances] == [("a", "ann00.wav")]
+    assert not (folder / "ran").exists()
+    why = {item.name.split()[0]: item.why for item in found.left_out}
+    assert "commands are not run" in why["b"]
+    assert "archive of Kaldi" in why["c"]
+    assert why["d"] == "no such recording: none.wav"
+
+
+def test_kaldi_speakers_by_list_and_segments_of_channels(folder: Path) -> None:
+    spoken = kaldi(folder)
+    (folder / "utt2spk").unlink()
+    lists = "".join(
+        f"{who} {' '.join(n for n in spoken if n[:3] == who)}\n" for who in ("ann", "ben")
+    )
+    (folder / "spk2utt").write_text(lists)
+    found = read_source(folder)
+    assert {u.id: u.speaker for u in found.utterances} == {n: n[:3] for n in spoken}
+    assert found.speakers == "spk2utt"
+    (folder / "segments").write_text("ann00 ann00 0 0.2 1\nann01 ann01 0 -1.000\n")
+    found = read_source(folder)
+    assert [(u.id, u.end) for u in found.utterances] == [("ann01", None)]
+    assert "names a channel" in found.left_out[0].why
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("t.csv", ["path,text", 'ann00.wav,"low, ""up"""', "ann01.wav,up"]),
+        ("t.csv", ["path;text", 'ann00.wav;low, "up"', "ann01.wav;up"]),
+        ("t.csv", ["\ufeffpath|text", 'ann00.wav|low, "up"', "ann01.wav|up"]),
+        ("t.tsv", ["\u200bpath\ttext", 'ann00.wav\tlow, "up"', "ann01.wav\tup"]),
+        ("t.jsonl", ['{"path": "ann00.wav", "text": "low, \\"up\\""}',
+                     '{"path": "ann01.wav", "text": "up"}']),
+        ("t.json", ['{"path": "ann00.wav", "text": "low, \\"up\\""}',
+                    '{"path": "ann01.wav", "text": "up"}']),
+    ],
+)  # fmt: skip
+def test_tables_end_their_lines_in_any_way(
+    folder: Path, tmp_path: Path, name: str, lines: list[str], end: str
+) -> None:
+    flat(folder, tmp_path / "flat")
+    text = "\ufeff" + end.join(lines) + end
+    (tmp_path / "flat" / name).write_text(text, encoding="utf-8", newline="")
+    found = read_source(tmp_path / "flat" / name)
+    assert [(u.id, u.text) for u in found.utterances] == [("ann00", 'low, "up"'), ("ann01", "up")]
+
+
+def test_a_field_may_be_long_and_hold_zero_bytes(folder: Path, tmp_path: Path) -> None:
+    flat(folder, tmp_path / "flat")
+    long = "low " * 100_000
+    path = tmp_path / "flat" / "t.csv"
+    path.write_text(f'path,text\nann00.wav,{long}\nann01.wav,"lo\0w"\n"a\0.wav",up\n')
+    found = read_source(path)
+    assert [normalise(u.text, TextConfig()) for u in found.utterances] == [long.strip(), "low"]
+    assert [item.why for item in found.left_out] == ["no such recording: a\0.wav"]

@@ -22,7 +22,7 @@ from typing import Literal, get_args
 
 from asr.characters import canonical
 from asr.errors import TranscriptError
-from asr.evaluation.lines import check_new, numbered_lines, shown, write_lines
+from asr.evaluation.lines import check_new, numbered_lines, shown, split_fields, write_lines
 from asr.evaluation.optional import mark
 from asr.evaluation.records import (
     Entry,
@@ -192,8 +192,8 @@ def _read_trn(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
 
 def _read_kaldi(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
     for number, line in numbered_lines(path):
-        id_, *words = line.split()
-        yield number, id_, " ".join(words)
+        id_, *words = split_fields(line, 2)
+        yield number, id_, " ".join(" ".join(words).split())
 
 
 # --- writing ---
@@ -240,7 +240,7 @@ def _line(id_: str, text: str, format: Format) -> str:
     if format in ("csv", "tsv"):
         return _row(id_, text, format)
     if format == "kaldi":
-        if id_.split() != [id_]:
+        if split_fields(id_) != [id_]:
             raise ValueError("expected an id without blanks for kaldi, got some; rename it")
         return f"{id_} {one_line(text)}".rstrip()
     if re.search(r"[()\n\r]", id_):

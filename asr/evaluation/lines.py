@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from asr.errors import TranscriptError, reason
 from asr.files import atomic_path
 from asr.foreign import kind_of
+
+_BLANKS = " \t\r\n\v\f"
+_BLANK = re.compile(f"[{_BLANKS}]+")
 
 
 def read_utf8(path: str | Path) -> str:
@@ -41,11 +45,31 @@ def read_utf8(path: str | Path) -> str:
 def numbered_lines(path: str | Path, comments: bool = False) -> Iterator[tuple[int, str]]:
     """Each line with its number, from 1, without blanks around it. Blank lines are passed over,
     and with `comments` those that begin with ;; as well. Raises TranscriptError as `read_utf8`."""
-    # Not splitlines: it would also part lines at characters that belong to texts.
-    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
+    for number, line in enumerate(split_lines(read_utf8(path)), start=1):
         line = line.strip()
         if line and not (comments and line.startswith(";;")):
             yield number, line
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a file: they end in LF or CR LF, or in CR where there is no LF at all.
+
+    Not `splitlines`, which also parts lines at U+0085, U+2028 and others, which belong to texts.
+    """
+    if "\n" not in text:
+        return text.split("\r")
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def split_fields(line: str, most: int = 0) -> list[str]:
+    """What ASCII blanks part, in at most `most` pieces if that is not 0. Names and words may hold
+    other blanks, such as no-break and ideographic spaces, where `str.split` would part them.
+
+    >>> split_fields(" a\\tb\u3000c  d ", 2)
+    ['a', 'b\u3000c  d']
+    """
+    stripped = line.strip(_BLANKS)
+    return _BLANK.split(stripped, max(0, most - 1)) if stripped else []
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:

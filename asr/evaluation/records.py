@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import TranscriptError
-from asr.evaluation.lines import is_whole, numbered_lines, read_utf8, shown
+from asr.evaluation.lines import is_whole, numbered_lines, read_utf8, shown, split_lines
+
+csv.field_size_limit(2**31 - 1)  # Python's own limit, 131,072 characters, is below long transcripts
 
 Entry = tuple[int, str, str]  # line, id, text
 
@@ -183,14 +185,13 @@ def read_tsv(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
 
 def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Each row of a table parted by tabs, with its line."""
-    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
+    for number, line in enumerate(split_lines(read_utf8(path)), start=1):
         yield number, _tsv_row(line)
 
 
 def _tsv_row(line: str) -> list[str]:
     """The fields of a line. Some programs quote them as in CSV, others write quotes as they are:
     what is no proper CSV was not quoted, and no quote reaches into the next line."""
-    line = line.removesuffix("\r")
     try:
         return next(csv.reader([line], delimiter="\t", strict=True), [])
     except csv.Error:

@@ -20,7 +20,14 @@ import numpy as np
 
 from asr.characters import canonical
 from asr.errors import TranscriptError
-from asr.evaluation.lines import check_new, is_whole, numbered_lines, shown, write_lines
+from asr.evaluation.lines import (
+    check_new,
+    is_whole,
+    numbered_lines,
+    shown,
+    split_fields,
+    write_lines,
+)
 
 _IGNORED = "ignore_time_segment_in_scoring"
 _GAP = "inter_segment_gap"
@@ -129,7 +136,7 @@ def _check_origin(
 
 def _ctm_word(line: str) -> CtmWord:
     """The word of a line. Raises ValueError saying what is wrong with it."""
-    fields = line.split()
+    fields = split_fields(line)
     if any(field.lower() in _ALTERNATION_MARKS for field in fields):
         raise ValueError(f"expected one word, got alternatives in {shown(line)}; choose one")
     if not 5 <= len(fields) <= 6:
@@ -171,7 +178,7 @@ def read_stm(path: str | Path) -> list[Segment]:
 
 def _segment(line: str) -> Segment:
     """The segment of a line. Raises ValueError saying what is wrong with it."""
-    fields = line.split()
+    fields = split_fields(line)
     if len(fields) < 5:
         raise ValueError(
             "expected file, channel, speaker, start, end, perhaps a <label>, and the text, got"
@@ -180,7 +187,7 @@ def _segment(line: str) -> Segment:
     start, end = _number(fields[3], "a start"), _number(fields[4], "an end")
     if end < start:
         raise ValueError(f"expected an end after the start {start:g}, got {end:g}; correct it")
-    text = " ".join(fields[5:])
+    text = " ".join(" ".join(fields[5:]).split())
     text = _LABEL.sub("", text, count=1).strip() if _LABEL.match(text) else text
     check_alternation(text)
     return Segment(fields[0], fields[1], fields[2], start, end, text)
