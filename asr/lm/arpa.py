@@ -25,8 +25,10 @@ from asr.lm.ngram import SPECIAL, START_ID, UNKNOWN_ID, Ints, Level, NgramModel,
 
 LN10 = math.log(10)
 NEVER = -99.0
+LARGEST = 1e4  # backoff weight, to base 10, so that no sum of weights can overflow
 PROGRESS_EVERY = 10_000  # n-grams
 LONGEST = 32  # words in an n-gram
+LONGEST_LINE = 1 << 20  # characters
 BLANKS = " \t\r\n"
 """What parts fields, as in KenLM (lm/read_arpa.cc). Words may hold any other blank, such as a
 no-break or ideographic space, U+0085, or a vertical tab."""
@@ -113,8 +115,12 @@ class _Reader:
 
     def line(self) -> str:
         """The next line that is not empty, without white space around it."""
-        for line in self._file:
+        while line := self._file.readline(LONGEST_LINE):
             self.number += 1
+            if len(line) == LONGEST_LINE:
+                raise self.error(
+                    "an n-gram a line", f"a line of {LONGEST_LINE} characters", "get the file again"
+                )
             if stripped := line.strip(BLANKS):
                 return stripped
         raise self.error("more lines", "the end of the file", "it was cut short, get it again")
@@ -158,7 +164,7 @@ def _parse(reader: _Reader, progress: Callable[[int, int], None] | None) -> Ngra
         raise reader.error("an ARPA file with the line \\data\\", "none", "correct it") from None
     announced: list[int] = []
     line = reader.line()
-    while match := re.fullmatch(r"ngram\s+(\d+)\s*=\s*(\d+)", line):
+    while match := re.fullmatch(r"ngram\s+([0-9]{1,2})\s*=\s*([0-9]{1,18})", line):
         length, number = int(match[1]), int(match[2])
         if length != len(announced) + 1 or length > LONGEST:
             raise reader.error(f"ngram {len(announced) + 1}=", line, "correct the header")
@@ -202,8 +208,8 @@ def _add(reader: _Reader, line: str, length: int, section: _Section, ids: dict[s
         backoff = float(parts[-1]) if len(parts) == length + 2 else 0.0
     except ValueError:
         raise reader.error("scores that are numbers", repr(line), "correct the line") from None
-    if not log_prob <= 1e-4 or not math.isfinite(backoff):
-        raise reader.error("a score of at most 0", repr(line), "correct the line")
+    if not log_prob <= 1e-4 or not abs(backoff) <= LARGEST:
+        raise reader.error("a score of at most 0, a weight near it", repr(line), "correct the line")
     words = [word if word != "<UNK>" else "<unk>" for word in parts[1 : length + 1]]
     if length == 1:
         ids.setdefault(words[0], len(ids))

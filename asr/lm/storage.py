@@ -16,17 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.errors import LanguageModelError
+from asr.errors import LanguageModelError, reason
 from asr.files import atomic_path, check_replaceable, read_json, write_json
 from asr.foreign import which_is
-from asr.lm.arpa import read_arpa, write_arpa
+from asr.lm.arpa import LONGEST, read_arpa, write_arpa
 from asr.lm.ngram import NgramModel
+from asr.lm.soundness import find_fault
 
 FORMAT = 1
 ARPA_ENDINGS = (".arpa", ".arpa.gz")
 ARRAYS = {"words": "<i4", "log_probs": "<f4", "backoffs": "<f4", "first_child": "<i8",
           "suffixes": "<i4"}  # fmt: skip
 CHUNK = 1 << 24  # bytes
+MOST_NODES = 1 << 31  # the largest that the arrays can number
 
 
 def save_ngram(
@@ -61,7 +63,7 @@ def is_ngram(path: Path) -> bool:
 def load_ngram(path: str | Path, progress: Callable[[int, int], None] | None = None) -> NgramModel:
     """Open a folder that `save_ngram` wrote, or read an ARPA file.
 
-    Every byte of a folder is checked, at about a gigabyte a second; arrays stay on disk.
+    Every byte and every link of a folder is checked; arrays stay on disk.
 
     Raises LanguageModelError naming the file that is missing, malformed or damaged.
     """
@@ -79,19 +81,34 @@ def load_ngram(path: str | Path, progress: Callable[[int, int], None] | None = N
                 f"{file}: expected {expected['bytes']} bytes with checksum {expected['crc32']}, "
                 f"got {got['bytes']} with {got['crc32']}: copy it again"
             )
-    arrays: dict[str, NDArray[Any]] = {
-        name: np.memmap(path / f"{name}.bin", kind, "r") for name, kind in ARRAYS.items()
-    }
-    # Not splitlines: it would also part lines at characters that belong to words.
-    vocabulary = (path / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[:-1]
-    return NgramModel(tuple(vocabulary), tuple(facts["counts"]), **arrays)
+    try:
+        arrays: dict[str, NDArray[Any]] = {
+            name: np.memmap(path / f"{name}.bin", kind, "r") for name, kind in ARRAYS.items()
+        }
+        # Not splitlines: it would also part lines at characters that belong to words.
+        vocabulary = (path / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[:-1]
+        model = NgramModel(tuple(vocabulary), tuple(facts["counts"]), **arrays)
+        fault = find_fault(model)
+    except ValueError as error:  # UTF-8 that is none, files that are empty or of a broken number
+        fault = reason(error)
+    if fault:
+        raise LanguageModelError(f"{path}: {fault}: copy the folder again, or estimate it again")
+    return model
 
 
 def _facts(path: Path) -> dict[str, Any]:
     expected = {"vocabulary.txt", *(f"{name}.bin" for name in ARRAYS)}
     try:
         facts = read_json(path)
-        if facts["format"] == FORMAT and facts["counts"] and facts["files"].keys() == expected:
+        counts = facts["counts"]
+        if (
+            facts["format"] == FORMAT
+            and facts["files"].keys() == expected
+            and isinstance(counts, list)
+            and 1 <= len(counts) <= LONGEST
+            and all(type(count) is int and 0 <= count < MOST_NODES for count in counts)
+            and all(row.keys() == {"bytes", "crc32"} for row in facts["files"].values())
+        ):
             return dict(facts)
     except FileNotFoundError:
         raise LanguageModelError(
