@@ -6,8 +6,8 @@ Needs the extra `demo`: `pip install asr[demo]`.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,9 +51,9 @@ def library() -> Iterator[ctypes.CDLL]:
     process.dlclose.argtypes = [ctypes.c_void_p]
     with _library_lock, ExitStack() as stack:
         if len(data.encode()) > _DATA_PATH_LIMIT:
-            short = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "espeak-ng-data"
-            short.symlink_to(data)
-            data = str(short)
+            opened = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, opened)
+            data = f"/proc/self/fd/{opened}"  # short, and needs no folder for temporary files
         try:
             loaded = ctypes.CDLL(path)
         except OSError as error:

@@ -38,6 +38,7 @@ from asr.models.cells import CELLS, Cell, State, Weights
 from asr.models.kernels import reference
 from asr.models.recurrent import Direction
 from asr.padded import Padded
+from asr.pictures import pyplot
 
 LINES = ("-", "--", "-.", ":")  # one a cell; the colour tells its settings apart
 LOWEST_DRAWN = 1e-16  # less than one rounding error of the loss's own gradient is as good as none
@@ -349,16 +350,11 @@ def draw(result: GradientFlow, path: Path) -> None:
 
     Lines are medians, bands reach from the least to the greatest seed.
     """
-    # Imported here: it takes a second, and nothing else needs it. No pyplot, so no display either.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    plt = pyplot(path)
+    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(11, 5.6), layout="constrained")
     clip = result.config.clip
     titles = {"free": "not clipped", "clipped": f"clipped to {clip:g} in every frame"}
     cells = list(dict.fromkeys(curve.config.cell for curve in result.curves))
-    axes = figure.subplots(1, 2, sharey=True)
     for side, (kind, title) in zip(axes, titles.items(), strict=True):
         side.set_title(title)
         side.set_xlabel("distance from the loss, in frames")
@@ -381,3 +377,4 @@ def draw(result: GradientFlow, path: Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, format="png", dpi=120)
+    plt.close(figure)

@@ -26,6 +26,7 @@ from asr.lm.neural import NeuralLm
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded, pad
+from asr.pictures import pyplot
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -295,11 +296,7 @@ def _plain(trial: Trial) -> dict[str, object]:
 
 
 def _draw(result: Tuning, path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot(path)
     surface = result.trials[: len(WEIGHTS) * len(BONUSES)]
     errors = {(trial.weight, trial.bonus): trial.errors for trial in surface}
     rates = [[100 * errors[w, b] / result.words for w in WEIGHTS] for b in BONUSES]

@@ -16,6 +16,7 @@ from typing import IO, Any
 import soundfile
 
 from asr.audio import SAMPLE_RATE, load_audio
+from asr.caches import settle
 from asr.errors import AsrError, AudioError
 from asr.files import atomic_path
 from asr.manifest import Utterance
@@ -171,6 +172,7 @@ def _fetch(
     notes: IO[str],
     progress: Progress | None,
 ) -> None:
+    settle(folder.absolute())
     rows, total, names = _open(split, columns)
     if done.state is not None:
         rows.load_state_dict(dict(done.state))

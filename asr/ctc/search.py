@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asr.compilation import compiled, inner
 from asr.ctc.text_cost import (
     CHARACTER_MODEL,
     NO_MODEL,
@@ -24,7 +25,6 @@ from asr.ctc.text_cost import (
     spell_out,
     spell_unit,
 )
-from asr.lm.lookup import compiled, inner
 from asr.lm.ngram import Ints
 
 BLANK = 0

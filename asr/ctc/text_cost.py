@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.lm.lookup import advance, inner
+from asr.compilation import inner
+from asr.lm.lookup import advance
 from asr.lm.ngram import Arrays, Ints
 
 Floats = NDArray[np.float64]

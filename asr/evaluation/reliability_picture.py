@@ -8,16 +8,13 @@ from pathlib import Path
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.confidence import BINS, Calibration
 from asr.files import atomic_path
+from asr.pictures import pyplot
 
 
 def write_picture(result: Calibration, path: str | Path, title: str) -> None:
     """Write a PNG, whole or not at all: above, how many of the words of each confidence are right;
     below, how many words there are."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot(path)
     figure, (axes, counts) = plt.subplots(
         2, 1, figsize=(6, 7), sharex=True, height_ratios=(4, 1), layout="constrained"
     )

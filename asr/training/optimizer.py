@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from asr.caches import settle
+
 
 class Schedule(Protocol):
     """What every kind of training is configured with, besides what is its own."""
@@ -26,6 +28,7 @@ def build_optimizer(
     """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales. What is below
     the output layers learns at `lower_rate` times the rate (see `set_rate`), what is frozen not at
     all."""
+    settle()  # torch looks for a cache with the first optimiser
     groups = []
     for factor, names in _parts(model, lower_rate):
         learning = [p for n, p in model.named_parameters() if n in names and p.requires_grad]

@@ -22,6 +22,7 @@ from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.page import interval_text
 from asr.evaluation.significance import Difference, paired_bootstrap
 from asr.files import atomic_path, write_json
+from asr.pictures import pyplot
 from data import an4
 
 HERE = Path(__file__).resolve().parent
@@ -119,11 +120,7 @@ def table_row(member: str, runs: Sequence[Run]) -> list[str]:
 
 def draw(runs: Sequence[Run]) -> None:
     """WER of every member with its interval, best first, and the single seeds as dots."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot(OUT / "family.png")
     members = list(dict.fromkeys(run.member for run in runs))
     seeds = {run.seed for run in runs}
     counts = {member: list(pooled(member, runs, seeds).values()) for member in members}

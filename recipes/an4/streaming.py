@@ -32,6 +32,7 @@ from asr.manifest import read_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded
 from asr.pcm import INT16
+from asr.pictures import pyplot
 from asr.streaming import Stream, latency
 from data import an4
 
@@ -171,11 +172,7 @@ def table_row(name: str, outcomes: Sequence[Outcome]) -> list[str]:
 
 def draw(outcomes: Sequence[Outcome]) -> None:
     """Word error rate against latency; what does not stream is a line across."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot(OUT / "streaming.png")
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for name in dict.fromkeys(outcome.run.member for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.run.member == name]

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
 
-import numba
 import numpy as np
 
-Function = Callable[..., Any]
+from asr import compilation
 
 # All liberties but one: NaN must stay NaN, so that a diverged training is noticed.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
-
-def compiled(function: Function) -> Function:
-    compiler: Function = numba.njit(
-        fastmath=FASTMATH, cache=True, nogil=True, error_model="numpy", inline="never"
-    )
-    result: Function = compiler(function)
-    return result
+compiled = functools.partial(compilation.compiled, fastmath=FASTMATH, inline="never")
 
 
 @compiled

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asr.models.kernels.compiled import ONE, ZERO, Function, compiled, sigmoid, tanh
+from asr.compilation import Function
+from asr.models.kernels.compiled import ONE, ZERO, compiled, sigmoid, tanh
 from asr.models.kernels.layer_norm import layer_norm_backward, layer_norm_forward
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asr.caches import settle
 from asr.models.cells import Cell, State, Weights
 from asr.models.kernels.gates import GATES
 from asr.models.kernels.gpu_loops import Backward, Forward
@@ -50,6 +51,7 @@ def _works(device: torch.device) -> bool:
 
     A warning says why not.
     """
+    settle()
     try:
         one = torch.zeros(1, 1, 1, device=device)
         with torch.no_grad(), torch.cuda.device_of(one):
