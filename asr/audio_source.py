@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from asr.errors import AudioError
+from asr.paths import as_stored
 
 LONGEST = 1 << 62  # frames; libsndfile says "unknown" with the largest integer
 
@@ -53,11 +54,12 @@ def reason_of(error: Exception) -> str:
 
 def open_source(source: Any) -> BinaryIO:
     if isinstance(source, (str, Path)):
-        if not Path(source).is_file():
-            what = "something else" if Path(source).exists() else "a path to nothing"
+        path = as_stored(source)
+        if not path.is_file():
+            what = "something else" if path.exists() else "a path to nothing"
             raise AudioError(f"expected an audio file, got {what}; check the path")
         # Unbuffered: libsndfile reads the same descriptor, so its position must be the true one.
-        return Path(source).open("rb", buffering=0)
+        return path.open("rb", buffering=0)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
     return io.BytesIO(source.read())

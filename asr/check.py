@@ -20,6 +20,7 @@ import numpy as np
 from asr.audio import SAMPLE_RATE
 from asr.errors import AsrError, AudioError
 from asr.manifest import BadLine, Utterance, read_entries
+from asr.paths import as_stored
 from asr.shards import load_recording
 from asr.tokens import Tokens
 
@@ -86,7 +87,7 @@ Heard = tuple[float, Sequence[tuple[str, str]]]
 
 def hear(utterance: Utterance) -> Heard:
     """Decode a recording; where there is none, its seconds are those of the manifest."""
-    if not os.path.exists(utterance.audio):  # noqa: PTH110 (False, no error, on impossible names)
+    if not os.path.exists(as_stored(utterance.audio)):  # noqa: PTH110 (False, no error, on impossible names)
         return utterance.duration, [("missing audio", str(utterance.audio))]
     try:
         u = utterance

@@ -154,7 +154,7 @@ def transcribe(
     present, failed = [], 0
     for file in files:
         try:
-            below = find_audio([file])
+            below = find_audio([file], lambda note: errors.print(f"note: {note}"))
             if not below:
                 raise AudioError(f"{file}: expected a folder with recordings, got none in it")
             present += below

@@ -87,6 +87,7 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
     say(render(report))
     for note in [
         *_left_out_notes(left_out, project),
+        *([found.note] if found.note else []),
         *_speaker_notes(kept, split, found.speakers),
         *_text_notes(split.parts, learnt, texts),
         *_size_notes(split.parts, proposal),

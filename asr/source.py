@@ -26,6 +26,8 @@ class Source:
     utterances: tuple[Utterance, ...]
     left_out: tuple[LeftOut, ...] = ()
     speakers: str = ""
+    note: str = ""
+    """What else was there."""
 
 
 def new_utterance(

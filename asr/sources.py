@@ -18,12 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from asr.audio_files import find_audio
+from asr.audio_files import is_recording, passed_over
 from asr.errors import AsrError, TranscriptError
 from asr.evaluation.lines import check_new, read_utf8, split_lines
 from asr.foreign import kind_of
 from asr.kaldi import read_kaldi
 from asr.manifest import Utterance
+from asr.paths import as_stored, composed, files_below
 from asr.source import LeftOut, Source, new_utterance
 from asr.tables import (
     TABLE_SUFFIXES,
@@ -70,7 +71,7 @@ def read_source(path: str | Path) -> Source:
     What lacks its partner is left out by name. Raises AsrError naming file and line where a table
     is malformed, or where there is nothing.
     """
-    path = Path(path)
+    path = as_stored(path)
     kind = detect(path)
     if kind == "folder":
         return _read_folder(path)
@@ -85,12 +86,11 @@ def read_source(path: str | Path) -> Source:
 
 
 def _read_folder(folder: Path) -> Source:
-    recordings = [p for p in find_audio([folder]) if not _is_hidden(p, folder)]
-    texts = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in TEXT_SUFFIXES and p.is_file() and not _is_hidden(p, folder)
-    )
+    unreadable: list[str] = []
+    files = files_below(folder, unreadable.append)
+    recordings = [p for p in files if is_recording(p) and p.is_file()]
+    texts = [p for p in files if p.suffix.lower() in TEXT_SUFFIXES and p.is_file()]
+    taken = {*recordings, *texts}
     if not recordings or not texts:
         tables = sorted(p for p in folder.glob("*") if p.suffix.lower() in TABLE_SUFFIXES)
         hint = f"name the table, {tables[0]}" if tables else "put ann1.txt beside ann1.wav"
@@ -98,20 +98,22 @@ def _read_folder(folder: Path) -> Source:
             f"expected recordings and a text of the same name for each, got {len(recordings)}"
             f" recordings and {len(texts)} texts ({folder}): {hint}"
         )
-    beside = {(p.parent, p.stem): p for p in texts}
-    once = Counter(p.stem for p in texts)
-    elsewhere = {p.stem: p for p in texts if once[p.stem] == 1}
-    stems = Counter(p.stem for p in recordings)
+    beside = {(p.parent, composed(p.stem)): p for p in texts}
+    once = Counter(composed(p.stem) for p in texts)
+    elsewhere = {composed(p.stem): p for p in texts if once[composed(p.stem)] == 1}
+    stems = Counter(composed(p.stem) for p in recordings)
     speakers = _folders_as_speakers(recordings, folder)
-    used, found, left_out = set(), [], []
+    used, found = set(), []
+    left_out = [LeftOut(*line.split(": ", 1)) for line in unreadable]
     for audio in recordings:
-        text = beside.get((audio.parent, audio.stem))
-        if text is None and stems[audio.stem] == 1:
-            text = elsewhere.get(audio.stem)
+        stem = composed(audio.stem)
+        text = beside.get((audio.parent, stem))
+        if text is None and stems[stem] == 1:
+            text = elsewhere.get(stem)
         if text is None:
             left_out.append(LeftOut(str(audio), "no text of the same name"))
             continue
-        used.add((text.parent, text.stem))
+        used.add((text.parent, composed(text.stem)))
         try:
             words = " ".join(read_utf8(text).split())
         except TranscriptError as error:
@@ -123,16 +125,13 @@ def _read_folder(folder: Path) -> Source:
     left_out += [
         LeftOut(str(p), "no recording of the same name")
         for p in texts
-        if (p.parent, p.stem) not in used
+        if (p.parent, composed(p.stem)) not in used
     ]
     named = "the sub-folders" if speakers else ""
     kind = "a folder of recordings, each with a text of the same name"
-    return Source(kind, _with_own_ids(found), tuple(left_out), named)
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    # Such as the ._NAME.wav that a Mac leaves on other people's disks.
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+    others = tuple(p for p in files if p not in taken)
+    note = passed_over(others, folder) if others else ""
+    return Source(kind, _with_own_ids(found), tuple(left_out), named, note)
 
 
 def _folders_as_speakers(recordings: Sequence[Path], folder: Path) -> dict[Path, str]:

@@ -6,14 +6,16 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from asr.audio_files import AUDIO_SUFFIXES
+from asr.audio_files import AUDIO_SUFFIXES, is_recording
 from asr.characters import canonical
 from asr.errors import AsrError
 from asr.evaluation.lines import numbered_lines, read_utf8, shown, split_lines
 from asr.evaluation.records import csv_rows, parse_json, tsv_rows
+from asr.paths import as_stored, forms
 
 AUDIO_COLUMNS = (
     "audio", "audio_filepath", "audio_path", "audio_file", "file_name", "filename", "path", "file",
@@ -182,13 +184,13 @@ def extra(row: Mapping[str, Any], taken: set[str]) -> dict[str, Any]:
 
 def find_recording(folder: Path, name: str) -> Path | None:
     """A recording that a table names, with or without its suffix, in the usual places."""
-    for place in _FOLDERS:
-        path = folder / place / name.replace("\\", "/")
+    for place in filter(os.path.isdir, (folder / place for place in _FOLDERS)):
+        path = as_stored(place / name.replace("\\", "/"))
         # os.path says False, where Path raises, to names that no file system takes.
         if os.path.isfile(path):  # noqa: PTH113
             return path
-        if path.suffix.lower() not in AUDIO_SUFFIXES:
-            for suffix in sorted(AUDIO_SUFFIXES):
-                if os.path.isfile(f"{path}{suffix}"):  # noqa: PTH113
-                    return Path(f"{path}{suffix}")
+        if not is_recording(path):
+            for form, suffix in product(forms(os.fspath(path)), AUDIO_SUFFIXES):
+                if os.path.isfile(f"{form}{suffix}"):  # noqa: PTH113
+                    return Path(f"{form}{suffix}")
     return None

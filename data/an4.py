@@ -10,6 +10,7 @@ from pathlib import Path
 from asr.audio import audio_duration
 from asr.errors import AsrError
 from asr.manifest import Utterance, split_speakers, write_manifest
+from asr.paths import files_below
 from data.download import download, unpack
 
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
@@ -50,7 +51,7 @@ def _read_part(source: Path, part: str) -> list[Utterance]:
     for line in _read(source / "etc" / f"an4_{part}.transcription").splitlines():
         if match := re.fullmatch(r"(?:<s> )?(.*?)(?: </s>)? \((\S+)\)", line.strip()):
             transcripts[match[2]] = match[1].strip()
-    audio = {path.stem: path for path in (source / "wav").rglob("*.sph")}
+    audio = {path.stem: path for path in files_below(source / "wav") if path.suffix == ".sph"}
     utterances = []
     for line in _read(source / "etc" / f"an4_{part}.fileids").split():
         # train: an4_clstk/fash/an251-fash-b; test: test/fcaw/an406-fcaw-b.wav

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance
+from asr.paths import files_below
 from data.corpus import Progress, Say, locate, speakers_apart, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_columns, read_lines
@@ -97,7 +98,7 @@ def _listed(utterances: list[Utterance], folder: Path, limited: str) -> list[Utt
     """Those in the published lists, which are 9hr/handles.txt and 1hr/0/handles.txt to 1hr/5."""
     paths = []
     for name in LIMITED[limited]:
-        lists = sorted((folder / name).rglob("handles.txt"))
+        lists = [path for path in files_below(folder / name) if path.name == "handles.txt"]
         if not lists:
             raise AsrError(
                 f"expected handles.txt in {folder / name}, got none: get the corpus again"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance
+from asr.paths import files_below
 from data.corpus import Progress, Say, tell_incomplete, with_durations, write_splits
 from data.text import read_lines
 
@@ -55,7 +56,7 @@ def prepare(
             "give its folder with --source"
         )
     splits: dict[str, list[Utterance]] = {part: [] for part in PUBLISHED}
-    files = {path.relative_to(source).as_posix().lower(): path for path in source.rglob("[!.]*.*")}
+    files = {path.relative_to(source).as_posix().lower(): path for path in files_below(source)}
     for place in sorted(files):
         # Perhaps below folders such as timit/: train/dr1/fcjf0/si1027.phn
         parts = place.split("/")

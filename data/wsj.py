@@ -13,6 +13,7 @@ from pathlib import Path
 
 from asr.errors import AsrError
 from asr.manifest import Utterance
+from asr.paths import files_below
 from data.corpus import Progress, Say, tell_incomplete, with_durations, write_splits
 from data.text import read_lines
 
@@ -48,7 +49,7 @@ def prepare(
             "expected a local copy of WSJ, which cannot be downloaded, got none: get LDC93S6 and "
             "LDC94S13 and give their folder with --source"
         )
-    files = sorted(path for path in source.rglob("[!.]*.*") if path.is_file())
+    files = [path for path in files_below(source) if path.is_file()]
     audio = _audio(source, files)
     texts = _texts(files)
     splits: dict[str, list[Utterance]] = {}

@@ -20,6 +20,7 @@ ROWS = {
     "pcm": 0,
     "printable": 0,
     "files": 0,
+    "paths": 0,
     "config": 0,
     "characters": 0,
     "foreign": 0,

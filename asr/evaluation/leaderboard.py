@@ -18,6 +18,7 @@ from asr.evaluation.error_rate import bootstrap_interval
 from asr.evaluation.page import environment, highest, interval_text, percent
 from asr.evaluation.report_folder import read_report
 from asr.files import atomic_path
+from asr.paths import files_below
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ def gather(folders: Sequence[str | Path]) -> tuple[tuple[Board, ...], list[str]]
 
     Raises ReportError where there is no report.
     """
-    found = {folder: sorted(Path(folder).rglob("report.json")) for folder in folders}
+    found = {
+        folder: [path for path in files_below(folder) if path.name == "report.json"]
+        for folder in folders
+    }
     reports, skipped = [], []
     for path in dict.fromkeys(path.parent.resolve() for paths in found.values() for path in paths):
         try:

@@ -26,6 +26,7 @@ from asr.evaluation.reliability_picture import write_picture
 from asr.evaluation.report import PLAIN, VERSION, EvaluationReport, RunFacts, Units, to_json
 from asr.evaluation.report_text import to_text
 from asr.files import atomic_path, read_json, write_json
+from asr.paths import as_stored
 
 
 def write_report(
@@ -82,7 +83,7 @@ def _row(utterance: UtteranceScore, known: Details, folder: Path) -> dict[str, A
         "snr": None if known.snr is None else round(known.snr, 1),
     }
     if known.audio is not None:
-        row["audio"] = Path(os.path.relpath(known.audio, folder.resolve())).as_posix()
+        row["audio"] = Path(os.path.relpath(as_stored(known.audio), folder.resolve())).as_posix()
     if known.start or known.end is not None:
         row |= {"start": known.start, "end": known.end}
     if known.packed is not None:

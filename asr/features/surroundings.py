@@ -9,6 +9,7 @@ B utterances, S samples, L samples of an impulse response.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor
 from asr.audio import load_audio
 from asr.audio_files import find_audio
 from asr.config import Config
-from asr.errors import ConfigError
+from asr.errors import AudioWarning, ConfigError
 from asr.padded import Padded, pad
 from asr.pcm import INT16, to_int16
 
@@ -99,13 +100,18 @@ def load_sounds(config: SurroundingsConfig, sample_rate: int) -> Sounds:
 def _files(folder: Path | None, name: str) -> list[Path]:
     if folder is None:
         return []
-    found = sorted(find_audio([folder])) if folder.is_dir() else []
+    found = find_audio([folder], _warn) if folder.is_dir() else []
     if not found:
         raise ConfigError(
             f"expected recordings in augment.surroundings.{name}, got none in {folder}: name a "
             "folder with audio files"
         )
     return found
+
+
+def _warn(note: str) -> None:
+    folder, _, what = note.partition(": ")
+    warnings.warn(AudioWarning(folder, what), stacklevel=2)
 
 
 def surround(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Padded:

@@ -22,6 +22,7 @@ from asr.manifest import Selection, Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.models.kernels.dense import trains_lstm_in
+from asr.paths import as_stored
 from asr.text import TextConfig, as_units, normalise
 from asr.tokens import Tokens, build_tokens
 from asr.training.health import fastest_speeds, infeasible
@@ -118,7 +119,7 @@ def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> None:
     first: dict[Path, str] = {}  # utterance of each file, of which an archive has many
     for utterance in utterances:
         first.setdefault(utterance.audio, utterance.id)
-    missing = [(audio, id_) for audio, id_ in first.items() if not audio.is_file()]
+    missing = [(audio, id_) for audio, id_ in first.items() if not as_stored(audio).is_file()]
     if missing:
         audio, id_ = missing[0]
         elsewhere = "" if audio.suffix != ".tar" else "; shards that are elsewhere need data.origin"
