@@ -96,11 +96,15 @@ def train(
             "--settings", callback=_recipe_settings, is_eager=True, help="List every key, and stop."
         ),
     ] = False,
+    finish: Annotated[
+        bool,
+        typer.Option("--finish", help="Train no more: make the model of the best epochs so far."),
+    ] = False,
 ) -> None:
-    """Train a model, or go on with a training that was stopped."""
+    """Train a model, or resume a training that was stopped."""
     from asr.training.recipe import read_recipe
 
-    train_model(read_recipe(recipe, overrides or []))
+    train_model(read_recipe(recipe, overrides or []), finish)
 
 
 @app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --lm exp/lm --out exp/test")
@@ -303,11 +307,11 @@ def gradients(
     errors.print(f"picture: {out / 'gradients.png'}")
 
 
-def train_model(recipe: Recipe) -> Path:
+def train_model(recipe: Recipe, finish: bool = False) -> Path:
     """Train as a recipe says, and tell where the model is."""
     from asr.training.trainer import train
 
-    model = train(recipe)
+    model = train(recipe, finish_now=finish)
     errors.print(f"model: {model}")
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import os
@@ -37,6 +38,7 @@ from asr.training.health import Health
 from asr.training.interrupt import StopRequest
 from asr.training.optimizer import build_optimizer
 from asr.training.recipe import TrainConfig
+from asr.training.run import Run, save
 from tests.tones import FEATURES, MODEL, run_quietly, tone_recipe, untrained_bundle, write_corpus
 
 FILES = (
@@ -46,6 +48,7 @@ FILES = (
     "model/config.json",
     "model/tokens.json",
     "model/info.json",
+    "digests.json",
 )
 PROGRESS = Progress(
     epoch=2,
@@ -79,7 +82,7 @@ def saved(tmp_path: Path) -> Path:
 
 def load(folder: Path) -> tuple[Progress, dict[str, Any]]:
     bundle = untrained_bundle()
-    return load_checkpoint(folder, bundle, build_optimizer(bundle.model, TrainConfig()), {})
+    return load_checkpoint(folder, bundle, build_optimizer(bundle.model, TrainConfig()), {}, print)
 
 
 def refused(folder: Path) -> str:
@@ -101,7 +104,7 @@ def test_a_checkpoint_restores_everything(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", bundle, optimizer, SCALE, PROGRESS)
     other = untrained_bundle()
     restored = build_optimizer(other.model, TrainConfig())
-    progress, scale = load_checkpoint(tmp_path / "c", other, restored, {})
+    progress, scale = load_checkpoint(tmp_path / "c", other, restored, {}, print)
     assert progress == PROGRESS
     assert scale == SCALE
     for name, weight in bundle.model.state_dict().items():
@@ -151,7 +154,7 @@ def test_a_truncated_file_is_one_line(saved: Path, file: str, share: float) -> N
 
 
 @pytest.mark.parametrize("content", [b"\x00" * 64, b"\xff\xfe{}", b"null", b"[1, 2]", b'{"a": 1}'])
-@pytest.mark.parametrize("file", [file for file in FILES if file != "model/info.json"])
+@pytest.mark.parametrize("file", FILES)
 def test_a_file_with_something_else_in_it_is_one_line(
     saved: Path, file: str, content: bytes
 ) -> None:
@@ -184,6 +187,54 @@ def test_a_state_without_its_keys_is_one_line(
 def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     refused(tmp_path / "checkpoint")
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "a bit flipped": lambda path: path.write_bytes(_flipped(path.read_bytes())),
+}
+
+
+def _flipped(content: bytes) -> bytes:
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    tmp_path: Path, file: str, damage: str
+) -> None:
+    bundle = untrained_bundle()
+    optimizer = with_a_step(bundle)
+    for step in (5, 6, 7):
+        progress = dataclasses.replace(PROGRESS, step=step)
+        save_checkpoint(tmp_path / "c", bundle, optimizer, SCALE, progress)
+    DAMAGES[damage](tmp_path / "c" / file)
+    said: list[str] = []
+    other = untrained_bundle()
+    restored = build_optimizer(other.model, TrainConfig())
+    progress, _ = load_checkpoint(tmp_path / "c", other, restored, {}, said.append)
+    assert progress.step == 6
+    (line,) = said
+    assert line.startswith("expected ")
+    assert str(tmp_path / "c") in line
+    assert line.endswith("resumed from the checkpoint before it, of step 6")
+    # The whole one is now the newest, so that the next save does not put it last.
+    assert load(tmp_path / "c")[0].step == 6
+    assert (tmp_path / "c-damaged").is_dir()
+
+
+def test_two_damaged_checkpoints_are_one_line(saved: Path) -> None:
+    bundle = untrained_bundle()
+    save_checkpoint(saved, bundle, with_a_step(bundle), SCALE, PROGRESS)
+    for folder in (saved, saved.with_name("checkpoint-before")):
+        (folder / "state.json").write_text("")
+    message = refused(saved)
+    assert "state.json as it was saved, got other content" in message
+    assert "no whole checkpoint before it: remove" in message
 
 
 # --- of something else ---
@@ -224,6 +275,7 @@ def test_a_checkpoint_of_other_units_is_refused(saved: Path) -> None:
             Bundle(other.model, tokens, other.text),
             build_optimizer(other.model, TrainConfig()),
             {},
+            print,
         )
 
 
@@ -262,7 +314,7 @@ def test_a_run_killed_anywhere_in_a_save_goes_on(tmp_path: Path) -> None:
     assert not lost, f"killed before rename {lost} of {number - 1}, it starts from nothing"
 
 
-def _save_and_die_at_rename(run: trainer.Run, number: int) -> int:
+def _save_and_die_at_rename(run: Run, number: int) -> int:
     """Save in a child process that ends, as SIGKILL would end it, at its nth rename."""
     if (child := os.fork()) == 0:
         renames = itertools.count(1)
@@ -277,7 +329,7 @@ def _save_and_die_at_rename(run: trainer.Run, number: int) -> int:
 
         os.rename, os.replace = dying(os.rename), dying(os.replace)
         try:
-            trainer._save(run)
+            save(run)
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

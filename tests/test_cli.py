@@ -251,10 +251,10 @@ def test_transcribe_refuses_a_bad_model(run: Command, tmp_path: Path) -> None:
 # --- stopped by a signal, and the recipes' own commands ---
 
 
-def test_a_demo_that_is_stopped_says_how_to_go_on(
+def test_a_demo_that_is_stopped_tells_how_to_resume(
     run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> Path:
+    def stop(*_: object, finish_now: bool = False) -> Path:
         raise InterruptedTraining(signal.SIGTERM, tmp_path)
 
     manifests = write_corpus(tmp_path / "corpus", {"train": 2, "dev": 2, "test": 2})
@@ -262,20 +262,20 @@ def test_a_demo_that_is_stopped_says_how_to_go_on(
     monkeypatch.setattr(asr.demo, "train", stop)
     ended = run("demo", "--out", tmp_path)
     assert ended.status == 128 + signal.SIGTERM
-    assert ended.err.splitlines()[-1].endswith("the same command goes on from there")
+    assert "the same command resumes the training" in ended.err.splitlines()[-1]
     assert "Traceback" not in ended.err
 
 
-def test_a_recipe_that_is_stopped_says_how_to_go_on(
+def test_a_recipe_that_is_stopped_tells_how_to_resume(
     run: Command, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> Path:
+    def stop(*_: object, finish_now: bool = False) -> Path:
         raise InterruptedTraining(signal.SIGINT, tmp_path)
 
     monkeypatch.setattr(trainer, "train", stop)
     ended = run(function=lambda: run_recipe(recipe, [], {"test": tmp_path / "test.jsonl"}))
     assert ended.status == 128 + signal.SIGINT
-    assert ended.err.splitlines()[-1].endswith("the same command goes on from there")
+    assert "the same command resumes the training" in ended.err.splitlines()[-1]
 
 
 def test_a_recipe_trains_evaluates_and_writes_its_results(

@@ -75,7 +75,7 @@ OPTIONS = {
         "--out",
         "--reset",
     ],
-    "train": ["recipe", "overrides", "--settings"],
+    "train": ["recipe", "overrides", "--settings", "--finish"],
     "transcribe": ["files", "--model", "--format", *DECODING],
 }
 

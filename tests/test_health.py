@@ -265,7 +265,7 @@ def test_training_stops_when_the_dev_set_gets_no_better(
         return type(counts)(insertions=next(coming), reference_length=counts.reference_length)
 
     monkeypatch.setattr(trainer, "_dev_errors", scripted)
-    monkeypatch.setattr(trainer, "_finish", lambda run: run.recipe.out)
+    monkeypatch.setattr(trainer, "finish", lambda run, count_errors: run.recipe.out)
     run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=6, patience=2))
     assert len(read_json(tmp_path / "out" / "history.json")) == epochs
 

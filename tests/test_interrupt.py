@@ -26,7 +26,7 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 12, "dev": 4})
 
 
-def test_a_stop_signal_saves_and_says_how_to_go_on(
+def test_a_stop_signal_saves_and_tells_how_to_resume(
     manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = trainer._train_step
@@ -41,7 +41,7 @@ def test_a_stop_signal_saves_and_says_how_to_go_on(
 
     monkeypatch.setattr(trainer, "_train_step", stopping)
     recipe = tone_recipe(manifests, tmp_path)
-    with pytest.raises(InterruptedTraining, match="the same command goes on") as stop:
+    with pytest.raises(InterruptedTraining, match="the same command resumes the training") as stop:
         run_quietly(recipe)
     assert stop.value.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from asr.files import read_json, write_json
 from asr.models.config import ModelConfig
 from asr.models.kernels.dense import trains_lstm_in
 from asr.training.recipe import Recipe
+from tests.kills import killed, undisturbed, write_spliced_recipe
 from tests.processes import start_asr
 from tests.tones import RATE, tone_recipe, write_corpus
 
@@ -130,11 +132,17 @@ def interrupt(recipe: Path, out: Path, number: int, epoch: int) -> tuple[int, st
     return run.ended()
 
 
+def weights_of(out: Path) -> list[Path]:
+    """Files of weights; which checkpoint comes before the newest is a matter of time."""
+    found = (path.relative_to(out) for path in out.rglob("*.safetensors"))
+    return sorted(path for path in found if path.parts[0] != "checkpoint-before")
+
+
 def assert_same_run(out: Path, uninterrupted: Path) -> None:
-    files = sorted(p.relative_to(uninterrupted) for p in uninterrupted.rglob("*.safetensors"))
+    files = weights_of(uninterrupted)
     assert Path("model/model.safetensors") in files
     assert Path("checkpoint/optimizer.safetensors") in files
-    assert sorted(p.relative_to(out) for p in out.rglob("[!.]*.safetensors")) == files
+    assert weights_of(out) == files
     for file in files:
         weights, expected = load_file(out / file), load_file(uninterrupted / file)
         assert weights.keys() == expected.keys()
@@ -161,13 +169,14 @@ def test_any_signal_in_mid_epoch_leaves_a_run_that_ends_the_same(tmp_path: Path)
     assert f"resumed at epoch {killed_at['epoch'] + 1}, step {killed_at['step']}" in said
     assert status == 128 + signal.SIGTERM
     assert said.splitlines()[-1] == (
-        f"stopped and saved in {out}: the same command goes on from there"
+        f"stopped and saved in {out}: the same command resumes the training; asr train with "
+        "--finish makes a model of the epochs so far"
     )
     assert "Traceback" not in said
 
     status, said = interrupt(recipe, out, signal.SIGINT, epoch=2)
     assert status == 128 + signal.SIGINT
-    assert "the same command goes on from there" in said.splitlines()[-1]
+    assert "the same command resumes the training" in said.splitlines()[-1]
     assert "Traceback" not in said
 
     stopped_at = saved_progress(out)
@@ -188,3 +197,13 @@ def test_a_killed_run_in_bfloat16_ends_the_same(tmp_path: Path) -> None:
     assert "cpu, bf16" in finish(start(recipe, out))
     finish(undisturbed)
     assert_same_run(out, whole)
+
+
+@pytest.mark.slow
+def test_a_spliced_training_killed_at_random_moments_ends_the_same(tmp_path: Path) -> None:
+    # python -m tests.kills does it thirty times.
+    recipe = write_spliced_recipe(tmp_path)
+    expected = undisturbed(recipe, tmp_path / "whole")
+    outcome = killed(recipe, tmp_path / "killed", expected, random.Random(1))
+    assert outcome.same
+    assert outcome.kills > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.text import TextConfig
 from asr.tokens import TokenConfig, build_tokens
+from asr.training.checkpoint import save_epoch
 from asr.training.final import choose_weights
 from asr.training.optimizer import build_optimizer, set_rate
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
@@ -146,11 +149,18 @@ def test_a_share_that_costs_errors_is_left_out(tones: Tones, tmp_path: Path) -> 
     recipe = tone_recipe(tones[0], tmp_path / "run").model_copy(update={"start": start})
     trained = load_bundle(tones[1]).model
     folder = tmp_path / "run" / "epochs"
-    save_bundle(folder / "epoch-0001", load_bundle(tones[1]))
+    weights = save_epoch(folder, 1, load_bundle(tones[1]))
+    history = [{"epoch": 1, "dev_errors": 3, "weights_sha256": weights}]
     model = load_bundle(tones[1]).model
+    run: Any = SimpleNamespace(
+        recipe=recipe,
+        bundle=bad,
+        model=model,
+        epochs=folder,
+        progress=SimpleNamespace(history=history),
+    )
     errors = iter([3, 4])
-    history = [{"epoch": 1, "dev_errors": 3}]
-    chosen = choose_weights(model, bad.tokens, recipe, history, lambda: next(errors))
+    chosen = choose_weights(run, lambda: next(errors))
     assert chosen == ("average of epochs 1", 3)
     for name, weight in trained.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name

@@ -150,10 +150,10 @@ def test_what_other_units_alone_know_is_no_part_of_a_run(tmp_path: Path) -> None
     data = SpeechDataset(read_manifest(recipe.data.train), None, TextConfig(), RATE)
 
     def known(tokens: TokenConfig) -> set[str]:
-        found = identity(recipe.model_copy(update={"tokens": tokens}), data)
+        found = identity(recipe.model_copy(update={"tokens": tokens}), data, data)
         return {key for key in found if key.startswith("tokens.")}
 
-    # A run that began before there were pieces can be gone on with.
+    # A run that began before there were pieces can be resumed.
     assert known(TokenConfig()) == {"tokens.kind", "tokens.word_count"}
     assert "tokens.size" in known(PIECES["bpe"])
     assert "tokens.espeak" in known(TokenConfig(kind="phones", espeak="de"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from asr.batching import plan_all
 from asr.composition import Corpus
@@ -12,6 +15,8 @@ from asr.dataset import SpeechDataset
 from asr.features.augment import AugmentConfig
 from asr.manifest import read_manifest
 from asr.models.bundle import load_bundle
+from asr.training import trainer
+from asr.training.recipe import Recipe
 from asr.training.word_starts import word_starts
 from tests.tones import (
     GAP_SECONDS,
@@ -62,3 +67,49 @@ def test_words_are_aligned_again_as_training_goes_on(tmp_path: Path) -> None:
     _, shown = run_quietly(plain.model_copy(update={"augment": augment}))
     # From the eleventh of twenty epochs on, every second one.
     assert shown.count("aligning the training data") == 5
+
+
+def spliced(manifests: dict[str, Path], out: Path, epochs: int) -> Recipe:
+    recipe = tone_recipe(manifests, out, epochs=epochs, save_seconds=0.0)
+    augment = recipe.augment.model_copy(update={"splice": 0.5, "splice_from": 0.0})
+    return recipe.model_copy(update={"augment": augment})
+
+
+def test_an_epoch_is_resumed_with_the_word_starts_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = write_corpus(tmp_path / "corpus", {"train": 8, "dev": 2})
+    whole, _ = run_quietly(spliced(manifests, tmp_path / "whole", 3))
+    # Killed in its second epoch after the words were aligned anew, and before any checkpoint.
+    recipe = spliced(manifests, tmp_path / "killed", 3)
+    real = trainer._train_step
+
+    def dying(run: Any, *arguments: Any) -> None:
+        if run.progress.epoch == 1:
+            raise MemoryError
+        real(run, *arguments)
+
+    monkeypatch.setattr(trainer, "_train_step", dying)
+    # The last checkpoint is within the first epoch.
+    monkeypatch.setattr(
+        trainer, "_is_save_due", lambda run: (run.progress.epoch, run.progress.batch) == (0, 1)
+    )
+    with pytest.raises(MemoryError):
+        run_quietly(recipe)
+    monkeypatch.undo()
+    files = sorted(path.name for path in (tmp_path / "killed").glob("word_starts-*"))
+    assert files == ["word_starts-0001.json", "word_starts-0002.json"]
+    killed, _ = run_quietly(recipe)
+    ours, theirs = (load_file(model / "model.safetensors") for model in (killed, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_damaged_word_starts_are_aligned_again(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path / "corpus", {"train": 8, "dev": 2})
+    run_quietly(spliced(manifests, tmp_path / "out", 1))
+    for file in (tmp_path / "out").glob("word_starts-*"):
+        file.write_text("{}")
+    # With twelve epochs words are aligned anew in every second one, so not in the next.
+    recipe = spliced(manifests, tmp_path / "out", 12)
+    _, shown = run_quietly(recipe)
+    assert "expected word_starts-0001.json as it was saved, got something else" in shown

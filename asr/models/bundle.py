@@ -9,6 +9,7 @@ info.json           where it came from (free facts: corpus, date, error rates)
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from asr.text import TextConfig, normalise
 from asr.tokens import Tokens
 
 FORMAT = 1
+FILES = ("model.safetensors", "config.json", "tokens.json", "info.json")
 
 
 class _SavedConfig(Config):
@@ -59,10 +61,20 @@ class Bundle:
         return int(self.model.output_lengths(torch.tensor(int(seconds * self.sample_rate))))
 
 
-def save_bundle(folder: str | Path, bundle: Bundle, half: bool = False) -> None:
-    """Write the folder, whole or not at all. `half` stores weights as float16, half the size."""
+def save_bundle(
+    folder: str | Path, bundle: Bundle, half: bool = False, keep_others: bool = False
+) -> None:
+    """Write the folder, whole or not at all. `half` stores weights as float16, half the size.
+
+    With `keep_others` the decoder that `asr tune` has put into an earlier folder stays.
+    """
     with atomic_path(folder) as temporary:
         temporary.mkdir()
+        for path in others_files(folder) if keep_others else []:
+            if path.is_dir():
+                shutil.copytree(path, temporary / path.name)
+            else:
+                shutil.copy2(path, temporary)
         save_weights(temporary / "model.safetensors", bundle.model, half)
         config = {
             "format": FORMAT,
@@ -73,6 +85,14 @@ def save_bundle(folder: str | Path, bundle: Bundle, half: bool = False) -> None:
         write_json(temporary / "config.json", config)
         write_json(temporary / "tokens.json", bundle.tokens.to_json())
         write_json(temporary / "info.json", bundle.info)
+
+
+def others_files(folder: str | Path) -> list[Path]:
+    """What lies in a model's folder besides the model: its decoder and language models."""
+    if not Path(folder).is_dir():
+        return []
+    inside = sorted(Path(folder).iterdir())
+    return [path for path in inside if path.name not in FILES and not path.name.startswith(".")]
 
 
 def load_bundle(folder: str | Path) -> Bundle:

@@ -1,13 +1,17 @@
 """Checkpoints of a run: everything that decides its future, whole on disk or not at all.
 
-A checkpoint is a folder: `model/` (a bundle), `optimizer.safetensors` and `state.json`. Random
-numbers need no saving: batches are a function of (seed, epoch), every step seeds from (seed, step).
+A checkpoint is a folder: `model/` (a bundle), `optimizer.safetensors`, `state.json` and
+`digests.json` with the SHA-256 of each file. The checkpoint before the newest is kept beside it and
+used where the newest is damaged. Random numbers need no saving: batches are a function of
+(seed, epoch), every step seeds from (seed, step).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +21,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from asr.errors import CheckpointError
-from asr.files import atomic_path, read_json, write_json
+from asr.files import atomic_path, digest, read_json, write_json
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.weights import load_weights, read_tensors
 from asr.training.health import Health
+
+DIGESTS = "digests.json"
+REQUIRED = ("model/model.safetensors", "optimizer.safetensors", "state.json")
 
 
 @dataclass
@@ -39,7 +46,11 @@ class Progress:
     """One row an epoch: loss, dev error rate, learning rate, seconds."""
     health: Health = field(default_factory=Health)
     identity: dict[str, Any] = field(default_factory=dict)
-    """Settings and data the run began with: it is gone on with only with the same ones."""
+    """Settings and data the run began with: it is resumed only with the same ones."""
+    precision: str = ""
+    """In which it was last trained: no (float32), bf16 or fp16."""
+    word_starts: str = ""
+    """Name and SHA-256 of the file of word starts that this epoch is planned with, or empty."""
 
 
 def save_checkpoint(
@@ -49,23 +60,93 @@ def save_checkpoint(
     scale: dict[str, Any],
     progress: Progress,
 ) -> None:
-    """Replace the checkpoint in `folder`. `scale` is the state of fp16 loss scaling, or empty."""
-    with atomic_path(folder) as temporary:
+    """Write a checkpoint; the one that is in `folder` is kept as the one before.
+
+    `scale` is the state of fp16 loss scaling, or empty.
+    """
+    with atomic_path(folder, before=before(folder)) as temporary:
         temporary.mkdir()
         save_bundle(temporary / "model", bundle)
         save_file(_flatten(optimizer), temporary / "optimizer.safetensors")
         state = {"progress": dataclasses.asdict(progress), "scale": scale}
         write_json(temporary / "state.json", state)
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        digests = {path.relative_to(temporary).as_posix(): digest(path) for path in files}
+        write_json(temporary / DIGESTS, digests)
+
+
+def before(folder: Path) -> Path:
+    """Where the checkpoint before the newest is kept."""
+    return folder.with_name(f"{folder.name}-before")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run has got as far as a checkpoint."""
+    return folder.is_dir() or before(folder).is_dir()
 
 
 def load_checkpoint(
-    folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
+    folder: Path,
+    bundle: Bundle,
+    optimizer: torch.optim.Optimizer,
+    identity: Mapping[str, Any],
+    say: Callable[[str], None],
 ) -> tuple[Progress, dict[str, Any]]:
     """Restore weights and optimizer in place; return progress and loss-scaling state.
 
-    Raises CheckpointError where the checkpoint is damaged, or of a run that began with another
-    `identity`, vocabulary or model.
+    Where the newest checkpoint is damaged, the one before takes its place: this is reported with
+    `say`, and the damaged one is moved aside.
+
+    Raises CheckpointError where both are damaged, or the run began with another `identity`,
+    vocabulary or model.
     """
+    try:
+        _verify(folder)
+    except CheckpointError as damage:
+        try:
+            _verify(before(folder))
+        except CheckpointError:
+            raise CheckpointError(
+                f"{damage}, and there is no whole checkpoint before it: remove {folder} to train "
+                "from the start"
+            ) from None
+        _set_aside(folder)
+        loaded = _load(folder, bundle, optimizer, identity)
+        say(f"{damage}: resumed from the checkpoint before it, of step {loaded[0].step}")
+        return loaded
+    return _load(folder, bundle, optimizer, identity)
+
+
+def _verify(folder: Path) -> None:
+    """Raise CheckpointError naming the first file that is not as it was saved."""
+    path = folder / DIGESTS
+    digests = None
+    with contextlib.suppress(OSError, ValueError):
+        digests = read_json(path)
+    if not isinstance(digests, dict) or not all(name in digests for name in REQUIRED):
+        what = "something else" if path.is_file() else "no such file"
+        raise CheckpointError(f"expected the digests of a checkpoint, got {what} at {path}")
+    for name, expected in digests.items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"expected {file}, got no such file")
+        if digest(file) != expected:
+            raise CheckpointError(f"expected {file} as it was saved, got other content")
+
+
+def _set_aside(folder: Path) -> None:
+    """Put the checkpoint before in the place of a damaged one, which is kept to be looked at."""
+    damaged = folder.with_name(f"{folder.name}-damaged")
+    if folder.exists():
+        if damaged.exists():
+            shutil.rmtree(damaged)
+        folder.rename(damaged)
+    before(folder).rename(folder)
+
+
+def _load(
+    folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
+) -> tuple[Progress, dict[str, Any]]:
     progress, scale = _read_state(folder / "state.json")
     _check_identity(progress.identity, identity, folder)
     saved = load_bundle(folder / "model")
@@ -140,6 +221,19 @@ def best_epochs(history: Sequence[dict[str, Any]], count: int) -> list[int]:
     """The `count` epochs with the fewest dev errors; the later one wins a tie."""
     ranked = sorted(history, key=lambda row: (row["dev_errors"], -row["epoch"]))
     return [row["epoch"] for row in ranked[:count]]
+
+
+def save_epoch(folder: Path, epoch: int, bundle: Bundle) -> str:
+    """Save the weights of an epoch; return their SHA-256."""
+    path = epoch_path(folder, epoch)
+    save_bundle(path, bundle)
+    return digest(path / "model.safetensors")
+
+
+def is_intact(folder: Path, row: Mapping[str, Any]) -> bool:
+    """Whether the weights of an epoch, by its row of the history, are there as they were saved."""
+    path = epoch_path(folder, row["epoch"]) / "model.safetensors"
+    return path.is_file() and digest(path) == row.get("weights_sha256")
 
 
 def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:

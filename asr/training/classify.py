@@ -32,6 +32,7 @@ from asr.models.classifier import LEVEL_DB, Classifier, ClassifierBundle, Inputs
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
 from asr.text import TextConfig
+from asr.training.device import refuse_many_processes
 from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 
 NO_AUGMENT = AugmentConfig(speeds=[1.0], warp=0, join=0, time_masks=0, frequency_masks=0)
@@ -169,6 +170,7 @@ def train_classifier(
 
     Raises TrainingError where there is nothing to learn from or the loss is not finite.
     """
+    refuse_many_processes()
     for examples, purpose in ((train, "train on"), (dev, "choose the epoch by")):
         if examples is not None and not examples.labels:
             raise TrainingError(f"expected examples to {purpose}, got none: give some")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,9 +10,14 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+PLAIN_S = 30.0  # between two lines of progress where there is no terminal
+
 
 class Display:
-    """A progress bar over the whole training, one line an epoch, and TensorBoard scalars."""
+    """A progress bar over the whole training, one line an epoch, and TensorBoard scalars.
+
+    Without a terminal a line now and then takes the place of the bar.
+    """
 
     def __init__(self, folder: Path, epochs: int, console: Console | None = None) -> None:
         # Imported here: it takes a second, and only training needs it.
@@ -33,6 +39,8 @@ class Display:
         self._epochs = epochs
         self._task = self._bar.add_task("starting", total=float(epochs))
         self._dev = ""
+        self._begun: tuple[float, float] | None = None  # when, and with how many epochs done
+        self._shown = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -56,6 +64,14 @@ class Display:
         epoch = min(int(done) + 1, self._epochs)
         text = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  {hours_per_hour:.0f} h/h{self._dev}"
         self._bar.update(self._task, completed=done, description=text)
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = (now, done)
+        elif not self.console.is_terminal and now - self._shown >= PLAIN_S:
+            self._shown = now
+            self.say(
+                f"{text}  {time_left(now - self._begun[0], self._begun[1], done, self._epochs)}"
+            )
 
     def complete(self) -> None:
         """After the last epoch, however many there were."""
@@ -73,3 +89,13 @@ class Display:
         for name in ("loss", "dev_wer", "learning_rate", "hours_per_hour", "fill_share"):
             self._scalars.add_scalar(name, row[name], row["epoch"])
         self._scalars.flush()
+
+
+def time_left(seconds: float, begun: float, done: float, epochs: int) -> str:
+    """How long the rest takes, at the pace of the `seconds` since `begun` epochs were done.
+
+    >>> time_left(60, 2.0, 3.0, 5), time_left(3600, 0.0, 1.0, 4)
+    ('2 min left', '180 min left')
+    """
+    left = seconds * (epochs - done) / max(done - begun, 1e-9)
+    return f"{max(1, round(left / 60))} min left"

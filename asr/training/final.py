@@ -1,43 +1,101 @@
-"""The weights a run ends with: averages, where the dev set has no more errors with them."""
+"""The model a run ends with: weights averaged, where the dev set has no more errors with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from asr.models.acoustic import AcousticModel
+from asr.errors import CheckpointError
+from asr.evaluation.scoring import guess_units
+from asr.models.bundle import Bundle, load_bundle, others_files, save_bundle
 from asr.models.weights import load_weights
-from asr.tokens import Tokens
-from asr.training.checkpoint import average_weights, best_epochs, epoch_path
-from asr.training.recipe import Recipe
+from asr.training.checkpoint import average_weights, best_epochs, epoch_path, is_intact
+from asr.training.run import Run
 from asr.training.start import blend_with_start
 
 
-def choose_weights(
-    model: AcousticModel,
-    tokens: Tokens,
-    recipe: Recipe,
-    history: Sequence[dict[str, Any]],
-    count_errors: Callable[[], int],
-) -> tuple[str, int]:
-    """Load the final weights into `model`; what they are, and the errors on dev.
+def finish(run: Run, count_errors: Callable[[], int]) -> Path:
+    """Save the model with the weights that do best on dev, and return its folder.
+
+    A model that this run has made before of the same epochs is left as it is, since `asr tune` may
+    have put a decoder into its folder. A decoder stays with new weights too, which is reported.
+    """
+    progress, recipe = run.progress, run.recipe
+    final = recipe.out / "model"
+    weights = "".join(row.get("weights_sha256", "") for row in progress.history)
+    made_of = {
+        "epochs": progress.epoch,
+        "epochs_sha256": hashlib.sha256(weights.encode()).hexdigest(),
+        "seed": recipe.train.seed,
+        "average": recipe.train.average,
+        "blend": [str(recipe.start.model), recipe.start.share] if recipe.start.share else None,
+    }
+    if _is_made_of(final, made_of):
+        run.display.say(f"kept the model of these epochs in {final}")
+        return final
+    chosen, dev_errors = choose_weights(run, count_errors)
+    dev_words = progress.history[-1]["dev_words"]
+    run.display.say(f"final model: {chosen}, dev {dev_errors}/{dev_words}")
+    info = made_of | {
+        "weights": chosen,
+        "dev_errors": dev_errors,
+        "dev_words": dev_words,
+        "dev_units": guess_units(run.dev.references),
+        "training_seconds": round(progress.total_seconds, 1),
+        "skipped_steps": progress.health.skipped_steps,
+        "infinite_losses": progress.health.infinite_losses,
+    }
+    # Half precision: half the size, and what is evaluated is what is shipped.
+    bundle = Bundle(run.model, run.bundle.tokens, run.bundle.text, info)
+    save_bundle(final, bundle, half=True, keep_others=True)
+    if kept := [path.name for path in others_files(final)]:
+        run.display.say(
+            f"kept {', '.join(kept)} in {final}, made for the weights before: `asr tune` again"
+        )
+    return final
+
+
+def _is_made_of(folder: Path, made_of: dict[str, Any]) -> bool:
+    try:
+        info = load_bundle(folder).info
+    except CheckpointError:
+        return False
+    return all(key in info and info[key] == value for key, value in made_of.items())
+
+
+def choose_weights(run: Run, count_errors: Callable[[], int]) -> tuple[str, int]:
+    """Load the final weights into the model; what they are, and the errors on dev.
 
     Those of the best epochs are averaged unless the best alone has fewer errors, and then blended
     with those the run started from if `start.share` says so, unless that has more errors.
-    `count_errors` scores `model` on dev.
+    `count_errors` scores the model on dev. Weights that are missing or damaged are left out, which
+    is reported.
     """
-    folder = recipe.out / "epochs"
-    best = best_epochs(history, recipe.train.average)
-    load_weights(model, average_weights([epoch_path(folder, epoch) for epoch in best]), folder)
-    chosen, errors = f"average of epochs {', '.join(map(str, sorted(best)))}", count_errors()
-    single = next(row for row in history if row["epoch"] == best[0])
-    if errors > single["dev_errors"]:
-        load_weights(model, average_weights([epoch_path(folder, best[0])]), folder)
-        chosen, errors = f"epoch {best[0]}", single["dev_errors"]
+    model, recipe, history = run.model, run.recipe, run.progress.history
+    rows = {row["epoch"]: row for row in history}
+    wanted = best_epochs(history, recipe.train.average)
+    best = [epoch for epoch in wanted if is_intact(run.epochs, rows[epoch])]
+    if lost := sorted(set(wanted) - set(best)):
+        run.display.say(
+            f"expected the weights of epochs {', '.join(map(str, sorted(wanted)))} in "
+            f"{run.epochs}, got none or others for {', '.join(map(str, lost))}: left out of the "
+            "average"
+        )
+    if not best:
+        chosen, errors = f"epoch {history[-1]['epoch']}", history[-1]["dev_errors"]
+    else:
+        paths = [epoch_path(run.epochs, epoch) for epoch in best]
+        load_weights(model, average_weights(paths), run.epochs)
+        chosen, errors = f"average of epochs {', '.join(map(str, sorted(best)))}", count_errors()
+        if errors > rows[best[0]]["dev_errors"]:
+            load_weights(model, average_weights(paths[:1]), run.epochs)
+            chosen, errors = f"epoch {best[0]}", rows[best[0]]["dev_errors"]
     start = recipe.start
     if start.model is not None and start.share:
         trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        blend_with_start(model, tokens, start, recipe.features, recipe.model)
+        blend_with_start(model, run.bundle.tokens, start, recipe.features, recipe.model)
         if (blended := count_errors()) <= errors:
             return f"{chosen}, and {start.share:g} of {start.model}", blended
         model.load_state_dict(trained)

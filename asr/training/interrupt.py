@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM become a request that the training loop answers between two steps."""
+"""Ctrl-C, SIGTERM and SIGHUP become a request that the training loop answers between two steps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
 
 class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked
     """Training stopped by a signal after saving; `signal` is its number."""
 
     def __init__(self, number: int, folder: Path) -> None:
-        super().__init__(f"stopped and saved in {folder}: the same command goes on from there")
+        super().__init__(
+            f"stopped and saved in {folder}: the same command resumes the training; asr train with "
+            "--finish makes a model of the epochs so far"
+        )
         self.signal = number
 
 
@@ -29,8 +36,10 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._remember)
+            for number in STOPPING:
+                # nohup has SIGHUP ignored, and means it.
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(

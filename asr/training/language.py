@@ -21,6 +21,7 @@ from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
 from asr.text import TextConfig
 from asr.tokens import Tokens
+from asr.training.device import refuse_many_processes
 from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 
 LARGEST = 700.0  # nats whose exponential is still a number
@@ -73,6 +74,7 @@ def train_language_model(
     """
     if not train or not dev:
         raise LanguageModelError("expected sentences to learn from and dev, got none: give some")
+    refuse_many_processes()
     check_replaceable(out, "lstm.json")
     torch.manual_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -177,8 +177,9 @@ def training_corpus(
     return replace(corpus, shards=shards.of, shard_bytes=sizes, room=room)
 
 
-def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
-    """What must stay the same for a run to be gone on with: settings by key, and the data."""
+def identity(recipe: Recipe, train: SpeechDataset, dev: SpeechDataset) -> dict[str, Any]:
+    """What must stay the same for a run to be resumed: settings by key, and the data. The dev set
+    too: epochs are ranked by their errors on it."""
     settings = recipe.model_dump(mode="json")
     flat = {k: v for k, v in settings.items() if not isinstance(v, dict)}
     for section, values in settings.items():
@@ -196,7 +197,8 @@ def identity(recipe: Recipe, data: SpeechDataset) -> dict[str, Any]:
                 del kept[name]
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
-    return kept | {"data.train": _digest(data, recipe.tokens.kind == "phones")}
+    as_units = recipe.tokens.kind == "phones"
+    return kept | {"data.train": _digest(train, as_units), "data.dev": _digest(dev, as_units)}
 
 
 def _digest(data: SpeechDataset, as_units: bool) -> str:

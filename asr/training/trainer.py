@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import math
+import errno
 import time
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from rich.console import Console
-from torch import nn
 
 from asr.batching import fill_share, plan_all, plan_epoch
-from asr.composition import Corpus
-from asr.dataset import Batch, SpeechDataset, prefetch
+from asr.dataset import Batch, prefetch
 from asr.decoder import Decoder
 from asr.errors import TrainingError
-from asr.evaluation.decode import batch_seconds, decode_dataset
+from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.scoring import Scoring, guess_units
-from asr.features.surroundings import Sounds, load_sounds
-from asr.fetching import Supply, at_hand
-from asr.files import read_json, restore_folders, write_json
+from asr.features.surroundings import load_sounds
+from asr.fetching import at_hand
+from asr.files import locked, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
-from asr.models.bundle import Bundle, save_bundle
-from asr.training.checkpoint import (
-    Progress,
-    best_epochs,
-    epoch_path,
-    load_checkpoint,
-    save_checkpoint,
-)
+from asr.models.bundle import Bundle
+from asr.training.checkpoint import Progress, best_epochs, has_checkpoint, save_epoch
+from asr.training.device import build_accelerator, refuse_many_processes
 from asr.training.display import Display
-from asr.training.final import choose_weights
+from asr.training.final import finish
 from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 from asr.training.prepare import (
@@ -47,84 +37,84 @@ from asr.training.prepare import (
     without_infeasible,
 )
 from asr.training.recipe import Recipe, TrainConfig
+from asr.training.run import Run, checkpoint_folder, resume, save
 from asr.training.start import freeze, start_from
 from asr.training.step import batch_loss
-from asr.training.word_starts import word_starts
+from asr.training.word_starts import know_word_starts
 
-ALIGN_EVERY = 0.1  # of the training
 SEED_STRIDE = 1_000_003  # keeps the per-step seeds of two runs apart
 
 
-@dataclass
-class Run:
-    """What the steps of one training run share."""
+def train(recipe: Recipe, console: Console | None = None, finish_now: bool = False) -> Path:
+    """Train as the recipe says, or resume an earlier run of it.
 
-    recipe: Recipe
-    bundle: Bundle
-    train: SpeechDataset
-    dev: SpeechDataset
-    corpus: Corpus
-    """Of the training set; its words are known once splicing has begun."""
-    shards: Supply | None
-    sounds: Sounds
-    frozen: list[nn.Module]
-    accelerator: Accelerator
-    optimizer: Any
-    progress: Progress
-    display: Display
-    stop: StopRequest
-    saved: float = field(default_factory=time.monotonic)
-    """When the last checkpoint was written, or the run began."""
+    With `finish_now` nothing more is trained: the model is made of the epochs so far.
 
-    @property
-    def model(self) -> AcousticModel:
-        return self.bundle.model
-
-
-def train(recipe: Recipe, console: Console | None = None) -> Path:
-    """Train as the recipe says, or go on where an earlier run of it stopped.
-
-    Returns the folder of the final model. Raises AsrError for bad data or configuration,
-    InterruptedTraining after Ctrl-C or SIGTERM.
+    Returns the folder of the final model. Raises AsrError for bad data or configuration, for
+    another training in the same folder and for a full disk, InterruptedTraining after Ctrl-C,
+    SIGTERM or SIGHUP.
     """
+    refuse_many_processes()
     try:
         recipe.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(
             f"expected a folder to write to, got {recipe.out}: {error.strerror}; choose another out"
         ) from None
-    config = recipe.train
-    with Display(recipe.out, config.epochs, console) as display, StopRequest() as stop:
-        run = _prepare(recipe, display, stop)
-        progress = run.progress
-        if progress.step and _is_finished(progress, config):
-            display.say(f"already trained for {progress.epoch} epochs in {recipe.out}")
-        elif progress.step:
-            display.say(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
-        while not _is_finished(progress, config):
-            fill = _train_epoch(run)
-            try:
-                _finish_epoch(run, fill)
-            except InterruptedTraining:
-                _save(run)
-                raise
-            # On a GPU an epoch can be shorter than a checkpoint takes to write.
-            if _is_save_due(run) or _is_finished(progress, config):
-                _save(run)
-        if progress.epoch < config.epochs:
-            display.say(
-                f"stopped early: no better on dev for {config.patience} epochs (train.patience)"
-            )
-        display.complete()
-        return _finish(run)
+    try:
+        with (
+            locked(recipe.out / ".lock", "training") as held,
+            Display(recipe.out, recipe.train.epochs, console) as display,
+            StopRequest() as stop,
+        ):
+            if not held:
+                display.say(
+                    f"no locks on the file system of {recipe.out}: nothing keeps a second "
+                    "training out of this folder"
+                )
+            return _train(_prepare(recipe, display, stop), finish_now)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TrainingError(
+            f"expected space to write {recipe.out}, got a full disk: make room, and the same "
+            "command resumes the training"
+        ) from None
+
+
+def _train(run: Run, finish_now: bool) -> Path:
+    progress, config, display = run.progress, run.recipe.train, run.display
+    if progress.step and _is_finished(progress, config):
+        display.say(f"already trained for {progress.epoch} epochs in {run.recipe.out}")
+    elif progress.step:
+        display.say(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
+    if finish_now and not progress.history:
+        raise TrainingError(
+            f"expected an epoch that has ended in {run.recipe.out}, got none: train without "
+            "--finish first"
+        )
+    while not (finish_now or _is_finished(progress, config)):
+        fill = _train_epoch(run)
+        try:
+            _finish_epoch(run, fill)
+        except InterruptedTraining:
+            save(run)
+            raise
+        # On a GPU an epoch can be shorter than a checkpoint takes to write.
+        if _is_save_due(run) or _is_finished(progress, config):
+            save(run)
+    if progress.epoch < config.epochs and not finish_now:
+        display.say(
+            f"stopped early: no better on dev for {config.patience} epochs (train.patience)"
+        )
+    display.complete()
+    return finish(run, lambda: _dev_errors(run).errors)
 
 
 def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     restore_folders(recipe.out)
     restore_folders(recipe.out / "epochs")
-    # The first Accelerator of a process fixes its precision; a later run may want another.
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=precision(recipe.train.precision, display.say))
+    accelerator = build_accelerator(precision(recipe.train.precision, display.say), display.say)
     torch.manual_seed(recipe.train.seed)
     tokens, text, train_set, dev_set = datasets(recipe)
     model = AcousticModel(recipe.features, recipe.model, len(tokens))
@@ -133,11 +123,14 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     shards = shard_supply(recipe, train_set)
     corpus = training_corpus(recipe, model, train_set, shards)
     model.to(accelerator.device)
-    if recipe.start.model is not None and not _checkpoint_folder(recipe).is_dir():
+    begun = has_checkpoint(checkpoint_folder(recipe))
+    if recipe.start.model is not None and not begun:
         display.say(start_from(model, tokens, recipe.start, recipe.features, recipe.model))
     frozen = freeze(model, recipe.start.frozen_layers)
     optimizer = accelerator.prepare(build_optimizer(model, recipe.train, recipe.start.lower_rate))
-    progress = Progress(identity=identity(recipe, train_set))
+    progress = Progress(
+        identity=identity(recipe, train_set, dev_set), precision=accelerator.mixed_precision
+    )
     run = Run(
         recipe,
         bundle,
@@ -158,10 +151,8 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
         f"{len(tokens)} units; {model.parameter_count() / 1e6:.1f} M parameters; "
         f"{accelerator.device.type}, {accelerator.mixed_precision}"
     )
-    if (folder := _checkpoint_folder(recipe)).is_dir():
-        run.progress, scale = load_checkpoint(folder, bundle, optimizer, progress.identity)
-        if accelerator.scaler is not None and scale:
-            accelerator.scaler.load_state_dict(scale)
+    if begun:
+        resume(run)
     elif recipe.features.cmvn == "global" and recipe.start.model is None:
         _observe_features(run)
     write_json(recipe.out / "recipe.json", recipe.model_dump(mode="json"))
@@ -186,7 +177,7 @@ def _is_finished(progress: Progress, config: TrainConfig) -> bool:
 def _train_epoch(run: Run) -> float:
     """Run what is left of the current epoch, saving as time passes; return its fill share."""
     config, progress = run.recipe.train, run.progress
-    _align_words(run)
+    know_word_starts(run)
     plan = plan_epoch(
         run.corpus, run.recipe.augment, config.batch_seconds, config.seed, progress.epoch
     )
@@ -212,34 +203,12 @@ def _train_epoch(run: Run) -> float:
                 _hours_per_hour(run, progress.batch / len(plan)),
             )
             if run.stop.signal is not None:
-                _save(run)
+                save(run)
                 raise InterruptedTraining(run.stop.signal, run.recipe.out)
             if _is_save_due(run) and progress.batch < len(plan):
-                _save(run)
+                save(run)
                 before = run.saved
     return fill_share(plan, run.corpus.durations)
-
-
-def _align_words(run: Run) -> None:
-    """From the epoch in which splicing begins, know where words begin.
-
-    Aligned anew every so often, for the model learns to tell: on AN4 one word in eleven was cut
-    100 ms or more off its place by what the model knew when splicing began.
-    """
-    augment, path = run.recipe.augment, run.recipe.out / "word_starts.json"
-    epochs, progress = run.recipe.train.epochs, run.progress
-    since = progress.epoch - math.ceil(augment.splice_from * epochs)
-    if not augment.splice or since < 0:
-        return
-    due = progress.batch == 0 and since % math.ceil(ALIGN_EVERY * epochs) == 0
-    if run.corpus.word_starts and not due:
-        return
-    if due or not path.exists():
-        run.display.say("aligning the training data, to splice new sentences from it")
-        plan = at_hand(plan_all(run.corpus, batch_seconds(run.model)), run.shards, run.display.say)
-        write_json(path, word_starts(run.model, run.train, run.bundle.tokens, plan))
-    starts = {int(index): seconds for index, seconds in read_json(path).items()}
-    run.corpus = replace(run.corpus, word_starts=starts)
 
 
 def _train_step(run: Run, batch: Batch, config: TrainConfig) -> None:
@@ -297,7 +266,7 @@ def _finish_epoch(run: Run, fill: float) -> None:
     started = time.monotonic()
     errors = _dev_errors(run)
     progress.total_seconds += progress.seconds + time.monotonic() - started
-    row = {
+    row: dict[str, Any] = {
         "epoch": progress.epoch + 1,
         "step": progress.step,
         "loss": progress.loss_sum / max(1, progress.loss_units),
@@ -313,7 +282,7 @@ def _finish_epoch(run: Run, fill: float) -> None:
     progress.history.append(row)
     run.display.epoch(row)
     if row["epoch"] in best_epochs(progress.history, config.average):
-        save_bundle(epoch_path(run.recipe.out / "epochs", progress.epoch + 1), run.bundle)
+        row["weights_sha256"] = save_epoch(run.epochs, progress.epoch + 1, run.bundle)
     progress.epoch += 1
     progress.batch, progress.loss_sum, progress.loss_units, progress.seconds = 0, 0.0, 0, 0.0
     write_json(run.recipe.out / "history.json", progress.history)
@@ -337,59 +306,5 @@ def _dev_errors(run: Run) -> ErrorCounts:
     return score(scoring.apply_all(references), scoring.apply_all(hypotheses)).words
 
 
-def _remove_others(run: Run) -> None:
-    """Keep the weights of the best epochs only. Not before the checkpoint knows of the epochs that
-    took their places: a run that goes on from an earlier one may do without those."""
-    folder = run.recipe.out / "epochs"
-    best = best_epochs(run.progress.history, run.recipe.train.average)
-    for path in folder.glob("epoch-*"):
-        if path.name not in {epoch_path(folder, epoch).name for epoch in best}:
-            for file in path.iterdir():
-                file.unlink()
-            path.rmdir()
-
-
-def _checkpoint_folder(recipe: Recipe) -> Path:
-    return recipe.out / "checkpoint"
-
-
 def _is_save_due(run: Run) -> bool:
     return time.monotonic() - run.saved >= run.recipe.train.save_seconds
-
-
-def _save(run: Run) -> None:
-    scaler = run.accelerator.scaler
-    scale = scaler.state_dict() if scaler is not None else {}
-    folder = _checkpoint_folder(run.recipe)
-    save_checkpoint(folder, run.bundle, run.optimizer.optimizer, scale, run.progress)
-    _remove_others(run)
-    run.saved = time.monotonic()
-
-
-def _finish(run: Run) -> Path:
-    """Save the final model, with the weights that do best on dev."""
-    progress = run.progress
-    chosen, dev_errors = choose_weights(
-        run.model,
-        run.bundle.tokens,
-        run.recipe,
-        progress.history,
-        lambda: _dev_errors(run).errors,
-    )
-    dev_words = progress.history[-1]["dev_words"]
-    run.display.say(f"final model: {chosen}, dev {dev_errors}/{dev_words}")
-    info = {
-        "weights": chosen,
-        "dev_errors": dev_errors,
-        "dev_words": dev_words,
-        "dev_units": guess_units(run.dev.references),
-        "epochs": progress.epoch,
-        "seed": run.recipe.train.seed,
-        "training_seconds": round(progress.total_seconds, 1),
-        "skipped_steps": progress.health.skipped_steps,
-        "infinite_losses": progress.health.infinite_losses,
-    }
-    final = run.recipe.out / "model"
-    # Half precision: half the size, and what is evaluated is what is shipped.
-    save_bundle(final, Bundle(run.model, run.bundle.tokens, run.bundle.text, info), half=True)
-    return final

@@ -1,0 +1,231 @@
+"""The model that a run ends with: made once, and made again only of other epochs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from asr.errors import CheckpointError, TrainingError
+from asr.files import locked, read_json, write_json
+from asr.manifest import read_manifest, write_manifest
+from asr.models.bundle import load_bundle
+from asr.training import device, trainer
+from asr.training.device import build_accelerator, refuse_many_processes
+from asr.training.display import Display
+from asr.training.recipe import Recipe
+from asr.training.trainer import train
+from tests.commands import Command
+from tests.tones import run_quietly, tone_recipe, write_corpus
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 6, "dev": 3})
+
+
+def put_decoder(model: Path) -> None:
+    """As `asr tune` leaves one."""
+    write_json(model / "decoder.json", {"kind": "greedy"})
+    (model / "lm").mkdir()
+    (model / "lm" / "model.bin").write_bytes(b"ngram")
+
+
+def has_decoder(model: Path) -> bool:
+    return (model / "decoder.json").is_file() and (model / "lm" / "model.bin").is_file()
+
+
+def test_a_finished_run_given_again_leaves_the_decoder_alone(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = tone_recipe(manifests, tmp_path, epochs=1)
+    model, _ = run_quietly(recipe)
+    put_decoder(model)
+    before = (model / "model.safetensors").stat().st_mtime_ns
+    _, shown = run_quietly(recipe)
+    assert "kept the model of these epochs" in shown
+    assert has_decoder(model)
+    assert (model / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_more_epochs_make_another_model_and_keep_the_decoder(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    model, _ = run_quietly(tone_recipe(manifests, tmp_path, epochs=1))
+    put_decoder(model)
+    _, shown = run_quietly(tone_recipe(manifests, tmp_path, epochs=2))
+    assert load_bundle(model).info["epochs"] == 2
+    assert has_decoder(model)
+    assert f"kept decoder.json, lm in {model}, made for the weights before" in shown
+
+
+def test_a_folder_trained_in_anew_is_not_taken_for_its_earlier_model(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    model, _ = run_quietly(tone_recipe(manifests, tmp_path, epochs=1, learning_rate=0.01))
+    (tmp_path / "checkpoint").rename(tmp_path / "elsewhere")
+    before = load_file(model / "model.safetensors")
+    _, shown = run_quietly(tone_recipe(manifests, tmp_path, epochs=1, learning_rate=0.02))
+    assert "final model:" in shown
+    after = load_file(model / "model.safetensors")
+    assert any(not before[name].equal(after[name]) for name in before)
+
+
+def test_a_stopped_run_can_be_finished_and_resumed(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tone_recipe(manifests, tmp_path, epochs=3)
+    with pytest.raises(TrainingError, match="expected an epoch that has ended"):
+        train(recipe, finish_now=True)
+    real, calls = trainer._train_epoch, iter([False, True])
+
+    def stopping(run: Any) -> float:
+        if next(calls, False):
+            raise KeyboardInterrupt
+        return real(run)
+
+    monkeypatch.setattr(trainer, "_train_epoch", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(recipe.model_copy(update={"train": _saving(recipe)}))
+    model = train(recipe, finish_now=True)
+    assert load_bundle(model).info["epochs"] == 1
+    run_quietly(recipe)
+    assert load_bundle(model).info["epochs"] == 3
+
+
+def _saving(recipe: Recipe) -> Any:
+    return recipe.train.model_copy(update={"save_seconds": 0.0})
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_damaged_weights_of_an_epoch_are_left_out_of_the_average(
+    manifests: dict[str, Path], tmp_path: Path, damage: str
+) -> None:
+    recipe = tone_recipe(manifests, tmp_path, epochs=2, average=2)
+    run_quietly(recipe)
+    file = tmp_path / "epochs" / "epoch-0001" / "model.safetensors"
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-4] + b"\0\1\2\3")
+    model, shown = run_quietly(tone_recipe(manifests, tmp_path, epochs=2, average=3))
+    assert "got none or others for 1: left out of the average" in shown
+    assert load_bundle(model).info["weights"] in ("average of epochs 2", "epoch 2")
+
+
+def test_a_run_keeps_to_its_dev_set(manifests: dict[str, Path], tmp_path: Path) -> None:
+    run_quietly(tone_recipe(manifests, tmp_path, epochs=1))
+    fewer = manifests | {"dev": tmp_path / "fewer.jsonl"}
+    write_manifest(fewer["dev"], read_manifest(manifests["dev"])[1:])
+    with pytest.raises(CheckpointError, match=r"expected data\.dev="):
+        run_quietly(tone_recipe(fewer, tmp_path, epochs=2))
+
+
+def test_a_second_training_in_a_folder_is_refused(
+    run: Command, manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    write_json(recipe, tone_recipe(manifests, tmp_path / "out").model_dump(mode="json"))
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out" / ".lock", "training"):
+        error = run("train", recipe).error()
+    assert f"expected no other training in {tmp_path / 'out'}" in error
+    assert f"process {os.getpid()}" in error
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", device.SIZES)
+def test_several_processes_are_refused(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(TrainingError, match=f"expected one process, got {name}=2"):
+        run_quietly(tone_recipe(manifests, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv(name, "1")
+    refuse_many_processes()
+
+
+def test_the_environment_does_not_change_what_is_trained(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = run_quietly(tone_recipe(manifests, tmp_path / "plain", epochs=1))
+    for name, value in {
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    other, shown = run_quietly(tone_recipe(manifests, tmp_path / "other", epochs=1))
+    assert "ignored ACCELERATE_GRADIENT_ACCUMULATION_STEPS, ACCELERATE_MIXED_PRECISION" in shown
+    assert os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "4"
+    ours, theirs = (load_file(model / "model.safetensors") for model in (plain, other))
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def test_an_accelerator_is_of_one_process() -> None:
+    said: list[str] = []
+    assert build_accelerator("no", said.append).num_processes == 1
+    assert said == []
+
+
+def test_a_disk_that_fills_is_one_line_and_the_run_goes_on_with_room(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tone_recipe(manifests, tmp_path, epochs=2)
+    saves = iter([False, True])
+    real = trainer.save
+
+    def filling(run: Any) -> None:
+        if next(saves, False):
+            raise OSError(28, "No space left on device", "x")
+        real(run)
+
+    monkeypatch.setattr(trainer, "save", filling)
+    with pytest.raises(TrainingError, match="got a full disk: make room, and the same command"):
+        run_quietly(recipe.model_copy(update={"train": _saving(recipe)}))
+    monkeypatch.undo()
+    model, shown = run_quietly(recipe)
+    assert "resumed at epoch 1" in shown or "resumed at epoch 2" in shown
+    assert load_bundle(model).info["epochs"] == 2
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = iter([0.0, 0.0, 20.0, 31.0, 40.0])
+    monkeypatch.setattr("asr.training.display.time.monotonic", lambda: next(seconds))
+    with Display(tmp_path, 4) as display:
+        for done in (0.1, 0.2, 0.3, 0.4):
+            display.step(done, 1.5, 100.0)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
+    assert lines == ["epoch 1/4  loss 1.500  100 h/h  10 min left"]
+
+
+def test_a_closed_terminal_saves_and_nohup_is_respected(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    program = (
+        "import signal, sys\n"
+        "from asr.training.interrupt import StopRequest\n"
+        "if sys.argv[1] == 'nohup': signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with StopRequest() as stop:\n"
+        "    signal.raise_signal(signal.SIGHUP)\n"
+        "    print(stop.signal)\n"
+    )
+    for how, expected in (("terminal", "1"), ("nohup", "None")):
+        command = [sys.executable, "-c", program, how]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+
+
+def test_history_knows_the_weights_it_ranks(manifests: dict[str, Path], tmp_path: Path) -> None:
+    run_quietly(tone_recipe(manifests, tmp_path, epochs=2))
+    rows = read_json(tmp_path / "history.json")
+    assert all(len(row["weights_sha256"]) == 64 for row in rows)
