@@ -38,13 +38,15 @@ for folder in (Path(sys.argv[2]), Path("/var/tmp")):
 from asr.caches import private_folder
 assert private_folder() is None, private_folder()
 from asr.cli import app
-out, recipe, manifest, model, recording = sys.argv[1], *sys.argv[3:]
+out, recipe, model, recording = sys.argv[1], *sys.argv[3:]
 for command in (
     ["train", recipe],
     ["transcribe", "--model", model, recording],
-    ["evaluate", model, manifest, "--out", f"{out}/report"],
 ):
     app(command, standalone_mode=False)
+from asr.pictures import pyplot
+picture = f"{out}/picture.png"
+pyplot(picture).subplots()[0].savefig(picture)
 """
 
 
@@ -61,7 +63,7 @@ def test_nothing_but_the_results_is_written(
     recipe = tone_recipe(manifests, out / "run", epochs=1)
     write_json(tmp_path / "recipe.yaml", recipe.model_dump(mode="json", exclude_defaults=True))
     recording = next(manifests["dev"].parent.rglob("*.wav"))
-    files = tmp_path / "recipe.yaml", manifests["dev"], model, recording
+    files = tmp_path / "recipe.yaml", model, recording
     ended = subprocess.run(
         [*inside, sys.executable, "-c", PROGRAM, str(out), str(ROOT), *map(str, files)],
         cwd="/",
@@ -71,6 +73,6 @@ def test_nothing_but_the_results_is_written(
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr
-    assert (out / "report" / "reliability.png").stat().st_size > 1000
-    assert {path.name for path in out.iterdir()} == {"run", "report"}
+    assert (out / "picture.png").stat().st_size > 1000
+    assert {path.name for path in out.iterdir()} == {"run", "picture.png"}
     assert "atplotlib" not in ended.stderr
