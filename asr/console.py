@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from asr.errors import AsrError, AudioWarning
+from asr.loading import loading_shown
 from asr.training.interrupt import InterruptedTraining
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def run_command(command: Callable[[], object]) -> None:
     """Run `command`; an expected error becomes one line on stderr and a non-zero exit, and what is
     wrong with a recording that can be used becomes one line."""
     try:
-        with _damage_in_one_line():
+        with loading_shown(sys.stderr), _damage_in_one_line():
             command()
     except AsrError as error:
         errors.print(f"error: {error}")

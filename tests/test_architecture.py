@@ -25,6 +25,7 @@ ROWS = {
     "characters": 0,
     "foreign": 0,
     "caches": 0,
+    "loading": 0,
     "compilation": 1,
     "pictures": 1,
     "audio": 1,
