@@ -3,6 +3,8 @@
 Commands catch `AsrError` and print its message; anything else is a bug and keeps its traceback.
 """
 
+import errno
+
 
 class AsrError(Exception):
     """Base of every error raised on purpose; its message is one line fit for a person."""
@@ -23,6 +25,21 @@ _REASONS = {
     IsADirectoryError: "a folder",
     PermissionError: "no permission to read it",
     UnicodeDecodeError: "something else than UTF-8",
+}
+
+
+def disk_trouble(error: OSError) -> str:
+    """What keeps a file from being written, and what to do: of a disk that is full or cannot be
+    written; "" for any other error."""
+    return _DISK.get(error.errno or 0, "")
+
+
+_AGAIN = "and run the same command again"
+_DISK = {
+    errno.ENOSPC: f"a full disk: make room, {_AGAIN}",
+    errno.EDQUOT: f"a quota that is used up: make room, {_AGAIN}",
+    errno.EFBIG: f"a file larger than allowed: raise the limit (ulimit -f), {_AGAIN}",
+    errno.EROFS: "a disk that cannot be written: name another place",
 }
 
 

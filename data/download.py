@@ -1,26 +1,45 @@
-"""Published archives: resumable download, and unpacking that cannot leave its folder."""
+"""Published files: downloads over http and https that resume, and archives (`data.unpacking`)."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import tarfile
+import re
+import shutil
+import threading
+import time
+import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from asr.errors import AsrError
-from asr.files import atomic_path, remove_leftovers
+from asr.errors import AsrError, disk_trouble
+from asr.files import atomic_path, digest, locked, read_json, write_json
+from asr.printable import printable
 from data.corpus import Progress
+from data.unpacking import unpack
+
+__all__ = ["download", "unpack"]
 
 BLOCK = 1 << 20
+STALL_S = 60.0  # without a byte
+ANSWER_S = 120.0  # until the headers of the last redirect are here
+SLOWEST = 1000  # bytes a second, over each stretch of `STALL_S`
+MOST = 1 << 36  # bytes of a file whose length the server does not tell
 RANGE_NOT_SATISFIABLE = 416
-# RuntimeError: a zip that is encrypted, or packed in a way that zipfile does not know.
-_UNSOUND = (
-    tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, ValueError, zlib.error, RuntimeError,
-)  # fmt: skip
+_AGAIN = "run again to resume, or give a local copy with --source"
+
+
+@dataclass(frozen=True)
+class _Version:
+    """Which version of a file was sent; of a `.part`, kept beside it as `.part.json`."""
+
+    url: str
+    validator: str = ""
+    """A strong ETag, or the time of the last change."""
+    length: int = 0
+    """Of the whole file; 0 where unknown."""
 
 
 def download(
@@ -29,103 +48,208 @@ def download(
     progress: Progress | None = None,
     md5: str | None = None,
 ) -> Path:
-    """Fetch `url` into `path`, going on from what an earlier try left in `path`.part.
+    """Fetch `url` into `path`, resuming what an earlier try left in `path`.part if the published
+    file is still the same one.
 
     `progress` is told bytes done and in all (0 when unknown); `md5` is what the publisher says of
-    the file, against damage, not against malice. Raises AsrError naming the URL.
+    the file, against damage, not against malice. Without one, the SHA-256 of the first download is
+    written to `path`.sha256, and later downloads must be equal to it. Raises AsrError naming the
+    URL, also where it leads to something else than http or https, stalls, or does not fit the disk.
     """
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            if response.status != 206:
-                done = 0  # the server sends the whole file again
-            length = int(response.headers.get("Content-Length") or 0)
-            total = done + length if length else 0
-            with part.open("ab" if done else "wb") as file:
-                while block := response.read(BLOCK):
-                    file.write(block)
-                    done += len(block)
-                    if progress:
-                        progress(done, total)
-    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
-        if done and getattr(error, "code", None) == RANGE_NOT_SATISFIABLE:
-            # Nothing is missing: an earlier try was stopped just before the rename.
-            return _checked(part, path, url, md5)
-        raise AsrError(
-            f"expected to download {url}, got {error}: run again to go on, or give a local copy "
-            "with --source"
-        ) from None
-    if total and done != total:
-        raise AsrError(f"expected {total} bytes of {url}, got {done}: run again to go on")
-    return _checked(part, path, url, md5)
-
-
-def _checked(part: Path, path: Path, url: str, md5: str | None) -> Path:
-    """Give a file that is whole its name; one that is damaged would break every later try."""
-    if md5 is not None:
-        with part.open("rb") as file:
-            got = hashlib.file_digest(file, "md5").hexdigest()
-        if got != md5:
-            part.unlink()
-            raise AsrError(
-                f"expected {url} with the md5 {md5}, got {got}: run again to fetch it anew"
-            )
-    part.replace(path)
+    with locked(path.with_name(path.name + ".lock"), "download"):
+        try:
+            if not _fetch(url, part, progress, md5):
+                _forget(part)  # it is of another version, or its version is unknown
+                if not _fetch(url, part, progress, md5):
+                    raise ValueError("an answer that begins in the middle of the file")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _failed(url, path, error) from None
+        _check_digest(part, path, url, md5)
+        part.replace(path)
+        _forget(part)
     return path
 
 
-def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Path:
-    """Unpack a tar archive, or a zip one of that suffix, into `folder`, whole or not at all.
+def _failed(url: str, path: Path, error: Exception) -> AsrError:
+    if isinstance(error, OSError) and (trouble := disk_trouble(error)):
+        return AsrError(f"expected room for {url} at {path}, got {trouble}")
+    words = printable(" ".join(str(error).split()))[:300] or type(error).__name__
+    if "unknown url type" in words or "is not allowed" in words:
+        words = "an address that is neither http nor https"
+    elif isinstance(error, urllib.error.HTTPError) and 300 <= error.code < 400:
+        words = "redirects without end"
+    return AsrError(f"expected to download {url}, got {words}: {_AGAIN}")
 
-    `progress` is told bytes of the archive done and in all. Members that would land outside, links
-    out of it and devices are refused (tarfile's `data` filter; zipfile makes no links). Raises
-    AsrError naming the archive.
+
+def _fetch(url: str, part: Path, progress: Progress | None, md5: str | None) -> bool:
+    """Complete `part`; false where it is not the beginning of what the server has now."""
+    done, known = _left(part, url)
+    if known.length and done == known.length:
+        return True  # an earlier try was stopped just before the rename
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    if done and known.validator:
+        headers["If-Range"] = known.validator
+    try:
+        response = _opened(urllib.request.Request(url, headers=headers))
+    except urllib.error.HTTPError as error:
+        if not done or error.code != RANGE_NOT_SATISFIABLE:
+            raise
+        stated = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+        return stated is not None and int(stated[1]) == done and known.length in (0, done)
+    with response:
+        first, version = _sent(response, url)
+        if first is None or first > done:
+            return False
+        if first and not _is_same(version, known):
+            return False
+        if not version.length and md5 is None and not response.chunked:
+            raise ValueError("an answer without a length, which may have been cut short")
+        _check_room(part, version.length - first)
+        write_json(_record(part), asdict(version))
+        _copy(response, part, first, version.length, progress)
+    return True
+
+
+def _is_same(version: _Version, known: _Version) -> bool:
+    same = version.validator == known.validator and known.length in (0, version.length)
+    return same and bool(known.validator)
+
+
+def _left(part: Path, url: str) -> tuple[int, _Version]:
+    """Bytes of an earlier try, and of which version they are."""
+    try:
+        record = _Version(**read_json(_record(part)))
+    except (OSError, ValueError, TypeError):
+        record = _Version(url)
+    if part.is_symlink():
+        part.unlink()
+    done = part.stat().st_size if part.is_file() else 0
+    return done, record if record.url == url else _Version(url)
+
+
+def _record(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _record(part).unlink(missing_ok=True)
+
+
+def _sent(response: http.client.HTTPResponse, url: str) -> tuple[int | None, _Version]:
+    """The first byte that is sent (None: not told), and the version it is of."""
+    etag = response.headers.get("ETag", "")
+    validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+    if response.status != 206:
+        return 0, _Version(url, validator, int(response.headers.get("Content-Length") or 0))
+    stated = re.fullmatch(
+        r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", "").strip()
+    )
+    if not stated or int(stated[2]) != int(stated[3]) - 1:
+        return None, _Version(url)
+    return int(stated[1]), _Version(url, validator, int(stated[3]))
+
+
+def _check_room(part: Path, size: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if size > free:
+        raise ValueError(f"{size:,} bytes for a disk with {free:,} free; make room")
+
+
+def _copy(
+    response: http.client.HTTPResponse,
+    part: Path,
+    first: int,
+    length: int,
+    progress: Progress | None,
+) -> None:
+    done = first
+    since, then = time.monotonic(), first
+    with part.open("r+b" if first else "wb") as file:
+        file.seek(first)
+        file.truncate()
+        while block := response.read1(BLOCK):
+            file.write(block)
+            done += len(block)
+            if done > (length or MOST):
+                raise ValueError(f"more than the {length or MOST:,} bytes expected")
+            if progress:
+                progress(done, length)
+            if (passed := time.monotonic() - since) > STALL_S:
+                if done - then < SLOWEST * passed:
+                    raise TimeoutError(f"{done - then} bytes in {passed:.0f} s")
+                since, then = time.monotonic(), done
+    if length and done != length:
+        raise ValueError(f"{done} of {length} bytes")
+
+
+# --- http ---
+
+
+def _opened(request: urllib.request.Request) -> http.client.HTTPResponse:
+    """The answer to a request, after redirects to http and https alone.
+
+    The timeout of a socket starts anew with each byte, so it does not limit how long headers take.
+    They are read in a thread, which is abandoned after `ANSWER_S`.
     """
-    if folder.is_dir():
-        return folder
-    remove_leftovers(folder)
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
+    opener = urllib.request.OpenerDirector()  # without the usual handlers of file: and ftp:
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return _within(ANSWER_S, lambda: opener.open(request, timeout=STALL_S))
+
+
+def _within(
+    seconds: float, work: Callable[[], http.client.HTTPResponse]
+) -> http.client.HTTPResponse:
+    found: list[http.client.HTTPResponse] = []
+    failed: list[Exception] = []
+
+    def run() -> None:
         try:
-            if archive.suffix == ".zip":
-                _unpack_zip(archive, temporary, progress)
-            else:
-                _unpack_tar(archive, temporary, progress)
-        except _UNSOUND as error:
-            raise AsrError(
-                f"expected a sound archive, got {archive}: {' '.join(str(error).split())}; "
-                "delete it and run again"
-            ) from None
-    return folder
+            found.append(work())
+        except Exception as error:  # raised again below, in the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not found:
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    return found[0]
 
 
-def _unpack_tar(archive: Path, folder: Path, progress: Progress | None) -> None:
-    size = archive.stat().st_size
-
-    def told(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-        for member in tar:
-            yield member
-            if progress:
-                progress(file.tell(), size)
-
-    with archive.open("rb") as file, tarfile.open(fileobj=file) as tar:
-        tar.extractall(folder, members=told(tar), filter="data")
+# --- digests ---
 
 
-def _unpack_zip(archive: Path, folder: Path, progress: Progress | None) -> None:
-    with zipfile.ZipFile(archive) as packed:
-        for name in packed.namelist():
-            place = PurePosixPath(name)
-            if place.is_absolute() or ".." in place.parts:  # zipfile would put it elsewhere
-                raise ValueError(f"{name[:60]!r} would land outside")
-        done, total = 0, sum(member.compress_size for member in packed.infolist())
-        for member in packed.infolist():
-            packed.extract(member, folder)
-            done += member.compress_size
-            if progress:
-                progress(done, total)
+def _check_digest(part: Path, path: Path, url: str, md5: str | None) -> None:
+    """Raise AsrError, and remove what was fetched, unless it is what was published (md5) or what an
+    earlier download was (`path`.sha256, in the form that sha256sum reads)."""
+    record = path.with_name(path.name + ".sha256")
+    if md5 is not None:
+        with part.open("rb") as file:
+            kind, expected, got = "md5", md5, hashlib.file_digest(file, "md5").hexdigest()
+        advice = "run again to fetch it anew"
+    else:
+        kind, got = "sha256", digest(part)
+        expected = record.read_text(encoding="utf-8").split()[0] if record.is_file() else got
+        advice = f"run again to fetch it anew, or delete {record} if a new one was published"
+    if got != expected:
+        _forget(part)
+        raise AsrError(f"expected {url} with the {kind} {expected}, got {got}: {advice}")
+    if md5 is None and not record.is_file():
+        with atomic_path(record) as temporary:
+            temporary.write_text(f"{got}  {path.name}\n", encoding="utf-8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,27 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("real speech: ../shared/data is missing")
     return SHARED
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
+    """Gives the address at which a file or folder below `tmp_path` is served over http."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        home = f"http://127.0.0.1:{listening.server_port}/"
+        yield lambda path: home + path.relative_to(tmp_path).as_posix()
+        listening.shutdown()
+        thread.join()
 
 
 @pytest.fixture

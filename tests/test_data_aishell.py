@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -91,12 +92,12 @@ def test_speakers_may_lie_unpacked(published: Path, tmp_path: Path) -> None:
 
 
 def test_the_published_archive(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Path], str]
 ) -> None:
     archive = tmp_path / "data_aishell.tgz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(published, "data_aishell")
-    monkeypatch.setattr(aishell, "URL", archive.as_uri())
+    monkeypatch.setattr(aishell, "URL", serve(archive))
     with pytest.raises(AsrError, match="with the md5 2f494334"):
         aishell.prepare(tmp_path / "data")
     assert not list((tmp_path / "data").glob("*"))

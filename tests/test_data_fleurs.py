@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,9 @@ def test_an_unpacked_copy(published: Path, tmp_path: Path) -> None:
 
 
 def test_the_published_archives(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Path], str]
 ) -> None:
-    monkeypatch.setattr(fleurs, "URL", published.as_uri() + "/data/{language}/{file}")
+    monkeypatch.setattr(fleurs, "URL", serve(published) + "/data/{language}/{file}")
     paths = fleurs.prepare(tmp_path / "data", language="de_de")
     assert len(read_manifest(paths["train"])) == 3
     message = refused(tmp_path / "other", None, "xx_xx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_the_larger_sets_have_their_own_dev(tmp_path: Path) -> None:
 
 
 def test_the_published_archive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Path, serve: Callable[[Path], str]
 ) -> None:
     archives = {}
     for subset in ("train-clean-5", "dev-clean-2"):
@@ -93,7 +94,7 @@ def test_the_published_archive(
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
         archives[subset] = replace(librispeech.ARCHIVES[subset], md5=md5)
     monkeypatch.setattr(librispeech, "ARCHIVES", archives)
-    served = (tmp_path / "served").as_uri() + "/{subset}.tar.gz"
+    served = serve(tmp_path / "served") + "/{subset}.tar.gz"
     monkeypatch.setattr(librispeech, "URL", served)
     manifests = librispeech.prepare("mini", tmp_path / "data")
     assert len(read_manifest(manifests["test"])) == 8

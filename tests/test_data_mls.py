@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,13 @@ def test_little_training(published: Path, tmp_path: Path, limited: str, places: 
 
 
 def test_the_published_archive(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Path], str]
 ) -> None:
     archive = tmp_path / "served" / "mls_polish.tar.gz"
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(published, "mls_polish")
-    monkeypatch.setattr(mls, "URL", archive.parent.as_uri() + "/mls_{language}.tar.gz")
+    monkeypatch.setattr(mls, "URL", serve(archive.parent) + "/mls_{language}.tar.gz")
     with pytest.raises(AsrError, match="with the md5 ce1a1278"):
         mls.prepare(tmp_path / "data", language="polish")
     assert not list((tmp_path / "data").glob("*"))

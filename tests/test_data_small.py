@@ -196,13 +196,14 @@ def test_archives_give_what_copies_give_and_the_same_twice(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
+    serve: Callable[[Path], str],
 ) -> None:
     source = request.getfixturevalue(tree)
     served = tmp_path / archive
     with tarfile.open(served, f"w:{served.suffix[1:]}") as tar:  # type: ignore[call-overload]
         for path in sorted(source.iterdir()):
             tar.add(path, path.name)
-    monkeypatch.setattr(module, "URL", served.as_uri())
+    monkeypatch.setattr(module, "URL", serve(served))
     monkeypatch.setattr(module, "MD5", hashlib.md5(served.read_bytes()).hexdigest())
     copy = read(module.prepare(tmp_path / "copy", source, say=lambda line: None))
     first = module.prepare(tmp_path / "data", say=lambda line: None)

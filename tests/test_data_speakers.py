@@ -108,13 +108,13 @@ def test_vctk_refuses(readers: Path, tmp_path: Path) -> None:
 
 
 def test_vctk_comes_as_a_zip(
-    readers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    readers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Path], str]
 ) -> None:
     served = tmp_path / "VCTK-Corpus-0.92.zip"
     with zipfile.ZipFile(served, "w") as packed:
         for path in sorted(readers.rglob("*.*")):
             packed.write(path, path.relative_to(readers))
-    monkeypatch.setattr(vctk, "URL", served.as_uri())
+    monkeypatch.setattr(vctk, "URL", serve(served))
     monkeypatch.setattr(vctk, "MD5", hashlib.md5(served.read_bytes()).hexdigest())
     first = {n: p.read_bytes() for n, p in vctk.prepare(tmp_path / "data", say=silent).items()}
     again = {n: p.read_bytes() for n, p in vctk.prepare(tmp_path / "data", say=silent).items()}
@@ -235,12 +235,12 @@ def test_tedlium_is_stretches_of_talks(talks: Path, tmp_path: Path) -> None:
 
 
 def test_tedlium_comes_as_a_tar(
-    talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Path], str]
 ) -> None:
     served = tmp_path / "TEDLIUM_release-3.tgz"
     with tarfile.open(served, "w:gz") as tar:
         tar.add(talks, talks.name)
-    monkeypatch.setattr(tedlium, "URL", served.as_uri())
+    monkeypatch.setattr(tedlium, "URL", serve(served))
     first = {n: p.read_bytes() for n, p in tedlium.prepare(tmp_path / "data", say=silent).items()}
     again = {n: p.read_bytes() for n, p in tedlium.prepare(tmp_path / "data", say=silent).items()}
     assert first == again

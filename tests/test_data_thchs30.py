@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,12 +105,16 @@ def test_links_and_recordings_in_data_only(
 
 
 def test_the_published_archive(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    published: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: list[str],
+    serve: Callable[[Path], str],
 ) -> None:
     archive = tmp_path / "data_thchs30.tgz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(published, "data_thchs30")
-    monkeypatch.setattr(thchs30, "URL", archive.as_uri())
+    monkeypatch.setattr(thchs30, "URL", serve(archive))
     with pytest.raises(AsrError, match="with the md5 2d2252bd"):
         thchs30.prepare(tmp_path / "data")
     assert not list((tmp_path / "data").glob("*"))

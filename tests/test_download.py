@@ -1,13 +1,12 @@
-"""Archives from a server on this machine: going on after a break, and refusing what is unsafe."""
+"""Files from a server on this machine: resuming after a break, and refusing what is unsafe."""
 
 from __future__ import annotations
 
 import hashlib
 import http.server
-import io
-import os
-import tarfile
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,11 @@ import pytest
 
 from asr.errors import AsrError
 from data import download as module
-from data.download import download, unpack
-from tests.processes import NOBODY, left_by
+from data.download import download
 
 CONTENT = np.random.default_rng(0).bytes(50_000)
+CHANGED = np.random.default_rng(1).bytes(50_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 @dataclass
@@ -31,33 +31,46 @@ class Server:
     sends: int = len(CONTENT)
     length: bool = True
     chunked: bool = False
+    content: bytes = CONTENT
+    validator: tuple[str, str] | None = ("ETag", '"one"')
+    heeds: bool = True
+    """Whether it knows If-Range."""
     url: str = ""
     asked: list[str | None] = field(default_factory=list)
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        asked = handler.headers.get("Range")
+        asked, only = handler.headers.get("Range"), handler.headers.get("If-Range")
         self.asked.append(asked)
         if handler.path != "/file":
             handler.send_error(404)
             return
         start = 0
-        if asked and self.ranges:
+        current = not (self.heeds and only) or (self.validator or ("", ""))[1] == only
+        if asked and self.ranges and current:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(CONTENT):
-                handler.send_error(416)
+            if start >= len(self.content):
+                handler.send_response(416)
+                handler.send_header("Content-Range", f"bytes */{len(self.content)}")
+                handler.send_header("Content-Length", "0")
+                handler.end_headers()
                 return
             handler.send_response(206)
-            handler.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+            whole = len(self.content)
+            handler.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         else:
             handler.send_response(200)
-        body = CONTENT[start : start + self.sends]
+        if self.validator:
+            handler.send_header(*self.validator)
+        body = self.content[start : start + self.sends]
         if self.chunked:
             handler.send_header("Transfer-Encoding", "chunked")
             handler.end_headers()
             handler.wfile.write(b"%x\r\n" % len(CONTENT) + body)
+            if len(body) == len(CONTENT):
+                handler.wfile.write(b"\r\n0\r\n\r\n")
             return
         if self.length:
-            handler.send_header("Content-Length", str(len(CONTENT) - start))
+            handler.send_header("Content-Length", str(len(self.content) - start))
         handler.end_headers()
         handler.wfile.write(body)
 
@@ -101,16 +114,17 @@ def refused(url: str, path: Path) -> str:
     return message
 
 
-# --- download ---
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_file_arrives_whole_with_its_progress(server: Server, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    path = download(server.url, tmp_path / "a" / "file", lambda *counts: told.append(counts))
+    path = download(server.url, tmp_path / "a" / "file", lambda *counts: told.append(counts), MD5)
     assert path.read_bytes() == CONTENT
     assert told[-1] == (len(CONTENT), len(CONTENT))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    assert names(path.parent) == ["file"]
 
 
 def test_what_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
@@ -119,28 +133,94 @@ def test_what_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> N
     assert server.asked == []
 
 
-def test_a_file_of_unknown_length_arrives(server: Server, tmp_path: Path) -> None:
+def test_of_unknown_length_only_what_can_be_checked_is_taken(
+    server: Server, tmp_path: Path
+) -> None:
     server.length = False
-    assert download(server.url, tmp_path / "file").read_bytes() == CONTENT
+    assert "without a length" in refused(server.url, tmp_path / "file")
+    assert download(server.url, tmp_path / "file", None, MD5).read_bytes() == CONTENT
+    server.chunked = True  # which tells its end
+    assert download(server.url, tmp_path / "chunked").read_bytes() == CONTENT
+
+
+# --- resuming ---
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_goes_on(server: Server, tmp_path: Path, ranges: bool) -> None:
-    server.ranges, server.sends = ranges, 30_000
+@pytest.mark.parametrize(
+    "validator", [("ETag", '"one"'), ("Last-Modified", "Sat, 01 Aug 2026 10:00:00 GMT")]
+)
+def test_a_broken_download_resumes(
+    server: Server, tmp_path: Path, ranges: bool, validator: tuple[str, str]
+) -> None:
+    server.ranges, server.sends, server.validator = ranges, 30_000, validator
     message = refused(server.url, tmp_path / "file")
-    assert f"expected {len(CONTENT)} bytes" in message
+    assert f"30000 of {len(CONTENT)} bytes" in message
     assert "run again" in message
     server.sends = len(CONTENT)
     assert download(server.url, tmp_path / "file").read_bytes() == CONTENT
     assert server.asked == [None, "bytes=30000-"]
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert names(tmp_path) == ["file", "file.sha256"]
 
 
-def test_a_broken_download_goes_on_where_no_length_is_told(server: Server, tmp_path: Path) -> None:
-    server.length = False
-    (tmp_path / "file.part").write_bytes(CONTENT[:30_000])
+@pytest.mark.parametrize("heeds", [True, False])
+@pytest.mark.parametrize("length", [50_000, 60_000, 40_000, 20_000])
+def test_a_file_that_has_changed_is_fetched_anew(
+    server: Server, tmp_path: Path, heeds: bool, length: int
+) -> None:
+    server.sends = 30_000
+    refused(server.url, tmp_path / "file")
+    server.content, server.sends = (CHANGED * 2)[:length], length
+    server.validator, server.heeds = ("ETag", '"two"'), heeds
+    assert download(server.url, tmp_path / "file").read_bytes() == server.content
+
+
+@pytest.mark.parametrize("validator", [None, ("ETag", 'W/"weak"')])
+def test_what_nobody_can_compare_is_fetched_anew(
+    server: Server, tmp_path: Path, validator: tuple[str, str] | None
+) -> None:
+    server.sends, server.validator = 30_000, validator
+    refused(server.url, tmp_path / "file")
+    server.content, server.sends = CHANGED, len(CHANGED)
+    assert download(server.url, tmp_path / "file").read_bytes() == CHANGED
+
+
+def test_a_part_of_another_address_or_of_nobody_is_not_used(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(CHANGED[:30_000])
     assert download(server.url, tmp_path / "file").read_bytes() == CONTENT
-    assert server.asked == ["bytes=30000-"]
+    server.sends = 30_000
+    refused(server.url, tmp_path / "other")
+    server.sends = len(CONTENT)
+    record = tmp_path / "other.part.json"
+    record.write_text(record.read_text().replace(server.url, "http://127.0.0.1:1/file"))
+    (tmp_path / "other.part").write_bytes(CHANGED[:30_000])
+    assert download(server.url, tmp_path / "other").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "stated", ["bytes 0-49999/50000", "", "bytes 10000-49999/50000", "bytes x"]
+)
+def test_a_part_that_begins_elsewhere_is_put_where_it_belongs(
+    server: Server, tmp_path: Path, stated: str
+) -> None:
+    server.sends = 30_000
+    refused(server.url, tmp_path / "file")
+    server.sends, usual = len(CONTENT), server.answer
+    first = int(stated.split("-")[0][6:]) if "-" in stated else 30_000
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        if not handler.headers.get("Range"):
+            usual(handler)
+            return
+        handler.send_response(206)
+        for header in (("Content-Range", stated), ("ETag", '"one"')):
+            handler.send_header(*header)
+        handler.send_header("Content-Length", str(len(CONTENT) - first))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[first:])
+
+    server.answer = answer  # type: ignore[method-assign]
+    assert download(server.url, tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_a_download_that_breaks_again_and_again_ends(server: Server, tmp_path: Path) -> None:
@@ -151,18 +231,20 @@ def test_a_download_that_breaks_again_and_again_ends(server: Server, tmp_path: P
     assert server.asked == [None, "bytes=20000-", "bytes=40000-"]
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_stopped_before_its_last_rename_goes_on(
-    server: Server, tmp_path: Path, ranges: bool
-) -> None:
-    server.ranges = ranges
+def test_a_download_stopped_before_its_last_rename_is_whole(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.part").write_bytes(CONTENT)
-    assert download(server.url, tmp_path / "file").read_bytes() == CONTENT
+    assert download(server.url, tmp_path / "file", None, MD5).read_bytes() == CONTENT
+    assert server.asked == ["bytes=50000-"]  # answered with 416 and the length
+    (tmp_path / "more.part").write_bytes(CONTENT + b"more")
+    assert download(server.url, tmp_path / "more", None, MD5).read_bytes() == CONTENT
 
 
 def test_a_chunked_answer_that_breaks_is_one_line(server: Server, tmp_path: Path) -> None:
     server.chunked, server.sends = True, 30_000
     assert "run again" in refused(server.url, tmp_path / "file")
+
+
+# --- what is refused ---
 
 
 def test_a_missing_file_and_an_absent_server_are_one_line(server: Server, tmp_path: Path) -> None:
@@ -172,126 +254,111 @@ def test_a_missing_file_and_an_absent_server_are_one_line(server: Server, tmp_pa
     assert "--source" in refused(f"http://127.0.0.1:{port}/file", tmp_path / "file")
 
 
-# --- unpack ---
+def redirecting(target: str) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", target)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
 
-
-def archive(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for member, content in members:
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, target
-    return member
-
-
-def device(name: str) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type = tarfile.CHRTYPE
-    return member
-
-
-def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)  # which cannot be compressed
-    recordings = [(tarfile.TarInfo(f"an4/{n}"), random.bytes(50_000)) for n in range(9)]
-    packed = archive(
-        tmp_path / "a.tar.gz", [(tarfile.TarInfo("an4/etc/list"), b"one\n"), *recordings]
-    )
-    told: list[tuple[int, int]] = []
-    folder = unpack(packed, tmp_path / "audio", lambda *at: told.append(at))
-    assert (folder / "an4" / "etc" / "list").read_bytes() == b"one\n"
-    assert {total for _, total in told} == {packed.stat().st_size}
-    assert len({done for done, _ in told}) > 5
-    assert told == sorted(told)
-    packed.unlink()
-    assert unpack(packed, tmp_path / "audio") == folder
-
-
-def test_what_a_killed_process_unpacked_is_removed(tmp_path: Path) -> None:
-    packed = archive(tmp_path / "a.tar.gz", [(tarfile.TarInfo("list"), b"one\n")])
-    dead, living = left_by(NOBODY), left_by(os.getppid())
-    for name in (f".audio.{dead}.tmp", f".audio.{living}.tmp", f".other.{dead}.tmp"):
-        (tmp_path / name / "half").mkdir(parents=True)
-    unpack(packed, tmp_path / "audio")
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        # What a living process is writing stays, and what is of something else.
-        [f".audio.{living}.tmp", f".other.{dead}.tmp", "a.tar.gz", "audio"]
-    )
+    return answer
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("target", "words"),
     [
-        lambda: tarfile.TarInfo("../outside"),
-        lambda: tarfile.TarInfo("an4/../../outside"),
-        lambda: link("inside", "../outside", tarfile.SYMTYPE),
-        lambda: link("inside", "/etc/passwd", tarfile.SYMTYPE),
-        lambda: link("inside", "../outside", tarfile.LNKTYPE),
-        lambda: device("inside"),
+        ("file:///etc/passwd", "neither http nor https"),
+        ("ftp://127.0.0.1:1/x", "neither http nor https"),
+        ("data:text/plain,x", "neither http nor https"),
+        ("/file", "redirects without end"),
     ],
-    ids=["parent", "hidden parent", "link", "absolute link", "hard link", "device"],
 )
-def test_an_archive_that_reaches_outside_is_refused(
-    tmp_path: Path, make: Callable[[], tarfile.TarInfo]
+def test_redirects_stay_with_http_and_end(
+    server: Server, tmp_path: Path, target: str, words: str
 ) -> None:
-    (tmp_path / "outside").write_bytes(b"safe")
-    packed = archive(tmp_path / "a.tar.gz", [(tarfile.TarInfo("first"), b"good"), (make(), b"")])
-    with pytest.raises(AsrError) as error:
-        unpack(packed, tmp_path / "audio")
-    assert str(packed) in str(error.value)
-    assert "\n" not in str(error.value)
-    assert (tmp_path / "outside").read_bytes() == b"safe"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar.gz", "outside"]
+    server.answer = redirecting(target)  # type: ignore[method-assign]
+    assert words in refused(server.url, tmp_path / "file")
+    if ":" in target:
+        assert words in refused(target, tmp_path / "file")
 
 
-def test_an_absolute_name_lands_inside(tmp_path: Path) -> None:
-    target = tmp_path / "elsewhere"
-    packed = archive(tmp_path / "a.tar.gz", [(tarfile.TarInfo(str(target)), b"x")])
-    folder = unpack(packed, tmp_path / "audio")
-    assert not target.exists()
-    assert [p.read_bytes() for p in folder.rglob("*") if p.is_file()] == [b"x"]
+def test_a_file_larger_than_the_disk_is_refused_before_it_is_fetched(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 0, 9))
+    assert "make room" in refused(server.url, tmp_path / "file")
+    assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
-def test_a_truncated_archive_leaves_nothing(tmp_path: Path, share: float) -> None:
-    packed = archive(tmp_path / "a.tar.gz", [(tarfile.TarInfo("first"), CONTENT)])
-    content = packed.read_bytes()
-    packed.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(AsrError, match="delete it and run again"):
-        unpack(packed, tmp_path / "audio")
-    assert not (tmp_path / "audio").exists()
+def test_an_endless_answer_ends(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST", 20_000)
+    server.length = False
+    with pytest.raises(AsrError, match="more than the 20,000 bytes expected"):
+        download(server.url, tmp_path / "file", None, MD5)
 
 
-def unpack_error(packed: Path, folder: Path) -> str:
-    """The message with which an archive is refused, or nothing."""
+@pytest.mark.parametrize("what", ["silent", "dripping", "headers"])
+def test_a_server_that_stalls_is_left(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(module, "STALL_S", 0.2)
+    monkeypatch.setattr(module, "ANSWER_S", 0.3)
+    ended = threading.Event()
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        if what != "headers":
+            handler.send_response(200)
+            handler.send_header("Content-Length", "50000")
+            handler.end_headers()
+        try:
+            while what != "silent" and not ended.is_set():
+                handler.wfile.write(b"H")
+                handler.wfile.flush()
+                time.sleep(0.05)
+        except OSError:
+            return
+        ended.wait(5)
+
+    server.answer = answer  # type: ignore[method-assign]
+    begun = time.monotonic()
     try:
-        unpack(packed, folder)
-    except AsrError as error:
-        return str(error)
-    return ""
+        refused(server.url, tmp_path / "file")
+    finally:
+        ended.set()
+    assert time.monotonic() - begun < 3
 
 
-def test_a_corrupt_archive_is_one_line_or_harmless(tmp_path: Path) -> None:
-    text = b"".join(hashlib.sha256(bytes([i])).hexdigest().encode() for i in range(200))
-    packed = archive(tmp_path / "a.tar.gz", [(tarfile.TarInfo("first"), text)])
-    content = packed.read_bytes()
-    messages = []
-    for place in range(0, len(content), 97):
-        damaged = bytearray(content)
-        damaged[place] ^= 0xFF
-        packed.write_bytes(damaged)
-        folder = tmp_path / f"audio{place}"
-        messages.append(unpack_error(packed, folder))
-        assert folder.exists() == (messages[-1] == "")
-    assert sum(map(bool, messages)) > 10
-    assert not any("\n" in message for message in messages)
+def test_two_processes_do_not_write_one_download(server: Server, tmp_path: Path) -> None:
+    from asr.files import locked
+
+    with (
+        locked(tmp_path / "file.lock", "download"),
+        pytest.raises(AsrError, match="other download"),
+    ):
+        download(server.url, tmp_path / "file")
 
 
-def test_something_else_is_no_archive(tmp_path: Path) -> None:
-    (tmp_path / "page.tar.gz").write_text("<html>gone</html>")
-    with pytest.raises(AsrError, match="expected a sound archive"):
-        unpack(tmp_path / "page.tar.gz", tmp_path / "audio")
+# --- digests ---
+
+
+def test_a_wrong_digest_is_refused_and_nothing_kept(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(AsrError, match="with the md5 0000, got"):
+        download(server.url, tmp_path / "file", None, "0000")
+    assert names(tmp_path) == []
+
+
+def test_without_a_published_digest_the_first_download_counts(
+    server: Server, tmp_path: Path
+) -> None:
+    path = download(server.url, tmp_path / "file")
+    record = tmp_path / "file.sha256"
+    assert record.read_text() == f"{hashlib.sha256(CONTENT).hexdigest()}  file\n"
+    path.unlink()
+    assert download(server.url, path).read_bytes() == CONTENT
+    path.unlink()
+    server.content, server.validator = CHANGED, None
+    assert str(record) in refused(server.url, path)
+    record.unlink()
+    assert download(server.url, path).read_bytes() == CHANGED
