@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import shutil
@@ -336,3 +337,38 @@ def test_any_damaged_byte_is_an_error_or_another_number(folder: Path, tmp_path: 
         except CheckpointError as error:
             assert "\n" not in str(error)  # noqa: PT017 - both outcomes are right
             assert str(damaged) in str(error)  # noqa: PT017
+
+
+def test_what_overflows_half_precision_is_kept_whole(tmp_path: Path) -> None:
+    bundle = make_bundle()
+    name = "encoder.norms.0.running_variance"
+    variance = bundle.model.state_dict()[name]
+    variance.fill_(1e5)  # above 65504
+    variance[0] = 1.5
+    save_bundle(tmp_path / "half", bundle, half=True)
+    loaded = load_bundle(tmp_path / "half")
+    assert torch.equal(loaded.model.state_dict()[name], variance)
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    assert stored["output.weight"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, value: float) -> None:
+    bundle = make_bundle()
+    with torch.no_grad():
+        bundle.model.output.bias[1] = value
+    with pytest.raises(CheckpointError, match=r"output\.bias with NaN or infinity"):
+        save_bundle(tmp_path / "model", bundle)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_room_is_an_oserror(bundle: Bundle, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            save_bundle(tmp_path / "model", bundle)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,12 +27,40 @@ SHORTER = {"F16", "BF16"}
 
 
 def save_weights(path: Path, model: nn.Module, half: bool = False) -> None:
-    """Write parameters and buffers; `half` as float16."""
+    """Write parameters and buffers; `half` as float16, where they fit.
+
+    Raises CheckpointError where one is not finite.
+    """
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if name := _not_finite(weights):
+        raise CheckpointError(
+            f"expected finite weights to save, got {name} with NaN or infinity: the training has "
+            "diverged; lower the learning rate and train again"
+        )
     if half:
-        weights = {k: v.half() if v.dtype == torch.float32 else v for k, v in weights.items()}
-    save_file(weights, path)
+        weights = {k: _halved(v) for k, v in weights.items()}
+    write_tensors(weights, path)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file. Raises OSError where it cannot be written."""
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        # safetensors has an error of its own for what the system refuses, and tells its number.
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
     path.chmod(0o644)  # safetensors lets only the owner read what it writes
+
+
+def _halved(weight: Tensor) -> Tensor:
+    """As float16; what would overflow there stays as it is, such as a variance above 65504."""
+    if weight.dtype != torch.float32:
+        return weight
+    half = weight.half()
+    return half if torch.isfinite(half).all() else weight
 
 
 def load_model(make: Callable[[], M], path: Path) -> M:
@@ -132,9 +162,16 @@ def _compare(
 
 
 def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    if name := _not_finite(weights):
+        raise CheckpointError(
+            f"{path}: expected finite weights, got {name} with others: "
+            "use the model of an earlier epoch, or train again"
+        )
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor that holds NaN or infinity."""
     for name, weight in weights.items():
         if weight.is_floating_point() and not torch.isfinite(weight).all():
-            raise CheckpointError(
-                f"{path}: expected finite weights, got {name} with others: "
-                "use the model of an earlier epoch, or train again"
-            )
+            return name
+    return None

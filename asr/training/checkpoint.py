@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from asr.errors import CheckpointError
 from asr.files import atomic_path, digest, read_json, write_json
 from asr.models.bundle import Bundle, load_bundle, save_bundle
-from asr.models.weights import load_weights, read_tensors
+from asr.models.weights import load_weights, read_tensors, write_tensors
 from asr.training.health import Health
 
 DIGESTS = "digests.json"
@@ -67,7 +66,7 @@ def save_checkpoint(
     with atomic_path(folder, before=before(folder)) as temporary:
         temporary.mkdir()
         save_bundle(temporary / "model", bundle)
-        save_file(_flatten(optimizer), temporary / "optimizer.safetensors")
+        write_tensors(_flatten(optimizer), temporary / "optimizer.safetensors")
         state = {"progress": dataclasses.asdict(progress), "scale": scale}
         write_json(temporary / "state.json", state)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
