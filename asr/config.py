@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from asr.errors import ConfigError
+from asr.structured import DEEPEST, LARGEST, parse_yaml
+
+LONGEST_SHOWN = 120  # characters of a value in an error
 
 
 class Config(BaseModel):
@@ -25,7 +28,16 @@ class Config(BaseModel):
     The text under a field says what it means, and `settings` shows it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _of_64_bits(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= LARGEST // 2:
+            raise ValueError("expected a number of at most 64 bits")
+        return value
 
 
 C = TypeVar("C", bound=Config)
@@ -34,7 +46,7 @@ C = TypeVar("C", bound=Config)
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError naming file and line."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"expected a recipe file, got none at {path}: check the path") from None
     except (OSError, ValueError) as error:
@@ -60,19 +72,19 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
             raise ConfigError(
-                f"expected key.sub=value, got {override!r}: for example train.epochs=5"
+                f"expected key.sub=value, got {_shown(override)}: for example train.epochs=5"
             )
-        *parents, last = key.split(".")
+        *parents, last = key.split(".", DEEPEST)
         place = result
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"expected a section at {parent!r} of {override!r}, got a value")
         try:
-            place[last] = yaml.safe_load(text)
+            place[last] = parse_yaml(text)
         except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
             raise ConfigError(
-                f"expected a YAML value after =, got {override!r}: quote it"
+                f"expected a YAML value after =, got {_shown(override)}: quote it"
             ) from None
     return result
 
@@ -119,12 +131,20 @@ def _explain(model: type[Config], error: Any) -> str:
     key = ".".join(path)
     if error["type"] != "extra_forbidden":
         # Settings that do not go together name themselves; the whole section would drown that.
-        got = "" if isinstance(error["input"], dict) else f", got {error['input']!r}"
+        got = "" if isinstance(error["input"], dict) else f", got {_shown(error['input'])}"
         return f"at {key or 'the top'}: {error['msg'].removeprefix('Value error, ').lower()}{got}"
     known = list(_section(model, path[:-1]).model_fields)
     nearest = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
     return f"unknown key {key!r}: {hint}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of so many digits that Python will not print it
+        text = "a number beyond reason"
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
 def _section(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:

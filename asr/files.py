@@ -20,6 +20,9 @@ from typing import Any, TextIO
 import psutil
 
 from asr.errors import AsrError
+from asr.structured import parse_json
+
+MOST_JSON = 1 << 28  # bytes of a file: the values that it is read into take many times the room
 
 try:
     import fcntl
@@ -231,8 +234,11 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file. Raises OSError or json.JSONDecodeError."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """The content of a JSON file, as `parse_json` has it. Raises OSError or ValueError."""
+    path = Path(path)
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(f"more than {MOST_JSON >> 20} MB")
+    return parse_json(path.read_bytes())
 
 
 def digest(path: str | Path) -> str:

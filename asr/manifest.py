@@ -23,6 +23,7 @@ from typing import Any, overload
 
 from asr.errors import ManifestError
 from asr.files import atomic_path
+from asr.structured import HalfCharacterError, parse_record
 
 _KEYS = frozenset({"id", "audio", "text", "duration", "speaker", "start", "end", "packed"})
 _REQUIRED = ("id", "audio", "text", "duration")
@@ -247,22 +248,22 @@ def _repeated(name: str, content: bytes) -> str:
 
 def _parsed(number: int, line: bytes) -> dict[str, Any] | BadLine:
     """What a line says, if it is an utterance."""
-    # Bytes are decoded here and not by json, which would guess UTF-16 and UTF-32.
     try:
-        record = json.loads(line.decode("utf-8"))
+        record = parse_record(line.decode("utf-8"))
+    except HalfCharacterError:
+        half = f"expected whole characters, got half of one in {_shown(line)}; correct the text"
+        return BadLine(number, "", half)
     except UnicodeDecodeError as error:
         byte = line[error.start]
         return BadLine(
             number, "", f"expected UTF-8 text, got byte 0x{byte:02x}; save the manifest as UTF-8"
         )
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or "numbers or nesting beyond reason"
+    except ValueError as error:
+        reason = getattr(error, "msg", None) or str(error)
         return BadLine(
             number, "", f"expected one JSON object, got {_shown(line)} ({reason}); correct the line"
         )
     problem = _problem(record)
-    if problem is None and b"\\u" in line:  # the only way to a lone surrogate
-        problem = _surrogate_problem(record)
     if problem is not None:
         return BadLine(number, _readable_id(record), problem)
     said: dict[str, Any] = record

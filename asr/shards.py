@@ -31,10 +31,12 @@ from asr.errors import AsrError, AudioError
 from asr.files import atomic_path, remove_leftovers
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.pcm import to_int16
+from asr.structured import parse_json
 
 SHARD_HOURS = 4.0
 """Hours of audio in a shard, about 250 megabytes."""
 _STAMP = "shard.json"
+MOST_STAMP = 1 << 16  # bytes
 _ORDER = 1  # seed of the order in which utterances are dealt to shards
 
 Progress = Callable[[int, int], None]
@@ -280,7 +282,7 @@ def _stamp_of(path: Path) -> str:
             if first is None or first.name != _STAMP:
                 return ""
             content = archive.extractfile(first)
-            return "" if content is None else str(json.load(content)["digest"])
+            return "" if content is None else str(parse_json(content.read(MOST_STAMP))["digest"])
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
         return ""
 

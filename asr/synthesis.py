@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -276,7 +275,7 @@ def _reusable(folder: Path, stamp: dict[str, object], manifests: Mapping[str, Pa
         return False
     try:
         found = read_json(folder / _STAMP)
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         raise AsrError(
             f"{folder}: expected a new folder or an earlier spoken corpus, got something else; "
             "choose another folder or remove it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from asr import structured
 from asr.audio_files import AUDIO_SUFFIXES, is_recording
 from asr.characters import canonical
 from asr.errors import AsrError
@@ -102,8 +102,8 @@ def _json_records(path: Path) -> Iterator[tuple[int, str, Any]]:
 def _has_json_lines(path: Path) -> bool:
     """Whether a .json file holds an object a line, as NeMo's manifests do."""
     try:
-        record = json.loads(split_lines(read_utf8(path).lstrip())[0])
-    except (ValueError, RecursionError):
+        record = structured.parse_record(split_lines(read_utf8(path).lstrip())[0])
+    except ValueError:
         return False
     return isinstance(record, dict) and _first(list(record), AUDIO_COLUMNS) is not None
 

@@ -21,6 +21,7 @@ from asr.errors import AsrError, AudioError
 from asr.files import atomic_path
 from asr.manifest import Utterance
 from asr.pcm import to_int16
+from asr.structured import parse_record
 from data.corpus import Progress, Say
 
 JOURNAL = "fetched.jsonl"
@@ -118,7 +119,7 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> _Done:
         return done
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = parse_record(line)
             if number == 1:
                 _check_header(record, header, path)
                 continue

@@ -16,6 +16,7 @@ LONGEST_FUNCTION = 60
 # and from lower ones. A new module gets its row here, after docs/design.md.
 ROWS = {
     "errors": 0,
+    "structured": 0,
     "padded": 0,
     "pcm": 0,
     "printable": 0,

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asr import structured
 from asr.errors import TranscriptError
 from asr.evaluation.lines import is_whole, numbered_lines, read_utf8, shown, split_lines
+from asr.structured import HalfCharacterError, RepeatedKeyError
 
 csv.field_size_limit(2**31 - 1)  # Python's own limit, 131,072 characters, is below long transcripts
 
@@ -82,28 +84,24 @@ def parse_json(text: str, path: Path, line: int | None = None) -> Any:
     """JSON whose objects have each key once: of two texts under one id neither is chosen."""
     where = str(path) if line is None else f"{path}:{line}"
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise TranscriptError(
-                f"{where}: expected each key once, got {shown(twice)} again; rename or remove it"
-            )
-        return content
-
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return structured.parse_record(text)
     except json.JSONDecodeError as error:
         got = text.split("\n")[error.lineno - 1].strip()
         raise TranscriptError(
             f"{path}:{line or error.lineno}: expected JSON, got {shown(got)} ({error.msg});"
             " correct it"
         ) from None
-    except (ValueError, RecursionError):
+    except RepeatedKeyError as error:
         raise TranscriptError(
-            f"{where}: expected JSON, got numbers or nesting beyond reason; correct it"
+            f"{where}: expected each key once, got {shown(error.key)} again; rename or remove it"
         ) from None
+    except HalfCharacterError:
+        raise TranscriptError(
+            f"{where}: expected whole characters, got half of one; correct the text"
+        ) from None
+    except ValueError as error:
+        raise TranscriptError(f"{where}: expected JSON, got {error}; correct it") from None
 
 
 def _chosen_key(record: Any, keys: Sequence[str], where: str) -> str:

@@ -7,7 +7,6 @@ vocabulary.txt   a word a line
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -115,7 +114,7 @@ def _facts(path: Path) -> dict[str, Any]:
             f"expected a language model, got {path.parent} without {path.name}"
             f"{which_is(path.parent)}: correct the path"
         ) from None
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise LanguageModelError(
         f"{path}: expected a language model of format {FORMAT}, got something else: "

@@ -8,7 +8,6 @@ info.json           where it came from (free facts: corpus, date, error rates)
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,7 +142,7 @@ def read_json_file(path: Path) -> Any:
         return read_json(path)
     except FileNotFoundError:
         raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"expected JSON, got {path}: {reason(error)}; copy it again"
         ) from None
