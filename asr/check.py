@@ -6,6 +6,7 @@ repaired in one go before any training time is spent on it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from bisect import bisect_right
 from collections import Counter
@@ -14,21 +15,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from asr.audio import SAMPLE_RATE
+from asr.characters import unseen
 from asr.errors import AsrError, AudioError
 from asr.manifest import BadLine, Utterance, read_entries
 from asr.paths import as_stored
+from asr.pcm import to_int16
+from asr.printable import printable, shown_character
+from asr.repeats import joined, recording_keys
 from asr.shards import load_recording
 from asr.tokens import Tokens
 
+SAME = "same recording"
+OVERSHOOT = 0.5
+"""Seconds by which a stretch may end after its recording, as Kaldi's extract-segments allows
+(--max-overshoot)."""
 _DURATION_TOLERANCE = 0.1  # seconds
 _SILENT_PEAK = 1e-4  # full scale 1; a 16-bit recording with three steps of noise is below
-_NOTES = frozenset({"damaged audio"})  # kinds that are no problems
+_NOTES = frozenset({"damaged audio", "characters that are not seen"})  # kinds that are no problems
 _BINS = 12
-_BAR = 40  # characters
 
 
 @dataclass(frozen=True)
@@ -81,29 +90,40 @@ class _Located:
     """Why its text cannot be normalised: words have no phones."""
 
 
-Heard = tuple[float, Sequence[tuple[str, str]]]
-"""Seconds of a recording, and kind and detail of each problem with it."""
+class Heard(NamedTuple):
+    """Seconds of a recording, kind and detail of each problem with it, and a digest of its samples
+    where there is sound."""
+
+    seconds: float
+    problems: Sequence[tuple[str, str]]
+    sound: str = ""
 
 
 def hear(utterance: Utterance) -> Heard:
     """Decode a recording; where there is none, its seconds are those of the manifest."""
-    if not os.path.exists(as_stored(utterance.audio)):  # noqa: PTH110 (False, no error, on impossible names)
-        return utterance.duration, [("missing audio", str(utterance.audio))]
+    stored = as_stored(utterance.audio)
+    if not os.path.exists(stored):  # noqa: PTH110 (False, no error, on impossible names)
+        return Heard(utterance.duration, [("missing audio", str(utterance.audio))])
     try:
         u = utterance
         said: list[str] = []
         samples = load_recording(u.audio, SAMPLE_RATE, u.start, u.end, u.packed, said.append)
     except AudioError as error:
-        return utterance.duration, [("undecodable audio", str(error))]
+        return Heard(utterance.duration, [("undecodable audio", str(error))])
     found = [("damaged audio", f"{utterance.audio}: {problem}") for problem in said]
     seconds = len(samples) / SAMPLE_RATE
     if abs(seconds - utterance.duration) > _DURATION_TOLERANCE:
         detail = f"{utterance.duration:.2f} s in the manifest, {seconds:.2f} s in {utterance.audio}"
         found.append(("wrong duration", detail))
+    if u.end is not None and u.end - u.start > seconds + OVERSHOOT:
+        after = u.end - u.start - seconds
+        found.append(("past the end", f"ends at {u.end:g} s, {after:.1f} s after {u.audio} does"))
     peak = float(np.abs(samples).max())
     if peak < _SILENT_PEAK:
         found.append(("silent audio", f"peak {peak:.1e} in {utterance.audio}"))
-    return seconds, found
+    silent = peak < _SILENT_PEAK
+    sound = "" if silent else hashlib.blake2b(to_int16(samples).tobytes()).hexdigest()
+    return Heard(seconds, found, sound)
 
 
 def check_manifests(
@@ -133,17 +153,21 @@ def check_manifests(
     located, problems = _read(manifests, normalise)
     problems += repeated + _duplicate_ids(located) + _shared_speakers(located)
 
-    def examine(item: _Located) -> list[Problem]:
-        return _utterance_problems(item, hear, tokens, output_frames)
+    def examine(item: _Located) -> tuple[list[Problem], str]:
+        heard = hear(item.utterance)
+        return _utterance_problems(item, heard, tokens, output_frames), heard.sound
 
     threads = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    sounds: list[str] = []
     try:
-        for done, found in enumerate(threads.map(examine, located), start=1):
+        for done, (found, sound) in enumerate(threads.map(examine, located), start=1):
             problems += found
+            sounds.append(sound)
             if progress is not None:
                 progress(done, len(located))
     finally:
         threads.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the whole corpus
+    problems += _shared_recordings(located, sounds)
     order = {path: rank for rank, path in enumerate(manifests)}
     problems.sort(key=lambda problem: order[problem.manifest])
     return CheckReport(
@@ -153,21 +177,6 @@ def check_manifests(
         problems=tuple(problem for problem in problems if problem.kind not in _NOTES),
         notes=tuple(problem for problem in problems if problem.kind in _NOTES),
     )
-
-
-def render(report: CheckReport) -> str:
-    """The report as plain text for a terminal: tables, a bar histogram, problems by kind."""
-    parts = [_manifest_table(report.manifests)]
-    if report.units:
-        by_count = sorted(report.units.items(), key=lambda item: (-item[1], item[0]))
-        listed = "  ".join(f"{_printable(unit)} {count}" for unit, count in by_count)
-        parts.append(f"{len(report.units)} characters\n{listed}")
-    if report.lengths:
-        parts.append(_length_table(report.lengths))
-    parts.append(_problem_table(report.problems))
-    if report.notes:
-        parts.append(_problem_table(report.notes, "note"))
-    return "\n\n".join(parts) + "\n"
 
 
 # --- what the manifests hold ---
@@ -193,6 +202,7 @@ def _read(
     problems: list[Problem] = []
     for path in manifests:
         before = len(located) + len(problems)
+        dropped: Counter[str] = Counter()
         for line, entry in read_entries(path):
             if isinstance(entry, BadLine):
                 name, detail = f"line {line}", entry.problem
@@ -200,12 +210,17 @@ def _read(
                     name, detail = entry.id, f"{name}: {detail}"
                 problems.append(Problem("malformed line", name, path, detail))
             else:
+                dropped.update(unseen(entry.text))
                 text, unspoken = entry.text, ""
                 try:
                     text = normalise(text) if normalise is not None else text
                 except AsrError as error:
                     text, unspoken = "", str(error)
                 located.append(_Located(replace(entry, text=text), path, line, unspoken))
+        if dropped:
+            listed = ", ".join(f"U+{ord(c):04X} {count}" for c, count in dropped.most_common())
+            detail = f"{listed}: training drops them"
+            problems.append(Problem("characters that are not seen", path.name, path, detail))
         if len(located) + len(problems) == before:
             detail = "expected at least one utterance, got none; prepare it again"
             problems.append(Problem("empty manifest", path.name, path, detail))
@@ -277,15 +292,31 @@ def _shared_speakers(located: Iterable[_Located]) -> list[Problem]:
     return problems
 
 
+def _shared_recordings(located: Sequence[_Located], sounds: Sequence[str]) -> list[Problem]:
+    """Each utterance whose recording is in an earlier manifest as well."""
+    utterances = [replace(item.utterance, id=str(n)) for n, item in enumerate(located)]
+    keys = recording_keys(utterances, {str(n): sound for n, sound in enumerate(sounds)})
+    homes: dict[int, _Located] = {}
+    problems = []
+    for item, label in zip(located, joined(keys), strict=True):
+        first = homes.setdefault(label, item)
+        if first.manifest != item.manifest:
+            u = first.utterance
+            detail = (
+                f"{item.utterance.audio}, as {printable(u.id)} at {first.manifest}:{first.line}"
+            )
+            problems.append(Problem(SAME, item.utterance.id, item.manifest, detail))
+    return problems
+
+
 def _utterance_problems(
     item: _Located,
-    hear: Callable[[Utterance], Heard],
+    heard: Heard,
     tokens: Tokens | None,
     output_frames: Callable[[float], int] | None,
 ) -> list[Problem]:
     utterance = item.utterance
-    seconds, heard = hear(utterance)
-    found = list(heard)
+    seconds, found = heard.seconds, list(heard.problems)
     if item.unspoken:
         found.append(("words without phones", item.unspoken))
     else:
@@ -309,7 +340,7 @@ def _text_problems(utterance: Utterance, tokens: Tokens | None) -> list[tuple[st
     missing = tokens.missing(utterance.text) if tokens is not None else set()
     if not missing:
         return []
-    named = ", ".join(f"{_printable(c)} (U+{ord(c):04X})" for c in sorted(missing))
+    named = ", ".join(f"{shown_character(c)} (U+{ord(c):04X})" for c in sorted(missing))
     return [("unknown characters", f"not in the vocabulary: {named}")]
 
 
@@ -320,42 +351,3 @@ def _frames_needed(text: str, tokens: Tokens | None) -> int:
     else:  # words with unknown characters are named elsewhere; the others may already not fit
         units = tokens.encode(" ".join(w for w in text.split() if not tokens.missing(w)))
     return len(units) + sum(a == b for a, b in pairwise(units))
-
-
-# --- text for the terminal ---
-
-
-def _manifest_table(manifests: Sequence[ManifestSummary]) -> str:
-    width = max([len(str(manifest.path)) for manifest in manifests] + [8])
-    lines = [f"{'manifest':{width}}    hours  utterances  speakers"]
-    lines += [
-        f"{m.path!s:{width}}  {m.hours:7.3f}  {m.utterances:10}  {m.speakers:8}" for m in manifests
-    ]
-    return "\n".join(lines)
-
-
-def _length_table(lengths: Sequence[LengthBin]) -> str:
-    most = max(length.count for length in lengths)
-    lines = ["seconds"]
-    for length in lengths:
-        bar = "#" * -(-_BAR * length.count // most)  # rounded up: one utterance still shows
-        lines.append(f"{length.low:6.1f} to {length.high:6.1f}  {length.count:7}  {bar}".rstrip())
-    return "\n".join(lines)
-
-
-def _problem_table(problems: Sequence[Problem], name: str = "problem") -> str:
-    if not problems:
-        return f"no {name}s"
-    lines = [f"{len(problems)} {name}{'s' if len(problems) > 1 else ''}"]
-    for kind, count in Counter(problem.kind for problem in problems).most_common():
-        lines.append(f"{kind}: {count}")
-        lines += [
-            f"  {_printable(p.id)}  ({p.manifest})  {p.detail}" for p in problems if p.kind == kind
-        ]
-    return "\n".join(lines)
-
-
-def _printable(text: str) -> str:
-    if text == " ":
-        return "space"
-    return text if text.isprintable() else ascii(text)

@@ -34,7 +34,8 @@ def check(
     ] = None,
 ) -> None:
     """Report hours, speakers, units, lengths, and every problem of a corpus by utterance id."""
-    from asr.check import check_manifests, render
+    from asr.check import check_manifests
+    from asr.check_text import render
     from asr.models.bundle import load_bundle
 
     with progress_bar("checking") as progress:

@@ -50,6 +50,13 @@ def name_fields(path: str | os.PathLike[str], key: str = "file") -> dict[str, st
     )
 
 
+def shown_character(character: str) -> str:
+    """One character of a text, for a list of them."""
+    if character == " ":
+        return "space"
+    return character if character.isprintable() else ascii(character)
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     if unicodedata.category(character) not in _ESCAPED or character in _JOINERS:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 
 from asr.audio import audio_duration
-from asr.check import CheckReport, Heard, check_manifests, hear, render
+from asr.check import OVERSHOOT, SAME, CheckReport, Heard, Problem, check_manifests, hear
+from asr.check_text import render
 from asr.console import progress_bar
 from asr.errors import AsrError, AudioError
 from asr.evaluation.lines import is_whole
@@ -21,36 +19,30 @@ from asr.files import atomic_path, remove_leftovers
 from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
-from asr.proposal import VOICE, Proposal, Texts, examine, propose, recipe_text
+from asr.printable import printable, printable_name
+from asr.project_notes import (
+    left_out_notes,
+    one_line,
+    size_notes,
+    speaker_notes,
+    spoken,
+    text_notes,
+)
+from asr.proposal import Proposal, Texts, examine, propose, recipe_text
 from asr.sources import LeftOut, read_source
+from asr.splits import Parts, split_utterances, total_seconds
 from asr.text import TextConfig
 from asr.tokens import build_tokens
+from asr.training.estimate import measure_training
 from asr.training.recipe import read_recipe
-from asr.tuning import marking_folder
 
-Parts = Mapping[str, Sequence[Utterance]]
 Say = Callable[[str], None]
 
-SHARE = 0.1  # of the hours, for dev and for test each
-SHORTEST = 60.0  # seconds of either, where that is no more than a fifth of everything
 FEWEST = 10  # utterances
-SHOWN = 10
-_MOST_OVER = 1.5  # how far a held-out part may exceed what is wanted
 # What `asr check` finds that no training could use.
 _USELESS = frozenset(
     {"missing audio", "undecodable audio", "silent audio", "empty text", "text does not fit"}
 )
-
-
-@dataclass(frozen=True)
-class Split:
-    """Train, dev and test, and whether no speaker is in two of them; the folder that said which
-    recordings are for testing, and whether that was passed over: too much lies in such."""
-
-    parts: Parts
-    disjoint: bool
-    marked: str = ""
-    all_marked: bool = False
 
 
 def new_project(project: str | Path, source: str | Path, say: Say = print) -> None:
@@ -65,32 +57,40 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
     named, nameless = _nameable(found.utterances)
     kept, unreadable = _measured(named)
     left_out = [*found.left_out, *nameless, *unreadable]
-    hear_once = _hearing_once()
+    hear_once, heard = _hearing_once()
+    sounds: dict[str, str] = {}
     with atomic_path(project) as temporary:
         while True:
             _refuse_mostly_bad(source, kept, left_out)
             temporary.mkdir(exist_ok=True)
-            split = split_utterances(kept, project / "dev.jsonl")
+            split = split_utterances(kept, project / "dev.jsonl", sounds)
             learnt, texts, proposal = _write(temporary, split.parts, source)
             report = _check(temporary, project, hear_once)
             useless = {p.id: f"{p.kind}: {p.detail}" for p in report.problems if p.kind in _USELESS}
-            if not useless:
+            known = {name: one.sound for name, one in heard.items() if one.sound}
+            shared = any(problem.kind == SAME for problem in report.problems)
+            if not useless and (not shared or known == sounds):
                 break
+            sounds = known
             left_out += [LeftOut(name, why) for name, why in useless.items()]
             kept = [u for u in kept if u.id not in useless]
+        training = _measure(temporary)
         if left_out:
-            lines = "".join(f"{_one_line(item)}\n" for item in left_out)
+            lines = "".join(f"{one_line(item)}\n" for item in left_out)
             (temporary / "left-out.txt").write_text(lines, encoding="utf-8")
     remove_leftovers(project)
-    minutes = _seconds(kept) / 60
-    say(f"found {found.kind}: {len(kept)} utterances, {_spoken(minutes)}\n")
+    if split.repeated:  # which a note says once
+        problems = tuple(problem for problem in report.problems if problem.kind != SAME)
+        report = replace(report, problems=problems)
+    minutes = total_seconds(kept) / 60
+    say(f"found {printable(found.kind)}: {len(kept)} utterances, {spoken(minutes)}\n")
     say(render(report))
     for note in [
-        *_left_out_notes(left_out, project),
+        *left_out_notes(left_out, project),
         *([found.note] if found.note else []),
-        *_speaker_notes(kept, split, found.speakers),
-        *_text_notes(split.parts, learnt, texts),
-        *_size_notes(split.parts, proposal),
+        *speaker_notes(kept, split, found.speakers),
+        *text_notes(split.parts, learnt, texts),
+        *size_notes(split.parts, proposal, training),
     ]:
         say(note)
     _say_next(project, say)
@@ -157,6 +157,9 @@ def _measured(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Le
         elif utterance.start >= length:
             why = f"starts at {utterance.start} s, after the end of {utterance.audio}"
             left_out.append(LeftOut(utterance.id, why))
+        elif utterance.end is not None and utterance.end > length + OVERSHOOT:
+            after = f"{utterance.end - length:.1f} s after the end of {utterance.audio}"
+            left_out.append(LeftOut(utterance.id, f"ends at {utterance.end:g} s, {after}"))
         else:
             end = None if utterance.end is None else min(utterance.end, length)
             seconds = (length if end is None else end) - utterance.start
@@ -171,73 +174,6 @@ def _length(path: Path) -> float | str:
         return str(error)
 
 
-# --- splits ---
-
-
-def split_utterances(utterances: Sequence[Utterance], manifest: Path = Path("dev.jsonl")) -> Split:
-    """About a tenth of the hours for dev and for test each, by whole speakers where there are three
-    or more and each is known. The choice depends on ids, speakers and durations alone.
-
-    What lies in a folder named test is the test set, and nothing else is, unless that is most of
-    all or leaves too little to learn from: what somebody has set apart must not be learnt, and
-    `asr tune` refuses it as dev.
-
-    Elsewhere speakers are held under `VOICE` in `Utterance.extra`: as speakers they would be in
-    several parts, which training refuses.
-    """
-    folders = {u.id: marking_folder(u.audio, manifest) for u in utterances}
-    marked = [u for u in utterances if folders[u.id]]
-    apart = bool(marked) and 2 * _seconds(marked) < _seconds(utterances)
-    apart = apart and len(utterances) - len(marked) >= 2  # one for dev, one to learn from
-    pool = [u for u in utterances if not (apart and folders[u.id])]
-    names = {u.speaker for u in pool}
-    disjoint = len(names) >= (2 if apart else 3) and all(u.speaker for u in utterances)
-    disjoint = disjoint and not (apart and names & {u.speaker for u in marked})
-    groups: dict[str, list[Utterance]] = defaultdict(list)
-    for utterance in pool:
-        groups[utterance.speaker if disjoint else utterance.id].append(utterance)
-    seconds = {name: _seconds(group) for name, group in groups.items()}
-    total = sum(seconds.values())
-    wanted = max(SHARE * total, min(SHORTEST, total / 5))
-    order = sorted(seconds, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    test = set() if apart else _held_out(order, seconds, wanted, most=len(order) - 2)
-    rest = [name for name in order if name not in test]
-    dev = _held_out(rest, seconds, wanted, most=len(rest) - 1)
-    homes = dict.fromkeys(order, "train") | dict.fromkeys(dev, "dev") | dict.fromkeys(test, "test")
-    parts: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
-    for utterance in utterances:
-        name = utterance.speaker if disjoint else utterance.id
-        home = "test" if apart and folders[utterance.id] else homes[name]
-        parts[home].append(utterance if disjoint else _anonymous(utterance))
-    folder = folders[marked[0].id] if marked else ""
-    return Split(parts, disjoint, folder, bool(marked) and not apart)
-
-
-def _seconds(utterances: Sequence[Utterance]) -> float:
-    return sum(u.duration for u in utterances)
-
-
-def _held_out(
-    order: Sequence[str], seconds: Mapping[str, float], wanted: float, most: int
-) -> set[str]:
-    """Groups in this order until there is enough; the smallest where each is too large."""
-    chosen: set[str] = set()
-    total = 0.0
-    for name in order:
-        if total >= wanted or len(chosen) == most:
-            break
-        if total + seconds[name] <= _MOST_OVER * wanted:
-            chosen.add(name)
-            total += seconds[name]
-    return chosen or {min(order, key=lambda name: seconds[name])}
-
-
-def _anonymous(utterance: Utterance) -> Utterance:
-    if not utterance.speaker:
-        return utterance
-    return replace(utterance, speaker="", extra={**utterance.extra, VOICE: utterance.speaker})
-
-
 # --- writing ---
 
 
@@ -248,7 +184,7 @@ def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Texts
     train = parts["train"]
     learnt = examine([u.text for u in train], TextConfig())
     proposal = propose(train, learnt)
-    hours = _seconds(train) / 3600
+    hours = total_seconds(train) / 3600
     # A name may hold what would end the comment, or what is neither YAML nor UTF-8.
     place = " ".join(str(Path(source).absolute()).split())
     shown = "".join(c if c.isprintable() else "?" for c in place)
@@ -257,8 +193,9 @@ def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Texts
     return learnt, examine(everything, TextConfig()), proposal
 
 
-def _hearing_once() -> Callable[[Utterance], Heard]:
-    """Decode each recording the first time only: what is left out changes no other one."""
+def _hearing_once() -> tuple[Callable[[Utterance], Heard], dict[str, Heard]]:
+    """Decode each recording the first time only: what is left out changes no other one. Also gives
+    what was heard so far, by id."""
     heard: dict[str, Heard] = {}
 
     def hear_once(utterance: Utterance) -> Heard:
@@ -266,7 +203,7 @@ def _hearing_once() -> Callable[[Utterance], Heard]:
             heard[utterance.id] = hear(utterance)
         return heard[utterance.id]
 
-    return hear_once
+    return hear_once, heard
 
 
 def _check(folder: Path, project: Path, hear_once: Callable[[Utterance], Heard]) -> CheckReport:
@@ -286,111 +223,30 @@ def _check(folder: Path, project: Path, hear_once: Callable[[Utterance], Heard])
             progress=progress,
             hear=hear_once,
         )
+
+    def placed(problem: Problem) -> Problem:
+        detail = problem.detail.replace(str(folder), str(project))
+        return replace(problem, manifest=project / problem.manifest.name, detail=detail)
+
     return replace(
         report,
         manifests=tuple(replace(m, path=project / m.path.name) for m in report.manifests),
-        problems=tuple(replace(p, manifest=project / p.manifest.name) for p in report.problems),
-        notes=tuple(replace(p, manifest=project / p.manifest.name) for p in report.notes),
+        problems=tuple(map(placed, report.problems)),
+        notes=tuple(map(placed, report.notes)),
     )
 
 
-# --- what a person should know ---
-
-
-def _left_out_notes(left_out: Sequence[LeftOut], project: Path) -> list[str]:
-    if not left_out:
-        return []
-    lines = [f"left out: {len(left_out)} (all in {project / 'left-out.txt'})"]
-    lines += [f"  {_one_line(item)}" for item in left_out[:SHOWN]]
-    if len(left_out) > SHOWN:
-        lines.append(f"  and {len(left_out) - SHOWN} more")
-    return ["\n".join(lines)]
-
-
-def _one_line(item: LeftOut) -> str:
-    # Names of files may be no UTF-8, and hold line ends.
-    text = f"{item.name}: {item.why}".encode("utf-8", "replace").decode()
-    return " ".join(text.split())
-
-
-def _speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[str]:
-    names = sorted({u.speaker for u in kept} - {""})
-    notes = []
-    if names:
-        more = ", ..." if len(names) > 3 else ""
-        notes.append(f"speakers: {len(names)}, from {origin}: {', '.join(names[:3])}{more}")
-    else:
-        notes.append("speakers: unknown (a column `speaker`, or a sub-folder each, would tell)")
-    if split.all_marked:
-        notes.append(
-            f"recordings lie in a folder named {split.marked}: `asr tune` takes them for a test set"
-            " and refuses; give it another name and begin anew, if you mean to use it"
-        )
-    elif split.marked:
-        notes.append(f"test is what lies in the folder {split.marked}, and nothing else")
-    if split.disjoint:
-        notes.append("dev and test are speakers that are not in train: figures hold for new voices")
-        return notes
-    notes.append(
-        "speakers are too few, unknown, or shared with test: dev and test are cut by utterance,"
-        " figures will be for these voices only, and new ones will be recognised worse"
-    )
-    return notes
-
-
-def _text_notes(parts: Parts, learnt: Texts, texts: Texts) -> list[str]:
-    notes = []
-    for what, found, advice in (
-        ("digits", texts.digits, "write numbers as they are spoken if you can"),
-        ("punctuation", texts.punctuation, "set text.punctuation to remove if you do not need it"),
-    ):
-        if found:
-            shown = " ".join(c for c, _ in found.most_common(SHOWN))
-            notes.append(
-                f"{what}: {sum(found.values())} in the texts ({shown}): nobody says them, and the"
-                f" model would have to learn when to write them; {advice}"
-            )
-    if texts.unspaced:
-        notes.append("no blanks between words: error rates will count characters")
-    new = {c: count for c, count in texts.characters.items() if c not in learnt.characters}
-    if new:
-        notes.append(
-            f"characters of dev or test that train lacks: {' '.join(islice(new, SHOWN))}"
-            f" ({sum(new.values())} times): the model cannot write them"
-        )
-    said = {u.text for u in parts["train"]}
-    again = sum(u.text in said for u in parts["test"])
-    if 2 * again > len(parts["test"]):
-        notes.append(
-            f"{again} of {len(parts['test'])} test sentences are also in train: figures will be for"
-            " known sentences, not for free speech"
-        )
-    return notes
-
-
-def _size_notes(parts: Parts, proposal: Proposal) -> list[str]:
-    hours = _seconds(parts["train"]) / 3600
-    notes = [
-        f"proposal: {proposal.units} as units, {proposal.layers} layers of {proposal.hidden} cells,"
-        f" {proposal.epochs} epochs; roughly {_spoken(proposal.minutes(hours))} on two processor"
-        " cores, less on more or on a GPU"
-    ]
-    if hours < 1 / 6:
-        notes.append("less than ten minutes to learn from: too little to rely on; record more")
-    elif hours < 1:
-        notes.append("less than an hour to learn from: enough for commands, not for free speech")
-    return notes
-
-
-def _spoken(minutes: float) -> str:
-    if minutes < 90:
-        return f"{round(minutes)} minutes" if minutes >= 1.5 else "a minute"
-    hours = minutes / 60
-    return f"{round(hours)} hours" if hours < 48 else f"{round(hours / 24)} days"
+def _measure(folder: Path) -> float | None:
+    """Minutes that training will take, or None where a step of it fails."""
+    try:
+        with progress_bar("measuring steps of training"):
+            return measure_training(read_recipe(folder / "recipe.yaml")) / 60
+    except (AsrError, MemoryError, RuntimeError):
+        return None
 
 
 def _say_next(project: Path, say: Say) -> None:
-    where = shlex.quote(str(project))
-    say(f"\nThe recipe, to read and to change: {project / 'recipe.yaml'}. Next:")
+    where = printable(shlex.quote(str(project)))
+    say(f"\nThe recipe, to read and to change: {printable_name(project / 'recipe.yaml')}. Next:")
     say(f"  asr train {where}/recipe.yaml")
     say(f"  asr evaluate {where}/run/model {where}/test.jsonl --out {where}/report")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from asr.evaluation.scoring import guess_units
@@ -29,6 +29,10 @@ class Texts:
     words: Counter[str]
     unspaced: bool
     """Whether there are no blanks between words, so that characters are counted."""
+    capitals: Counter[str] = field(default_factory=Counter)
+    """As the texts are written: those that normalisation lowers."""
+    dotless: bool = False
+    """Whether the ı or the İ of Turkish occur."""
 
     @property
     def digits(self) -> Counter[str]:
@@ -67,16 +71,6 @@ class Proposal:
     consistency: float
     weight_decay: float
 
-    def minutes(self, hours: float) -> float:
-        """About how long training takes on two processor cores.
-
-        Measured on AN4 (recipes/an4): a minute for each hour and epoch with 256 cells, 4 layers and
-        two views of each utterance.
-        """
-        size = (self.hidden / 256) ** 1.6 * self.layers / 4
-        frames = 3 / (self.strides[0] * self.strides[1])
-        return hours * self.epochs * size * frames * (1 if self.consistency else 0.5)
-
 
 def examine(texts: Sequence[str], config: TextConfig) -> Texts:
     """The characters and words of texts as training will see them.
@@ -91,7 +85,16 @@ def examine(texts: Sequence[str], config: TextConfig) -> Texts:
     for spelled in spellings:
         characters.update(spelled)
         words.update(spelled.split())
-    return Texts(characters, words, guess_units(spellings) == "characters")
+    written = "".join(texts)
+    return Texts(
+        characters,
+        words,
+        guess_units(spellings) == "characters",
+        Counter(
+            {c: n for c, n in Counter(written).items() if config.case == "lower" and c.isupper()}
+        ),
+        not {"İ", "ı"}.isdisjoint(unicodedata.normalize("NFC", written)),
+    )
 
 
 def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:

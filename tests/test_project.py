@@ -7,8 +7,11 @@ import os
 import re
 import shlex
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +23,9 @@ from asr.manifest import Utterance, read_manifest
 from asr.project import new_project, split_utterances
 from asr.proposal import VOICE, examine, propose
 from asr.text import TextConfig
+from asr.training.estimate import measure_training
 from asr.training.recipe import read_recipe
+from asr.training.step import StepLoss, batch_loss
 from tests.commands import Command
 from tests.processes import NOBODY, left_by
 from tests.tones import RATE, SMALL, sentence, write_recordings
@@ -112,6 +117,41 @@ def test_digits_and_punctuation_are_told(tmp_path: Path) -> None:
     assert "digits: 30 in the texts (7)" in said
     assert "punctuation: 30 in the texts (!)" in said
     assert "test sentences are also in train" in said
+
+
+def test_capitals_and_letters_of_turkish_are_told(tmp_path: Path) -> None:
+    for number, path in enumerate(write_recordings(tmp_path / "rec", FIVE)):
+        text = "Low" if number % 2 else "lo\u200bw up"
+        path.with_suffix(".txt").write_text(text, encoding="utf-8")
+    said = made(tmp_path / "p", tmp_path / "rec")
+    assert "capitals: 15 in the texts (L)" in said
+    assert "Turkish" not in said
+    assert "characters that are not seen: " in said
+    assert "U+200B" in said
+    assert "\u200b" not in said
+    path.with_suffix(".txt").write_text("ISI\u0307 low", encoding="utf-8")
+    assert "set text.language to tr" in made(tmp_path / "q", tmp_path / "rec")
+
+
+def test_the_time_of_a_training_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recordings(tmp_path / "rec", FIVE)
+    said = made(tmp_path / "p", tmp_path / "rec")
+    assert re.search(r"epochs; about .* on this machine, by steps of training just measured", said)
+    # A slower step makes every step of every epoch slower.
+    recipe = read_recipe(tmp_path / "p" / "recipe.yaml")
+    usual = measure_training(recipe)
+    monkeypatch.setattr("asr.training.estimate.batch_loss", _slow(0.5))
+    assert measure_training(recipe) > usual + 0.4 * recipe.train.epochs
+
+
+def _slow(seconds: float) -> Callable[..., StepLoss]:
+    def step(*given: Any) -> StepLoss:
+        time.sleep(seconds)
+        return batch_loss(*given)
+
+    return step
 
 
 def test_characters_that_are_not_learnt_are_told(tmp_path: Path) -> None:
@@ -237,8 +277,6 @@ def test_hours_decide_the_size() -> None:
         assert proposal.units == "characters"
         assert proposal.join == 0
     assert sizes == [(128, 8), (192, 24), (256, 64), (320, 96), (512, 240)]
-    # AN4 (recipes/an4): 0.7 hours, 80 epochs, 256 cells in 59 minutes
-    assert 15 < propose(spoken(["a", "b"], 1260), texts).minutes(0.7) < 59
     commands = examine(["yes no"] * 30, TextConfig())
     assert propose(spoken(["a", "b"], 2), commands).units == "words"
     assert propose(spoken(["a", "a"], 2), commands).speeds == (0.95, 1.0, 1.05)

@@ -44,7 +44,7 @@ FREE = {
 # Settings that came after the first runs: at their default they change nothing, and a run that
 # began before them can be gone on with.
 LATER = {
-    "text": ("punctuation",),
+    "text": ("punctuation", "language"),
     "augment": ("tempos", "codec_share", "codecs", "surroundings", "time_warp"),
     "start": tuple(StartConfig.model_fields),
 }

@@ -1,0 +1,130 @@
+"""What a person should know of a new project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from asr.manifest import Utterance
+from asr.printable import printable, printable_name
+from asr.proposal import Proposal, Texts
+from asr.source import LeftOut
+from asr.splits import Parts, Split, total_seconds
+
+SHOWN = 10
+
+
+def left_out_notes(left_out: Sequence[LeftOut], project: Path) -> list[str]:
+    if not left_out:
+        return []
+    lines = [f"left out: {len(left_out)} (all in {printable_name(project / 'left-out.txt')})"]
+    lines += [f"  {one_line(item)}" for item in left_out[:SHOWN]]
+    if len(left_out) > SHOWN:
+        lines.append(f"  and {len(left_out) - SHOWN} more")
+    return ["\n".join(lines)]
+
+
+def one_line(item: LeftOut) -> str:
+    """What was left out and why, printable whatever the name of its file."""
+    return printable(f"{item.name}: {item.why}")
+
+
+def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[str]:
+    names = sorted({u.speaker for u in kept} - {""})
+    notes = []
+    if names:
+        more = ", ..." if len(names) > 3 else ""
+        notes.append(f"speakers: {len(names)}, from {origin}: {', '.join(names[:3])}{more}")
+    else:
+        notes.append("speakers: unknown (a column `speaker`, or a sub-folder each, would tell)")
+    if split.all_marked:
+        notes.append(
+            f"recordings lie in a folder named {split.marked}: `asr tune` takes them for a test set"
+            " and refuses; give it another name and begin anew, if you mean to use it"
+        )
+    elif split.marked:
+        notes.append(f"test is what lies in the folder {split.marked}, and nothing else")
+    if split.repeated:
+        notes.append(
+            "the same recordings are in several parts, since there are too few different ones:"
+            " figures will be better than for new recordings"
+        )
+    if split.disjoint:
+        notes.append("dev and test are speakers that are not in train: figures hold for new voices")
+        return notes
+    notes.append(
+        "speakers are too few, unknown, or shared with test: dev and test are cut by utterance,"
+        " figures will be for these voices only, and new ones will be recognised worse"
+    )
+    return notes
+
+
+def text_notes(parts: Parts, learnt: Texts, texts: Texts) -> list[str]:
+    notes = letter_notes(texts)
+    for what, found, advice in (
+        ("digits", texts.digits, "write numbers as they are spoken if you can"),
+        ("punctuation", texts.punctuation, "set text.punctuation to remove if you do not need it"),
+    ):
+        if found:
+            shown = " ".join(c for c, _ in found.most_common(SHOWN))
+            notes.append(
+                f"{what}: {sum(found.values())} in the texts ({shown}): nobody says them, and the"
+                f" model would have to learn when to write them; {advice}"
+            )
+    if texts.unspaced:
+        notes.append("no blanks between words: error rates will count characters")
+    new = {c: count for c, count in texts.characters.items() if c not in learnt.characters}
+    if new:
+        notes.append(
+            f"characters of dev or test that train lacks: {' '.join(islice(new, SHOWN))}"
+            f" ({sum(new.values())} times): the model cannot write them"
+        )
+    said = {u.text for u in parts["train"]}
+    again = sum(u.text in said for u in parts["test"])
+    if 2 * again > len(parts["test"]):
+        notes.append(
+            f"{again} of {len(parts['test'])} test sentences are also in train: figures will be for"
+            " known sentences, not for free speech"
+        )
+    return notes
+
+
+def letter_notes(texts: Texts) -> list[str]:
+    """Of letters that normalisation changes."""
+    notes = []
+    if texts.capitals:
+        shown = " ".join(c for c, _ in texts.capitals.most_common(SHOWN))
+        notes.append(
+            f"capitals: {sum(texts.capitals.values())} in the texts ({shown}): the model will write"
+            " lower case; set text.case to keep if you need them"
+        )
+    if texts.dotless:
+        notes.append(
+            "İ or ı occur: for Turkish set text.language to tr, for Azerbaijani to az, or capitals"
+            " become the wrong letters (I becomes i, and İ an i with a second dot)"
+        )
+    return notes
+
+
+def size_notes(parts: Parts, proposal: Proposal, minutes: float | None) -> list[str]:
+    hours = total_seconds(parts["train"]) / 3600
+    time = ""
+    if minutes is not None:
+        time = f"; about {spoken(minutes)} on this machine, by steps of training just measured"
+    notes = [
+        f"proposal: {proposal.units} as units, {proposal.layers} layers of {proposal.hidden} cells,"
+        f" {proposal.epochs} epochs{time}"
+    ]
+    if hours < 1 / 6:
+        notes.append("less than ten minutes to learn from: too little to rely on; record more")
+    elif hours < 1:
+        notes.append("less than an hour to learn from: enough for commands, not for free speech")
+    return notes
+
+
+def spoken(minutes: float) -> str:
+    if minutes < 90:
+        return f"{round(minutes)} minutes" if minutes >= 1.5 else "a minute"
+    hours = minutes / 60
+    return f"{round(hours)} hours" if hours < 48 else f"{round(hours / 24)} days"

@@ -1,0 +1,59 @@
+"""How long a training will take, by a few steps of it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from asr.batching import plan_epoch
+from asr.composition import Item
+from asr.features.surroundings import load_sounds
+from asr.models.acoustic import AcousticModel
+from asr.training.prepare import datasets, precision, training_corpus
+from asr.training.recipe import Recipe
+from asr.training.step import batch_loss
+
+_ENOUGH = 3.0  # seconds of steps, after the first one
+_MOST = 3  # steps
+
+
+def measure_training(recipe: Recipe) -> float:
+    """Seconds that all epochs of a recipe take on this machine, as busy as it is now; dev, which is
+    decoded after each epoch, not counted. Nothing is written.
+
+    Raises AsrError as training would before its first step.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
+        precision(recipe.train.precision, lambda _: None)
+    )
+
+    def autocast() -> AbstractContextManager[None]:
+        return nullcontext() if kind is None else torch.autocast(device, kind)
+
+    tokens, _, data, _ = datasets(recipe)
+    model = AcousticModel(recipe.features, recipe.model, len(tokens)).to(device).train()
+    corpus = training_corpus(recipe, model, data, None)
+    train = recipe.train
+    plan = plan_epoch(corpus, recipe.augment, train.batch_seconds, train.seed, 0)
+    sounds = load_sounds(recipe.augment.surroundings, data.sample_rate).to(device)
+
+    def step(items: list[Item]) -> float:
+        batch = data.batch(items).to(device)
+        started = time.monotonic()
+        loss = batch_loss(model, batch, recipe.augment, train.consistency, autocast, sounds)
+        loss.objective.backward()
+        model.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.monotonic() - started
+
+    step(plan[0][: max(1, len(plan[0]) // 4)])  # what is made once is not counted
+    taken = [step(plan[0])]
+    for items in plan[1:_MOST]:
+        if sum(taken) > _ENOUGH:
+            break
+        taken.append(step(items))
+    return sum(taken) / len(taken) * len(plan) * train.epochs
