@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from asr.alignment import WordTime
@@ -17,8 +18,12 @@ from asr.evaluation.decode import BATCH_SECONDS, decode_waves
 from asr.evaluation.hearing import hear_waves
 from asr.models.bundle import Bundle
 from asr.padded import pad
+from asr.printable import printable_name
 
 MOST_WAITING = 128  # files, readable or not, that nothing is told of yet
+BYTES_A_SECOND = (
+    900_000  # of memory for a second of sound on a CPU: the model shipped takes 870,000
+)
 
 Loaded = tuple[Path, torch.Tensor | AudioError]  # a file with its samples, or why there are none
 Timed = tuple[str, tuple[WordTime, ...]]  # a text, and its words if they were asked for
@@ -58,7 +63,8 @@ def transcribe(
     Without `decoder` decoding is greedy (`asr.decoder.load_decoder` gives the one of a model). With
     `words`, each word comes with its time and confidence.
 
-    Files are read ahead and decoded together, about a minute of audio at a time.
+    Files are read ahead and decoded together, about a minute of audio at a time. A file that is
+    too long for the free memory becomes an error entry as well.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     rate = bundle.sample_rate
@@ -66,7 +72,10 @@ def transcribe(
 
     def load(path: Path) -> Loaded:
         try:
-            return path, torch.from_numpy(load_audio(path, rate))
+            samples = load_audio(path, rate)
+            if not torch.cuda.is_available():
+                _check_memory(path, len(samples) / rate)
+            return path, torch.from_numpy(samples)
         except AudioError as error:
             return path, error
 
@@ -86,6 +95,17 @@ def transcribe(
             waiting.append(loaded)
             count, longest = count + (length > 0), max(longest, length)
     yield from _decode(bundle, decoder, waiting, words)
+
+
+def _check_memory(path: Path, seconds: float) -> None:
+    """Raise AudioError where the free memory is too small to decode a recording as a whole."""
+    most = psutil.virtual_memory().available / BYTES_A_SECOND
+    if seconds > most:
+        raise AudioError(
+            f"{printable_name(path)}: expected at most {most / 60:.0f} minutes of sound, for which"
+            f" the free memory suffices, got {seconds / 60:.0f}; cut the recording into shorter"
+            " files, or end other programs"
+        )
 
 
 def _decode(

@@ -244,3 +244,13 @@ def test_real_recordings_have_no_problems(shared_data: Path, tmp_path: Path) -> 
     report = check_manifests([tmp_path / "an4.jsonl"], None, lambda seconds: int(seconds * 25))
     assert not report.problems
     assert report.manifests[0].hours == pytest.approx(sum(u.duration for u in utterances) / 3600)
+
+
+def test_damaged_recordings_are_notes_and_no_problems(tmp_path: Path) -> None:
+    path = manifest(tmp_path / "a.jsonl", {}, {"audio": "cut.wav", "duration": 0.5})
+    whole = sound(tmp_path, "cut.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: 44 + 16000])
+    report = check_manifests([path])
+    assert report.problems == ()
+    assert [(note.kind, note.id) for note in report.notes] == [("damaged audio", "a1")]
+    assert "no problems\n\n1 note\ndamaged audio: 1\n  a1 " in render(report)

@@ -225,6 +225,35 @@ def test_transcribe_goes_on_past_bad_files_names_them_and_fails(
         assert sum(str(path) in line for line in ended.errors) == 1
 
 
+def test_damage_is_told_once_a_recording_and_what_is_passed_over(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    good = read_manifest(manifests["test"])[0]
+    cut, folder = tmp_path / "cut.wav", tmp_path / "folder"
+    cut.write_bytes(good.audio.read_bytes()[:-100])
+    folder.mkdir()
+    shutil.copy(good.audio, folder)
+    (folder / "film.xyz").touch()
+    ended = run("transcribe", cut, folder, "--model", model)
+    assert (ended.status, len(ended.out.splitlines())) == (0, 2)
+    note, warning = ended.err.splitlines()
+    assert note == f"note: {folder}: passed over 1 file, neither recordings nor texts: film.xyz"
+    assert warning.startswith(f"warning: {cut}: its header says")
+
+
+def test_training_tells_damage_once_a_recording(run: Command, recipe: Path) -> None:
+    audio = sorted(recipe.parent.rglob("train*.wav"))[0]
+    audio.write_bytes(audio.read_bytes()[:-100])
+    for overrides in ([], ["train.epochs=3"]):  # afresh, and on from there
+        ended = run("train", recipe, *overrides)
+        assert ended.status == 0
+        assert [line for line in ended.err.splitlines() if "cut off" in line] == [
+            line for line in ended.err.splitlines() if line.startswith(f"warning: {audio}")
+        ]
+        assert ended.err.count("cut off") == 1
+
+
 def test_transcribe_names_the_file_whenever_several_were_given(
     run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
 ) -> None:

@@ -155,3 +155,15 @@ def test_the_shipped_model_is_small_and_hears_an4(shared_data: Path) -> None:
     files = sorted((shared_data / "an4" / "wav").rglob("an406-fcaw-b.sph"))
     (result,) = transcribe(load_bundle(folder), files)
     assert result.text.split() == ["rubout", "g", "m", "e", "f", "three", "nine"]
+
+
+def test_a_recording_that_memory_cannot_hold_is_refused(
+    tones: tuple[Bundle, list[Utterance]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle, utterances = tones
+    write_wav(tmp_path / "long.wav", np.zeros(40 * RATE), RATE)
+    free = type("Memory", (), {"available": 20 * module.BYTES_A_SECOND})
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: free)
+    long, short = transcribe(bundle, [tmp_path / "long.wav", utterances[0].audio])
+    assert "expected at most 0 minutes of sound, for which the free memory" in str(long.error)
+    assert short.error is None
