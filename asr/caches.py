@@ -39,18 +39,25 @@ def settle(last: Path | None = None) -> None:
     whom the system may not know. What the environment says already stays as it is. datasets cannot
     do without: `last` serves it where nothing else does.
     """
-    folder, home = private_folder(), _home()
-    if home is None or not os.access(home, os.W_OK):
+    homeless, nameless = not has_home(), not _inductor_finds_a_folder()
+    folder = private_folder() if homeless or nameless else None
+    if homeless:
         nowhere = Path(os.devnull, "no-cache")  # cannot be made, unlike "~"
         os.environ.setdefault("TRITON_HOME", str(folder or nowhere))
         if "XDG_CACHE_HOME" not in os.environ:
             os.environ.setdefault("HF_HOME", str((folder or last or nowhere) / "huggingface"))
         if folder is not None:
             os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
-    if not _inductor_finds_a_folder():
+    if nameless:
         # Any folder that exists will do: torch fills it only when it compiles, which asr does not
         # ask for.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder or "/"))
+
+
+def has_home() -> bool:
+    """Whether the user has a home that can be written to."""
+    home = _home()
+    return home is not None and os.access(home, os.W_OK)
 
 
 def _inductor_finds_a_folder() -> bool:

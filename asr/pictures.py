@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from asr.caches import private_folder, settle
+from asr.caches import has_home, settle
 
 
 def pyplot(path: str | Path) -> Any:
@@ -17,7 +17,7 @@ def pyplot(path: str | Path) -> Any:
     cache, a temporary folder beside the picture serves while it is loaded.
     """
     settle()
-    if private_folder() is not None or "MPLCONFIGDIR" in os.environ:
+    if has_home() or "MPLCONFIGDIR" in os.environ:
         return _loaded()
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         os.environ["MPLCONFIGDIR"] = folder

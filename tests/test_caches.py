@@ -109,6 +109,7 @@ def test_a_usable_home_changes_nothing(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("USER", "somebody")
     settle()
     assert not [name for name in VARIABLES if name in os.environ]
+    assert not list(home.iterdir())
 
 
 def test_nowhere_to_write_is_no_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
