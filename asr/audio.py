@@ -213,6 +213,7 @@ def _all_links(stream: BinaryIO, read: Callable[[Link, float], float], say: Say)
 def _load_link(link: Link, span: Span, rate: int, say: Say) -> tuple[float, np.ndarray]:
     """Seconds of a recording, and its samples at `rate` Hz in `span`."""
     stream, file = _opened(link, say)
+    lasting = 0.0
     if file is not None:
         with file:
             first, stop = (min(place, file.frames) for place in span.frames(file.samplerate))
@@ -223,16 +224,32 @@ def _load_link(link: Link, span: Span, rate: int, say: Say) -> tuple[float, np.n
             except (soundfile.SoundFileError, EOFError) as error:
                 if file.frames:
                     say(f"damaged ({reason_of(error)}): what can be decoded is read")
+                lasting = _promised(stream)
     samples, seconds = _resampled(_all_blocks(stream, say, file), span, rate)
+    if lasting and len(samples):  # FFmpeg drops what follows damage, which would shorten the file
+        first, stop = Span(span.start, min(lasting, span.end or lasting)).frames(rate)
+        seconds, missing = lasting, max(stop - first - len(samples), 0)
+        samples = np.pad(samples, (0, missing))[: stop - first]
     return seconds, samples
+
+
+def _promised(stream: Stream) -> float:
+    """Seconds that the header states, where the last of their samples is there; else 0."""
+    file = open_soundfile(stream)
+    if file is None:
+        return 0.0
+    with file:
+        _check_rate(file.samplerate)
+        return float(file.frames / file.samplerate) if is_complete(file) else 0.0
 
 
 def _link_duration(link: Link, say: Say) -> float:
     stream, file = _opened(link, say)
     if file is not None:
-        with file:
-            if is_complete(file):
-                return float(file.frames / file.samplerate)
+        file.close()
+        seconds = _promised(stream)
+        if seconds:
+            return seconds
     return max((block.end for block in _all_blocks(stream, say, file)), default=0.0)
 
 
@@ -303,12 +320,16 @@ def _resampled(
     return np.clip(samples, -1.0, 1.0, out=samples), end
 
 
-def _resampler(file_rate: int, rate: int) -> soxr.ResampleStream | None:
-    if file_rate not in _RATES:
+def _check_rate(rate: int) -> None:
+    if rate not in _RATES:
         raise AudioError(
-            f"expected a sample rate of 1000 to 1000000 Hz, got {file_rate};"
+            f"expected a sample rate of 1000 to 1000000 Hz, got {rate};"
             " the header is damaged: convert it again from the original"
         )
+
+
+def _resampler(file_rate: int, rate: int) -> soxr.ResampleStream | None:
+    _check_rate(file_rate)
     if file_rate == rate:
         return None
     return soxr.ResampleStream(file_rate, rate, 1, dtype="float32", quality="HQ")

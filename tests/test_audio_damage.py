@@ -87,6 +87,22 @@ def test_a_hole_is_silent_and_what_follows_keeps_its_time(name: str) -> None:
     assert np.abs(stretch[500:] - samples[40500:]).max() < 1e-3
 
 
+def test_flac_keeps_its_length_wherever_it_is_damaged(tmp_path: Path) -> None:
+    """FFmpeg drops more than what is damaged, the last frames for one."""
+    whole = load_audio(STRETCHES["flac"])
+    path = tmp_path / "damaged.flac"
+    for share in (0.1, 0.5, 0.9, 0.97):
+        damaged = bytearray(STRETCHES["flac"])
+        damaged[int(share * len(damaged))] ^= 0x55
+        samples, said = heard(bytes(damaged))
+        assert len(samples) == len(whole)
+        assert (np.abs(samples - whole) < 0.02).mean() > 0.6
+        assert said
+        path.write_bytes(damaged)
+        assert audio_duration(path) == 3.0
+        assert len(heard(bytes(damaged), start=0.5, end=2.75)[0]) == 2.25 * 16000
+
+
 def test_one_bad_packet_costs_that_packet() -> None:
     content = bytearray(film("matroska", "aac", 16000, [(0, 3)]))
     middle = len(content) // 2
