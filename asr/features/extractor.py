@@ -37,7 +37,8 @@ class FeatureConfig(Config):
     deltas: int = Field(0, ge=0, le=2)
     """How many times to append the slope over time: 1 speed, 2 acceleration as well."""
     cmvn: Literal["none", "utterance", "global"] = "utterance"
-    """Mean and variance normalisation: over each utterance, over the training set, or none."""
+    """Mean and variance normalisation: over each utterance, over the training set, or none. Over each
+    utterance, features are the same at any level of the recording; otherwise they follow it."""
     stack: int = Field(1, ge=1, le=16)
     """How many neighbouring frames are joined into one."""
     stride: int = Field(1, ge=1, le=16)
@@ -59,7 +60,13 @@ class FeatureExtractor(nn.Module):
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.config = config
-        log_mel = LogMel(config.sample_rate, config.bands, config.window_ms, config.shift_ms)
+        log_mel = LogMel(
+            config.sample_rate,
+            config.bands,
+            config.window_ms,
+            config.shift_ms,
+            relative_floor=config.cmvn == "utterance",
+        )
         self.shift, self.window = log_mel.shift, log_mel.fft_size
         is_mfcc = config.kind == "mfcc"
         self.filterbank = MFCC(log_mel, config.coefficients) if is_mfcc else log_mel

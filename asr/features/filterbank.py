@@ -18,6 +18,13 @@ from asr.padded import Padded
 # Power below which a mel band counts as silent: about -60 dB re full scale, above 16-bit noise.
 POWER_FLOOR = 1e-6
 
+# The same relative to an utterance: so many dB below its level (`speech_level`). It is what
+# `POWER_FLOOR` amounts to in the median recording of AN4's training part.
+FLOOR_BELOW_LEVEL_DB = 45.0
+LEVEL_QUANTILE = 0.9  # loud events that fill less than a tenth of the frames do not raise the level
+SILENCE_BELOW_LOUDEST_DB = 60.0  # frames that do not count: digital silence, decoders' noise
+RUMBLE_HZ = 100.0  # bands that do not count: a constant offset, mains hum
+
 
 @dataclass(frozen=True)
 class Distortion:
@@ -33,14 +40,26 @@ class Distortion:
 
 
 class LogMel(nn.Module):
-    """Natural logarithm of mel-band power (Slaney's mel scale, unit-area triangles, as librosa)."""
+    """Natural logarithm of mel-band power (Slaney's mel scale, unit-area triangles, as librosa).
+
+    Power is limited from below: by `POWER_FLOOR`, or with `relative_floor` by a floor below each
+    utterance's own level. Then a change of level adds a constant to all values and nothing else.
+    """
 
     centres: Tensor
     filters: Tensor
     window: Tensor
 
-    def __init__(self, sample_rate: int, bands: int, window_ms: float, shift_ms: float) -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        bands: int,
+        window_ms: float,
+        shift_ms: float,
+        relative_floor: bool = False,
+    ) -> None:
         super().__init__()
+        self.relative_floor = relative_floor
         window = round(sample_rate * window_ms / 1000)
         self.shift = round(sample_rate * shift_ms / 1000)
         self.fft_size = 1 << (window - 1).bit_length()
@@ -73,14 +92,40 @@ class LogMel(nn.Module):
             center=False,
             return_complex=True,
         )
-        power = spectrum.real.square() + spectrum.imag.square()
-        mel = power.transpose(1, 2) @ self.filters
+        density = spectrum.real.square() + spectrum.imag.square()
+        mel = density.transpose(1, 2) @ self.filters
         if distortion is not None and distortion.gains is not None:
             mel = mel * equaliser(distortion.gains, mel.shape[2])[:, None, :]
-        values = torch.log(mel.clamp(min=POWER_FLOOR))
+        power = Padded(mel, self.output_lengths(waves.lengths))
+        if self.relative_floor:
+            level = speech_level(power, self.centres)
+            floor = (level * 10 ** (-FLOOR_BELOW_LEVEL_DB / 10)).clamp(min=_LEAST)
+            values = torch.log(torch.maximum(mel, floor[:, None, None]))
+        else:
+            values = torch.log(mel.clamp(min=POWER_FLOOR))
         if distortion is not None and distortion.warp is not None:
             values = _take_bands(values, warped_bands(self.centres, distortion.warp))
-        return Padded(values, self.output_lengths(waves.lengths)).zeroed()
+        return Padded(values, power.lengths).zeroed()
+
+
+_LEAST = 1e-37  # a normal float32, so that digital silence has a logarithm
+
+
+def speech_level(power: Padded, centres: Tensor) -> Tensor:
+    """The power that the loudest tenth of an utterance's frames exceeds, as a mean over its bands.
+
+    Proportional to the utterance's power, and 0 for digital silence. A quantile, because a maximum
+    or a mean would follow a slammed door.
+
+    Shape: [B, T, bands], centres [bands] in Hz -> [B].
+    """
+    heard = (centres > RUMBLE_HZ).to(power.values)
+    frames = Padded(power.values @ (heard / heard.sum()), power.lengths).zeroed().values
+    frames = frames.sort(dim=1, descending=True).values
+    silence = frames[:, :1] * 10 ** (-SILENCE_BELOW_LOUDEST_DB / 10)
+    count = (frames > silence).sum(dim=1, keepdim=True)
+    place = ((count - 1).clamp(min=0) * (1 - LEVEL_QUANTILE)).long()
+    return frames.gather(1, place)[:, 0]
 
 
 def equaliser(gains: Tensor, bands: int) -> Tensor:
