@@ -219,7 +219,7 @@ def _load_link(link: Link, span: Span, rate: int, say: Say) -> tuple[float, np.n
             first, stop = (min(place, file.frames) for place in span.frames(file.samplerate))
             _check_length((stop - first) / file.samplerate)
             try:
-                samples, _ = _resampled(soundfile_blocks(file, span), span, rate)
+                samples, _ = _resampled(soundfile_blocks(file, span, say), span, rate)
                 return file.frames / file.samplerate, samples
             except (soundfile.SoundFileError, EOFError) as error:
                 if file.frames:

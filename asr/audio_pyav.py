@@ -14,17 +14,13 @@ from typing import Any
 import av
 import numpy as np
 
-from asr.audio_source import Block, Stream, View
-from asr.errors import AudioError
+from asr.audio_channels import mixed
+from asr.audio_source import Block, Stream
+from asr.audio_tracks import choose_track, frame_channels, open_pyav
 
 Say = Callable[[str], None]
 Timed = tuple[Any, Fraction | None]  # a decoded frame, and its seconds since time zero
 
-# Self-contained containers only: no playlists, which could name other files or addresses.
-_PYAV_FORMATS = (
-    "mov,mp4,m4a,3gp,matroska,webm,mp3,aac,ogg,flac,wav,w64,nistsphere,aiff,au,caf,asf,amr,flv,"
-    "avi,mpegts,mpeg,ac3"
-)
 # Containers whose header says how long all of it is; elsewhere FFmpeg estimates that.
 _TIMED_CONTAINERS = ("mov", "matroska", "flv", "asf", "avi")
 # Those without timestamps: FFmpeg counts samples, at the first frame's rate.
@@ -64,31 +60,24 @@ class _Damage:
     """Whether something was lost since the last frame."""
 
 
-def open_pyav(stream: Stream, options: dict[str, str] | None = None) -> Any:
-    whole = stream if isinstance(stream, View) else View(stream)
-    whole.seek(0)
-    container = av.open(whole, options={"format_whitelist": _PYAV_FORMATS, **(options or {})})
-    if not container.streams.audio:
-        container.close()
-        raise AudioError("expected an audio track, got none; give a recording with sound")
-    return container
-
-
 def pyav_blocks(stream: Stream, say: Say) -> Generator[Block, None, None]:
-    """All of the first audio track from time zero on, one block after the other.
+    """All of one audio track from time zero on, one block after the other: of the track that a
+    player takes, or of the first one with sound where that one is silent.
 
     Time zero is where the earliest track begins, and in mp4 where the film begins. `say` is told
     what cannot be decoded, when the blocks end or the caller wants no more.
     """
+    chosen = choose_track(stream, say)
     with open_pyav(stream) as container:
+        track = container.streams.audio[chosen.place]
         zero = _zero(container, stream)
         damage = _Damage()
         try:
-            frames = _frames(container, zero, damage)
-            yield from _placed(_timed(frames), container.format.name, damage)
+            frames = _frames(container, track, zero, damage)
+            yield from _placed(_timed(frames), container.format.name, damage, chosen.weights)
             if not damage.decoded and damage.reason is not None:
                 raise damage.reason
-            stated = _stated_end(container, zero)
+            stated = _stated_end(container, track, zero)
             if damage.last + _MISSING < stated:
                 say(f"cut off: {damage.last:.1f} s of the {stated:.1f} s that its header says")
             elif damage.cut_off or (damage.last_is_short and damage.short == 1):
@@ -114,7 +103,7 @@ def _zero(container: Any, stream: Stream) -> Fraction:
     return Fraction(start, av.time_base)
 
 
-def _stated_end(container: Any, zero: Fraction) -> float:
+def _stated_end(container: Any, track: Any, zero: Fraction) -> float:
     """Seconds from time zero to the end of the longest track as the header has it; 0 where it does
     not say."""
     name = container.format.name
@@ -122,16 +111,16 @@ def _stated_end(container: Any, zero: Fraction) -> float:
         return 0.0
     duration = Fraction(container.duration, av.time_base)
     if name == "mp3":  # in its first frame, or else estimated from the bit rate
-        estimate = 8 * container.size / (container.streams.audio[0].bit_rate or 1)
+        estimate = 8 * container.size / (track.bit_rate or 1)
         return float(duration) if duration > 1.05 * estimate else 0.0
     if name.startswith("mov"):  # the duration is that from the first to the last of the tracks
         duration += Fraction(container.start_time or 0, av.time_base)
     return float(duration - zero)
 
 
-def _packets(container: Any, damage: _Damage) -> Iterator[Any]:
+def _packets(container: Any, track: Any, damage: _Damage) -> Iterator[Any]:
     """Packets of the sound and, since they tell when a cut-off file ends, of the picture."""
-    tracks = [container.streams.audio[0], *container.streams.video]
+    tracks = [track, *container.streams.video]
     for _ in range(_MOST_ERRORS):
         try:
             yield from container.demux(tracks)
@@ -140,9 +129,8 @@ def _packets(container: Any, damage: _Damage) -> Iterator[Any]:
             damage.cut_off, damage.fresh, damage.reason = True, True, damage.reason or error
 
 
-def _frames(container: Any, zero: Fraction, damage: _Damage) -> Iterator[Timed]:
-    track = container.streams.audio[0]
-    for packet in _packets(container, damage):
+def _frames(container: Any, track: Any, zero: Fraction, damage: _Damage) -> Iterator[Timed]:
+    for packet in _packets(container, track, damage):
         when = None if packet.pts is None else packet.pts * packet.time_base - zero
         if when is not None and packet.size:
             end = when + (packet.duration or 0) * packet.time_base
@@ -194,7 +182,9 @@ def _timed(frames: Iterable[Timed]) -> Iterator[Timed]:
     yield from ((frame, None) for frame in waiting)
 
 
-def _placed(frames: Iterable[Timed], container: str, damage: _Damage) -> Iterator[Block]:
+def _placed(
+    frames: Iterable[Timed], container: str, damage: _Damage, weights: np.ndarray
+) -> Iterator[Block]:
     """Each frame where its timestamp says, silence in between."""
     longest_gap = _LONGEST_BROADCAST_GAP if container in _BROADCASTS else _LONGEST_GAP
     position, rate, shift, believed = 0, 0, Fraction(), True
@@ -214,20 +204,6 @@ def _placed(frames: Iterable[Timed], container: str, damage: _Damage) -> Iterato
             yield Block(position, np.broadcast_to(np.float32(0), (lack,)), rate)
             position += lack
         damage.fresh = False
-        samples = _mono(frame)
+        samples = mixed(frame_channels(frame), weights)
         yield Block(position, samples, rate)
         position += len(samples)
-
-
-def _mono(frame: Any) -> np.ndarray:
-    """Mono float32 samples [S] of a frame."""
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:  # [1, S * C] interleaved
-        values = values.reshape(-1, len(frame.layout.channels)).T
-    if values.dtype.kind == "u":
-        values = values.astype(np.float32) - 128.0
-        values /= 128.0
-    elif values.dtype.kind == "i":
-        values = values / np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
-    mono: np.ndarray = values.mean(axis=0, dtype=np.float32)
-    return mono

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 
+import numpy as np
 import soundfile
 
+from asr.audio_channels import MOST_SECONDS, channel_weights, inverted, mixed
 from asr.audio_source import LONGEST, Block, Span, Stream, View
 from asr.errors import AudioError
 
@@ -17,6 +19,7 @@ _SOUNDFILE_MAGIC = (
 )  # fmt: skip
 _BLOCK = 1 << 22  # samples of all channels per read, so that a lying header cannot claim memory
 _LONGEST_PAGE = 60  # seconds
+_GLIMPSES = 40
 
 
 def _is_soundfile(stream: Stream) -> bool:
@@ -60,8 +63,10 @@ def is_complete(file: soundfile.SoundFile) -> bool:
         return False
 
 
-def soundfile_blocks(file: soundfile.SoundFile, span: Span) -> Generator[Block, None, None]:
-    """What lies in `span`, sought and not decoded up to.
+def soundfile_blocks(
+    file: soundfile.SoundFile, span: Span, say: Callable[[str], None]
+) -> Generator[Block, None, None]:
+    """What lies in `span`, sought and not decoded up to. `say` is told of inverted channels.
 
     Raises:
         soundfile.SoundFileError: damage that libsndfile notices.
@@ -70,13 +75,28 @@ def soundfile_blocks(file: soundfile.SoundFile, span: Span) -> Generator[Block, 
     first, stop = (min(frame, file.frames) for frame in span.frames(file.samplerate))
     if not file.frames:
         raise EOFError("no samples")
+    weights = channel_weights(_glimpses(file)) if file.channels > 1 else np.ones(1, np.float32)
+    if words := inverted(weights):
+        say(words)
     position = _sought(file, first)
     while position < stop:
         block = file.read(min(stop - position, max(1, _BLOCK // file.channels)), dtype="float32")
         if not len(block):
             raise EOFError("a hole in it")
-        yield Block(position, block if block.ndim == 1 else block.mean(axis=1), file.samplerate)
+        mono = block if block.ndim == 1 else mixed(block.T, weights)
+        yield Block(position, mono, file.samplerate)
         position += len(block)
+
+
+def _glimpses(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Short stretches from all over the recording, `MOST_SECONDS` together. Shape: each [C, S]."""
+    size = max(1, min(file.frames, round(MOST_SECONDS * file.samplerate)) // _GLIMPSES)
+    try:
+        for first in np.linspace(0, file.frames - size, _GLIMPSES).astype(int).tolist():
+            file.seek(first)
+            yield file.read(size, dtype="float32", always_2d=True).T
+    except soundfile.SoundFileError:
+        return  # damaged: found again, and said, when it is read
 
 
 def _sought(file: soundfile.SoundFile, first: int) -> int:
@@ -84,6 +104,6 @@ def _sought(file: soundfile.SoundFile, first: int) -> int:
     libsndfile would land a packet too late, and a page may last a minute."""
     if file.format == "OGG" and file.frames - first < _LONGEST_PAGE * file.samplerate:
         first = max(0, file.frames - 2 * _LONGEST_PAGE * file.samplerate)
-    if first:
+    if first or file.channels > 1:  # glimpses of several channels were taken
         file.seek(first)
     return first

@@ -37,8 +37,8 @@ class FeatureConfig(Config):
     deltas: int = Field(0, ge=0, le=2)
     """How many times to append the slope over time: 1 speed, 2 acceleration as well."""
     cmvn: Literal["none", "utterance", "global"] = "utterance"
-    """Mean and variance normalisation: over each utterance, over the training set, or none. Over each
-    utterance, features are the same at any level of the recording; otherwise they follow it."""
+    """Mean and variance normalisation: over each utterance, over the training set, or none.
+    Over each utterance, features do not depend on the level of the recording; else they do."""
     stack: int = Field(1, ge=1, le=16)
     """How many neighbouring frames are joined into one."""
     stride: int = Field(1, ge=1, le=16)

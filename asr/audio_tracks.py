@@ -1,0 +1,110 @@
+"""The audio tracks of a container that FFmpeg reads, and which of them is the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from asr.audio_channels import MOST_SECONDS, channel_weights, inverted
+from asr.audio_source import Stream, View
+from asr.errors import AudioError
+
+# Self-contained containers only: no playlists, which could name other files or addresses.
+_PYAV_FORMATS = (
+    "mov,mp4,m4a,3gp,matroska,webm,mp3,aac,ogg,flac,wav,w64,nistsphere,aiff,au,caf,asf,amr,flv,"
+    "avi,mpegts,mpeg,ac3"
+)
+_DEFAULT = Disposition.default
+_SILENT_PEAK = 1e-4  # full scale 1; what `asr check` calls silent as well
+
+
+@dataclass(frozen=True)
+class Track:
+    """Its place among the audio tracks, and what its channels are multiplied by. Shape: [C]."""
+
+    place: int
+    weights: np.ndarray
+
+
+def open_pyav(stream: Stream, options: dict[str, str] | None = None) -> Any:
+    whole = stream if isinstance(stream, View) else View(stream)
+    whole.seek(0)
+    container = av.open(whole, options={"format_whitelist": _PYAV_FORMATS, **(options or {})})
+    if not container.streams.audio:
+        container.close()
+        raise AudioError("expected an audio track, got none; give a recording with sound")
+    return container
+
+
+def choose_track(stream: Stream, say: Callable[[str], None]) -> Track:
+    """The track that a player takes, or the first one with sound where that one is silent.
+
+    `say` is told of other tracks, which are not read, and of inverted channels.
+    """
+    with open_pyav(stream) as container:
+        tracks = container.streams.audio
+        order = sorted(range(len(tracks)), key=lambda i: not tracks[i].disposition & _DEFAULT)
+        alone = len(tracks) == 1 and tracks[0].codec_context.layout.nb_channels == 1
+    chosen = order[0]
+    if len(order) > 1:
+        chosen = next((place for place in order if _has_sound(stream, place)), chosen)
+        say(
+            f"{len(order)} audio tracks: "
+            + (f"track {order[0] + 1} is silent, " if chosen != order[0] else "")
+            + f"track {chosen + 1} is read"
+        )
+    weights = np.ones(1, np.float32) if alone else channel_weights(_beginning(stream, chosen))
+    if words := inverted(weights):
+        say(words)
+    return Track(chosen, weights)
+
+
+def frame_channels(frame: Any) -> np.ndarray:
+    """The samples of a decoded frame, full scale 1. Shape: float [C, S]."""
+    values: np.ndarray = frame.to_ndarray()
+    if not frame.format.is_planar:  # [1, S * C] interleaved
+        values = values.reshape(-1, len(frame.layout.channels)).T
+    if values.dtype.kind == "u":
+        values = values.astype(np.float32) - 128.0
+        values /= 128.0
+    elif values.dtype.kind == "i":
+        values = values / np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
+    return values
+
+
+def _frames(stream: Stream, place: int) -> Iterator[Any]:
+    """What can be decoded of a track."""
+    with open_pyav(stream) as container:
+        try:
+            for packet in container.demux(container.streams.audio[place]):
+                try:
+                    yield from packet.decode()
+                except av.FFmpegError:
+                    continue
+        except av.FFmpegError:
+            return  # damage is said when the track is read
+
+
+def _has_sound(stream: Stream, place: int) -> bool:
+    return any(
+        np.abs(frame_channels(frame)).max(initial=0) >= _SILENT_PEAK
+        for frame in _frames(stream, place)
+    )
+
+
+def _beginning(stream: Stream, place: int) -> Iterator[np.ndarray]:
+    """The first `MOST_SECONDS` of a track that are no digital silence. Shape: each [C, S]."""
+    seconds, channels = 0.0, 0
+    for frame in _frames(stream, place):
+        samples = frame_channels(frame)
+        channels = channels or len(samples)
+        if len(samples) == channels and samples.any():
+            yield samples
+            seconds += samples.shape[1] / frame.sample_rate
+        if seconds >= MOST_SECONDS:
+            return
