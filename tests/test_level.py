@@ -1,0 +1,93 @@
+"""The same recording at another level has the same features, and what is loud for a moment does
+not hide the rest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asr.features.extractor import FeatureConfig, FeatureExtractor
+from asr.features.filterbank import FLOOR_BELOW_LEVEL_DB, LogMel, speech_level
+from asr.padded import Padded, pad
+
+CONFIGS: list[dict[str, Any]] = [
+    {},
+    {"kind": "mfcc", "deltas": 2},
+    {"sample_rate": 8000, "bands": 40, "stack": 3, "stride": 3},
+]
+GAINS = [3.0, 0.3, 0.03, 1e-3, 1e-5, 1e-8, 8.0]
+
+
+def syllables(seconds: float, rate: int, seed: int = 0) -> torch.Tensor:
+    """Bursts of coloured noise over a noise floor 50 dB below. Shape: [S]."""
+    random = np.random.default_rng(seed)
+    white = random.standard_normal(int(seconds * rate))
+    coloured = np.convolve(white, 0.9 ** np.arange(50), mode="same")
+    time = np.arange(len(white)) / rate
+    loudness = np.maximum(np.sin(2 * np.pi * 3 * time), 0) ** 2
+    quiet = 10 ** (-50 / 20) * random.standard_normal(len(white))
+    return torch.from_numpy(0.05 * (loudness * coloured + quiet)).float()
+
+
+@pytest.mark.parametrize("values", CONFIGS, ids=str)
+@pytest.mark.parametrize("gain", GAINS)
+def test_features_are_the_same_at_any_level(values: dict[str, Any], gain: float) -> None:
+    extractor = FeatureExtractor(FeatureConfig(**values))
+    rate = extractor.config.sample_rate
+    waves = pad([syllables(1.0, rate), syllables(0.4, rate, 1), torch.zeros(rate // 2)])
+    # Each at a level of its own, so that nothing is shared within a batch.
+    gains = torch.tensor([[gain], [1 / gain], [1.0]])
+    changed = extractor(Padded(waves.values * gains, waves.lengths))
+    torch.testing.assert_close(changed.values, extractor(waves).values, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("cmvn", ["none", "global"])
+def test_without_normalisation_by_utterance_the_floor_is_absolute(cmvn: Any) -> None:
+    extractor = FeatureExtractor(FeatureConfig(cmvn=cmvn))
+    wave = syllables(1.0, 16000)
+    expected = LogMel(16000, 80, 25.0, 10.0)(pad([1e-3 * wave])).values
+    torch.testing.assert_close(extractor(pad([1e-3 * wave])).values, expected)
+
+
+def floor(wave: torch.Tensor) -> float:
+    """In dB: what the digital silence behind an utterance is raised to."""
+    log_mel = LogMel(16000, 80, 25.0, 10.0, relative_floor=True)
+    values = log_mel(pad([torch.cat([wave, torch.zeros(1600)])])).values
+    return 10 * float(values.min()) / math.log(10)
+
+
+def test_the_floor_lies_below_the_level() -> None:
+    wave = syllables(1.0, 16000)
+    log_mel = LogMel(16000, 80, 25.0, 10.0, relative_floor=True)
+    power = log_mel(pad([wave])).values.exp()
+    level = speech_level(Padded(power, torch.tensor([power.shape[1]])), log_mel.centres)
+    below = 10 * math.log10(float(level)) - floor(wave)
+    assert below == pytest.approx(FLOOR_BELOW_LEVEL_DB, abs=2)
+
+
+def test_what_is_loud_for_a_moment_hides_nothing() -> None:
+    wave = syllables(20.0, 16000)
+    slammed, clicked = wave.clone(), wave.clone()
+    slammed[50000:54000] += 20 * syllables(0.25, 16000, 3) + 0.5 * torch.randn(4000)
+    clicked[70000] = 1.0
+    assert abs(floor(slammed) - floor(wave)) < 3
+    assert abs(floor(clicked) - floor(wave)) < 0.1
+
+
+def test_an_offset_or_digital_silence_is_no_sound() -> None:
+    wave = syllables(2.0, 16000)
+    assert abs(floor(wave + 0.5) - floor(wave)) < 2
+    assert abs(floor(torch.cat([torch.zeros(300000), wave])) - floor(wave)) < 1
+    faint = 1e-6 * torch.randn(300000)  # what a codec makes of digital silence
+    assert abs(floor(torch.cat([faint, wave])) - floor(wave)) < 1
+
+
+def test_the_level_is_that_of_the_utterance_alone() -> None:
+    log_mel = LogMel(16000, 80, 25.0, 10.0)
+    waves = [syllables(1.0, 16000), 0.01 * syllables(0.3, 16000, 1), torch.zeros(1600)]
+    for wave, together in zip(waves, log_mel(pad(waves)).unpad(), strict=True):
+        torch.testing.assert_close(log_mel(pad([wave])).values[0], together)
