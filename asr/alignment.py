@@ -5,7 +5,6 @@ S samples, T frames, V units.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from asr.files import atomic_path
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle
 from asr.padded import Padded
-from asr.printable import printable_name
+from asr.printable import printable_json, printable_name
 from asr.shards import load_recording
 from asr.tokens import WORD_START, Tokens
 
@@ -188,7 +187,7 @@ def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
     if format == "ctm":
         return to_ctm(result.recording, result.words, result.start)
     row = {"id": result.id, "seconds": round(result.seconds, 3), "words": to_json(result.words)}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return printable_json(row) + "\n"
 
 
 def write_aligned(out: Path, result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> None:

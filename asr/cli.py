@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +23,7 @@ from asr.cli_decoding import (
 from asr.cli_lm import app as lm_app
 from asr.cli_reports import Normalise, Units, UnitsOption, scoring
 from asr.cli_reports import app as reports_app
-from asr.console import errors, progress_bar, run_command, show_settings
+from asr.console import progress_bar, run_command, show, show_settings, tell
 from asr.errors import AlignmentError, AsrError, AudioError, ConfigError
 from asr.evaluation.details import AUDIO_MEGABYTES
 
@@ -148,7 +147,7 @@ def transcribe(
     from asr.alignment import ctm_names, to_ctm, to_json
     from asr.audio_files import find_audio
     from asr.models.bundle import load_bundle
-    from asr.printable import name_fields, printable_name
+    from asr.printable import name_fields, printable_json, printable_name
     from asr.transcribe import Transcript, default_model
     from asr.transcribe import transcribe as transcribe_files
 
@@ -158,23 +157,20 @@ def transcribe(
     present, failed = [], 0
     for file in files:
         try:
-            below = find_audio([file], lambda note: errors.print(f"note: {note}"))
+            below = find_audio([file], lambda note: tell(f"note: {note}"))
             if not below:
                 raise AudioError(f"{file}: expected a folder with recordings, got none in it")
             present += below
         except AsrError as error:
-            errors.print(f"error: {error}")
+            tell(f"error: {error}")
             failed += 1
 
     alone, names = len(files) == 1 and files == present, ctm_names(present)
 
-    def show(result: Transcript) -> str:
+    def as_text(result: Transcript) -> str:
         if format is TextFormat.json:
             row = {"text": result.text, "seconds": result.seconds}
-            return json.dumps(
-                name_fields(result.path) | row | {"words": to_json(result.words)},
-                ensure_ascii=False,
-            )
+            return printable_json(name_fields(result.path) | row | {"words": to_json(result.words)})
         if format is TextFormat.ctm:
             return to_ctm(names[result.path], result.words).rstrip()
         return result.text if alone else f"{printable_name(result.path)}\t{result.text}"
@@ -184,10 +180,10 @@ def transcribe(
         results = transcribe_files(bundle, present, decoder, timed)
         for done, result in enumerate(results, start=1):
             if result.error is not None:
-                errors.print(f"error: {result.error}")
+                tell(f"error: {result.error}")
                 failed += 1
             else:
-                print(show(result), flush=True)
+                show(as_text(result))
             progress(done, len(present))
     if failed:
         sys.exit(1)
@@ -218,11 +214,11 @@ def align(
                 if result.error is not None:
                     raise AlignmentError(result.error)
                 if out is None:
-                    print(to_text(result, format.value), end="", flush=True)
+                    show(to_text(result, format.value), end="")
                 else:
                     write_aligned(out, result, format.value)
             except AlignmentError as error:
-                errors.print(f"error: {error}")
+                tell(f"error: {error}")
                 failed += 1
             progress(done, len(utterances))
     if failed:
@@ -259,7 +255,7 @@ def tune(
         if manifest or lm or rescore or lexicon or set_ or out:
             raise ConfigError("expected MODEL alone with --reset, got more: leave it out")
         remove_decoder(model)
-        errors.print(f"decoder: greedy, as before {model} was tuned")
+        tell(f"decoder: greedy, as before {model} was tuned")
         return
     if manifest is None:
         raise ConfigError("expected a development set, got none: name its manifest after MODEL")
@@ -279,8 +275,8 @@ def tune(
         result = tune_decoder(model, manifest, decoder, progress, bundle)
     save_decoder(model, result.decoder)
     write_tuning(result, out)
-    print(to_text(result, manifest.name))
-    errors.print(f"decoder: {model / 'decoder.json'}, picture: {out}")
+    show(to_text(result, manifest.name))
+    tell(f"decoder: {model / 'decoder.json'}, picture: {out}")
 
 
 @app.command(epilog="Example: asr gradients docs/gradients.yaml frames=200 --out exp/gradients")
@@ -303,8 +299,8 @@ def gradients(
         changes, config = [str(config), *changes], None
     result = measure(read_config(config, changes))
     write(result, out)
-    print(to_text(result))
-    errors.print(f"picture: {out / 'gradients.png'}")
+    show(to_text(result))
+    tell(f"picture: {out / 'gradients.png'}")
 
 
 def train_model(recipe: Recipe, finish: bool = False) -> Path:
@@ -312,7 +308,7 @@ def train_model(recipe: Recipe, finish: bool = False) -> Path:
     from asr.training.trainer import train
 
     model = train(recipe, finish_now=finish)
-    errors.print(f"model: {model}")
+    tell(f"model: {model}")
     return model
 
 
@@ -332,11 +328,11 @@ def evaluate_model(
 
     with progress_bar("recognising") as progress:
         result = evaluate(model, manifest, out, progress, decoder, scoring, audio_megabytes, bundle)
-    print(to_text(result.report))
+    show(to_text(result.report))
     for reason in result.unreadable.values():
-        errors.print(f"error: {reason}")
+        tell(f"error: {reason}")
     if out is not None:
-        errors.print(f"report: {out / 'report.html'}")
+        tell(f"report: {out / 'report.html'}")
     return not result.unreadable
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from asr.console import errors, progress_bar
+from asr.console import progress_bar, show, tell
 
 app = typer.Typer()
 
@@ -50,7 +50,7 @@ def check(
                 bundle.normalise,
                 progress=progress,
             )
-    print(render(report))
+    show(render(report))
     if report.problems:
         sys.exit(1)
 
@@ -71,7 +71,7 @@ def augment(
     from asr.training.recipe import read_recipe
 
     examples = write_examples(read_recipe(recipe, overrides or []), out, listen)
-    errors.print(f"{len(examples)} utterances: {out / 'listen.html'}")
+    tell(f"{len(examples)} utterances: {out / 'listen.html'}")
 
 
 @app.command(epilog="Example: asr pack data/train.jsonl data/dev.jsonl --out packed")
@@ -87,8 +87,8 @@ def pack(
     with progress_bar("packing") as progress:
         result = pack_manifests(manifests, out, hours, rate, progress)
     for problem in result.unreadable:
-        errors.print(f"error: left out: {problem}")
-    errors.print(f"{result.shards} shards: {', '.join(map(str, result.manifests))}")
+        tell(f"error: left out: {problem}")
+    tell(f"{result.shards} shards: {', '.join(map(str, result.manifests))}")
     if result.unreadable:
         sys.exit(1)
 
@@ -106,7 +106,7 @@ def cut(
     with progress_bar("cutting") as progress:
         result = cut_manifest(model, manifest, out, seconds, progress)
     for problem in result.left_whole:
-        errors.print(f"error: left whole: {problem}")
-    errors.print(f"{result.utterances} utterances in {result.pieces} pieces: {out}")
+        tell(f"error: left whole: {problem}")
+    tell(f"{result.utterances} utterances in {result.pieces} pieces: {out}")
     if result.left_whole:
         sys.exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.console import errors, progress_bar, show_settings
+from asr.console import progress_bar, show, show_settings, tell
 from asr.errors import LanguageModelError
+from asr.printable import printable_json
 
 if TYPE_CHECKING:
     from asr.lm.neural import NeuralLm
@@ -79,7 +79,7 @@ def estimate(
     with progress_bar("writing") as progress:
         save_ngram(out, result, progress)
     counts = ", ".join(f"{count} of {n}" for n, count in enumerate(result.counts, start=1))
-    errors.print(f"language model: {out} (n-grams by words: {counts})")
+    tell(f"language model: {out} (n-grams by words: {counts})")
 
 
 @app.command(epilog="Example: asr lm perplexity exp/lm.arpa.gz dev.jsonl --words")
@@ -108,9 +108,9 @@ def perplexity(
         for sentence in sentences:
             for score in loaded.score_sentence(sentence):
                 row = {"word": score.word, "log10": score.log10, "words_used": score.length}
-                print(json.dumps(row | ({"unknown": True} if score.unknown else {})))
+                show(printable_json(row | ({"unknown": True} if score.unknown else {})))
     found = measure_perplexity(loaded, sentences)
-    print(
+    show(
         f"perplexity {found.perplexity:.2f}, of known words {found.known_perplexity:.2f} "
         f"({found.sentences} sentences, {found.words} words with their ends, "
         f"{found.unknown} of them unknown)"
@@ -173,7 +173,7 @@ def train(
         tokens = build_tokens(learnt, TokenConfig(kind=units.value, size=size))
     text = None if bundle is None else bundle.text
     train_language_model(learnt, held, tokens, config, out, text=text)
-    errors.print(f"language model: {out}")
+    tell(f"language model: {out}")
 
 
 @app.command(epilog="Example: asr lm sample exp/lstm --prompt 'turn on' --temperature 0.7")
@@ -193,7 +193,7 @@ def sample(
 
     loaded, random = load_neural(lm), torch.Generator().manual_seed(seed)
     for _ in range(count):
-        print(loaded.sample(prompt, temperature, random))
+        show(loaded.sample(prompt, temperature, random))
 
 
 def _normaliser(model: Path | None) -> Callable[[str], str]:

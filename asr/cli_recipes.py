@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from asr.console import errors, progress_bar, run_command
+from asr.console import progress_bar, run_command, show, tell
 from asr.errors import AsrError
 
 Prepare = Callable[..., dict[str, Path]]
@@ -78,7 +78,7 @@ def shorten_recordings(recipe: Path, manifest: Path) -> None:
     with progress_bar("cutting") as progress:
         result = cut_manifest(model, manifest, manifest.with_name("short.jsonl"), progress=progress)
     for problem in result.left_whole:
-        errors.print(f"left whole: {problem}")
+        tell(f"left whole: {problem}")
 
 
 def _check_names(chosen: Mapping[str, str]) -> None:
@@ -107,6 +107,6 @@ def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -
     table = to_markdown(rows)
     with atomic_path(parsed.out / "results.md") as temporary:
         temporary.write_text(table + "\n", encoding="utf-8")
-    print(table)
+    show(table)
     if not all_read:
         sys.exit(1)

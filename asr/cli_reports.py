@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.console import errors
+from asr.console import show, tell
 
 if TYPE_CHECKING:
     from asr.evaluation.formats import Format
@@ -84,13 +84,13 @@ def score(
     formats = _name(reference_format), _name(hypothesis_format)
     how = scoring(normalise, units)
     report = score_files(reference, hypothesis, how, formats, train)
-    print(to_text(report))
+    show(to_text(report))
     if out is not None:
         write_report(report, out)
-        errors.print(f"report: {out / 'report.html'}")
+        tell(f"report: {out / 'report.html'}")
     scores = report.scores
     if case := errors_of_case(scores, how.profile.rules.language):
-        errors.print(
+        tell(
             f"{case} of the errors are of case alone: to forgive them, --normalise with a file "
             "that says lowercase: true"
         )
@@ -99,7 +99,7 @@ def score(
         (scores.unexpected, "hypotheses without reference, not counted"),
     ):
         if ids:
-            errors.print(f"error: {len(ids)} {what}: {', '.join(ids)}")
+            tell(f"error: {len(ids)} {what}: {', '.join(ids)}")
     if scores.missing or scores.unexpected:
         sys.exit(1)
 
@@ -115,10 +115,10 @@ def compare(
     from asr.evaluation.compare import compare_reports, to_text, write_comparison
 
     result = compare_reports(reports)
-    print(to_text(result), end="")
+    show(to_text(result), end="")
     if out is not None:
         write_comparison(result, out)
-        errors.print(f"comparison: {out / 'comparison.html'}")
+        tell(f"comparison: {out / 'comparison.html'}")
 
 
 @app.command(epilog="Example: asr report exp --out exp/leaderboard.html")
@@ -133,9 +133,9 @@ def report(
 
     boards, skipped = gather(folders)
     write_board(boards, out)  # before the tables: a reader such as head may not wait for all
-    errors.print(f"leaderboard: {out}")
+    tell(f"leaderboard: {out}")
     for reason in skipped:
-        errors.print(f"left out: {reason}")
+        tell(f"left out: {reason}")
     console = Console(highlight=False, markup=False)
     for table in to_tables(boards):
         console.print(table)
@@ -153,4 +153,4 @@ def export(
     from asr.evaluation.report_folder import read_report
 
     for file in export_texts(read_report(report), out, format.value):
-        print(file)
+        show(str(file))

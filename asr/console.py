@@ -14,6 +14,7 @@ from rich.console import Console
 
 from asr.errors import AsrError, AudioWarning
 from asr.loading import loading_shown
+from asr.printable import printable, printable_lines
 from asr.training.interrupt import InterruptedTraining
 
 if TYPE_CHECKING:
@@ -24,6 +25,16 @@ errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
+def tell(message: object) -> None:
+    """Print one line on stderr, without anything that a terminal would obey."""
+    errors.print(printable(str(message)))
+
+
+def show(text: str, end: str = "\n") -> None:
+    """Print lines on stdout at once, without anything that a terminal would obey."""
+    print(printable_lines(text), end=end, flush=True)
+
+
 def run_command(command: Callable[[], object]) -> None:
     """Run `command`; an expected error becomes one line on stderr and a non-zero exit, and what is
     wrong with a recording that can be used becomes one line."""
@@ -31,22 +42,22 @@ def run_command(command: Callable[[], object]) -> None:
         with loading_shown(sys.stderr), _damage_in_one_line():
             command()
     except AsrError as error:
-        errors.print(f"error: {error}")
+        tell(f"error: {error}")
         sys.exit(1)
     except OSError as error:
         # No permission, no space, a file where a folder should be: not a bug either.
         where = error.filename or "a file"
-        errors.print(f"error: expected to read or write {where}, got {error.strerror or error}")
+        tell(f"error: expected to read or write {where}, got {error.strerror or error}")
         sys.exit(1)
     except InterruptedTraining as stop:
-        errors.print(str(stop))
+        tell(str(stop))
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
-        errors.print("stopped")
+        tell("stopped")
         sys.exit(INTERRUPTED)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer makes this of Ctrl-C, without a word
-            errors.print("stopped")
+            tell("stopped")
         raise
 
 
@@ -68,7 +79,7 @@ def _damage_in_one_line() -> Iterator[None]:
             others(message, category, filename, lineno, file, line)
         elif message.name not in told:
             told.add(message.name)
-            errors.print(f"warning: {message}")
+            tell(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", AudioWarning)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 # Control characters, marks of format, lone surrogates, separators of lines and paragraphs.
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -24,6 +26,35 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(map(_escape, text))
+
+
+def printable_lines(text: str) -> str:
+    r"""The text as `printable` has it, in its own lines and with its tabs.
+
+    >>> print(printable_lines("one\x1b[2J\ntwo"))
+    one\x1b[2J
+    two
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" else _escape(c) for c in text)
+
+
+def printable_json(value: Any) -> str:
+    r"""A value as JSON on one line that reads back as the same, with JSON's own escapes for what
+    `printable` escapes.
+
+    >>> print(printable_json({"text": "é\x9b2J"}))
+    {"text": "é\u009b2J"}
+    """
+    return escape_json(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def escape_json(text: str) -> str:
+    """JSON without line ends as `printable_json` has it."""
+    if text.isprintable():
+        return text
+    return "".join(c if _escape(c) == c else json.dumps(c)[1:-1] for c in text)
 
 
 def printable_name(path: str | os.PathLike[str]) -> str:

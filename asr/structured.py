@@ -2,7 +2,7 @@
 
 What Python's readers let through or stumble over is refused here with ValueError: nesting that
 exhausts the stack, numbers beyond 64 bits, NaN and infinity, keys given twice, halves of
-characters, NUL, and YAML whose aliases stand for billions of values or for themselves.
+characters, and YAML whose aliases stand for billions of values or for themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LARGEST = 2**64  # of numbers without a fraction
 MOST_YAML = 1 << 20  # characters
 MOST_VALUES = 1 << 17  # of YAML, with aliases written out
 # What may stand for a number or a character that is refused; most JSON has none of it.
-_SUSPECT = re.compile(r"[0-9]{16}|[0-9][eE]\+?[0-9]{3}|\\u(?:[dD][89a-fA-F]|0000)|NaN|Infinity")
+_SUSPECT = re.compile(r"[0-9]{16}|[0-9][eE]\+?[0-9]{3}|\\u[dD][89a-fA-F]|NaN|Infinity")
 _SUSPECT_IN_RECORD = re.compile(r"\\u[dD][89a-fA-F]")
 
 Check = Callable[[Any], None]
@@ -89,7 +89,7 @@ def parse_yaml(text: str) -> Any:
         raise StructureError(f"a value that is none ({type(error).__name__})") from None
     finally:
         loader.dispose()
-    _check(value, _check_value)
+    _check(value, _check_setting)
     return value
 
 
@@ -118,12 +118,16 @@ def _check(value: Any, check: Check) -> None:
 
 def _check_value(value: Any) -> None:
     _check_whole(value)
-    if isinstance(value, str) and "\0" in value:
-        raise StructureError("a NUL character")
     if isinstance(value, int) and abs(value) >= LARGEST:
         raise StructureError("a number beyond 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
         raise StructureError(f"{value}, which is no number")
+
+
+def _check_setting(value: Any) -> None:
+    _check_value(value)
+    if isinstance(value, str) and "\0" in value:  # no path can hold it
+        raise StructureError("a NUL character")
 
 
 def _check_whole(value: Any) -> None:

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import pytest
+from rich.console import Console
 
-from asr.printable import name_fields, printable, printable_name
+from asr.console import show, tell
+from asr.evaluation.error_rate import score
+from asr.evaluation.leaderboard import gather, to_tables
+from asr.evaluation.report import RunFacts, build_report
+from asr.evaluation.report_folder import write_report
+from asr.evaluation.report_text import to_text
+from asr.printable import (
+    name_fields,
+    printable,
+    printable_json,
+    printable_lines,
+    printable_name,
+)
 
 NAMES = [
     b"plain.wav",
@@ -54,3 +69,65 @@ def test_json_of_a_name_is_utf_8_and_exact(name: bytes) -> None:
         assert unquote_to_bytes(fields["file_uri"].removeprefix("file://")) == path
     else:
         assert fields["file"].encode() == path
+
+
+HOSTILE = [
+    "\x1b]0;title\x07",
+    "\x1b[2J\x1b[31mred",
+    "\x9b31m",
+    "\x9d0;title\x9c",
+    "\u202ereversed",
+    "\u2066isolated\u2069",
+    "\x00\x08\x7f",
+    "line\u2028line",
+    "[bold] [/nope]",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_lines_and_json_steer_no_terminal(text: str) -> None:
+    value = {"text": text, "n": [1.5, None]}
+    row = printable_json(value)
+    assert row.isprintable()
+    assert json.loads(row) == value
+    shown = printable_lines(f"a\n{text}\tb")
+    assert "".join(shown.split("\n")).replace("\t", "").isprintable()
+    assert printable_lines(shown) == shown
+
+
+def test_joiners_and_other_scripts_stay() -> None:
+    text = "می\u200cخواهم क्\u200dष 東京 שלום 👍"
+    assert printable(text) == printable_lines(text) == text
+    assert json.loads(printable_json(text)) == text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_reports_steer_no_terminal(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = RunFacts(
+        model=text, manifest=text, manifest_sha256="x", date="2026-01-01", decoder=text
+    )
+    scores = score({f"a{text}": f"x {text}"}, {f"a{text}": f"y {text}"})
+    report = build_report(scores, {}, facts, "words")
+    write_report(report, tmp_path / "r")
+    boards, _ = gather([tmp_path])
+    console = Console(highlight=False, markup=False, force_terminal=True, color_system=None)
+    for table in to_tables(boards):
+        console.print(table)
+    show(to_text(report))
+    tell(f"error: {text}")
+    ended = capsys.readouterr()
+    written = (tmp_path / "r" / "report.txt").read_text(encoding="utf-8")
+    page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    for place, content in {"out": ended.out, "err": ended.err, "txt": written}.items():
+        assert text not in content or text.isprintable(), place
+        assert "".join(content.split("\n")).isprintable(), place
+    assert text not in page or text.isprintable()
+
+
+def test_commands_print_through_one_function() -> None:
+    for path in (Path(__file__).parents[1] / "asr").glob("cli*.py"):
+        assert not re.search(
+            r"(?<![\w.])print\(|errors\.print", path.read_text(encoding="utf-8")
+        ), path

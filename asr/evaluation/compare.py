@@ -13,9 +13,10 @@ from asr.evaluation.error_rate import FEWEST, Interval, UtteranceScore, bootstra
 from asr.evaluation.page import environment, highest, interval_text
 from asr.evaluation.report import counts_json, finite_interval
 from asr.evaluation.report_folder import Saved, read_report
-from asr.evaluation.report_text import alignment_rows, printable
+from asr.evaluation.report_text import alignment_rows
 from asr.evaluation.significance import Difference, MatchedPairs, matched_pairs, paired_bootstrap
 from asr.files import atomic_path, write_json
+from asr.printable import printable, printable_lines
 
 LISTED = 200  # utterances in the page and in the JSON
 PRINTED = 5
@@ -216,7 +217,7 @@ def to_text(result: Comparison) -> str:
         lines.append(f"p-values are Holm's, for {len(result.pairs)} pairs.")
     for contrast in result.contrasts[:PRINTED]:
         lines += ["", *_contrast_lines(result.systems, contrast)]
-    return "\n".join(lines) + "\n"
+    return printable_lines("\n".join(lines) + "\n")
 
 
 def verdict(pair: Pair) -> str:

@@ -19,6 +19,7 @@ from asr.evaluation.page import environment, highest, interval_text, percent
 from asr.evaluation.report_folder import read_report
 from asr.files import atomic_path
 from asr.paths import files_below
+from asr.printable import printable
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def to_tables(boards: Sequence[Board]) -> list[Table]:
     """The boards for a terminal."""
     tables = []
     for board in boards:
-        title = f"{board.manifest}, {board.utterances} utterances"
+        title = printable(f"{board.manifest}, {board.utterances} utterances")
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         table.add_column("", justify="right")
         table.add_column("system", overflow="fold", min_width=20)
@@ -108,7 +109,8 @@ def to_tables(boards: Sequence[Board]) -> list[Table]:
             table.add_column(column, justify="right", no_wrap=True)
         for rank, entry in zip(ranks(board), board.entries, strict=True):
             name, decoder, *cells = _cells(entry)
-            table.add_row(str(rank), name, *([] if alike else [decoder]), *cells)
+            row = [str(rank), name, *([] if alike else [decoder]), *cells]
+            table.add_row(*map(printable, row))
         tables.append(table)
     return tables
 

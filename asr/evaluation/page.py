@@ -26,6 +26,7 @@ from asr.evaluation.details import AUDIO_MEGABYTES, Details
 from asr.evaluation.error_rate import ErrorCounts, Interval, UtteranceScore
 from asr.evaluation.report import EvaluationReport, Units
 from asr.files import atomic_path
+from asr.printable import escape_json, printable_lines
 
 MOST_GROUPS = 60  # rows of a breakdown; the rest is in report.json
 MOST_CONFUSIONS = 50
@@ -104,6 +105,7 @@ def environment() -> Environment:
     made = Environment(
         loader=PackageLoader("asr.evaluation", "templates"),
         autoescape=True,
+        finalize=_printed,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -111,6 +113,12 @@ def environment() -> Environment:
     made.filters |= {"percent": percent, "whisker": _whisker, "interval": interval_text}
     made.globals["asset"] = _asset
     return made
+
+
+def _printed(value: Any) -> Any:
+    # Marks that turn the direction of writing would show a name as another one.
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return printable_lines(value) if plain else value
 
 
 def _asset(name: str) -> Markup:
@@ -122,8 +130,8 @@ def _asset(name: str) -> Markup:
 def embedded(value: Any) -> Markup:
     """JSON that can stand in a script element whatever texts it holds: no tag can begin in it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
-    for character, escape in (escapes | {"\u2029": "\\u2029"}).items():
+    text = escape_json(text)
+    for character, escape in {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}.items():
         text = text.replace(character, escape)
     return Markup(text)
 

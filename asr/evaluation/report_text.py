@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 
 from rich.cells import cell_len
@@ -13,6 +12,7 @@ from asr.evaluation.confidence import Calibration
 from asr.evaluation.confusions import Confusions
 from asr.evaluation.error_rate import FEWEST, AlignedWord, Interval, UtteranceScore
 from asr.evaluation.report import CONFIDENCE, WORST, EvaluationReport, RunFacts
+from asr.printable import printable
 
 LINE_WIDTH = 100  # terminal cells
 MOST_SPEAKERS = 40  # lines; report.html shows all
@@ -191,9 +191,3 @@ def alignment_rows(
 
 def _fill(text: str, cells: int) -> str:
     return text + " " * (cells - cell_len(text))
-
-
-def printable(text: str) -> str:
-    """`text` with the replacement character for what would break a line or steer a terminal."""
-    breaking = {"Cc", "Cs", "Zl", "Zp"}  # control, lone surrogate, line and paragraph separator
-    return "".join("�" if unicodedata.category(c) in breaking else c for c in text)

@@ -10,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from asr.printable import printable_lines
+
 PLAIN_S = 30.0  # between two lines of progress where there is no terminal
 
 
@@ -57,7 +59,7 @@ class Display:
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
-        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable_lines(message), highlight=False, markup=False, soft_wrap=True)
 
     def step(self, done: float, loss: float, hours_per_hour: float) -> None:
         """After a step: epochs done (a fraction), loss so far, hours of audio an hour."""
