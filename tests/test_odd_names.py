@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import pytest
 
 from asr.alignment import ctm_names
-from asr.manifest import read_manifest
+from asr.manifest import read_manifest, write_manifest
 from tests.commands import Command
 
 NAMES = (
@@ -83,3 +84,24 @@ def test_align_names_a_recording_that_is_no_utf_8(
         assert ended.out.encode("utf-8")
         assert run(*arguments, "--out", tmp_path / "out").status == 0
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"bad-\\xff"}
+
+
+def test_reports_on_a_folder_that_is_no_utf_8(run: Command, tones: Tones, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"f-\xff")
+    folder.mkdir()
+    rows = list(read_manifest(tones[0]["test"]))[:3]
+    for row in rows:
+        shutil.copy(row.audio, folder / row.audio.name)
+    write_manifest(folder / "test.jsonl", [replace(u, audio=folder / u.audio.name) for u in rows])
+    shutil.copytree(tones[1], folder / "model")
+    out = tmp_path / "out"
+    ended = run("evaluate", folder / "model", folder / "test.jsonl", "--out", out)
+    assert ended.status == 0, ended.err
+    assert "f-\\xff/test.jsonl" in ended.out
+    (out / "report.html").read_text(encoding="utf-8")
+    assert run("export", out, "--out", tmp_path / "texts").status == 0
+    (folder / "text").write_text("u low up\n")
+    scored = run("score", folder / "text", folder / "text", "--out", tmp_path / "scored")
+    assert scored.status == 0, scored.err
+    assert run("report", tmp_path, "--out", tmp_path / "board.html").status == 0
+    assert run("check", folder / "test.jsonl").out.encode("utf-8")

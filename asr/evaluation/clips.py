@@ -62,7 +62,7 @@ def link(known: Details, folder: Path) -> str:
     a browser cannot play it by itself."""
     if known.audio is None or known.packed is not None:
         return ""
-    path = quote(os.path.relpath(as_stored(known.audio), folder.resolve()).replace(os.sep, "/"))
+    path = quote(os.fsencode(os.path.relpath(as_stored(known.audio), folder.resolve())))
     if known.end is None and not known.start:
         return path
     return f"{path}#t={known.start:g}" + ("" if known.end is None else f",{known.end:g}")

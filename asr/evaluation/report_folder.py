@@ -21,12 +21,14 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from asr.errors import ReportError, reason
 from asr.evaluation.details import Details
 from asr.evaluation.error_rate import Scores, UtteranceScore, score
+from asr.evaluation.lines import is_whole
 from asr.evaluation.page import Extras, write_page
 from asr.evaluation.reliability_picture import write_picture
 from asr.evaluation.report import PLAIN, VERSION, EvaluationReport, RunFacts, Units, to_json
 from asr.evaluation.report_text import to_text
 from asr.files import atomic_path, read_json, write_json
 from asr.paths import as_stored
+from asr.printable import printable_name
 
 
 def write_report(
@@ -83,7 +85,9 @@ def _row(utterance: UtteranceScore, known: Details, folder: Path) -> dict[str, A
         "snr": None if known.snr is None else round(known.snr, 1),
     }
     if known.audio is not None:
-        row["audio"] = Path(os.path.relpath(as_stored(known.audio), folder.resolve())).as_posix()
+        path = Path(os.path.relpath(as_stored(known.audio), folder.resolve())).as_posix()
+        if is_whole(path):  # a name that is not UTF-8 has no place in JSON
+            row["audio"] = path
     if known.start or known.end is not None:
         row |= {"start": known.start, "end": known.end}
     if known.packed is not None:
@@ -104,7 +108,7 @@ class Saved:
     @property
     def name(self) -> str:
         """The folder, as short as it can be said."""
-        return os.path.relpath(self.folder)
+        return printable_name(os.path.relpath(self.folder))
 
 
 class _Line(BaseModel):

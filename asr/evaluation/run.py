@@ -30,6 +30,7 @@ from asr.evaluation.signal_noise import estimate_snr
 from asr.files import digest, read_json
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle, load_bundle
+from asr.printable import printable_name
 from asr.text import TextConfig, normalise
 
 
@@ -99,8 +100,8 @@ def evaluate(
 
 def _facts(model: Path, manifest: Path, bundle: Bundle, decoder: Decoder) -> RunFacts:
     return RunFacts(
-        model=os.path.relpath(model),
-        manifest=os.path.relpath(manifest),
+        model=printable_name(os.path.relpath(model)),
+        manifest=printable_name(os.path.relpath(manifest)),
         manifest_sha256=digest(manifest),
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         parameters=bundle.model.parameter_count(),

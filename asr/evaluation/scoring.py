@@ -22,6 +22,7 @@ from asr.evaluation.report import EvaluationReport, RunFacts, Units, build_repor
 from asr.evaluation.timed_formats import read_stm
 from asr.files import digest
 from asr.manifest import read_manifest
+from asr.printable import printable_name
 
 # Letters of scripts that do not part words by blanks.
 _UNPARTED = regex.compile(
@@ -90,8 +91,8 @@ def score_files(
     scoring = scoring.settled(references.values())
     scores = score(scoring.apply_all(references), scoring.apply_all(hypotheses))
     facts = RunFacts(
-        model=os.path.relpath(hypothesis),
-        manifest=os.path.relpath(reference),
+        model=printable_name(os.path.relpath(hypothesis)),
+        manifest=printable_name(os.path.relpath(reference)),
         manifest_sha256=digest(reference),
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         normalisation=scoring.profile.description,
