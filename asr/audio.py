@@ -28,7 +28,7 @@ import soxr
 from asr.audio_headers import with_true_size
 from asr.audio_links import Link, links
 from asr.audio_pyav import pyav_blocks
-from asr.audio_soundfile import is_complete, open_soundfile, soundfile_blocks
+from asr.audio_soundfile import is_complete, open_soundfile, salvaged_blocks, soundfile_blocks
 from asr.audio_source import Block, Span, Stream, name_of, one_line, open_source, reason_of
 from asr.errors import AudioError, AudioWarning
 from asr.files import atomic_path
@@ -225,8 +225,10 @@ def _load_link(link: Link, span: Span, rate: int, say: Say) -> tuple[float, np.n
                 if file.frames:
                     say(f"damaged ({reason_of(error)}): what can be decoded is read")
                 lasting = _promised(stream)
+    if lasting and file is not None and file.format == "FLAC":
+        return lasting, _resampled(salvaged_blocks(stream, span), span, rate)[0]
     samples, seconds = _resampled(_all_blocks(stream, say, file), span, rate)
-    if lasting and len(samples):  # FFmpeg drops what follows damage, which would shorten the file
+    if lasting and len(samples):  # FFmpeg may drop the end, which would shorten the recording
         first, stop = Span(span.start, min(lasting, span.end or lasting)).frames(rate)
         seconds, missing = lasting, max(stop - first - len(samples), 0)
         samples = np.pad(samples, (0, missing))[: stop - first]

@@ -19,6 +19,7 @@ _SOUNDFILE_MAGIC = (
 )  # fmt: skip
 _BLOCK = 1 << 22  # samples of all channels per read, so that a lying header cannot claim memory
 _LONGEST_PAGE = 60  # seconds
+_STEPS = 50  # a second, in which damage is passed
 _GLIMPSES = 40
 
 
@@ -75,7 +76,7 @@ def soundfile_blocks(
     first, stop = (min(frame, file.frames) for frame in span.frames(file.samplerate))
     if not file.frames:
         raise EOFError("no samples")
-    weights = channel_weights(_glimpses(file)) if file.channels > 1 else np.ones(1, np.float32)
+    weights = _weights(file)
     if words := inverted(weights):
         say(words)
     position = _sought(file, first)
@@ -83,9 +84,16 @@ def soundfile_blocks(
         block = file.read(min(stop - position, max(1, _BLOCK // file.channels)), dtype="float32")
         if not len(block):
             raise EOFError("a hole in it")
-        mono = block if block.ndim == 1 else mixed(block.T, weights)
-        yield Block(position, mono, file.samplerate)
+        yield Block(position, _mono(block, weights), file.samplerate)
         position += len(block)
+
+
+def _weights(file: soundfile.SoundFile) -> np.ndarray:
+    return channel_weights(_glimpses(file)) if file.channels > 1 else np.ones(1, np.float32)
+
+
+def _mono(block: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return block if block.ndim == 1 else mixed(block.T, weights)
 
 
 def _glimpses(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
@@ -107,3 +115,35 @@ def _sought(file: soundfile.SoundFile, first: int) -> int:
     if first or file.channels > 1:  # glimpses of several channels were taken
         file.seek(first)
     return first
+
+
+def salvaged_blocks(stream: Stream, span: Span) -> Generator[Block, None, None]:
+    """What libsndfile decodes of a damaged FLAC file in `span`, with silence for the rest: it finds
+    its way again where it is told to seek. FFmpeg would lose some frames around the damage."""
+    position, stop, failures = 0, 1, 0
+    weights: np.ndarray | None = None
+    while position < stop:
+        file = open_soundfile(stream)
+        assert file is not None  # it was open before
+        with file:
+            if weights is None:
+                weights = _weights(file)
+                continue  # with a decoder that has met no damage
+            rate = file.samplerate
+            first, stop = (min(frame, file.frames) for frame in span.frames(rate))
+            position = max(position, first)
+            try:
+                file.seek(position)
+                while position < stop:
+                    block = file.read(min(stop - position, rate // _STEPS), dtype="float32")
+                    failures = 0
+                    if not len(block):
+                        return
+                    yield Block(position, _mono(block, weights), rate)
+                    position += len(block)
+            except soundfile.SoundFileError:
+                # Longer and longer steps, so that long damage does not take long.
+                step = min(rate // _STEPS << min(failures, 5), stop - position)
+                failures += 1
+                yield Block(position, np.zeros(step, np.float32), rate)
+                position += step

@@ -96,7 +96,7 @@ def test_flac_keeps_its_length_wherever_it_is_damaged(tmp_path: Path) -> None:
         damaged[int(share * len(damaged))] ^= 0x55
         samples, said = heard(bytes(damaged))
         assert len(samples) == len(whole)
-        assert (np.abs(samples - whole) < 0.02).mean() > 0.6
+        assert (np.abs(samples - whole) < 0.02).mean() > 0.88
         assert said
         path.write_bytes(damaged)
         assert audio_duration(path) == 3.0
