@@ -93,9 +93,8 @@ def test_reports_on_a_folder_that_is_no_utf_8(run: Command, tones: Tones, tmp_pa
     for row in rows:
         shutil.copy(row.audio, folder / row.audio.name)
     write_manifest(folder / "test.jsonl", [replace(u, audio=folder / u.audio.name) for u in rows])
-    shutil.copytree(tones[1], folder / "model")
     out = tmp_path / "out"
-    ended = run("evaluate", folder / "model", folder / "test.jsonl", "--out", out)
+    ended = run("evaluate", tones[1], folder / "test.jsonl", "--out", out)
     assert ended.status == 0, ended.err
     assert "f-\\xff/test.jsonl" in ended.out
     (out / "report.html").read_text(encoding="utf-8")
