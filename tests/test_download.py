@@ -276,7 +276,7 @@ def redirecting(target: str) -> Callable[[http.server.BaseHTTPRequestHandler], N
 def test_redirects_stay_with_http_and_end(
     server: Server, tmp_path: Path, target: str, words: str
 ) -> None:
-    server.answer = redirecting(target)  # type: ignore[method-assign]
+    server.answer = redirecting(target)  # type: ignore[assignment, method-assign]
     assert words in refused(server.url, tmp_path / "file")
     if ":" in target:
         assert words in refused(target, tmp_path / "file")
