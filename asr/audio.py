@@ -12,8 +12,8 @@ Letters: S samples, C channels.
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -30,7 +30,7 @@ from asr.audio_links import Link, links
 from asr.audio_pyav import pyav_blocks
 from asr.audio_soundfile import is_complete, open_soundfile, salvaged_blocks, soundfile_blocks
 from asr.audio_source import Block, Span, Stream, name_of, one_line, open_source, reason_of
-from asr.errors import AudioError, AudioWarning
+from asr.errors import AudioError, AudioWarning, disk_trouble
 from asr.files import atomic_path
 from asr.pcm import to_int16
 
@@ -118,6 +118,7 @@ def write_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
 
     Raises:
         AudioError: samples that are not finite or not one channel; a place that cannot be written.
+        OSError: a full disk.
     """
     samples = np.asarray(samples)
     if samples.ndim != 1 or samples.dtype.kind != "f" or not np.isfinite(samples).all():
@@ -125,11 +126,14 @@ def write_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
             f"{path}: expected finite floating-point samples of one channel, got {samples.dtype} of"
             f" shape {list(samples.shape)}; convert them before writing"
         )
-    pcm = to_int16(samples)
+    sound = io.BytesIO()  # the library's own error does not say that a disk is full
     try:
+        soundfile.write(sound, to_int16(samples), rate, subtype="PCM_16", format="WAV")
         with atomic_path(path) as temporary:
-            soundfile.write(os.fspath(temporary), pcm, rate, subtype="PCM_16", format="WAV")
+            temporary.write_bytes(sound.getvalue())
     except (OSError, soundfile.SoundFileError) as error:
+        if isinstance(error, OSError) and disk_trouble(error):
+            raise
         raise AudioError(
             f"{path}: expected a place to write to, got {one_line(error)}; choose another path"
         ) from error

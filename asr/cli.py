@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -276,6 +277,8 @@ def tune(
     save_decoder(model, result.decoder)
     write_tuning(result, out)
     show(to_text(result, manifest.name))
+    if result.decoder.neural is None and (model / "lstm").exists():
+        tell(f"not used, but kept: {model / 'lstm'}; to try it again, give it as --rescore")
     tell(f"decoder: {model / 'decoder.json'}, picture: {out}")
 
 
@@ -320,6 +323,7 @@ def evaluate_model(
     scoring: Scoring | None = None,
     audio_megabytes: float = AUDIO_MEGABYTES,
     bundle: Bundle | None = None,
+    output: Callable[[str], object] = show,
 ) -> bool:
     """Evaluate and print the report; false, after an error for each, where recordings could not be
     read."""
@@ -328,11 +332,13 @@ def evaluate_model(
 
     with progress_bar("recognising") as progress:
         result = evaluate(model, manifest, out, progress, decoder, scoring, audio_megabytes, bundle)
-    show(to_text(result.report))
-    for reason in result.unreadable.values():
-        tell(f"error: {reason}")
-    if out is not None:
-        tell(f"report: {out / 'report.html'}")
+    try:
+        output(to_text(result.report))
+    finally:  # also where nobody reads the output to its end
+        for reason in result.unreadable.values():
+            tell(f"error: {reason}")
+        if out is not None:
+            tell(f"report: {out / 'report.html'}")
     return not result.unreadable
 
 

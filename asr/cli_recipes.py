@@ -101,12 +101,13 @@ def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -
     parsed = read_recipe(recipe, overrides)
     model = train_model(parsed)
     rows, all_read = [], True
+    shown: list[str] = []  # at the end, since whoever reads the output may close it
     for name, manifest in tests.items():
-        all_read &= evaluate_model(model, manifest, parsed.out / name)
+        all_read &= evaluate_model(model, manifest, parsed.out / name, output=shown.append)
         rows.append({"test": name} | result_row(parsed.out, parsed.out / name))
     table = to_markdown(rows)
     with atomic_path(parsed.out / "results.md") as temporary:
         temporary.write_text(table + "\n", encoding="utf-8")
-    show(table)
+    show("\n".join([*shown, table]))
     if not all_read:
         sys.exit(1)

@@ -14,6 +14,7 @@ from asr.console import show, tell
 
 if TYPE_CHECKING:
     from asr.evaluation.formats import Format
+    from asr.evaluation.report import EvaluationReport
     from asr.evaluation.scoring import Scoring
 
 app = typer.Typer()
@@ -79,15 +80,26 @@ def score(
     """Error rates of any system's texts: trn, Kaldi text, json, jsonl, csv, tsv, ctm, stm."""
     from asr.evaluation.report_folder import write_report
     from asr.evaluation.report_text import to_text
-    from asr.evaluation.scoring import errors_of_case, score_files
+    from asr.evaluation.scoring import score_files
 
     formats = _name(reference_format), _name(hypothesis_format)
     how = scoring(normalise, units)
     report = score_files(reference, hypothesis, how, formats, train)
-    show(to_text(report))
     if out is not None:
         write_report(report, out)
-        tell(f"report: {out / 'report.html'}")
+    try:
+        show(to_text(report))
+    finally:  # also where nobody reads the output to its end
+        if out is not None:
+            tell(f"report: {out / 'report.html'}")
+        _tell_problems(report, how)
+    if report.scores.missing or report.scores.unexpected:
+        sys.exit(1)
+
+
+def _tell_problems(report: EvaluationReport, how: Scoring) -> None:
+    from asr.evaluation.scoring import errors_of_case
+
     scores = report.scores
     if case := errors_of_case(scores, how.profile.rules.language):
         tell(
@@ -100,8 +112,6 @@ def score(
     ):
         if ids:
             tell(f"error: {len(ids)} {what}: {', '.join(ids)}")
-    if scores.missing or scores.unexpected:
-        sys.exit(1)
 
 
 @app.command(epilog="Example: asr compare exp/lstm/test exp/gru/test --out exp/comparison")
@@ -115,9 +125,10 @@ def compare(
     from asr.evaluation.compare import compare_reports, to_text, write_comparison
 
     result = compare_reports(reports)
-    show(to_text(result), end="")
     if out is not None:
         write_comparison(result, out)
+    show(to_text(result), end="")
+    if out is not None:
         tell(f"comparison: {out / 'comparison.html'}")
 
 

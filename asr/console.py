@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 import warnings
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import typer
 from rich.console import Console
 
-from asr.errors import AsrError, AudioWarning
+from asr.errors import AsrError, AudioWarning, disk_trouble
 from asr.loading import loading_shown
 from asr.printable import printable, printable_lines
 from asr.training.interrupt import InterruptedTraining
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
+OUTPUT_CLOSED = 141  # and of a program whose output is no longer read, as by `head`
 
 
 def tell(message: object) -> None:
@@ -37,17 +39,57 @@ def show(text: str, end: str = "\n") -> None:
 
 def run_command(command: Callable[[], object]) -> None:
     """Run `command`; an expected error becomes one line on stderr and a non-zero exit, and what is
-    wrong with a recording that can be used becomes one line."""
+    wrong with a recording that can be used becomes one line. Where nobody reads the output any
+    more, the command ends without a word."""
+    try:
+        try:
+            _run(command)
+        finally:
+            sys.stdout.flush()  # while an error of it can still be told
+    except BrokenPipeError:
+        _drop_output()
+        sys.exit(OUTPUT_CLOSED)
+    except OSError as error:
+        _drop_output()
+        _tell_os_error(error, "the output")
+        sys.exit(1)
+    except SystemExit as end:
+        # typer and rich make an exit of a closed pipe.
+        if isinstance(end.__context__, BrokenPipeError):
+            _drop_output()
+            sys.exit(OUTPUT_CLOSED)
+        raise
+
+
+def _drop_output() -> None:
+    """Forget what is buffered for streams that cannot be written, which Python would try again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _tell_os_error(error: OSError, otherwise: str) -> None:
+    """No permission, no space, a file where a folder should be: not a bug either."""
+    where = error.filename or otherwise
+    if trouble := disk_trouble(error):
+        tell(f"error: expected room to write {where}, got {trouble}")
+    else:
+        tell(f"error: expected to read or write {where}, got {error.strerror or error}")
+
+
+def _run(command: Callable[[], object]) -> None:
     try:
         with loading_shown(sys.stderr), _damage_in_one_line():
             command()
     except AsrError as error:
         tell(f"error: {error}")
         sys.exit(1)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        # No permission, no space, a file where a folder should be: not a bug either.
-        where = error.filename or "a file"
-        tell(f"error: expected to read or write {where}, got {error.strerror or error}")
+        _tell_os_error(error, "a file or the output")
         sys.exit(1)
     except InterruptedTraining as stop:
         tell(str(stop))

@@ -306,7 +306,7 @@ def load_decoder(
     if not config.rescore.every_step:
         lm = lm or _there(folder / "lm")
         lexicon = lexicon or _there(folder / "lexicon.txt")
-    rescore = rescore or _there(folder / "lstm")
+    rescore = rescore or _used(folder / "lstm", config.rescore)
     _check_kinds(lm, rescore)
     alphabet = {c for unit in tokens.units[1:] for c in unit}
 
@@ -340,8 +340,14 @@ def _there(path: Path) -> Path | None:
     return path if path.exists() else None
 
 
+def _used(neural: Path, config: RescoreConfig) -> Path | None:
+    changes = config.every_step or config.weight > 0 or config.word_bonus != 0
+    return _there(neural) if changes else None
+
+
 def save_decoder(folder: Path, decoder: Decoder) -> None:
-    """Put a decoder into a model's folder, in place of the one it has."""
+    """Put a decoder into a model's folder, in place of the one it has. A recurrent language model
+    that is there and that the decoder does not use stays, since it took hours to train."""
     parts = []
     if decoder.model is not None:
         save_ngram(folder / "lm", decoder.model)
@@ -355,7 +361,7 @@ def save_decoder(folder: Path, decoder: Decoder) -> None:
             temporary.write_text(text, encoding="utf-8")
         parts.append("lexicon.txt")
     write_json(folder / "decoder.json", decoder.config.model_dump() | {"parts": parts})
-    _remove(folder, {"lm", "lstm", "lexicon.txt"} - set(parts))
+    _remove(folder, {"lm", "lexicon.txt"} - set(parts))
 
 
 def remove_decoder(folder: Path) -> None:

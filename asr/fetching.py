@@ -16,7 +16,7 @@ from pathlib import Path
 import fsspec
 
 from asr.composition import Item
-from asr.errors import AsrError
+from asr.errors import AsrError, disk_trouble
 from asr.files import atomic_path
 from asr.manifest import Utterance
 from asr.shards import Shard, by_shard
@@ -152,6 +152,8 @@ def fetch(origin: str, shard: Shard) -> None:
             reason = " ".join(str(error.__cause__ or error).split()) if known else "nothing there"
             break
         except Exception as error:  # each kind of store has errors of its own
+            if isinstance(error, OSError) and disk_trouble(error):
+                raise  # the trouble is here, not at the origin
             reason = " ".join(str(error).split()) or type(error).__name__
             if attempt < TRIES - 1:
                 time.sleep(WAIT_S * 2**attempt)

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import psutil
 
-from asr.errors import AsrError
+from asr.errors import AsrError, disk_trouble
 from asr.structured import parse_json
 
 MOST_JSON = 1 << 28  # bytes of a file: the values that it is read into take many times the room
@@ -56,6 +56,10 @@ def atomic_path(path: str | Path, before: str | Path | None = None) -> Iterator[
         else:
             temporary.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        if disk_trouble(error):
+            error.filename = os.fspath(path)  # an error of `write` has no name
+        raise
     finally:
         _remove(temporary)
 

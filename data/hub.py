@@ -7,6 +7,7 @@ finished one needs no network. Datasets that would run code of their own are ref
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -296,6 +297,8 @@ def _plain(value: Any, kind: Any) -> Any:
 def _write_audio(path: Path, content: bytes) -> float:
     """Write a recording, whole or not at all; its seconds. Raises AudioError."""
     samples = load_audio(content)
+    sound = io.BytesIO()  # soundfile's own error does not say that the disk is full
+    soundfile.write(sound, to_int16(samples), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, to_int16(samples), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        return len(samples) / SAMPLE_RATE
+        temporary.write_bytes(sound.getvalue())
+    return len(samples) / SAMPLE_RATE

@@ -91,6 +91,26 @@ def test_a_recurrent_language_model_is_weighed_too(
 
 
 @pytest.mark.usefixtures("_few")
+def test_a_recurrent_language_model_that_gains_nothing_stays_in_the_folder(
+    run: Command, tones: Tones, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = load_bundle(model).tokens
+    save_neural(model / "lstm", NeuralLm(NeuralModel(NeuralConfig(hidden=4), len(tokens)), tokens))
+    weights = {path.name: path.read_bytes() for path in (model / "lstm").iterdir()}
+    useless = RescoreConfig(weight=0, word_bonus=0)
+    monkeypatch.setattr(tuning, "_rescored", lambda *given: replace(given[4], rescore=useless))
+    dev = tones[0]["dev"]
+    for expected in ("not ranked anew", ""):  # the second time it is not tried
+        ended = run("tune", model, dev, "--lm", tmp_path / "lm")
+        assert ended.status == 0
+        assert expected in ended.out
+        assert f"not used, but kept: {model / 'lstm'}" in ended.err
+        assert {path.name: path.read_bytes() for path in (model / "lstm").iterdir()} == weights
+        assert load_decoder(model, tokens).neural is None
+    assert load_decoder(model, tokens, rescore=model / "lstm").neural is not None
+
+
+@pytest.mark.usefixtures("_few")
 def test_a_recurrent_language_model_may_choose_from_a_larger_beam(
     tones: Tones, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,9 @@ def save_ngram(
         names = temporary / "vocabulary.txt"
         names.write_text("".join(f"{word}\n" for word in model.vocabulary), encoding="utf-8")
         for name, kind in ARRAYS.items():
-            getattr(model, name).astype(kind).tofile(temporary / f"{name}.bin")
+            # Not `tofile`, whose error does not say that the disk is full.
+            values = np.ascontiguousarray(getattr(model, name), kind)
+            (temporary / f"{name}.bin").write_bytes(values.data)
         files = {
             file.name: {"bytes": file.stat().st_size, "crc32": _checksum(file)}
             for file in sorted(temporary.iterdir())

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from asr.comparison import Comparison, Run, pooled, train_member
-from asr.console import run_command
+from asr.console import run_command, tell
 from asr.evaluation.compare import spread_text
 from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.page import interval_text
@@ -71,7 +71,7 @@ def compare(arguments: argparse.Namespace) -> None:
     runs = []
     for seed in arguments.seeds:
         for member in dict.fromkeys([BASELINE, *arguments.members]):
-            print(f"{member}, seed {seed}")
+            tell(f"{member}, seed {seed}")
             settings = [*overrides, *MEMBERS[member]]
             runs.append(train_member(shared, member, seed, settings))
             write_results(runs)

@@ -21,7 +21,7 @@ import asr  # noqa: F401  # isort: skip
 import torch
 
 from asr.comparison import Comparison, Run, pooled, train_member
-from asr.console import run_command
+from asr.console import run_command, tell
 from asr.ctc.greedy import greedy_decode
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder
@@ -90,7 +90,7 @@ def measure(arguments: argparse.Namespace) -> None:
     outcomes = []
     for seed in arguments.seeds:
         for name, settings in NETWORKS.items():
-            print(f"{name}, seed {seed}")
+            tell(f"{name}, seed {seed}")
             statistics = [] if name == WHOLE else ["features.cmvn=global"]
             common = ["train.epochs=30", *statistics, *settings, *arguments.overrides]
             run = train_member(shared, name, seed, common)

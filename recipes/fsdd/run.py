@@ -27,7 +27,7 @@ from rich.progress import track
 
 from asr.audio import SAMPLE_RATE, write_wav
 from asr.config import Config, parse, with_overrides
-from asr.console import run_command
+from asr.console import run_command, tell
 from asr.evaluation.classification import (
     Confusion,
     accuracy_text,
@@ -113,7 +113,7 @@ def work(arguments: argparse.Namespace) -> None:
     heard, tested = (["train"], "dev") if arguments.dev else (["train", "dev"], "test")
     outcomes = []
     for name in chosen:
-        print(f"split {name}, tested on {tested}")
+        tell(f"split {name}, tested on {tested}")
         parts = {part: read_manifest(path) for part, path in splits[name].items()}
         train = [*itertools.chain(*(parts[part] for part in heard)), *extra]
         outcomes.append(learn(f"{name}-{tested}", train, parts[tested], settings))
