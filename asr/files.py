@@ -83,9 +83,14 @@ def _is_abandoned(leftover: Path) -> bool:
     """Whether the process that wrote it has ended. Of another machine nobody can tell: what it
     wrote counts as abandoned after a day."""
     process, place, _ = leftover.name.rsplit(".", 2)[1].split("-")
-    if place == _place():
-        return not psutil.pid_exists(int(process))
-    return time.time() - leftover.stat().st_mtime > DAY_S
+    try:
+        if place == _place():
+            return psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE
+        return time.time() - leftover.lstat().st_mtime > DAY_S
+    except psutil.NoSuchProcess:
+        return True
+    except (OSError, psutil.AccessDenied):  # it has gone meanwhile, or lives out of sight
+        return False
 
 
 def _sync(path: Path) -> None:
@@ -188,6 +193,7 @@ def locked(path: str | Path, work: str) -> Iterator[bool]:
     Raises AsrError naming the process that holds it.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield False
         return
@@ -216,9 +222,8 @@ def _opened_lock(path: Path, work: str) -> Iterator[TextIO | None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise AsrError(
-                    f"expected no other {work} in {path.parent}, got one at work "
-                    f"({lock.read(200) or 'a process'}): wait for it, stop it, or choose another "
-                    "folder"
+                    f"expected no other {work} at work, got {lock.read(200) or 'a process'}, which "
+                    f"holds {path}: wait for it, stop it, or choose another folder"
                 ) from None
             except OSError:
                 yield None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import itertools
 import os
@@ -24,7 +25,7 @@ from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.config import ModelConfig
 from asr.text import TextConfig
 from asr.tokens import Tokens
-from asr.training import trainer
+from asr.training import checkpoint, trainer
 from asr.training.checkpoint import (
     Progress,
     average_weights,
@@ -225,6 +226,23 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     # The whole one is now the newest, so that the next save does not put it last.
     assert load(tmp_path / "c")[0].step == 6
     assert (tmp_path / "c-damaged").is_dir()
+
+
+def test_a_checkpoint_that_cannot_be_read_counts_as_damaged(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = untrained_bundle()
+    save_checkpoint(saved, bundle, with_a_step(bundle), SCALE, PROGRESS)
+    real = checkpoint.digest
+
+    def failing(path: Path) -> str:
+        if path == saved / "optimizer.safetensors":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, "digest", failing)
+    assert load(saved)[0] == PROGRESS
+    assert (saved.with_name("checkpoint-damaged") / "optimizer.safetensors").is_file()
 
 
 def test_two_damaged_checkpoints_are_one_line(saved: Path) -> None:

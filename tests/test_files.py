@@ -109,6 +109,23 @@ def test_what_a_kill_left_behind_is_undone(tmp_path: Path) -> None:
     restore_folders(tmp_path / "missing")
 
 
+def test_a_process_that_has_ended_and_was_not_reaped_is_dead(tmp_path: Path) -> None:
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    (tmp_path / f".a.{left_by(child)}.tmp").touch()
+    remove_leftovers(tmp_path / "a")
+    os.waitpid(child, 0)
+    assert names(tmp_path) == []
+
+
+def test_odd_leftovers_of_another_machine_harm_nothing(tmp_path: Path) -> None:
+    link = tmp_path / f".a.{left_by(NOBODY, '111111')}.tmp"
+    link.symlink_to("nothing")
+    restore_folders(tmp_path)
+    assert link.is_symlink()
+
+
 def test_what_the_living_write_is_left_alone(tmp_path: Path) -> None:
     own = f".a.{left_by(os.getpid())}.tmp"
     elsewhere = f".a.{left_by(NOBODY, '000000')}.tmp"  # on another machine, and new
@@ -137,7 +154,9 @@ def test_a_lock_holds_until_its_process_ends(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with (
-            pytest.raises(AsrError, match=rf"no other training in .*process {holder.pid} on"),
+            pytest.raises(
+                AsrError, match=rf"no other training at work, got process {holder.pid} on"
+            ),
             locked(lock, "training"),
         ):
             pass

@@ -303,14 +303,14 @@ def test_overrides_go_on_top(tmp_path: Path) -> None:
         ("frames: 1", "at frames: input should be greater than or equal to 2"),
         ("hidden: many", "at hidden: input should be a valid integer"),
         ("clip: 0", "at clip: input should be greater than 0"),
-        ("clip: .inf", "at clip: input should be a finite number"),
+        ("clip: .inf", "inf, which is no number"),
         ("seeds: 0", "at seeds"),
         ("curves: []", "at curves: "),
         ("curves: rnn_tanh", "at curves: "),
         ("curves: [{cell: lsm}]", "expected a cell among rnn_tanh, "),
         ("curves: [{recurrent_scale: 2}]", "at curves.0.cell: field required"),
         ("curves: [{cell: lstm, scale: 2}]", "unknown key 'curves.0.scale'"),
-        ("curves: [{cell: lstm, recurrent_scale: .nan}]", "at curves.0.recurrent_scale: "),
+        ("curves: [{cell: lstm, recurrent_scale: .nan}]", "nan, which is no number"),
         ("curves: [{cell: gru, forget_bias: 1}]", "forget_bias with lstm, peephole, layer_norm, "),
     ],
 )
@@ -319,7 +319,7 @@ def test_a_bad_configuration_is_one_line(line: str, expected: str, tmp_path: Pat
     path.write_text(line + "\n")
     with pytest.raises(ConfigError) as caught:
         read_config(path)
-    assert str(caught.value).startswith(str(path))
+    assert str(path) in str(caught.value)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 

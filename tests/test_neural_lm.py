@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from asr.decoder import RescoreConfig, Scored, load_decoder, rescored, save_decoder, text_scores
-from asr.errors import CheckpointError, ConfigError, LanguageModelError, TrainingError
+from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError, TrainingError
+from asr.files import locked
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
 from asr.lm.ngram import measure_perplexity
@@ -192,3 +193,14 @@ def test_the_commands(run: Command, tmp_path: Path) -> None:
     arguments[0] = tmp_path / "text.txt"
     assert "at epochs" in run("lm", "train", *arguments, "--set", "epochs=0").error()
     assert "lstm.json" in run("lm", "sample", tmp_path).error()
+
+
+def test_a_second_training_of_a_model_is_refused(tmp_path: Path) -> None:
+    config = LanguageTraining(model=SMALL, epochs=1)
+    with (
+        locked(tmp_path / ".lm.lock", "training"),
+        pytest.raises(AsrError, match="no other training at work"),
+    ):
+        train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm")
+    train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm")
+    assert [path.name for path in tmp_path.iterdir()] == ["lm"]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.errors import CheckpointError
+from asr.errors import CheckpointError, reason
 from asr.files import atomic_path, digest, read_json, write_json
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.weights import load_weights, read_tensors, write_tensors
@@ -129,7 +129,11 @@ def _verify(folder: Path) -> None:
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"expected {file}, got no such file")
-        if digest(file) != expected:
+        try:
+            same = digest(file) == expected
+        except OSError as error:  # a bad sector, a lost network drive
+            raise CheckpointError(f"expected {file}, got {reason(error)}") from None
+        if not same:
             raise CheckpointError(f"expected {file} as it was saved, got other content")
 
 
@@ -231,8 +235,11 @@ def save_epoch(folder: Path, epoch: int, bundle: Bundle) -> str:
 
 def is_intact(folder: Path, row: Mapping[str, Any]) -> bool:
     """Whether the weights of an epoch, by its row of the history, are there as they were saved."""
-    path = epoch_path(folder, row["epoch"]) / "model.safetensors"
-    return path.is_file() and digest(path) == row.get("weights_sha256")
+    try:
+        found = digest(epoch_path(folder, row["epoch"]) / "model.safetensors")
+    except OSError:
+        return False
+    return found == row.get("weights_sha256")
 
 
 def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asr.config import Config
 from asr.errors import LanguageModelError, TrainingError
-from asr.files import check_replaceable
+from asr.files import check_replaceable, locked
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
 from asr.text import TextConfig
@@ -67,10 +67,11 @@ def train_language_model(
     text: TextConfig | None = None,
 ) -> NeuralLm:
     """The model of the epoch with the lowest perplexity on `dev`, which is kept in `out` as soon as
-    it is found, with `text`: how the sentences are spelled.
+    it is found, with `text`: how the sentences are spelled. A lock file beside `out` keeps a second
+    training out.
 
-    Raises LanguageModelError where there is no text or the units cannot write it, TrainingError
-    for a loss or a perplexity that is not finite.
+    Raises AsrError where another training is at work there, LanguageModelError where there is no
+    text or the units cannot write it, TrainingError for a loss or a perplexity that is not finite.
     """
     if not train or not dev:
         raise LanguageModelError("expected sentences to learn from and dev, got none: give some")
@@ -87,7 +88,10 @@ def train_language_model(
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     console = console or Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with (
+        locked(out.with_name(f".{out.name}.lock"), "training"),
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
         task = bar.add_task("training", total=float(config.epochs))
         for number in range(config.epochs):
             started, total, units = time.monotonic(), 0.0, 0
