@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field
 
 from asr.config import Config, parse, with_overrides
 from asr.ctc.batched import batched_decode
@@ -39,9 +39,9 @@ from asr.tokens import WORD_START, Tokens
 class RescoreConfig(Config):
     """How a recurrent language model changes the scores of the beam's texts, in nats."""
 
-    weight: float = Field(0.3, ge=0)
+    weight: float = Field(0.3, ge=0, le=100)
     """Factor on its log-probabilities, which are added to what the n-gram model has given."""
-    word_bonus: float = 1.0
+    word_bonus: float = Field(1.0, ge=-1000, le=1000)
     """Added for every word: against the liking for few words that comes with it."""
     every_step: bool = False
     """Ask it at every step of the search, in place of ranking what is found. It must write the
@@ -56,9 +56,9 @@ class DecoderConfig(Config):
     beam: BeamConfig = BeamConfig()
     language: LanguageConfig = LanguageConfig()
     rescore: RescoreConfig = RescoreConfig()
-    hot_words: dict[str, FiniteFloat] = Field({})
+    hot_words: dict[str, Annotated[float, Field(ge=-1000, le=1000)]] = Field({})
     """Words that score more, and by how many nats."""
-    confidence_scale: float = Field(0.7, gt=0)
+    confidence_scale: float = Field(0.7, gt=0, le=100)
     """Factor on the scores of the texts in the beam where they say how sure a word is; less than 1
     since recognisers are too sure of themselves. 0.7 was best on AN4's dev; asr tune finds it."""
     parts: tuple[Literal["lm", "lstm", "lexicon.txt"], ...] = ()

@@ -280,6 +280,14 @@ def test_weights_that_are_not_finite_are_named(value: float, folder: Path) -> No
     refuses(folder, str(folder / "model.safetensors"), "finite weights, got output.bias")
 
 
+def test_scores_that_are_no_numbers_are_an_error(folder: Path) -> None:
+    rebuilt(lambda weights: weights["output.bias"].fill_(3.4e38), folder)
+    for row, value in ((0, 3e38), (1, -3e38)):
+        rebuilt(lambda w, row=row, value=value: w["output.weight"][row].fill_(value), folder)
+    with pytest.raises(CheckpointError, match="scores are numbers"):
+        outputs(load_bundle(folder))
+
+
 @pytest.mark.parametrize("kind", [torch.int8, torch.float64, torch.complex64, torch.bool])
 def test_weights_of_another_type_are_named(kind: torch.dtype, folder: Path) -> None:
     rebuilt(lambda weights: weights.update({"output.bias": torch.ones(6).to(kind)}), folder)

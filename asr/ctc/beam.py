@@ -19,10 +19,12 @@ from torch import Tensor
 from asr.config import Config
 from asr.ctc.search import Beam, Nodes, Work, logadd, search
 from asr.ctc.text_cost import CHARACTER_MODEL, NO_MODEL, OFF, Language
+from asr.errors import ConfigError
 from asr.lm.lookup import advance
 from asr.lm.ngram import Ints
 from asr.padded import Padded
 
+MOST_CANDIDATES = 10_000_000  # of a frame: each takes about 60 bytes
 LEAST = -1e9  # in place of minus infinity, of which no differences can be taken
 
 
@@ -31,9 +33,9 @@ class BeamConfig(Config):
 
     size: int = Field(32, ge=1, le=10_000)
     """Prefixes kept after every frame."""
-    nats: float = Field(25.0, gt=0)
+    nats: float = Field(25.0, gt=0, le=1e9)
     """Prefixes so much worse than the best are dropped."""
-    token_nats: float = Field(12.0, gt=0)
+    token_nats: float = Field(12.0, gt=0, le=1e9)
     """Units so much less likely than the best of a frame are not tried."""
     recombine: bool = True
     """With an n-gram model of words, let only the best go on of prefixes whose future costs the
@@ -59,7 +61,12 @@ class BeamSearch:
 
     def __init__(self, language: Language, config: BeamConfig) -> None:
         self._language, self._config = language, config
-        size = config.size
+        size, units = config.size, len(language.unit_first) - 1
+        if size * units > MOST_CANDIDATES:
+            raise ConfigError(
+                f"expected a beam.size of at most {MOST_CANDIDATES // units} for {units} units, "
+                f"got {size}: lower it"
+            )
         self._nodes = _nodes(1)
         self._nodes.used[0] = 1
         for links in (self._nodes.parent, self._nodes.child, self._nodes.sibling):
@@ -72,7 +79,7 @@ class BeamSearch:
             np.full(size, -np.inf),
         )
         self._beam.blank[0] = 0.0
-        self._work = _work(size, len(language.unit_first) - 1)
+        self._work = _work(size, units)
 
     def push(self, log_probs: Tensor) -> None:
         """Hear more. Shape: [T, V], any T.

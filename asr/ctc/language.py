@@ -18,11 +18,11 @@ from asr.tokens import WORD_START, Tokens
 class LanguageConfig(Config):
     """How text weighs against sound. Scores are in nats."""
 
-    weight: float = Field(0.5, ge=0)
+    weight: float = Field(0.5, ge=0, le=100)
     """Factor on the log-probabilities of the n-gram model."""
-    word_bonus: float = 0.0
+    word_bonus: float = Field(0.0, ge=-1000, le=1000)
     """Added for every word: against the model's liking for few words."""
-    unknown_score: float = Field(-5.0, le=0)
+    unknown_score: float = Field(-5.0, ge=-10_000, le=0)
     """Added for a word that the n-gram model does not know, to what the model gives <unk>."""
 
 

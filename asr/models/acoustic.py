@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.models.config import ModelConfig
 from asr.models.encoder import Encoder
@@ -65,4 +66,12 @@ def _ctc_layer(width: int, units: int) -> nn.Linear:
 
 
 def _log_softmax(layer: nn.Linear, hidden: Padded) -> Padded:
-    return Padded(torch.log_softmax(layer(hidden.values).float(), dim=2), hidden.lengths)
+    scores = Padded(torch.log_softmax(layer(hidden.values).float(), dim=2), hidden.lengths)
+    # Training looks at its loss. Elsewhere a decoder would take what is no number for silence.
+    watched = not torch.is_grad_enabled() and not scores.values.is_meta
+    if watched and (torch.isnan(scores.values) & scores.mask()[:, :, None]).any():
+        raise CheckpointError(
+            "expected a network whose scores are numbers, got one whose weights make them "
+            "overflow: use the model of an earlier epoch, or train with a lower learning rate"
+        )
+    return scores
