@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
-from asr.errors import ManifestError
+from asr.errors import ManifestError, disk_trouble
 from asr.files import atomic_path
 from asr.structured import HalfCharacterError, parse_record
 
@@ -177,6 +177,8 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     except OSError as error:
+        if disk_trouble(error):
+            raise
         raise ManifestError(
             f"{path}: expected a place to write to, got '{error.strerror}'; choose another path"
         ) from error

@@ -123,9 +123,11 @@ def test_whatever_is_written_meets_a_full_disk_in_one_line(
     run: Command, tmp_path: Path, small_files: None
 ) -> None:
     from asr.audio import write_wav
+    from asr.evaluation.formats import write_texts
     from asr.lm.arpa import write_arpa
     from asr.lm.estimate import estimate
     from asr.lm.storage import save_ngram
+    from asr.manifest import Utterance, write_manifest
 
     words = " ".join(f"word{n}" for n in range(3000))
     model = estimate([words], 2)
@@ -135,6 +137,8 @@ def test_whatever_is_written_meets_a_full_disk_in_one_line(
         ("x.arpa", lambda path: write_arpa(path, model)),
         ("lm", lambda path: save_ngram(path, model)),
         ("x.wav", lambda path: write_wav(path, samples, 16000)),
+        ("x.jsonl", lambda path: write_manifest(path, [Utterance("a", path, words, 1.0)])),
+        ("x.trn", lambda path: write_texts(path, {"a": words}, "trn")),
     ):
         path = tmp_path / name
         line = run(function=lambda work=work, path=path: work(path)).error()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from asr.errors import TranscriptError, reason
+from asr.errors import TranscriptError, disk_trouble, reason
 from asr.files import atomic_path
 from asr.foreign import kind_of
 
@@ -83,6 +83,8 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
+        if disk_trouble(error):
+            raise
         raise TranscriptError(
             f"{path}: expected a place to write to, got '{error.strerror}'; choose another path"
         ) from None
