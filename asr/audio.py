@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 import warnings
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -154,11 +156,7 @@ def _check_request(name: str, rate: int, start: float, end: float | None) -> Non
 def _guarded(name: str, source: Any, read: Any) -> Any:
     """`read` applied to the opened source; whatever goes wrong becomes one AudioError."""
     try:
-        with (
-            open_source(source) as stream,
-            np.errstate(all="ignore"),
-        ):  # infinite samples are found later
-            return read(stream)
+        return _beside_signals(source, read)
     except AudioError as error:
         raise AudioError(f"{name}: {error}") from error.__cause__
     except Exception as error:  # the decoders raise nearly everything on damaged bytes
@@ -166,6 +164,24 @@ def _guarded(name: str, source: Any, read: Any) -> Any:
             f"{name}: expected decodable audio, got '{reason_of(error)}' from the decoder;"
             " convert it again from the original or leave it out"
         ) from error
+
+
+def _beside_signals(source: Any, read: Any) -> Any:
+    """`read` applied to the opened source, in a thread that no signal interrupts.
+
+    Decoders call Python to read a stream, and ignore what is raised there: a KeyboardInterrupt
+    would be lost, and the read count as one of nothing.
+    """
+
+    def opened() -> Any:
+        # infinite samples are found later
+        with open_source(source) as stream, np.errstate(all="ignore"):
+            return read(stream)
+
+    if threading.current_thread() is not threading.main_thread():
+        return opened()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(opened).result()
 
 
 def _report(name: str, problems: list[str], say: Say | None) -> None:

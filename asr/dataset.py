@@ -219,10 +219,12 @@ def prefetch(
                 raise error
             yield cast(R, value)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    # Not a daemon: where a signal interrupts `join`, Python waits for it before it shuts down.
+    thread = threading.Thread(target=work)
     try:
+        thread.start()
         yield arriving()
     finally:
         stopped.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from pathlib import Path
 
 import av
@@ -10,6 +12,7 @@ import soundfile
 
 from asr.audio import audio_duration, load_audio, write_wav
 from asr.audio_files import AUDIO_SUFFIXES, find_audio
+from asr.audio_source import View
 from asr.errors import AudioError
 from tests.recordings import FORMATS, LEVEL, PITCH, STRETCHES, chirp, sphere, tone, with_soundfile
 
@@ -239,3 +242,28 @@ def test_real_telephone_wav(shared_data: Path) -> None:
     assert 0.01 < np.abs(samples).max() <= 1
     spectrum = np.abs(np.fft.rfft(samples)) ** 2
     assert spectrum[len(spectrum) // 2 + len(spectrum) // 40 :].sum() < 1e-4 * spectrum.sum()
+
+
+@pytest.mark.parametrize("name", ["webm opus", "flac"])
+def test_an_interrupt_while_a_decoder_reads_is_not_lost(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, reads, wanted = View.read, 0, 0
+
+    def interrupted(view: View, count: int = -1) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+        return read(view, count)
+
+    monkeypatch.setattr(View, "read", interrupted)
+    load_audio(FORMATS[name])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for wanted in range(1, reads + 1):  # noqa: B007 - `interrupted` looks at it
+            reads = 0
+            with pytest.raises(KeyboardInterrupt):
+                load_audio(FORMATS[name])
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -177,3 +177,18 @@ def test_the_thread_of_prefetch_has_ended_when_its_block_is_left(
     with contextlib.nullcontext() if error is None else pytest.raises(error):
         leave()
     assert set(threading.enumerate()) == before
+
+
+def test_the_thread_of_prefetch_ends_when_its_start_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(asr.dataset.threading, "Thread", Interrupted)
+    with pytest.raises(KeyboardInterrupt), prefetch(abs, iter(range(10**9))):
+        pytest.fail("the interrupt was lost")
+    assert set(threading.enumerate()) == before

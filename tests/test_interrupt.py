@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from asr.dataset import Batch
 from asr.files import read_json
-from asr.training import trainer
+from asr.training import interrupt, trainer
 from asr.training.interrupt import StopRequest
 from asr.training.trainer import InterruptedTraining
 from tests.tones import run_quietly, tone_recipe, write_corpus
@@ -75,12 +75,17 @@ def test_a_stop_signal_is_answered_while_the_dev_set_is_scored(
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
 
 
-def test_a_second_interrupt_does_not_wait() -> None:
+def test_a_second_interrupt_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     # A command that a shell has put into the background ignores Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    now = [100.0]
+    monkeypatch.setattr(interrupt.time, "monotonic", lambda: now[0])
     with contextlib.suppress(KeyboardInterrupt), StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.signal == signal.SIGINT
+        now[0] += 0.9 * interrupt.IMPATIENT_S
+        signal.raise_signal(signal.SIGINT)  # the same one, passed on by another program
+        now[0] += 0.1 * interrupt.IMPATIENT_S
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second Ctrl-C was not raised")
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler

@@ -100,10 +100,10 @@ def load_checkpoint(
     vocabulary or model.
     """
     try:
-        _verify(folder)
+        verify_checkpoint(folder)
     except CheckpointError as damage:
         try:
-            _verify(before(folder))
+            verify_checkpoint(before(folder))
         except CheckpointError:
             raise CheckpointError(
                 f"{damage}, and there is no whole checkpoint before it: remove {folder} to train "
@@ -116,7 +116,7 @@ def load_checkpoint(
     return _load(folder, bundle, optimizer, identity)
 
 
-def _verify(folder: Path) -> None:
+def verify_checkpoint(folder: Path) -> None:
     """Raise CheckpointError naming the first file that is not as it was saved."""
     path = folder / DIGESTS
     digests = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -11,6 +12,11 @@ from typing import Any, Self
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
+
+
+IMPATIENT_S = 1.0
+"""A second Ctrl-C counts as one only so long after the first: shells, timeout and program runners
+pass a signal on that their child has got already, so that one Ctrl-C arrives twice."""
 
 
 class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked
@@ -27,11 +33,13 @@ class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked
 class StopRequest:
     """While entered, `signal` holds the number of the last stop signal received, else None.
 
-    A second Ctrl-C interrupts at once. Outside the main thread signals are left alone.
+    A second Ctrl-C, `IMPATIENT_S` or more after the first signal, interrupts at once. Outside the
+    main thread signals are left alone.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._since = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -52,6 +60,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
+        if self.signal is None:
+            self._since = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._since >= IMPATIENT_S:
             raise KeyboardInterrupt
         self.signal = number
