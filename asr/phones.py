@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import Field
+
 from asr.config import Config
 from asr.errors import AsrError, ManifestError, reason
 from asr.espeak import phones_of
@@ -26,7 +28,7 @@ class Phones(Config):
 
     words: dict[str, str]
     """Phones, parted by blanks, of each normalised word."""
-    espeak: str = ""
+    espeak: str = Field("", max_length=64)
     """Accent in which espeak-ng says all other words; without it there are no others."""
 
 

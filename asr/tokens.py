@@ -41,7 +41,7 @@ class TokenConfig(Config):
     lexicon: Path | None = None
     """For kind phones: a file with a word and its phones on each line. The first line of a word
     counts."""
-    espeak: str = ""
+    espeak: str = Field("", max_length=64)
     """For kind phones: the accent, such as en-us or de, in which espeak-ng gives the phones of
     words that the lexicon lacks, or of all without one. Needs the extra demo."""
 
