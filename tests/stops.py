@@ -4,8 +4,7 @@ Each training decodes short recordings in webm, and is stopped at a random momen
 the first line of the command to the end of the interpreter: with SIGINT or SIGTERM, once and, in
 another training, twice, the second time up to 0.3 s later. It must end by itself, without a crash
 in native code, and either have saved itself, have nothing to save, or have finished. Moments are
-shares of the processor time that an undisturbed training takes, so that a busy machine does not
-move them.
+counted in processor time, so that a busy machine does not move them.
 
 The trainings run under glibc's checks of the heap where this system has them, are forked from a
 process that has imported everything, and end as any Python process does.
@@ -35,6 +34,7 @@ from typing import IO
 import torch
 from rich.console import Console
 
+from asr.console import INTERRUPTED
 from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig
 from asr.files import write_json
@@ -49,18 +49,19 @@ TRAIN, DEV = 40, 6  # recordings
 LONGEST_PAUSE_S = 0.3  # between the two signals
 PATIENCE_S = 300.0
 HEAP_CHECKS = "/lib/x86_64-linux-gnu/libc_malloc_debug.so.0"
+AT_THE_END = 0.25  # of the moments are after the training, while the interpreter ends
 # What glibc, Python and C++ write before they abort.
 CRASHED = re.compile(
     r"corrupted|malloc|free\(\)|invalid pointer|double free|smashing|Fatal Python error|"
-    r"terminate called|Segmentation|Traceback|Exception ignored"
+    r"terminate called|Segmentation fault"
 )
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When a training is stopped, as a share of its processor time, and with what."""
+    """When a training is stopped, in seconds of processor time, and with what."""
 
-    share: float
+    after: float
     number: signal.Signals
     pause: float | None
     """Seconds until the second signal; None for a single one."""
@@ -68,12 +69,15 @@ class Stop:
 
 @dataclass(frozen=True)
 class End:
-    """How a training ended: its exit status, negative for a signal, and what it wrote."""
+    """How a training ended: its exit status, negative for a signal, and what it wrote.
+
+    Seconds of processor time until it had `trained`, where that was waited for, and had `ended`.
+    """
 
     status: int
     said: str
-    seconds: float
-    """Of processor time."""
+    trained: float
+    ended: float
 
 
 def write_webm_recipe(folder: Path, train: int, dev: int) -> Path:
@@ -139,24 +143,29 @@ class Server:
     requests: IO[str]
     replies: IO[str]
 
-    def train(self, recipe: Path, out: Path, stop: Stop | None, seconds: float) -> End:
-        """Train, stopped after a share of `seconds` of processor time."""
+    def train(self, recipe: Path, out: Path, stop: Stop | None) -> End:
+        """Train, and stop; without `stop` only look when it has trained."""
         said = out.with_suffix(".said")
         arguments = ["train", str(recipe), f"out={out}", "train.save_seconds=0.5"]
         print(json.dumps({"said": str(said), "arguments": arguments}), file=self.requests)
         self.requests.flush()
         child = int(self.replies.readline())
+        trained = 0.0
         if stop is not None:
-            _stop(child, stop, stop.share * seconds)
-        status, used = json.loads(self.replies.readline())
-        return End(status, said.read_text(errors="replace"), used)
+            _stop(child, stop)
+        else:
+            while not (out / "model").is_dir() and (used := _processor_seconds(child)) is not None:
+                trained = used
+                time.sleep(0.001)
+        status, ended = json.loads(self.replies.readline())
+        return End(status, said.read_text(errors="replace"), trained, ended)
 
 
-def _stop(process: int, stop: Stop, after: float) -> None:
+def _stop(process: int, stop: Stop) -> None:
     """Send the signals; a process that has ended is left alone (its number is kept by its parent
     until that has been told to go on, but it may be gone for us)."""
     patience = time.monotonic() + PATIENCE_S
-    while (used := _processor_seconds(process)) is not None and used < after:
+    while (used := _processor_seconds(process)) is not None and used < stop.after:
         if time.monotonic() > patience:
             os.kill(process, signal.SIGKILL)
         time.sleep(0.001)
@@ -208,30 +217,30 @@ def judged(end: End, out: Path, stop: Stop) -> str:
     """How a stopped training ended, in a word or two; what must not be begins with BAD."""
     if CRASHED.search(end.said):
         return "BAD: crashed"
-    is_begun = (out / "recipe.json").exists()
-    is_finished = (out / "model").is_dir()
-    if end.status == 128 + stop.number and "stopped and saved" in end.said:
+    if end.status not in (0, INTERRUPTED, 128 + stop.number, -stop.number):
+        return f"BAD: exit status {end.status}"
+    if "stopped and saved" in end.said:
         try:
             verify_checkpoint(out / "checkpoint")
         except CheckpointError as error:
             return f"BAD: {error}"
         return "saved"
-    if is_finished and end.status in (0, -stop.number, 130):
+    if (out / "model").is_dir():
         return "finished"
-    if end.status in (-stop.number, 130):
-        return "BAD: not saved" if is_begun else "nothing to save"
-    return f"BAD: exit status {end.status}"
+    return "BAD: not saved" if (out / "recipe.json").exists() else "nothing to save"
 
 
-def drawn(moments: int, seed: int) -> Iterator[Stop]:
+def drawn(moments: int, seed: int, whole: End) -> Iterator[Stop]:
+    """Moments in the life of an undisturbed training, each once and twice."""
     for moment in range(moments):
         choice = random.Random(f"{seed} {moment}")
-        share, pause = choice.uniform(0, 1.02), choice.uniform(0, LONGEST_PAUSE_S)
+        is_late = choice.random() < AT_THE_END
+        after = choice.uniform(*((whole.trained, whole.ended) if is_late else (0, whole.trained)))
         # Some programs pass a signal on that their child has got already.
-        pause = choice.choice((0.0, pause))
+        pause = choice.choice((0.0, choice.uniform(0, LONGEST_PAUSE_S)))
         number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
-        yield Stop(share, number, None)
-        yield Stop(share, number, pause)
+        yield Stop(after, number, None)
+        yield Stop(after, number, pause)
 
 
 def main() -> None:
@@ -248,12 +257,13 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         recipe = write_webm_recipe(folder, TRAIN, DEV)
         server = stack.enter_context(serving(recipe, Path(HEAP_CHECKS).exists()))
-        whole = server.train(recipe, folder / "whole", None, 0)
+        whole = server.train(recipe, folder / "whole", None)
         assert whole.status == 0, whole
         assert not CRASHED.search(whole.said), whole
-        for number, stop in enumerate(drawn(arguments.moments, arguments.seed)):
+        print(f"trained for {whole.trained:.2f} s, ended after {whole.ended:.2f} s", flush=True)
+        for number, stop in enumerate(drawn(arguments.moments, arguments.seed, whole)):
             out = folder / f"stopped{number}"
-            end = server.train(recipe, out, stop, whole.seconds)
+            end = server.train(recipe, out, stop)
             result = judged(end, out, stop)
             ends[result] += 1
             print(f"{number}: {stop} {result} ({end.status})", flush=True)

@@ -51,6 +51,29 @@ def test_a_stop_signal_saves_and_tells_how_to_resume(
     assert "resumed at epoch 1, step 2" in shown
 
 
+def test_a_second_signal_does_not_hide_that_the_training_was_saved(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, close = trainer._train_step, trainer.Display.__exit__
+
+    def stopping(*arguments: Any) -> None:
+        step(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    def interrupted(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        close(*arguments)
+
+    monkeypatch.setattr(trainer, "_train_step", stopping)
+    monkeypatch.setattr(trainer.Display, "__exit__", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(InterruptedTraining):
+            run_quietly(tone_recipe(manifests, tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("scoring", [1, 3])
 def test_a_stop_signal_is_answered_while_the_dev_set_is_scored(
     manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoring: int

@@ -62,10 +62,11 @@ def train(recipe: Recipe, console: Console | None = None, finish_now: bool = Fal
             f"expected a folder to write to, got {recipe.out}: {error.strerror}; choose another out"
         ) from None
     try:
+        # Until all is closed, no signal may take the place of the report that the run is saved.
         with (
+            StopRequest() as stop,
             locked(recipe.out / ".lock", "training") as held,
             Display(recipe.out, recipe.train.epochs, console) as display,
-            StopRequest() as stop,
         ):
             if not held:
                 display.say(
