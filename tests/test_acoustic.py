@@ -127,7 +127,7 @@ def test_a_model_without_a_spelling_layer_spells_nothing() -> None:
         ({"channels": [8]}, "as many strides as channels"),
         ({"strides": [2, 5]}, "strides from 1 to 4"),
         ({"strides": [0, 2]}, "strides from 1 to 4"),
-        ({"channels": [0, 8]}, "at least one channel"),
+        ({"channels": [0, 8]}, "1 to 8192 channels"),
         ({"layers": 0}, "layers"),
         ({"dropout": 1.0}, "dropout"),
         ({"hiden": 1}, "'hidden'"),
