@@ -344,13 +344,16 @@ def test_a_source_of_any_name_can_be_named_in_the_recipe(tmp_path: Path) -> None
     assert "?[1mold /?.csv\n" in (tmp_path / "p" / "recipe.yaml").read_text()
 
 
-def test_texts_with_half_a_character_are_left_out(tmp_path: Path) -> None:
+def test_a_text_with_half_a_character_is_named(tmp_path: Path) -> None:
     rows = []
     for number, path in enumerate(write_recordings(tmp_path / "rec", FIVE)):
         text = path.with_suffix(".txt").read_text() + "\ud800" * (number == 3)
         rows.append({"audio": str(path), "text": text})
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert "left out: 1 " in made(tmp_path / "p", tmp_path / "list.jsonl")
+    with pytest.raises(
+        AsrError, match=r"list\.jsonl:4: expected whole characters, got half of one"
+    ):
+        made(tmp_path / "p", tmp_path / "list.jsonl")
 
 
 def test_mostly_bad_or_too_little_leaves_nothing(tmp_path: Path) -> None:

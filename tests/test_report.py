@@ -301,7 +301,7 @@ def test_no_control_character_reaches_the_text() -> None:
     facts = replace(FACTS, machine="a\nb")
     text = to_text(built(scores, {identity: "s\x00"}, facts))
     assert all(c == "\n" or c.isprintable() for c in text)
-    assert "bad��[2Jid�: 100.00 %" in text
+    assert "bad\\n\\x1b[2Jid\\u2028: 100.00 %" in text
 
 
 def test_files_of_a_report(report: EvaluationReport, tmp_path: Path) -> None:
