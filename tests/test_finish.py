@@ -214,7 +214,8 @@ def test_a_closed_terminal_saves_and_nohup_is_respected(
     program = (
         "import signal, sys\n"
         "from asr.training.interrupt import StopRequest\n"
-        "if sys.argv[1] == 'nohup': signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "nohup = sys.argv[1] == 'nohup'\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)\n"
         "with StopRequest() as stop:\n"
         "    signal.raise_signal(signal.SIGHUP)\n"
         "    print(stop.signal)\n"

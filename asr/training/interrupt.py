@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+HANGUP = getattr(signal, "SIGHUP", None)
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -46,7 +47,7 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 # nohup has SIGHUP ignored, and means it.
-                if signal.getsignal(number) != signal.SIG_IGN:
+                if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._remember)
         return self
 
