@@ -59,18 +59,20 @@ def load_audio(
 ) -> np.ndarray:
     """Samples of a recording, or of the seconds `start` to `end` of it.
 
-    Channels are averaged, and the result is resampled (soxr, high quality) where the file has
-    another rate. A stretch is sought, not decoded up to, in what soundfile reads; in mp3, mp4 and
-    the like decoding runs from the beginning to `end`. An `end` past the last sample is cut there.
-    Times are those that a player shows: gaps and a late beginning are silence. Recordings that were
-    joined into one file are read one after the other.
+    Channels are added so that none cancels another (`audio_channels.py`), and the result is
+    resampled (soxr, high quality) where the file has another rate. A stretch is sought, not decoded
+    up to, in what soundfile reads; in mp3, mp4 and the like decoding runs from the beginning to
+    `end`. An `end` past the last sample is cut there. Times are those that a player shows: gaps and
+    a late beginning are silence. Recordings that were joined into one file are read one after the
+    other.
 
     Args:
         source: a file, its bytes, or a binary stream (read from where it stands).
         rate: Hz of the result.
         say: is told what is damaged; by default that becomes an `AudioWarning`.
 
-    Shape: float32 [S] in [-1, 1], S about seconds * rate and at least 1.
+    Shape: float32 [S], S about seconds * rate and at least 1. Full scale is 1; louder samples of a
+    floating-point file are kept up to a peak of 8.
 
     Raises:
         AudioError: missing or undecodable file, no samples, samples that are not finite, more than
@@ -316,8 +318,8 @@ def _check_length(seconds: float) -> None:
 def _resampled(
     blocks: Generator[Block, None, None], span: Span, rate: int
 ) -> tuple[np.ndarray, float]:
-    """What lies in `span`, checked, at `rate` Hz and limited to [-1, 1]; and the seconds from the
-    beginning of the recording to where the blocks end."""
+    """What lies in `span`, checked, at `rate` Hz; and the seconds from the beginning of the
+    recording to where the blocks end."""
     kept: list[np.ndarray] = []
     resampler, file_rate, wanted, end = None, 0, 0.0, 0.0
     with closing(blocks):
@@ -339,7 +341,7 @@ def _resampled(
     if resampler is not None:
         kept.append(resampler.resample_chunk(_NOTHING, last=True))
     samples = kept[0] if len(kept) == 1 else np.concatenate([_NOTHING, *kept])
-    return np.clip(samples, -1.0, 1.0, out=samples), end
+    return samples, end
 
 
 def _check_rate(rate: int) -> None:

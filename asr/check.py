@@ -17,11 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from asr.audio import SAMPLE_RATE
 from asr.characters import unseen
 from asr.errors import AsrError, AudioError
+from asr.levels import is_silent, level_problems
 from asr.manifest import BadLine, Utterance, read_entries
 from asr.paths import as_stored
 from asr.pcm import to_int16
@@ -35,8 +34,10 @@ OVERSHOOT = 0.5
 """Seconds by which a stretch may end after its recording, as Kaldi's extract-segments allows
 (--max-overshoot)."""
 _DURATION_TOLERANCE = 0.1  # seconds
-_SILENT_PEAK = 1e-4  # full scale 1; a 16-bit recording with three steps of noise is below
-_NOTES = frozenset({"damaged audio", "characters that are not seen"})  # kinds that are no problems
+# Kinds that are no problems.
+_NOTES = frozenset(
+    {"damaged audio", "quiet audio", "clipped audio", "characters that are not seen"}
+)
 _BINS = 12
 
 
@@ -118,11 +119,8 @@ def hear(utterance: Utterance) -> Heard:
     if u.end is not None and u.end - u.start > seconds + OVERSHOOT:
         after = u.end - u.start - seconds
         found.append(("past the end", f"ends at {u.end:g} s, {after:.1f} s after {u.audio} does"))
-    peak = float(np.abs(samples).max())
-    if peak < _SILENT_PEAK:
-        found.append(("silent audio", f"peak {peak:.1e} in {utterance.audio}"))
-    silent = peak < _SILENT_PEAK
-    sound = "" if silent else hashlib.blake2b(to_int16(samples).tobytes()).hexdigest()
+    found += [(kind, f"{what} in {u.audio}") for kind, what in level_problems(samples)]
+    sound = "" if is_silent(samples) else hashlib.blake2b(to_int16(samples).tobytes()).hexdigest()
     return Heard(seconds, found, sound)
 
 

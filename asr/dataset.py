@@ -19,7 +19,7 @@ from asr.errors import AsrError
 from asr.features.codecs import through_codec
 from asr.manifest import Utterance
 from asr.padded import Padded
-from asr.pcm import INT16, to_int16
+from asr.pcm import INT16, Pcm, to_pcm
 from asr.shards import load_recording
 from asr.text import TextConfig, normalise
 from asr.tokens import Tokens
@@ -79,7 +79,7 @@ class SpeechDataset:
             self.durations.append(u.duration)
             self.speakers.append(u.speaker)
         self.sample_rate = sample_rate
-        self._cache: dict[int, np.ndarray] = {}
+        self._cache: dict[int, Pcm] = {}
         self._cached_bytes = 0
 
     def __len__(self) -> int:
@@ -94,19 +94,20 @@ class SpeechDataset:
         return self._spelled(self.target(index))
 
     def waveform(self, index: int) -> np.ndarray:
-        """Mono 16-bit samples [S] at the dataset's rate. Raises AudioError naming the file."""
-        samples = self._cache.get(index)
-        return self._decode(index) if samples is None else samples
+        """Mono samples float32 [S] at the dataset's rate, full scale 32768; fractions in quiet
+        recordings. Raises AudioError naming the file."""
+        pcm = self._cache.get(index) or self._decode(index)
+        return pcm.samples * np.float32(INT16)
 
-    def _decode(self, index: int) -> np.ndarray:
+    def _decode(self, index: int) -> Pcm:
         u = self.utterances[index]
         decoded = load_recording(u.audio, self.sample_rate, u.start, u.end, u.packed)
         # Rounded even when not cached, so that the cache never changes a result.
-        samples = to_int16(decoded)
-        if self._cached_bytes + samples.nbytes <= CACHE_BYTES:
-            self._cache[index] = samples
-            self._cached_bytes += samples.nbytes
-        return samples
+        pcm = to_pcm(decoded)
+        if self._cached_bytes + pcm.steps.nbytes <= CACHE_BYTES:
+            self._cache[index] = pcm
+            self._cached_bytes += pcm.steps.nbytes
+        return pcm
 
     def _samples(self, stretch: Stretch) -> np.ndarray:
         samples = self.waveform(stretch.index)
@@ -120,7 +121,9 @@ class SpeechDataset:
         samples = np.concatenate([self._samples(stretch) for stretch in item.stretches])
         if item.codec is None:
             return samples
-        return through_codec(samples.astype(np.int16), self.sample_rate, item.codec)
+        pcm = to_pcm(samples / np.float32(INT16))  # a quiet one is coded at the level of others
+        coded = through_codec(pcm.steps, self.sample_rate, item.codec)
+        return coded * np.float32(pcm.unit * INT16)
 
     def _target(self, stretch: Stretch) -> list[int]:
         if stretch.whole:

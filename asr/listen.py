@@ -58,6 +58,7 @@ def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
         fetch_all(recipe.data.origin, recipe.shards, chosen)
     data = SpeechDataset(chosen, None, recipe.text, recipe.features.sample_rate)
     sounds = load_sounds(recipe.augment.surroundings, data.sample_rate)
+    gain = recipe.features.follows_level
     alone = recipe.augment.model_copy(update={"join": 0.0})
     drawn: list[list[Item]] = [[] for _ in chosen]
     for epoch in range(1, VARIANTS + 1):
@@ -68,12 +69,14 @@ def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
     examples = []
     for place, items in enumerate(drawn):
         original = f"{place + 1:03}-original.wav"
-        write_wav(out / original, _played(data, whole(place), None, sounds), data.sample_rate)
+        write_wav(
+            out / original, _played(data, whole(place), None, sounds, False), data.sample_rate
+        )
         variants = []
         for number, item in enumerate(items, start=1):
             torch.manual_seed(recipe.train.seed * 1000 + place * VARIANTS + number)
             file = f"{place + 1:03}-{number}.wav"
-            write_wav(out / file, _played(data, item, alone, sounds), data.sample_rate)
+            write_wav(out / file, _played(data, item, alone, sounds, gain), data.sample_rate)
             variants.append(Variant(file, _described(item)))
         examples.append(Example(chosen[place].id, chosen[place].text, original, tuple(variants)))
     page = environment().get_template("listen.html").render(examples=examples)
@@ -83,12 +86,13 @@ def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
 
 
 def _played(
-    data: SpeechDataset, item: Item, augment: AugmentConfig | None, sounds: Sounds
+    data: SpeechDataset, item: Item, augment: AugmentConfig | None, sounds: Sounds, gain: bool
 ) -> np.ndarray:
     """The samples of an item, with what a training step does to them. Shape: [S]."""
     batch = data.batch([item])
-    (samples,) = (batch.waves if augment is None else vary(batch, augment, sounds)).unpad()
-    played: np.ndarray = samples.numpy()
+    waves = batch.waves if augment is None else vary(batch, augment, sounds, gain)
+    (samples,) = waves.unpad()
+    played: np.ndarray = samples.numpy() / max(1.0, float(samples.abs().max()))  # wav would clip
     return played
 
 

@@ -30,9 +30,10 @@ from asr.audio import SAMPLE_RATE, load_audio
 from asr.errors import AsrError, AudioError
 from asr.files import atomic_path, remove_leftovers
 from asr.manifest import Utterance, read_manifest, write_manifest
-from asr.pcm import to_int16
+from asr.pcm import INT16, to_pcm
 from asr.structured import parse_json
 
+FINEST = 2.0**-23  # a step of 24 bits, full scale 1
 SHARD_HOURS = 4.0
 """Hours of audio in a shard, about 250 megabytes."""
 _STAMP = "shard.json"
@@ -72,7 +73,7 @@ def load_recording(
     `packed` is its first byte and number of bytes within the shard `audio`. `say` is told what is
     damaged; by default that becomes an `AudioWarning`. In a shard damage is an error.
 
-    Shape: float32 [S] in [-1, 1]. Raises AudioError naming the file.
+    Shape: float32 [S]. Raises AudioError naming the file.
     """
     if packed is None:
         return load_audio(audio, rate, start, end, say)
@@ -130,11 +131,11 @@ def pack(
 ) -> Packed:
     """Write the recordings of manifests into shards in `folder`, and a manifest of the same name.
 
-    Samples are kept as 16-bit FLAC at `rate`, which is what a model of that rate is given: training
-    on shards hears the same samples. Utterances are dealt to shards at random, so that any few
-    shards hold many speakers; the manifest keeps its order. Shards that are there already are kept
-    if nothing that they hold has changed: what was interrupted goes on from there. Recordings that
-    cannot be read are left out and told.
+    Samples are kept at `rate`, as a model of that rate is given them: training on shards gets the
+    same samples. Utterances are dealt to shards at random, so that any few shards hold many
+    speakers; the manifest keeps its order. Shards that are there already are kept if nothing that
+    they hold has changed: a packing that was interrupted resumes. Recordings that cannot be read
+    are left out and reported.
 
     Raises AsrError: two manifests of one name, manifests that cannot be read or written.
     """
@@ -238,14 +239,23 @@ def _write(
 
 
 def _encoded(utterance: Utterance, rate: int) -> bytes | str:
-    """The recording as FLAC, or what is wrong with it."""
+    """The recording as a file whose samples are those of a dataset, or what is wrong with it: FLAC
+    of 16 bits, of 24 where it is quiet; a wav of floating-point samples where it exceeds full
+    scale, which FLAC would clip, or is too quiet for 24 bits."""
     u = utterance
     try:
         samples = load_recording(u.audio, rate, u.start, u.end, u.packed)
     except AudioError as error:
         return str(error)
     sound = io.BytesIO()
-    soundfile.write(sound, to_int16(samples), rate, format="FLAC", subtype="PCM_16")
+    pcm = to_pcm(samples)
+    if pcm.unit == 1 / INT16:
+        soundfile.write(sound, pcm.steps, rate, format="FLAC", subtype="PCM_16")
+    elif FINEST <= pcm.unit < 1 / INT16:
+        fine = (pcm.samples / np.float32(FINEST)).astype(np.int32) << 8
+        soundfile.write(sound, fine, rate, format="FLAC", subtype="PCM_24")
+    else:
+        soundfile.write(sound, pcm.samples, rate, format="WAV", subtype="FLOAT")
     return sound.getvalue()
 
 

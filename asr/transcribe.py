@@ -18,6 +18,7 @@ from asr.evaluation.decode import BATCH_SECONDS, decode_waves
 from asr.evaluation.hearing import hear_waves
 from asr.models.bundle import Bundle
 from asr.padded import pad
+from asr.pcm import to_pcm
 from asr.printable import printable_name
 
 MOST_WAITING = 128  # files, readable or not, that nothing is told of yet
@@ -72,7 +73,7 @@ def transcribe(
 
     def load(path: Path) -> Loaded:
         try:
-            samples = load_audio(path, rate)
+            samples = to_pcm(load_audio(path, rate)).samples  # rounded as a dataset rounds
             if not torch.cuda.is_available():
                 _check_memory(path, len(samples) / rate)
             return path, torch.from_numpy(samples)

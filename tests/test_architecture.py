@@ -39,6 +39,7 @@ ROWS = {
     "audio_channels": 1,
     "audio_source": 1,
     "audio_tracks": 1,
+    "levels": 1,
     "espeak": 1,
     "manifest": 1,
     "features": 2,

@@ -4,15 +4,26 @@ not hide the rest."""
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from asr.audio import load_audio
+from asr.audio_files import find_audio
+from asr.dataset import SpeechDataset
+from asr.decoder import Decoder
+from asr.evaluation.decode import decode_dataset
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import FLOOR_BELOW_LEVEL_DB, LogMel, speech_level
+from asr.manifest import Utterance
+from asr.models.bundle import load_bundle
 from asr.padded import Padded, pad
+from asr.text import TextConfig
+from asr.transcribe import transcribe
 
 CONFIGS: list[dict[str, Any]] = [
     {},
@@ -91,3 +102,21 @@ def test_the_level_is_that_of_the_utterance_alone() -> None:
     waves = [syllables(1.0, 16000), 0.01 * syllables(0.3, 16000, 1), torch.zeros(1600)]
     for wave, together in zip(waves, log_mel(pad(waves)).unpad(), strict=True):
         torch.testing.assert_close(log_mel(pad([wave])).values[0], together)
+
+
+def test_the_shipped_model_writes_the_same_at_any_level(shared_data: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(Path(__file__).parents[1] / "recipes" / "an4" / "model")
+    folder = shared_data / "an4" / "wav" / "an4test_clstk" / "fcaw"
+    recordings = [load_audio(path) for path in find_audio([folder])[:3]]
+    rows = []
+    for gain in (1.0, 3.0, 0.1, 0.003, 1e-6):
+        for number, samples in enumerate(recordings):
+            path = tmp_path / f"{number}-{gain}.wav"
+            soundfile.write(path, samples * np.float32(gain), 16000, subtype="FLOAT")
+            rows.append(Utterance(path.stem, path, "", len(samples) / 16000))
+    texts = [t.text for t in transcribe(bundle, [row.audio for row in rows])]
+    assert all(texts[:3])
+    assert texts == texts[:3] * 5
+    data = SpeechDataset(rows, None, TextConfig(), 16000)
+    decoded = decode_dataset(bundle.model, data, Decoder(bundle.tokens))
+    assert list(map(decoded.get, (row.id for row in rows))) == texts

@@ -137,3 +137,19 @@ def test_everything_at_once_is_finite_and_repeats(model: AcousticModel, tones_ba
         assert torch.isfinite(loss.utterances).all()
     assert losses[0] == losses[1]
     assert losses[0] != loss_of(model, tones_batch, 0.2).objective.item()
+
+
+@pytest.mark.parametrize(("cmvn", "varied"), [("utterance", False), ("global", True)])
+def test_the_level_is_varied_only_where_features_follow_it(
+    tones_batch: Batch, cmvn: str, varied: bool
+) -> None:
+    torch.manual_seed(0)
+    features = FEATURES.model_copy(update={"cmvn": cmvn})
+    model = AcousticModel(features, MODEL, len(untrained_bundle().tokens))
+    losses = set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        louder = PLAIN.model_copy(update={"gain_db": 20.0})
+        loss = step.batch_loss(model, tones_batch, louder, 0.0, contextlib.nullcontext, SILENCE)
+        losses.add(loss.objective.item())
+    assert len(losses) == (3 if varied else 1)

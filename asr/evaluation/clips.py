@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import soundfile
 
 from asr.errors import AudioError
@@ -46,6 +47,7 @@ def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> 
         except AudioError:
             continue
         sound = io.BytesIO()
+        samples /= max(1.0, float(np.abs(samples).max()))  # to be listened to: loud, not clipped
         soundfile.write(sound, samples, RATE, format="FLAC", subtype="PCM_16")
         clip = "data:audio/flac;base64," + base64.b64encode(sound.getvalue()).decode("ascii")
         made, seconds = made + len(clip), seconds + len(samples) / RATE

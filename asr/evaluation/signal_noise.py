@@ -13,7 +13,7 @@ NOISE_SHARE = 0.1  # of the frames, the quietest: pauses
 HIGHEST = 60.0  # dB: digital silence between words says nothing of the microphone
 
 
-def estimate_snr(samples: NDArray[np.int16], sample_rate: int) -> float | None:
+def estimate_snr(samples: NDArray[np.number], sample_rate: int) -> float | None:
     """The signal-to-noise ratio in dB, at most `HIGHEST`; None where there are too few frames to
     tell or nothing but silence. Shape: [S].
 

@@ -38,8 +38,9 @@ class AugmentConfig(Config):
     equaliser_db: float = Field(0.0, ge=0, le=20)
     """Deviation of a random equaliser's gains (FilterAugment, Nam et al. 2022): other microphones,
     rooms and distances."""
-    gain_db: float = Field(0.0, ge=0, le=30)
-    """Largest change of level, either way; matters where features are not normalised alone."""
+    gain_db: float = Field(10.0, ge=0, le=30)
+    """Largest change of level, either way. With features.cmvn utterance, the default, none is made:
+    features are then the same at any level."""
     join: float = Field(0.5, ge=0, le=1)
     """How readily two utterances of a speaker are played as one: the words of a small corpus then
     stand in ever new places, and cannot be told by where a recording starts and ends."""

@@ -44,6 +44,11 @@ class FeatureConfig(Config):
     stride: int = Field(1, ge=1, le=16)
     """Of the joined frames every so many-th is kept."""
 
+    @property
+    def follows_level(self) -> bool:
+        """Whether a louder recording has other features. Normalised alone, it has the same."""
+        return self.cmvn != "utterance"
+
     @model_validator(mode="after")
     def _cepstra_of_bands(self) -> Self:
         if self.kind == "mfcc" and self.coefficients > self.bands:
@@ -65,7 +70,7 @@ class FeatureExtractor(nn.Module):
             config.bands,
             config.window_ms,
             config.shift_ms,
-            relative_floor=config.cmvn == "utterance",
+            relative_floor=not config.follows_level,
         )
         self.shift, self.window = log_mel.shift, log_mel.fft_size
         is_mfcc = config.kind == "mfcc"

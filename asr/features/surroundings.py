@@ -25,7 +25,7 @@ from asr.audio_files import find_audio
 from asr.config import Config
 from asr.errors import AudioWarning, ConfigError
 from asr.padded import Padded, pad
-from asr.pcm import INT16, to_int16
+from asr.pcm import INT16, to_pcm
 
 Decibels = Annotated[float, Field(ge=-20, le=60)]
 Seconds = Annotated[float, Field(ge=0.05, le=3)]
@@ -86,7 +86,7 @@ def load_sounds(config: SurroundingsConfig, sample_rate: int) -> Sounds:
     """Read the folders. Raises ConfigError for one without recordings, and AudioError for a
     recording that cannot be read."""
     noise = [
-        torch.from_numpy(to_int16(load_audio(path, sample_rate)))
+        torch.from_numpy(to_pcm(load_audio(path, sample_rate)).steps)
         for path in _files(config.noise, "noise")
     ]
     rooms = [
@@ -172,7 +172,7 @@ def reverberate(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Pa
     S, size = dry.values.shape[1], dry.values.shape[1] + responses.shape[1] - 1
     spectrum = torch.fft.rfft(dry.values, size) * torch.fft.rfft(responses, size)
     wet = Padded(torch.fft.irfft(spectrum, size)[:, :S], dry.lengths)
-    gain = (power(dry) / power(wet).clamp(min=1e-12)).sqrt()
+    gain = (power(dry) / power(wet).clamp(min=1e-30)).sqrt()
     values = waves.values.clone()
     values[rows] = wet.values * gain[:, None]
     return Padded(values, waves.lengths)
@@ -212,7 +212,7 @@ def telephone(waves: Padded, share: float, sample_rate: int) -> Padded:
     low, high = TELEPHONE_HZ
     passed = torch.sigmoid((hertz - low) / (low / 6)) * torch.sigmoid((high - hertz) / (high / 40))
     narrow = torch.fft.irfft(torch.fft.rfft(chosen.values) * passed, S)
-    loudest = narrow.abs().amax(dim=1, keepdim=True).clamp(min=1e-6)
+    loudest = narrow.abs().amax(dim=1, keepdim=True).clamp(min=1e-15)
     coded = torchaudio.functional.mu_law_encoding(narrow / loudest, LEVELS)
     values = waves.values.clone()
     values[rows] = torchaudio.functional.mu_law_decoding(coded, LEVELS) * loudest

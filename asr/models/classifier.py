@@ -92,7 +92,7 @@ def levelled(waves: Padded, level_db: float) -> Padded:
     """
     waves = waves.zeroed()
     power = waves.values.square().sum(dim=1) / waves.lengths.clamp(min=1)
-    gain = 10 ** (level_db / 20) / power.sqrt().clamp(min=1e-6)
+    gain = 10 ** (level_db / 20) / power.sqrt().clamp(min=1e-15)
     return Padded(waves.values * gain[:, None], waves.lengths)
 
 

@@ -36,12 +36,13 @@ class StepLoss:
     utterances: Tensor
 
 
-def vary(batch: Batch, augment: AugmentConfig, sounds: Sounds) -> Padded:
-    """The waves of a batch as training hears them. Shape: [B, S] -> [B, S']."""
+def vary(batch: Batch, augment: AugmentConfig, sounds: Sounds, gain: bool) -> Padded:
+    """The waves of a batch as training gets them; without `gain` at their own level, for features
+    that are the same at any. Shape: [B, S] -> [B, S']."""
     waves = perturb_speed(batch.waves, batch.speeds)
     waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
     waves = surround(waves, augment.surroundings, sounds)
-    return perturb_gain(waves, augment.gain_db)
+    return perturb_gain(waves, augment.gain_db) if gain else waves
 
 
 def batch_loss(
@@ -59,7 +60,7 @@ def batch_loss(
     adds the same of its own; what is reported of utterances is the last layer's.
     """
     with torch.no_grad():
-        waves = vary(batch, augment, sounds)
+        waves = vary(batch, augment, sounds, model.features.config.follows_level)
         distortion = draw_distortion(len(batch.ids), augment, waves.values.device)
         # Warped once: both views must have the same frames.
         features = warp_time(model.features(waves, distortion), augment.time_warp)
