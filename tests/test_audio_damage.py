@@ -219,7 +219,9 @@ def audio_or_error(content: bytes) -> str | None:
         return str(error)
     assert samples.dtype == np.float32
     assert len(samples)
-    assert np.abs(samples).max() <= 1  # false for NaN
+    # Of a decoder that overshoots no more than full scale by 18 dB is kept, and resampling adds a
+    # little. False for NaN.
+    assert np.abs(samples).max() <= 10
     return None
 
 
