@@ -10,8 +10,9 @@ ARGS ?=
 demo: $(VENV)/.installed
 	$(BIN)/asr demo $(ARGS)
 
+# Two processes, each with whole files, since files share what their tests prepare.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

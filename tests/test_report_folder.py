@@ -176,7 +176,7 @@ def test_evidence_never_counts_against_the_better_system(saved: Writer) -> None:
     # 300 commands of one word; one system errs in so many of them, the other in none.
     words = {f"u{i:03}": ("yes", "no", "stop", "go")[i % 4] for i in range(300)}
     perfect = saved("perfect", words, words)
-    for errors in (4, 6, 49, 50, 51, 150):
+    for errors in (4, 49, 50):
         wrong = dict.fromkeys(list(words)[:errors], "wrong")
         bad = saved(f"bad{errors}", words | wrong, words)
         (pair,) = compare_reports([bad, perfect]).pairs
