@@ -16,11 +16,11 @@ from torch import Tensor
 
 from asr.ctc.align import align
 from asr.errors import AlignmentError, AsrError, AudioError, reason
-from asr.files import atomic_path
+from asr.io.files import atomic_path
+from asr.io.printable import printable_json, printable_name
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle
 from asr.padded import Padded
-from asr.printable import printable_json, printable_name
 from asr.shards import load_recording
 from asr.tokens import WORD_START, Tokens
 

@@ -33,7 +33,7 @@ from asr.audio_pyav import pyav_blocks
 from asr.audio_soundfile import is_complete, open_soundfile, salvaged_blocks, soundfile_blocks
 from asr.audio_source import Block, Span, Stream, name_of, one_line, open_source, reason_of
 from asr.errors import AudioError, AudioWarning, disk_trouble
-from asr.files import atomic_path
+from asr.io.files import atomic_path
 from asr.pcm import to_int16
 
 SAMPLE_RATE = 16000

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from asr.audio_source import one_line
 from asr.errors import AudioError
-from asr.paths import Say, as_stored, files_below
-from asr.printable import printable_name
+from asr.io.paths import Say, as_stored, files_below
+from asr.io.printable import printable_name
 
 AUDIO_SUFFIXES = (
     ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm", ".sph", ".aac", ".mkv",

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from asr.errors import AudioError
-from asr.paths import as_stored
+from asr.io.paths import as_stored
 
 LONGEST = 1 << 62  # frames; libsndfile says "unknown" with the largest integer
 

@@ -20,11 +20,11 @@ from typing import NamedTuple
 from asr.audio import SAMPLE_RATE
 from asr.characters import unseen
 from asr.errors import AsrError, AudioError
+from asr.io.paths import as_stored
+from asr.io.printable import printable, shown_character
 from asr.levels import is_silent, level_problems
 from asr.manifest import BadLine, Utterance, read_entries
-from asr.paths import as_stored
 from asr.pcm import to_int16
-from asr.printable import printable, shown_character
 from asr.repeats import joined, recording_keys
 from asr.shards import load_recording
 from asr.tokens import Tokens

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from asr.check import CheckReport, LengthBin, ManifestSummary, Problem
-from asr.printable import printable, printable_name, shown_character
+from asr.io.printable import printable, printable_name, shown_character
 
 _BAR = 40  # characters
 

@@ -11,7 +11,7 @@ import typer
 
 from asr.console import progress_bar, show, show_settings, tell
 from asr.errors import LanguageModelError
-from asr.printable import printable_json
+from asr.io.printable import printable_json
 
 if TYPE_CHECKING:
     from asr.lm.neural import NeuralLm
@@ -61,7 +61,7 @@ def estimate(
     closed: Annotated[bool, typer.Option(help="Give unknown words no probability.")] = False,
 ) -> None:
     """Estimate an n-gram model: interpolated, modified Kneser-Ney."""
-    from asr.files import check_replaceable
+    from asr.io.files import check_replaceable
     from asr.lm.estimate import estimate as estimate_model
     from asr.lm.storage import ARPA_ENDINGS, save_ngram
 

@@ -95,7 +95,7 @@ def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -
     only then exit with an error where recordings could not be read."""
     from asr.cli import evaluate_model, train_model
     from asr.evaluation.summary import result_row, to_markdown
-    from asr.files import atomic_path
+    from asr.io.files import atomic_path
     from asr.training.recipe import read_recipe
 
     parsed = read_recipe(recipe, overrides)

@@ -11,7 +11,7 @@ import torch
 from asr.errors import AsrError
 from asr.evaluation.error_rate import ErrorCounts
 from asr.evaluation.run import evaluate
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.text import as_units, normalise

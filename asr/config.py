@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from asr.errors import ConfigError
-from asr.structured import DEEPEST, LARGEST, parse_yaml
+from asr.io.structured import DEEPEST, LARGEST, parse_yaml
 
 LONGEST_SHOWN = 120  # characters of a value in an error
 

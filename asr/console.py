@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 from asr.errors import AsrError, AudioWarning, disk_trouble
+from asr.io.printable import printable, printable_lines
 from asr.loading import loading_shown
-from asr.printable import printable, printable_lines
 from asr.training.interrupt import InterruptedTraining
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from asr.ctc.language import LanguageConfig, build_language, check_word
 from asr.ctc.text_cost import Language
 from asr.errors import CheckpointError, ConfigError, LanguageModelError, reason
 from asr.evaluation.confidence import Evidence, gather
-from asr.files import atomic_path, read_json, write_json
+from asr.io.files import atomic_path, read_json, write_json
 from asr.lm.neural import NeuralLm, is_neural, load_neural, save_neural
 from asr.lm.ngram import NgramModel
 from asr.lm.storage import is_ngram, load_ngram, save_ngram

@@ -17,7 +17,7 @@ import fsspec
 
 from asr.composition import Item
 from asr.errors import AsrError, disk_trouble
-from asr.files import atomic_path
+from asr.io.files import atomic_path
 from asr.manifest import Utterance
 from asr.shards import Shard, by_shard
 

@@ -33,12 +33,12 @@ from torch import Tensor
 
 from asr.config import Config, parse, read_yaml, with_overrides
 from asr.errors import ConfigError
-from asr.files import atomic_path, write_json
+from asr.io.files import atomic_path, write_json
 from asr.models.cells import CELLS, Cell, State, Weights
 from asr.models.kernels import reference
 from asr.models.recurrent import Direction
 from asr.padded import Padded
-from asr.pictures import pyplot
+from asr.plotting import pyplot
 
 LINES = ("-", "--", "-.", ":")  # one a cell; the colour tells its settings apart
 LOWEST_DRAWN = 1e-16  # less than one rounding error of the loss's own gradient is as good as none

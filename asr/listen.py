@@ -17,7 +17,7 @@ from asr.evaluation.page import environment
 from asr.features.augment import AugmentConfig
 from asr.features.surroundings import Sounds, load_sounds
 from asr.fetching import fetch_all
-from asr.files import atomic_path
+from asr.io.files import atomic_path
 from asr.manifest import read_manifest
 from asr.training.recipe import Recipe
 from asr.training.step import vary

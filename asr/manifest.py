@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, overload
 
 from asr.errors import ManifestError, disk_trouble
-from asr.files import atomic_path
-from asr.structured import HalfCharacterError, parse_record
+from asr.io.files import atomic_path
+from asr.io.structured import HalfCharacterError, parse_record
 
 _KEYS = frozenset({"id", "audio", "text", "duration", "speaker", "start", "end", "packed"})
 _REQUIRED = ("id", "audio", "text", "duration")

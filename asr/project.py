@@ -15,11 +15,11 @@ from asr.check_text import render
 from asr.console import progress_bar
 from asr.errors import AsrError, AudioError
 from asr.evaluation.lines import is_whole
-from asr.files import atomic_path, remove_leftovers
+from asr.io.files import atomic_path, remove_leftovers
+from asr.io.printable import printable, printable_name
 from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
-from asr.printable import printable, printable_name
 from asr.project_notes import (
     left_out_notes,
     one_line,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from asr.io.printable import printable, printable_name
 from asr.manifest import Utterance
-from asr.printable import printable, printable_name
 from asr.proposal import Proposal, Texts
 from asr.source import LeftOut
 from asr.splits import Parts, Split, total_seconds

@@ -21,10 +21,10 @@ from typing import Literal
 from asr.audio_files import is_recording, passed_over
 from asr.errors import AsrError, TranscriptError
 from asr.evaluation.lines import check_new, read_utf8, split_lines
-from asr.foreign import kind_of
+from asr.io.foreign import kind_of
+from asr.io.paths import as_stored, composed, files_below
 from asr.kaldi import read_kaldi
 from asr.manifest import Utterance
-from asr.paths import as_stored, composed, files_below
 from asr.source import LeftOut, Source, new_utterance
 from asr.tables import (
     TABLE_SUFFIXES,

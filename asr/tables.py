@@ -9,13 +9,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from asr import structured
 from asr.audio_files import AUDIO_SUFFIXES, is_recording
 from asr.characters import canonical
 from asr.errors import AsrError
 from asr.evaluation.lines import numbered_lines, read_utf8, shown, split_lines
 from asr.evaluation.records import csv_rows, parse_json, tsv_rows
-from asr.paths import as_stored, forms
+from asr.io import structured
+from asr.io.paths import as_stored, forms
 
 AUDIO_COLUMNS = (
     "audio", "audio_filepath", "audio_path", "audio_file", "file_name", "filename", "path", "file",

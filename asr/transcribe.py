@@ -16,10 +16,10 @@ from asr.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
 from asr.evaluation.decode import BATCH_SECONDS, decode_waves
 from asr.evaluation.hearing import hear_waves
+from asr.io.printable import printable_name
 from asr.models.bundle import Bundle
 from asr.padded import pad
 from asr.pcm import to_pcm
-from asr.printable import printable_name
 
 MOST_WAITING = 128  # files, readable or not, that nothing is told of yet
 BYTES_A_SECOND = (

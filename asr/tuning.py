@@ -21,12 +21,12 @@ from asr.evaluation.decode import score_dataset
 from asr.evaluation.error_rate import score
 from asr.evaluation.report import Units
 from asr.evaluation.scoring import Scoring
-from asr.files import atomic_path, digest, read_json, write_json
+from asr.io.files import atomic_path, digest, read_json, write_json
 from asr.lm.neural import NeuralLm
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded, pad
-from asr.pictures import pyplot
+from asr.plotting import pyplot
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)

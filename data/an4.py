@@ -9,8 +9,8 @@ from pathlib import Path
 
 from asr.audio import audio_duration
 from asr.errors import AsrError
+from asr.io.paths import files_below
 from asr.manifest import Utterance, split_speakers, write_manifest
-from asr.paths import files_below
 from data.download import download, unpack
 
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"

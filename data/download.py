@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from asr.errors import AsrError, disk_trouble
-from asr.files import atomic_path, digest, locked, read_json, write_json
-from asr.printable import printable
+from asr.io.files import atomic_path, digest, locked, read_json, write_json
+from asr.io.printable import printable
 from data.corpus import Progress
 from data.unpacking import unpack
 

@@ -17,12 +17,12 @@ from typing import IO, Any
 import soundfile
 
 from asr.audio import SAMPLE_RATE, load_audio
-from asr.caches import settle
 from asr.errors import AsrError, AudioError
-from asr.files import atomic_path
+from asr.io.caches import settle
+from asr.io.files import atomic_path
+from asr.io.structured import parse_record
 from asr.manifest import Utterance
 from asr.pcm import to_int16
-from asr.structured import parse_record
 from data.corpus import Progress, Say
 
 JOURNAL = "fetched.jsonl"

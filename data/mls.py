@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from asr.errors import AsrError
+from asr.io.paths import files_below
 from asr.manifest import Utterance
-from asr.paths import files_below
 from data.corpus import Progress, Say, locate, speakers_apart, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_columns, read_lines

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import AsrError
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.manifest import Utterance, split_speakers
 from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack

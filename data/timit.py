@@ -12,8 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from asr.errors import AsrError
+from asr.io.paths import files_below
 from asr.manifest import Utterance
-from asr.paths import files_below
 from data.corpus import Progress, Say, tell_incomplete, with_durations, write_splits
 from data.text import read_lines
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import IO, Literal, cast
 
 from asr.errors import AsrError, disk_trouble
-from asr.files import atomic_path, remove_leftovers
-from asr.printable import printable
+from asr.io.files import atomic_path, remove_leftovers
+from asr.io.printable import printable
 from data.corpus import Progress
 
 BLOCK = 1 << 16  # bytes of a tar read at once, headers of any stated size included

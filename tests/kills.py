@@ -20,7 +20,7 @@ from pathlib import Path
 
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
-from asr.files import digest, write_json
+from asr.io.files import digest, write_json
 from asr.models.config import ModelConfig
 from tests.processes import start_asr
 from tests.tones import RATE, tone_recipe, write_corpus

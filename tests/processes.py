@@ -12,7 +12,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from asr import files
+from asr.io import files
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["asr.cli", "asr.training.trainer", "torch._dynamo"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.files import write_json
+from asr.io.files import write_json
 from tests.tones import tone_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ for folder in (Path(sys.argv[2]), Path("/var/tmp")):
         sys.exit(f"expected {folder} to be read-only")
     except OSError:
         pass
-from asr.caches import private_folder
+from asr.io.caches import private_folder
 assert private_folder() is None, private_folder()
 from asr.cli import app
 out, recipe, model, recording = sys.argv[1], *sys.argv[3:]
@@ -44,7 +44,7 @@ for command in (
     ["transcribe", "--model", model, recording],
 ):
     app(command, standalone_mode=False)
-from asr.pictures import pyplot
+from asr.plotting import pyplot
 picture = f"{out}/picture.png"
 pyplot(picture).subplots()[0].savefig(picture)
 """

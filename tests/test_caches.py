@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.caches import private_folder, settle
+from asr.io.caches import private_folder, settle
 
 VARIABLES = ["MPLCONFIGDIR", "TRITON_HOME", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR"]
 

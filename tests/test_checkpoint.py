@@ -19,7 +19,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from asr.errors import CheckpointError
-from asr.files import read_json, write_json
+from asr.io.files import read_json, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.config import ModelConfig

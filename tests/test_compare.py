@@ -9,7 +9,7 @@ import pytest
 from asr.comparison import Comparison, hidden_for, train_member
 from asr.errors import AsrError
 from asr.evaluation.error_rate import ErrorCounts
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.training.recipe import read_recipe

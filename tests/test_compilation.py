@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
-from asr import compilation
+from asr import jit
 
 SOURCE = """
-from asr.compilation import compiled
+from asr.jit import compiled
 
 @compiled
 def double(x):
@@ -29,7 +29,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     path = tmp_path / "package" / "module.py"
     path.parent.mkdir()
     path.write_text(SOURCE)
-    monkeypatch.setattr(compilation._config, "CACHE_DIR", "")
+    monkeypatch.setattr(jit._config, "CACHE_DIR", "")
 
     def module() -> Any:
         spec = importlib.util.spec_from_file_location("module", path)
@@ -44,8 +44,8 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
 def no_writing(monkeypatch: pytest.MonkeyPatch, private: Path | None) -> None:
     """As in a read-only installation; with a cache of the user's own, or none."""
-    monkeypatch.setattr(compilation, "_is_writable", lambda folder: False)
-    monkeypatch.setattr(compilation, "private_folder", lambda: private)
+    monkeypatch.setattr(jit, "_is_writable", lambda folder: False)
+    monkeypatch.setattr(jit, "private_folder", lambda: private)
 
 
 def hits(function: Any) -> int:
@@ -74,7 +74,7 @@ def test_a_read_only_installation_uses_the_user_s_cache(
     again = load()
     assert again(4) == 8
     assert hits(again) == 1
-    assert compilation._config.CACHE_DIR == ""  # other packages' functions are not concerned
+    assert jit._config.CACHE_DIR == ""  # other packages' functions are not concerned
 
 
 def test_without_any_cache_it_is_compiled_again(
@@ -89,10 +89,10 @@ def test_without_any_cache_it_is_compiled_again(
 def test_a_folder_that_the_user_names_is_used(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compilation._config, "CACHE_DIR", str(tmp_path / "named"))
+    monkeypatch.setattr(jit._config, "CACHE_DIR", str(tmp_path / "named"))
     assert load()(3) == 6
     assert files(tmp_path / "named") == {".nbi", ".nbc"}
-    assert str(tmp_path / "named") == compilation._config.CACHE_DIR
+    assert str(tmp_path / "named") == jit._config.CACHE_DIR
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
@@ -121,7 +121,7 @@ def test_a_change_to_what_it_may_call_is_noticed(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load()(3)
-    monkeypatch.setattr(compilation, "_source_stamp", lambda: "another version")
+    monkeypatch.setattr(jit, "_source_stamp", lambda: "another version")
     again = load()
     assert again(4) == 8
     assert hits(again) == 0

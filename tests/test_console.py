@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from asr.errors import disk_trouble
-from asr.files import atomic_path, write_json
+from asr.io.files import atomic_path, write_json
 from tests.commands import Command
 
 CLOSED = 141  # 128 + SIGPIPE

@@ -20,7 +20,7 @@ from asr.evaluation.hearing import hear_dataset, hear_waves
 from asr.evaluation.normalise import Profile, Rules
 from asr.evaluation.run import evaluate
 from asr.evaluation.scoring import Scoring
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import Bundle, load_bundle

@@ -331,7 +331,7 @@ def test_a_server_that_stalls_is_left(
 
 
 def test_two_processes_do_not_write_one_download(server: Server, tmp_path: Path) -> None:
-    from asr.files import locked
+    from asr.io.files import locked
 
     with (
         locked(tmp_path / "file.lock", "download"),

@@ -19,7 +19,7 @@ from asr.composition import Corpus, Item, whole, windows
 from asr.errors import AsrError
 from asr.features.augment import AugmentConfig
 from asr.fetching import Supply, fetch_all, supply
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.listen import write_examples
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.shards import Shard, pack

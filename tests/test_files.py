@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from asr import files
 from asr.errors import AsrError
-from asr.files import atomic_path, locked, read_json, remove_leftovers, restore_folders, write_json
+from asr.io import files
+from asr.io.files import (
+    atomic_path,
+    locked,
+    read_json,
+    remove_leftovers,
+    restore_folders,
+    write_json,
+)
 from tests.processes import NOBODY, left_by
 
 
@@ -140,7 +147,7 @@ def test_what_the_living_write_is_left_alone(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys, time
-from asr.files import locked
+from asr.io.files import locked
 with locked(sys.argv[1], "training"):
     print("held", flush=True)
     time.sleep(60)

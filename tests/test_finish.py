@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from asr.errors import CheckpointError, TrainingError
-from asr.files import locked, read_json, write_json
+from asr.io.files import locked, read_json, write_json
 from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.training import device, trainer

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from asr.errors import AsrError, CheckpointError, LanguageModelError, TranscriptError
 from asr.evaluation.lines import read_utf8
-from asr.foreign import kind_of
+from asr.io.foreign import kind_of
 from asr.lm.neural import load_neural
 from asr.lm.storage import load_ngram
 from asr.lm.words import read_lexicon

@@ -15,7 +15,7 @@ from asr.ctc.loss import required_frames
 from asr.dataset import Batch, SpeechDataset
 from asr.errors import TrainingError
 from asr.features.augment import AugmentConfig
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle

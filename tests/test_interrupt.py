@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from asr.dataset import Batch
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.training import interrupt, trainer
 from asr.training.interrupt import StopRequest
 from asr.training.trainer import InterruptedTraining

@@ -13,7 +13,7 @@ import torch
 
 from asr.decoder import RescoreConfig, Scored, load_decoder, rescored, save_decoder, text_scores
 from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError, TrainingError
-from asr.files import locked
+from asr.io.files import locked
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
 from asr.lm.ngram import measure_perplexity

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.errors import AsrError, LanguageModelError
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.lm.arpa import read_arpa, write_arpa
 from asr.lm.estimate import FALLBACK, discounts, estimate
 from asr.lm.ngram import END_ID, START_ID, START_NODE, UNKNOWN_ID, NgramModel, measure_perplexity

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asr.errors import ConfigError
 from asr.evaluation.normalise import Profile, Rules, load_profile, split_characters
-from asr.files import digest
+from asr.io.files import digest
 
 NONE, ENGLISH = load_profile("none"), load_profile("english")
 

@@ -12,8 +12,8 @@ from asr.audio import load_audio, write_wav
 from asr.audio_files import AUDIO_SUFFIXES, find_audio
 from asr.check import hear
 from asr.features.surroundings import SurroundingsConfig, load_sounds
+from asr.io.paths import as_stored, files_below
 from asr.manifest import Utterance
-from asr.paths import as_stored, files_below
 from asr.sources import read_source
 from tests.recordings import tone
 

@@ -9,7 +9,7 @@ import pytest
 
 from asr.config import parse
 from asr.errors import AsrError, ConfigError, ManifestError
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.phones import Phones, read_lexicon, to_phones

@@ -17,7 +17,7 @@ from asr.evaluation.leaderboard import gather, to_tables
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import write_report
 from asr.evaluation.report_text import to_text
-from asr.printable import (
+from asr.io.printable import (
     name_fields,
     printable,
     printable_json,

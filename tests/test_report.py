@@ -16,7 +16,7 @@ from asr.evaluation.error_rate import ErrorCounts, Scores, score
 from asr.evaluation.report import EvaluationReport, RunFacts, build_report, to_json
 from asr.evaluation.report_folder import write_report
 from asr.evaluation.report_text import to_text
-from asr.files import read_json
+from asr.io.files import read_json
 
 FACTS = RunFacts(
     model="exp/an4",

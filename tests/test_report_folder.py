@@ -24,7 +24,7 @@ from asr.evaluation.export import export
 from asr.evaluation.leaderboard import gather, ranks, write_board
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import check_writable, read_report, write_report
-from asr.files import read_json, write_json
+from asr.io.files import read_json, write_json
 
 REFERENCES = {f"u{i:02}": f"one two three w{i}" for i in range(40)}
 Writer = Callable[..., Path]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
-from asr.files import read_json, write_json
+from asr.io.files import read_json, write_json
 from asr.models.config import ModelConfig
 from asr.models.kernels.dense import trains_lstm_in
 from asr.training.recipe import Recipe

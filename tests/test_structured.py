@@ -10,8 +10,8 @@ import yaml
 
 from asr.config import Config, parse, read_yaml, with_overrides
 from asr.errors import ConfigError
-from asr.files import read_json
-from asr.structured import DEEPEST, parse_json, parse_record, parse_yaml
+from asr.io.files import read_json
+from asr.io.structured import DEEPEST, parse_json, parse_record, parse_yaml
 
 HOSTILE: dict[str, str | bytes] = {
     "deep lists": "[" * 200_000,

@@ -20,7 +20,7 @@ from asr.dataset import Batch
 from asr.errors import AudioError, CheckpointError, ConfigError, TrainingError
 from asr.evaluation.run import evaluate
 from asr.features.extractor import FeatureConfig
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.manifest import read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle

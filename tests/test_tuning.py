@@ -13,7 +13,7 @@ from asr.decoder import Decoder, RescoreConfig, load_decoder, save_decoder
 from asr.errors import AsrError
 from asr.evaluation.confidence import SCALES
 from asr.evaluation.run import evaluate
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.lm.storage import save_ngram

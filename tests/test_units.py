@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asr.dataset import SpeechDataset
-from asr.files import read_json
+from asr.io.files import read_json
 from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.text import TextConfig

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asr.compilation import compiled, inner
+from asr.jit import compiled, inner
 from asr.tokens import BLANK_ID
 
 LEAST = -1e9  # in place of minus infinity, of which no differences can be taken

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr.compilation import compiled, inner
 from asr.ctc.text_cost import (
     CHARACTER_MODEL,
     NO_MODEL,
@@ -25,6 +24,7 @@ from asr.ctc.text_cost import (
     spell_out,
     spell_unit,
 )
+from asr.jit import compiled, inner
 from asr.lm.ngram import Ints
 
 BLANK = 0

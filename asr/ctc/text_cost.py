@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.compilation import inner
+from asr.jit import inner
 from asr.lm.lookup import advance
 from asr.lm.ngram import Arrays, Ints
 

@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import Any
 
 from asr.errors import AsrError
-from asr.files import atomic_path, write_json
+from asr.io.files import atomic_path, write_json
 
 CONFIDENCE = 0.95
 

@@ -14,7 +14,7 @@ import soundfile
 
 from asr.errors import AudioError
 from asr.evaluation.details import Details
-from asr.paths import as_stored
+from asr.io.paths import as_stored
 from asr.shards import load_recording
 
 RATE = 16000

@@ -15,8 +15,8 @@ from asr.evaluation.report import counts_json, finite_interval
 from asr.evaluation.report_folder import Saved, read_report
 from asr.evaluation.report_text import alignment_rows
 from asr.evaluation.significance import Difference, MatchedPairs, matched_pairs, paired_bootstrap
-from asr.files import atomic_path, write_json
-from asr.printable import printable, printable_lines
+from asr.io.files import atomic_path, write_json
+from asr.io.printable import printable, printable_lines
 
 LISTED = 200  # utterances in the page and in the JSON
 PRINTED = 5

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from asr.evaluation.classification import Confusion, accuracy_text
-from asr.files import atomic_path
+from asr.io.files import atomic_path
 
 # Pixels. Twice what a page shows them at, so that they stay sharp.
 CELL = 96

@@ -17,9 +17,9 @@ from asr.evaluation.compare import System, short_names
 from asr.evaluation.error_rate import bootstrap_interval
 from asr.evaluation.page import environment, highest, interval_text, percent
 from asr.evaluation.report_folder import read_report
-from asr.files import atomic_path
-from asr.paths import files_below
-from asr.printable import printable
+from asr.io.files import atomic_path
+from asr.io.paths import files_below
+from asr.io.printable import printable
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from asr.errors import TranscriptError, disk_trouble, reason
-from asr.files import atomic_path
-from asr.foreign import kind_of
+from asr.io.files import atomic_path
+from asr.io.foreign import kind_of
 
 _BLANKS = " \t\r\n\v\f"
 _BLANK = re.compile(f"[{_BLANKS}]+")

@@ -26,7 +26,7 @@ from asr.characters import Language, canonical, lower
 from asr.config import Config, parse, read_yaml
 from asr.errors import ConfigError
 from asr.evaluation.lines import shown
-from asr.files import digest
+from asr.io.files import digest
 from asr.text import without_punctuation
 
 _CHARACTER = regex.compile(r"\X")

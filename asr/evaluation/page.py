@@ -25,8 +25,8 @@ from asr.evaluation.clips import embed, link
 from asr.evaluation.details import AUDIO_MEGABYTES, Details
 from asr.evaluation.error_rate import ErrorCounts, Interval, UtteranceScore
 from asr.evaluation.report import EvaluationReport, Units
-from asr.files import atomic_path
-from asr.printable import escape_json, printable_lines
+from asr.io.files import atomic_path
+from asr.io.printable import escape_json, printable_lines
 
 MOST_GROUPS = 60  # rows of a breakdown; the rest is in report.json
 MOST_CONFUSIONS = 50

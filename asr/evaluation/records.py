@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asr import structured
 from asr.errors import TranscriptError
 from asr.evaluation.lines import is_whole, numbered_lines, read_utf8, shown, split_lines
-from asr.structured import HalfCharacterError, RepeatedKeyError
+from asr.io import structured
+from asr.io.structured import HalfCharacterError, RepeatedKeyError
 
 csv.field_size_limit(2**31 - 1)  # Python's own limit, 131,072 characters, is below long transcripts
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.confidence import BINS, Calibration
-from asr.files import atomic_path
-from asr.pictures import pyplot
+from asr.io.files import atomic_path
+from asr.plotting import pyplot
 
 
 def write_picture(result: Calibration, path: str | Path, title: str) -> None:

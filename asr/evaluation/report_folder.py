@@ -26,9 +26,9 @@ from asr.evaluation.page import Extras, write_page
 from asr.evaluation.reliability_picture import write_picture
 from asr.evaluation.report import PLAIN, VERSION, EvaluationReport, RunFacts, Units, to_json
 from asr.evaluation.report_text import to_text
-from asr.files import atomic_path, read_json, write_json
-from asr.paths import as_stored
-from asr.printable import printable_name
+from asr.io.files import atomic_path, read_json, write_json
+from asr.io.paths import as_stored
+from asr.io.printable import printable_name
 
 
 def write_report(

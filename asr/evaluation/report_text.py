@@ -12,7 +12,7 @@ from asr.evaluation.confidence import Calibration
 from asr.evaluation.confusions import Confusions
 from asr.evaluation.error_rate import FEWEST, AlignedWord, Interval, UtteranceScore
 from asr.evaluation.report import CONFIDENCE, WORST, EvaluationReport, RunFacts
-from asr.printable import printable
+from asr.io.printable import printable
 
 LINE_WIDTH = 100  # terminal cells
 MOST_SPEAKERS = 40  # lines; report.html shows all

@@ -27,10 +27,10 @@ from asr.evaluation.report import EvaluationReport, RunFacts, build_report
 from asr.evaluation.report_folder import check_writable, write_report
 from asr.evaluation.scoring import Scoring
 from asr.evaluation.signal_noise import estimate_snr
-from asr.files import digest, read_json
+from asr.io.files import digest, read_json
+from asr.io.printable import printable_name
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle, load_bundle
-from asr.printable import printable_name
 from asr.text import TextConfig, normalise
 
 

@@ -20,9 +20,9 @@ from asr.evaluation.normalise import BUILT_IN, Profile, split_characters
 from asr.evaluation.optional import bracket
 from asr.evaluation.report import EvaluationReport, RunFacts, Units, build_report
 from asr.evaluation.timed_formats import read_stm
-from asr.files import digest
+from asr.io.files import digest
+from asr.io.printable import printable_name
 from asr.manifest import read_manifest
-from asr.printable import printable_name
 
 # Letters of scripts that do not part words by blanks.
 _UNPARTED = regex.compile(

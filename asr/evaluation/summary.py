@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from asr.evaluation.page import interval_text, percent
-from asr.files import read_json
+from asr.io.files import read_json
 
 
 def result_row(run: Path, report: Path) -> dict[str, str]:

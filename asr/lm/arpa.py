@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import LanguageModelError, reason
-from asr.files import atomic_path
-from asr.foreign import kind_of
+from asr.io.files import atomic_path
+from asr.io.foreign import kind_of
 from asr.lm.ngram import SPECIAL, START_ID, UNKNOWN_ID, Ints, Level, NgramModel, assemble
 
 LN10 = math.log(10)

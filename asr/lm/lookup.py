@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asr.compilation import compiled, inner
+from asr.jit import compiled, inner
 
 
 @inner

@@ -26,8 +26,8 @@ from torch.nn import functional
 from asr.characters import canonical
 from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
-from asr.files import atomic_path, check_replaceable, write_json
-from asr.foreign import which_is
+from asr.io.files import atomic_path, check_replaceable, write_json
+from asr.io.foreign import which_is
 from asr.lm.ngram import END, WordScore
 from asr.models.bundle import read_facts, read_json_file
 from asr.models.cells import State

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import LanguageModelError, reason
-from asr.files import atomic_path, check_replaceable, read_json, write_json
-from asr.foreign import which_is
+from asr.io.files import atomic_path, check_replaceable, read_json, write_json
+from asr.io.foreign import which_is
 from asr.lm.arpa import LONGEST, read_arpa, write_arpa
 from asr.lm.ngram import NgramModel
 from asr.lm.soundness import find_fault

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asr.characters import canonical
 from asr.errors import AsrError, LanguageModelError, reason
-from asr.foreign import kind_of
+from asr.io.foreign import kind_of
 from asr.lm.arpa import open_text
 from asr.manifest import read_manifest
 from asr.tokens import WORD_START

@@ -18,8 +18,8 @@ import torch
 from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError, reason
 from asr.features.extractor import FeatureConfig
-from asr.files import atomic_path, read_json, write_json
-from asr.foreign import kind_of, which_is
+from asr.io.files import atomic_path, read_json, write_json
+from asr.io.foreign import kind_of, which_is
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.models.weights import load_model, save_weights

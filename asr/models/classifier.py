@@ -22,7 +22,7 @@ from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import Distortion
-from asr.files import atomic_path, write_json
+from asr.io.files import atomic_path, write_json
 from asr.models.attention import AttentionPooling
 from asr.models.bundle import read_facts
 from asr.models.config import ModelConfig

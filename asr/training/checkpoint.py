@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from asr.errors import CheckpointError, reason
-from asr.files import atomic_path, digest, read_json, write_json
+from asr.io.files import atomic_path, digest, read_json, write_json
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.weights import load_weights, read_tensors, write_tensors
 from asr.training.health import Health

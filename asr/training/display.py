@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from asr.printable import printable_lines
+from asr.io.printable import printable_lines
 
 PLAIN_S = 30.0  # between two lines of progress where there is no terminal
 

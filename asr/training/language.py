@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asr.config import Config
 from asr.errors import LanguageModelError, TrainingError
-from asr.files import check_replaceable, locked
+from asr.io.files import check_replaceable, locked
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
 from asr.text import TextConfig

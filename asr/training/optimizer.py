@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from asr.caches import settle
+from asr.io.caches import settle
 
 
 class Schedule(Protocol):

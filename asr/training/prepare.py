@@ -17,12 +17,12 @@ from asr.dataset import SpeechDataset
 from asr.errors import TrainingError
 from asr.features.augment import AugmentConfig
 from asr.fetching import Supply, fetch_all, supply
-from asr.files import restore_folders
+from asr.io.files import restore_folders
+from asr.io.paths import as_stored
 from asr.manifest import Selection, Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.models.kernels.dense import trains_lstm_in
-from asr.paths import as_stored
 from asr.text import TextConfig, as_units, normalise
 from asr.tokens import Tokens, build_tokens
 from asr.training.health import fastest_speeds, infeasible

@@ -19,7 +19,7 @@ from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.scoring import Scoring, guess_units
 from asr.features.surroundings import load_sounds
 from asr.fetching import at_hand
-from asr.files import locked, restore_folders, write_json
+from asr.io.files import locked, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.training.checkpoint import Progress, best_epochs, has_checkpoint, save_epoch

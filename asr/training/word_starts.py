@@ -22,7 +22,7 @@ from asr.cutting import quietest
 from asr.dataset import SpeechDataset
 from asr.evaluation.decode import batch_seconds
 from asr.fetching import at_hand
-from asr.files import digest, read_json, write_json
+from asr.io.files import digest, read_json, write_json
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 from asr.tokens import WORD_START, Tokens

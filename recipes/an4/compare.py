@@ -21,8 +21,8 @@ from asr.evaluation.compare import spread_text
 from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.page import interval_text
 from asr.evaluation.significance import Difference, paired_bootstrap
-from asr.files import atomic_path, write_json
-from asr.pictures import pyplot
+from asr.io.files import atomic_path, write_json
+from asr.plotting import pyplot
 from data import an4
 
 HERE = Path(__file__).resolve().parent

@@ -27,12 +27,12 @@ from asr.dataset import SpeechDataset
 from asr.decoder import Decoder
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import bootstrap_interval
-from asr.files import atomic_path, write_json
+from asr.io.files import atomic_path, write_json
 from asr.manifest import read_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded
 from asr.pcm import INT16
-from asr.pictures import pyplot
+from asr.plotting import pyplot
 from asr.streaming import Stream, latency
 from data import an4
 

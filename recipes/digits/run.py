@@ -22,7 +22,7 @@ from asr.evaluation.confusion_picture import write_picture
 from asr.evaluation.run import machine_name
 from asr.evaluation.summary import to_markdown
 from asr.features.augment import AugmentConfig
-from asr.files import atomic_path
+from asr.io.files import atomic_path
 from asr.models.classifier import save_classifier
 from asr.models.config import ModelConfig
 from asr.training.classify import ClassifyConfig, Sequences, predict, train_classifier

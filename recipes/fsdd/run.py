@@ -40,7 +40,7 @@ from asr.evaluation.run import machine_name
 from asr.evaluation.summary import to_markdown
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
-from asr.files import atomic_path
+from asr.io.files import atomic_path
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.classifier import ClassifierBundle, save_classifier
 from asr.models.config import ModelConfig

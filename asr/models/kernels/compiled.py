@@ -6,13 +6,13 @@ import functools
 
 import numpy as np
 
-from asr import compilation
+from asr import jit
 
 # All liberties but one: NaN must stay NaN, so that a diverged training is noticed.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
-compiled = functools.partial(compilation.compiled, fastmath=FASTMATH, inline="never")
+compiled = functools.partial(jit.compiled, fastmath=FASTMATH, inline="never")
 
 
 @compiled

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asr.compilation import Function
+from asr.jit import Function
 from asr.models.kernels.compiled import ONE, ZERO, compiled, sigmoid, tanh
 from asr.models.kernels.layer_norm import layer_norm_backward, layer_norm_forward
 

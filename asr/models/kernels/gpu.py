@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.caches import settle
+from asr.io.caches import settle
 from asr.models.cells import Cell, State, Weights
 from asr.models.kernels.gates import GATES
 from asr.models.kernels.gpu_loops import Backward, Forward

@@ -14,7 +14,7 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-from asr.caches import private_folder
+from asr.io.caches import private_folder
 
 Function = Callable[..., Any]
 _config: Any = numba.config

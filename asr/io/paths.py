@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-from asr.printable import printable_name
+from asr.io.printable import printable_name
 
 Say = Callable[[str], None]
 

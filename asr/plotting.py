@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from asr.caches import has_home, settle
+from asr.io.caches import has_home, settle
 
 
 def pyplot(path: str | Path) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import psutil
 
 from asr.errors import AsrError, disk_trouble
-from asr.structured import parse_json
+from asr.io.structured import parse_json
 
 MOST_JSON = 1 << 28  # bytes of a file: the values that it is read into take many times the room
 

@@ -1,0 +1,1 @@
+"""The file system and text from outside: whole files, safe JSON and YAML, caches, paths."""
