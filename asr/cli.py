@@ -146,7 +146,7 @@ def transcribe(
 ) -> None:
     """Turn recordings into text: one line a file, the file's name first when there are several."""
     from asr.alignment import ctm_names, to_ctm, to_json
-    from asr.audio_files import find_audio
+    from asr.audio.files import find_audio
     from asr.io.printable import name_fields, printable_json, printable_name
     from asr.models.bundle import load_bundle
     from asr.transcribe import Transcript, default_model

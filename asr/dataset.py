@@ -14,12 +14,12 @@ from typing import TypeVar, cast
 import numpy as np
 import torch
 
+from asr.audio.pcm import INT16, Pcm, to_pcm
 from asr.composition import Item, Stretch
 from asr.errors import AsrError
 from asr.features.codecs import through_codec
 from asr.manifest import Utterance
 from asr.padded import Padded
-from asr.pcm import INT16, Pcm, to_pcm
 from asr.shards import load_recording
 from asr.text import TextConfig, normalise
 from asr.tokens import Tokens

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr.audio import write_wav
+from asr.audio.load import write_wav
 from asr.batching import plan_epoch
 from asr.composition import Corpus, Item, whole
 from asr.dataset import SpeechDataset

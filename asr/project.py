@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from asr.audio import audio_duration
+from asr.audio.load import audio_duration
 from asr.check import OVERSHOOT, SAME, CheckReport, Heard, Problem, check_manifests, hear
 from asr.check_text import render
 from asr.console import progress_bar

@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
-from asr.audio_files import AUDIO_SUFFIXES
+from asr.audio.files import AUDIO_SUFFIXES
 from asr.io.paths import as_stored
 from asr.manifest import Utterance
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from asr.audio_files import is_recording, passed_over
+from asr.audio.files import is_recording, passed_over
 from asr.errors import AsrError, TranscriptError
 from asr.evaluation.lines import check_new, read_utf8, split_lines
 from asr.io.foreign import kind_of

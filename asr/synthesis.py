@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from asr.audio import SAMPLE_RATE, write_wav
+from asr.audio.load import SAMPLE_RATE, write_wav
 from asr.errors import AsrError, ManifestError
 from asr.espeak import RATE, library, set_voice
 from asr.io.files import atomic_path, read_json, write_json

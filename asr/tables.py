@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from asr.audio_files import AUDIO_SUFFIXES, is_recording
+from asr.audio.files import AUDIO_SUFFIXES, is_recording
 from asr.characters import canonical
 from asr.errors import AsrError
 from asr.evaluation.lines import numbered_lines, read_utf8, shown, split_lines

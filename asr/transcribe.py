@@ -10,7 +10,8 @@ import psutil
 import torch
 
 from asr.alignment import WordTime
-from asr.audio import load_audio
+from asr.audio.load import load_audio
+from asr.audio.pcm import to_pcm
 from asr.dataset import prefetch
 from asr.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
@@ -19,7 +20,6 @@ from asr.evaluation.hearing import hear_waves
 from asr.io.printable import printable_name
 from asr.models.bundle import Bundle
 from asr.padded import pad
-from asr.pcm import to_pcm
 
 MOST_WAITING = 128  # files, readable or not, that nothing is told of yet
 BYTES_A_SECOND = (

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from asr.audio import audio_duration
+from asr.audio.load import audio_duration
 from asr.errors import AsrError
 from asr.io.paths import files_below
 from asr.manifest import Utterance, split_speakers, write_manifest

@@ -19,7 +19,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from asr.audio import audio_duration
+from asr.audio.load import audio_duration
 from asr.errors import AsrError
 from asr.manifest import Utterance, write_manifest
 

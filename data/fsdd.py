@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from asr.audio import audio_duration
+from asr.audio.load import audio_duration
 from asr.errors import AsrError
 from asr.manifest import Utterance, write_manifest
 

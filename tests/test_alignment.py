@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from asr.alignment import UnitTime, WordTime, align_words, time_words, to_textgrid
-from asr.audio import write_wav
+from asr.audio.load import write_wav
 from asr.errors import AlignmentError
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import load_bundle

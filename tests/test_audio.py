@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio import audio_duration, load_audio, write_wav
-from asr.audio_files import AUDIO_SUFFIXES, find_audio
-from asr.audio_source import View
+from asr.audio.files import AUDIO_SUFFIXES, find_audio
+from asr.audio.load import audio_duration, load_audio, write_wav
+from asr.audio.source import View
 from asr.errors import AudioError
 from tests.recordings import FORMATS, LEVEL, PITCH, STRETCHES, chirp, sphere, tone, with_soundfile
 

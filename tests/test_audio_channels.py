@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio import load_audio
-from asr.audio_channels import channel_weights, inverted
+from asr.audio.channels import channel_weights, inverted
+from asr.audio.load import load_audio
 from tests.recordings import with_soundfile
 
 RATE = 16000

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr.audio import audio_duration, load_audio
+from asr.audio.load import audio_duration, load_audio
 from asr.errors import AudioError, AudioWarning
 from tests.recordings import chirp, film, stereo, tone, with_pyav, with_soundfile
 
@@ -177,7 +177,7 @@ def test_sound_before_the_picture_adds_no_silence(container: str) -> None:
 def test_more_than_the_longest_recording(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asr.audio.MOST_HOURS", 0.01)
+    monkeypatch.setattr("asr.audio.load.MOST_HOURS", 0.01)
     path = tmp_path / "bomb.flac"
     part = with_soundfile(np.zeros(16000 * 60 // count, "i2"), 16000, "FLAC")
     path.write_bytes(part * count)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio import audio_duration, load_audio
+from asr.audio.load import audio_duration, load_audio
 from asr.errors import AudioError, AudioWarning
 from tests.recordings import FORMATS, STRETCHES, chirp, film, with_pyav, with_soundfile
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr.audio import write_wav
+from asr.audio.load import write_wav
 from asr.check import CheckReport, Problem, check_manifests
 from asr.check_text import render
 from asr.errors import ManifestError

@@ -122,7 +122,7 @@ def small_files() -> object:
 def test_whatever_is_written_meets_a_full_disk_in_one_line(
     run: Command, tmp_path: Path, small_files: None
 ) -> None:
-    from asr.audio import write_wav
+    from asr.audio.load import write_wav
     from asr.evaluation.formats import write_texts
     from asr.lm.arpa import write_arpa
     from asr.lm.estimate import estimate

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.audio import write_wav
+from asr.audio.load import write_wav
+from asr.audio.silence import Gap
 from asr.cli_recipes import shorten_recordings
-from asr.cutting import Gap, cut_all, cuts
+from asr.cutting import cut_all, cuts
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from tests.commands import Command

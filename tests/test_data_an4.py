@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr.audio import load_audio
+from asr.audio.load import load_audio
 from asr.errors import AsrError
 from asr.manifest import read_manifest
 from data import an4

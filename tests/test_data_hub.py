@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from datasets import Audio, ClassLabel, Dataset, DatasetDict
 
-from asr.audio import load_audio
+from asr.audio.load import load_audio
 from asr.errors import AsrError
 from asr.manifest import Utterance
 from data import hub

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr.audio import load_audio
+from asr.audio.load import load_audio
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder, DecoderConfig, RescoreConfig, Scored
 from asr.errors import AudioError

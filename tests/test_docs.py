@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr.audio import write_wav
+from asr.audio.load import write_wav
 from asr.ctc.beam import BeamConfig, BeamSearch
 from asr.ctc.language import build_language
 from asr.evaluation.formats import write_texts

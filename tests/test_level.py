@@ -12,8 +12,8 @@ import pytest
 import soundfile
 import torch
 
-from asr.audio import load_audio
-from asr.audio_files import find_audio
+from asr.audio.files import find_audio
+from asr.audio.load import load_audio
 from asr.dataset import SpeechDataset
 from asr.decoder import Decoder
 from asr.evaluation.decode import decode_dataset

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr.audio.levels import level_problems
+from asr.audio.pcm import to_pcm
 from asr.check import check_manifests
 from asr.check_text import render
 from asr.composition import Item, whole
 from asr.dataset import SpeechDataset
-from asr.levels import level_problems
 from asr.manifest import Utterance, read_manifest
-from asr.pcm import to_pcm
 from asr.shards import load_recording, pack
 from asr.text import TextConfig
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio import write_wav
+from asr.audio.load import write_wav
 from asr.config import settings
 from asr.listen import VARIANTS, write_examples
 from asr.training.recipe import Recipe, read_recipe

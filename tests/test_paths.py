@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr.audio import load_audio, write_wav
-from asr.audio_files import AUDIO_SUFFIXES, find_audio
+from asr.audio.files import AUDIO_SUFFIXES, find_audio
+from asr.audio.load import load_audio, write_wav
 from asr.check import hear
 from asr.features.surroundings import SurroundingsConfig, load_sounds
 from asr.io.paths import as_stored, files_below

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr.audio import write_wav
+from asr.audio.load import write_wav
 from asr.check import Heard, hear
 from asr.errors import AsrError
 from asr.manifest import Utterance, read_manifest

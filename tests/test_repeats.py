@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio import write_wav
+from asr.audio.load import write_wav
 from asr.check import check_manifests
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.project import new_project

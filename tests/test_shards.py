@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from asr import shards
-from asr.audio import load_audio
+from asr.audio.load import load_audio
 from asr.dataset import SpeechDataset
 from asr.errors import AsrError, AudioError
 from asr.manifest import Utterance, read_manifest, write_manifest

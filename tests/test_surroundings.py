@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from asr.audio import write_wav
+from asr.audio.load import write_wav
 from asr.errors import ConfigError
 from asr.features.surroundings import (
     NO_NOISE,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio import SAMPLE_RATE, load_audio
+from asr.audio.load import SAMPLE_RATE, load_audio
 from asr.errors import AsrError
 from asr.espeak import phones_of
 from asr.manifest import read_manifest

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.audio import load_audio, write_wav
+from asr.audio.load import load_audio, write_wav
 from asr.errors import CheckpointError
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle, load_bundle

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from asr.audio import write_wav
+from asr.audio.load import write_wav
 from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.manifest import Utterance, write_manifest

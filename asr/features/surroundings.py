@@ -20,12 +20,12 @@ import torchaudio
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from asr.audio import load_audio
-from asr.audio_files import find_audio
+from asr.audio.files import find_audio
+from asr.audio.load import load_audio
+from asr.audio.pcm import INT16, to_pcm
 from asr.config import Config
 from asr.errors import AudioWarning, ConfigError
 from asr.padded import Padded, pad
-from asr.pcm import INT16, to_pcm
 
 Decibels = Annotated[float, Field(ge=-20, le=60)]
 Seconds = Annotated[float, Field(ge=0.05, le=3)]

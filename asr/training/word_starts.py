@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import torch
 
+from asr.audio.silence import quietest
 from asr.batching import plan_all
 from asr.composition import Item
 from asr.ctc.align import align
-from asr.cutting import quietest
 from asr.dataset import SpeechDataset
 from asr.evaluation.decode import batch_seconds
 from asr.fetching import at_hand

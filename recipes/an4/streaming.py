@@ -20,6 +20,7 @@ from pathlib import Path
 import asr  # noqa: F401  # isort: skip
 import torch
 
+from asr.audio.pcm import INT16
 from asr.comparison import Comparison, Run, pooled, train_member
 from asr.console import run_command, tell
 from asr.ctc.greedy import greedy_decode
@@ -31,7 +32,6 @@ from asr.io.files import atomic_path, write_json
 from asr.manifest import read_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded
-from asr.pcm import INT16
 from asr.plotting import pyplot
 from asr.streaming import Stream, latency
 from data import an4

@@ -25,7 +25,7 @@ import numpy as np
 import soxr
 from rich.progress import track
 
-from asr.audio import SAMPLE_RATE, write_wav
+from asr.audio.load import SAMPLE_RATE, write_wav
 from asr.config import Config, parse, with_overrides
 from asr.console import run_command, tell
 from asr.evaluation.classification import (

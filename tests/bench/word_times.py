@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from asr.alignment import align_words
-from asr.audio import SAMPLE_RATE
+from asr.audio.load import SAMPLE_RATE
 from asr.demo import demo_recipe
 from asr.models.bundle import Bundle, load_bundle
 from asr.synthesis import VOICES, make_corpus, sentences, synthesise_with_times

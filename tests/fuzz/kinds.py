@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 import torch
 
-from asr.audio import audio_duration, load_audio
+from asr.audio.load import audio_duration, load_audio
 from asr.decoder import Decoder, DecoderConfig, load_decoder, save_decoder
 from asr.evaluation.error_rate import score
 from asr.evaluation.formats import Format, read_texts

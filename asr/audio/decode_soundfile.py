@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 import soundfile
 
-from asr.audio_channels import MOST_SECONDS, channel_weights, inverted, mixed
-from asr.audio_source import LONGEST, Block, Span, Stream, View
+from asr.audio.channels import MOST_SECONDS, channel_weights, inverted, mixed
+from asr.audio.source import LONGEST, Block, Span, Stream, View
 from asr.errors import AudioError
 
 # First bytes of what soundfile is asked to read. Other content never reaches libsndfile, which

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asr.audio_source import one_line
+from asr.audio.source import one_line
 from asr.errors import AudioError
 from asr.io.paths import Say, as_stored, files_below
 from asr.io.printable import printable_name

@@ -27,14 +27,19 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr.audio_headers import with_true_size
-from asr.audio_links import Link, links
-from asr.audio_pyav import pyav_blocks
-from asr.audio_soundfile import is_complete, open_soundfile, salvaged_blocks, soundfile_blocks
-from asr.audio_source import Block, Span, Stream, name_of, one_line, open_source, reason_of
+from asr.audio.chained import Link, links
+from asr.audio.decode_pyav import pyav_blocks
+from asr.audio.decode_soundfile import (
+    is_complete,
+    open_soundfile,
+    salvaged_blocks,
+    soundfile_blocks,
+)
+from asr.audio.headers import with_true_size
+from asr.audio.pcm import to_int16
+from asr.audio.source import Block, Span, Stream, name_of, one_line, open_source, reason_of
 from asr.errors import AudioError, AudioWarning, disk_trouble
 from asr.io.files import atomic_path
-from asr.pcm import to_int16
 
 SAMPLE_RATE = 16000
 """The rate in Hz that models hear unless their configuration says otherwise."""
@@ -59,7 +64,7 @@ def load_audio(
 ) -> np.ndarray:
     """Samples of a recording, or of the seconds `start` to `end` of it.
 
-    Channels are added so that none cancels another (`audio_channels.py`), and the result is
+    Channels are added so that none cancels another (`audio/channels.py`), and the result is
     resampled (soxr, high quality) where the file has another rate. A stretch is sought, not decoded
     up to, in what soundfile reads; in mp3, mp4 and the like decoding runs from the beginning to
     `end`. An `end` past the last sample is cut there. Times are those that a player shows: gaps and

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from asr.audio_source import Stream, View
+from asr.audio.source import Stream, View
 
 Say = Callable[[str], None]
 

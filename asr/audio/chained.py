@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from asr.audio_holes import boxes, damage
-from asr.audio_source import Stream, View
+from asr.audio.damage import boxes, damage
+from asr.audio.source import Stream, View
 
 # How each kind of file begins, by its first bytes, in marks that are too long to come by chance.
 _BEGINS = {

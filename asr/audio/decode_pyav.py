@@ -14,9 +14,9 @@ from typing import Any
 import av
 import numpy as np
 
-from asr.audio_channels import mixed
-from asr.audio_source import Block, Stream
-from asr.audio_tracks import choose_track, frame_channels, open_pyav
+from asr.audio.channels import mixed
+from asr.audio.source import Block, Stream
+from asr.audio.tracks import choose_track, frame_channels, open_pyav
 
 Say = Callable[[str], None]
 Timed = tuple[Any, Fraction | None]  # a decoded frame, and its seconds since time zero

@@ -10,8 +10,8 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from asr.audio_channels import MOST_SECONDS, channel_weights, inverted
-from asr.audio_source import Stream, View
+from asr.audio.channels import MOST_SECONDS, channel_weights, inverted
+from asr.audio.source import Stream, View
 from asr.errors import AudioError
 
 # Self-contained containers only: no playlists, which could name other files or addresses.

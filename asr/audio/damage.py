@@ -6,7 +6,7 @@ import io
 import zlib
 from collections.abc import Iterator
 
-from asr.audio_source import Stream
+from asr.audio.source import Stream
 
 _MOST_SEGMENTS = 255  # of a page
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))

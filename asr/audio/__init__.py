@@ -1,0 +1,1 @@
+"""Recordings to samples: decoding, containers, channels, levels."""
