@@ -22,7 +22,7 @@ from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle
 from asr.padded import Padded
 from asr.shards import load_recording
-from asr.tokens import WORD_START, Tokens
+from asr.text.tokens import WORD_START, Tokens
 
 # A mark may stand at the beginning of a silence; a word does not begin so long before its sound.
 MARK_LEAD = 0.12  # seconds

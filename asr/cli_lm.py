@@ -155,7 +155,7 @@ def train(
     from asr.lm.text import plain
     from asr.manifest import read_manifest
     from asr.models.bundle import load_bundle
-    from asr.tokens import TokenConfig, build_tokens
+    from asr.text.tokens import TokenConfig, build_tokens
     from asr.training.language import LanguageTraining, train_language_model
     from asr.tuning import refuse_test_set
 
@@ -213,6 +213,6 @@ def _sentences(
 
 
 def _of_characters(model: NgramModel) -> bool:
-    from asr.tokens import WORD_START
+    from asr.text.tokens import WORD_START
 
     return WORD_START in model.ids

@@ -14,8 +14,8 @@ from asr.evaluation.run import evaluate
 from asr.io.files import read_json
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
-from asr.text import as_units, normalise
-from asr.tokens import build_tokens
+from asr.text.normalise import as_units, normalise
+from asr.text.tokens import build_tokens
 from asr.training.recipe import Recipe, read_recipe
 from asr.training.trainer import train
 

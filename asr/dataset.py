@@ -21,8 +21,8 @@ from asr.features.codecs import through_codec
 from asr.manifest import Utterance
 from asr.padded import Padded
 from asr.shards import load_recording
-from asr.text import TextConfig, normalise
-from asr.tokens import Tokens
+from asr.text.normalise import TextConfig, normalise
+from asr.text.tokens import Tokens
 
 CACHE_BYTES = 2 << 30  # waveforms kept in memory as 16-bit samples: about 18 hours at 16 kHz
 FADE_S = 0.004  # at the edges of a spliced stretch

@@ -33,7 +33,7 @@ from asr.lm.ngram import NgramModel
 from asr.lm.storage import is_ngram, load_ngram, save_ngram
 from asr.lm.words import read_lexicon
 from asr.padded import Padded
-from asr.tokens import WORD_START, Tokens
+from asr.text.tokens import WORD_START, Tokens
 
 
 class RescoreConfig(Config):

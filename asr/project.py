@@ -31,8 +31,8 @@ from asr.project_notes import (
 from asr.proposal import Proposal, Texts, examine, propose, recipe_text
 from asr.sources import LeftOut, read_source
 from asr.splits import Parts, split_utterances, total_seconds
-from asr.text import TextConfig
-from asr.tokens import build_tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import build_tokens
 from asr.training.estimate import measure_training
 from asr.training.recipe import read_recipe
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from asr.evaluation.scoring import guess_units
 from asr.manifest import Utterance
-from asr.text import TextConfig, normalise
+from asr.text.normalise import TextConfig, normalise
 
 VOICE = "asr:voice"
 """Column of a speaker whom training must not know by name; nobody's table has one of this name."""

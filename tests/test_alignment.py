@@ -17,7 +17,7 @@ from asr.audio.load import write_wav
 from asr.errors import AlignmentError
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import load_bundle
-from asr.tokens import TokenConfig, build_tokens
+from asr.text.tokens import TokenConfig, build_tokens
 from asr.transcribe import transcribe
 from tests.commands import Command
 from tests.tones import GAP_SECONDS, RATE, TONE_SECONDS, speak

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from asr.evaluation.error_rate import AlignedWord, score
+from asr.evaluation.error_rate import score
 from asr.evaluation.report_text import alignment_rows
+from asr.text.edit_distance import AlignedWord
 
 # The last but one joins the letter before it: two code points in one cell.
 words = st.text(st.sampled_from("abcは京é\u0301한"), min_size=1, max_size=9).filter(

@@ -13,7 +13,7 @@ from asr.ctc.language import build_language
 from asr.errors import ConfigError
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.padded import Padded, pad
-from asr.tokens import BLANK, WORD_START, Tokens
+from asr.text.tokens import BLANK, WORD_START, Tokens
 from tests.test_beam import MIXED, SPELLED, every_text, random_log_probs
 
 TOKENS = Tokens((BLANK, WORD_START, *"abcdefgh"))

@@ -22,7 +22,7 @@ from asr.errors import LanguageModelError
 from asr.lm.estimate import estimate
 from asr.lm.ngram import NgramModel
 from asr.padded import Padded
-from asr.tokens import BLANK, WORD_START, Tokens
+from asr.text.tokens import BLANK, WORD_START, Tokens
 
 SPELLED = Tokens((BLANK, WORD_START, "a", "b"))
 MIXED = Tokens((BLANK, WORD_START, "a", "▁ab", "ba"))

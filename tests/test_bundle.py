@@ -22,8 +22,8 @@ from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.config import ModelConfig
 from asr.padded import Padded
-from asr.text import TextConfig
-from asr.tokens import TokenConfig, build_tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import TokenConfig, build_tokens
 from tests.contracts import ragged
 
 FILES = ["config.json", "info.json", "model.safetensors", "tokens.json"]

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from asr.characters import canonical, lower, unseen, upper
 from asr.config import parse
 from asr.errors import ConfigError
-from asr.evaluation.error_rate import align_words, score
+from asr.evaluation.error_rate import score
 from asr.evaluation.normalise import Profile, Rules
 from asr.evaluation.scoring import Scoring, errors_of_case, score_files
 from asr.lm.text import plain, read_sentences
 from asr.lm.words import parse_hot_words, read_lexicon
-from asr.text import TextConfig, normalise
-from asr.tokens import TokenConfig, build_tokens
+from asr.text.characters import canonical, lower, unseen, upper
+from asr.text.edit_distance import align_words
+from asr.text.normalise import TextConfig, normalise
+from asr.text.tokens import TokenConfig, build_tokens
 
 KEPT = {
     "Persian": "می\u200cخواهم",

@@ -14,7 +14,7 @@ from asr.check import CheckReport, Problem, check_manifests
 from asr.check_text import render
 from asr.errors import ManifestError
 from asr.manifest import Utterance, write_manifest
-from asr.tokens import TokenConfig, Tokens, build_tokens
+from asr.text.tokens import TokenConfig, Tokens, build_tokens
 
 TOKENS = build_tokens(["yes no"], TokenConfig())
 

@@ -23,8 +23,8 @@ from asr.io.files import read_json, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.config import ModelConfig
-from asr.text import TextConfig
-from asr.tokens import Tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import Tokens
 from asr.training import checkpoint, trainer
 from asr.training.checkpoint import (
     Progress,

@@ -12,8 +12,8 @@ from asr.ctc.align import align
 from asr.ctc.reference import collapse
 from asr.dataset import SpeechDataset
 from asr.manifest import Utterance
-from asr.text import TextConfig
-from asr.tokens import TokenConfig, build_tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import TokenConfig, build_tokens
 
 SPEAKERS = ["ann", "bob", "ann", "", "bob"]
 DURATIONS = [2.0, 3.0, 1.0, 2.0, 4.0]

@@ -13,7 +13,7 @@ from asr.ctc.greedy import greedy_decode
 from asr.ctc.loss import ctc_loss, feasible, required_frames
 from asr.ctc.reference import collapse, enumerate_loss, forward_loss
 from asr.padded import Padded, pad
-from asr.tokens import BLANK_ID
+from asr.text.tokens import BLANK_ID
 from tests.contracts import assert_decoder_contract, assert_loss_contract, ragged
 
 # Frames, units (blank included), target: small enough to visit all V ** T paths.

@@ -16,8 +16,8 @@ from asr.composition import whole
 from asr.dataset import SpeechDataset, prefetch
 from asr.errors import AsrError, AudioError
 from asr.manifest import Utterance
-from asr.text import TextConfig
-from asr.tokens import BLANK_ID, TokenConfig, build_tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import BLANK_ID, TokenConfig, build_tokens
 
 RATE = 16000
 SAMPLES = [800, 1600, 400]

@@ -25,7 +25,7 @@ from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded, pad
-from asr.text import TextConfig
+from asr.text.normalise import TextConfig
 from tests.tones import RATE, one_thread, trained_tones
 
 

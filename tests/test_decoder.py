@@ -15,7 +15,7 @@ from asr.lm.estimate import estimate
 from asr.lm.storage import save_ngram
 from asr.lm.words import BOOST, parse_hot_words, read_hot_words, read_lexicon
 from asr.padded import Padded
-from asr.tokens import BLANK, WORD_START, Tokens
+from asr.text.tokens import BLANK, WORD_START, Tokens
 
 TOKENS = Tokens((BLANK, WORD_START, "a", "b"))
 MODEL = estimate(["a b", "a b", "b a b"], 2)

@@ -20,7 +20,7 @@ from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
 from asr.padded import Padded
-from asr.text import TextConfig
+from asr.text.normalise import TextConfig
 from asr.training import trainer
 from asr.training.health import PLATEAU_ADVICE, PLATEAU_EPOCHS, Health, fastest_speeds, infeasible
 from asr.training.recipe import Recipe

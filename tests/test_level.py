@@ -22,7 +22,7 @@ from asr.features.filterbank import FLOOR_BELOW_LEVEL_DB, LogMel, speech_level
 from asr.manifest import Utterance
 from asr.models.bundle import load_bundle
 from asr.padded import Padded, pad
-from asr.text import TextConfig
+from asr.text.normalise import TextConfig
 from asr.transcribe import transcribe
 
 CONFIGS: list[dict[str, Any]] = [

@@ -15,7 +15,7 @@ from asr.composition import Item, whole
 from asr.dataset import SpeechDataset
 from asr.manifest import Utterance, read_manifest
 from asr.shards import load_recording, pack
-from asr.text import TextConfig
+from asr.text.normalise import TextConfig
 
 RATE = 16000
 

@@ -19,7 +19,7 @@ from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save
 from asr.lm.ngram import measure_perplexity
 from asr.lm.storage import save_ngram
 from asr.padded import pad
-from asr.tokens import TokenConfig, Tokens, build_tokens
+from asr.text.tokens import TokenConfig, Tokens, build_tokens
 from asr.training.language import LanguageTraining, train_language_model, word_perplexity
 from tests.commands import Command
 

@@ -12,9 +12,9 @@ from asr.errors import AsrError, ConfigError, ManifestError
 from asr.io.files import read_json
 from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
-from asr.phones import Phones, read_lexicon, to_phones
-from asr.text import TextConfig, as_units, normalise
-from asr.tokens import BLANK, WORD_START, TokenConfig, build_tokens
+from asr.text.normalise import TextConfig, as_units, normalise
+from asr.text.phones import Phones, read_lexicon, to_phones
+from asr.text.tokens import BLANK, WORD_START, TokenConfig, build_tokens
 from asr.training.recipe import Recipe, read_recipe
 from tests.commands import Command
 from tests.tones import run_quietly, tone_recipe, write_corpus

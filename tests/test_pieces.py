@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from asr.errors import AsrError, CheckpointError
-from asr.pieces import likeliest, merge
-from asr.text import TextConfig, normalise
-from asr.tokens import BLANK, BLANK_ID, WORD_START, TokenConfig, Tokens, build_tokens
+from asr.text.normalise import TextConfig, normalise
+from asr.text.subwords import likeliest, merge
+from asr.text.tokens import BLANK, BLANK_ID, WORD_START, TokenConfig, Tokens, build_tokens
 
 KINDS: tuple[Literal["bpe", "unigram"], ...] = ("bpe", "unigram")
 SCRIPTS = {

@@ -22,7 +22,7 @@ from asr.errors import AsrError
 from asr.manifest import Utterance, read_manifest
 from asr.project import new_project, split_utterances
 from asr.proposal import VOICE, examine, propose
-from asr.text import TextConfig
+from asr.text.normalise import TextConfig
 from asr.training.estimate import measure_training
 from asr.training.recipe import read_recipe
 from asr.training.step import StepLoss, batch_loss

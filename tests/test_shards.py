@@ -18,7 +18,7 @@ from asr.dataset import SpeechDataset
 from asr.errors import AsrError, AudioError
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.shards import load_recording, pack
-from asr.text import TextConfig
+from asr.text.normalise import TextConfig
 from tests.commands import Command
 from tests.processes import start
 

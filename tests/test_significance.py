@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from asr.evaluation.error_rate import ErrorCounts, align_words
+from asr.evaluation.error_rate import ErrorCounts
 from asr.evaluation.significance import (
     matched_pairs,
     paired_bootstrap,
     randomisation,
     segment_errors,
 )
+from asr.text.edit_distance import align_words
 
 
 def counts(errors: list[int], length: int = 8) -> dict[str, ErrorCounts]:

@@ -11,7 +11,7 @@ import pytest
 from asr.errors import AsrError
 from asr.kaldi import decoded_file
 from asr.sources import Source, detect, read_source
-from asr.text import TextConfig, normalise
+from asr.text.normalise import TextConfig, normalise
 from tests.tones import write_recordings
 
 SPEAKERS = {"ann": 2, "ben": 2}

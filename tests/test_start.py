@@ -13,8 +13,8 @@ from asr.errors import CheckpointError, ConfigError
 from asr.manifest import read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
-from asr.text import TextConfig
-from asr.tokens import TokenConfig, build_tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import TokenConfig, build_tokens
 from asr.training.checkpoint import save_epoch
 from asr.training.final import choose_weights
 from asr.training.optimizer import build_optimizer, set_rate

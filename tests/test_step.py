@@ -17,8 +17,8 @@ from asr.features.surroundings import NO_NOISE, Sounds, SurroundingsConfig
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
-from asr.text import TextConfig
-from asr.tokens import BLANK_ID
+from asr.text.normalise import TextConfig
+from asr.text.tokens import BLANK_ID
 from asr.training import step
 from tests.tones import FEATURES, MODEL, RATE, untrained_bundle, write_corpus
 

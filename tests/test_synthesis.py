@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from asr.audio.load import SAMPLE_RATE, load_audio
 from asr.errors import AsrError
-from asr.espeak import phones_of
 from asr.manifest import read_manifest
 from asr.synthesis import (
     UTTERANCES_PER_VOICE,
@@ -25,6 +24,7 @@ from asr.synthesis import (
     synthesise,
     synthesise_with_times,
 )
+from asr.text.espeak import phones_of
 
 espeakng_loader = pytest.importorskip("espeakng_loader")
 

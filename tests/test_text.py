@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from asr.config import parse
 from asr.errors import ConfigError
-from asr.text import TextConfig, normalise
+from asr.text.normalise import TextConfig, normalise
 
 CONFIGS = [TextConfig(case="keep"), TextConfig(case="lower"), TextConfig(case="upper")]
 

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.errors import AsrError, CheckpointError
-from asr.tokens import BLANK, BLANK_ID, WORD_START, TokenConfig, Tokens, build_tokens
+from asr.text.tokens import BLANK, BLANK_ID, WORD_START, TokenConfig, Tokens, build_tokens
 
 CHARACTERS = TokenConfig(kind="characters")
 WORDS = TokenConfig(kind="words", word_count=2)

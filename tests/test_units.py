@@ -12,8 +12,8 @@ from asr.dataset import SpeechDataset
 from asr.io.files import read_json
 from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
-from asr.text import TextConfig
-from asr.tokens import WORD_START, TokenConfig, Tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import WORD_START, TokenConfig, Tokens
 from asr.training.prepare import identity
 from asr.training.recipe import Recipe
 from tests.commands import Command

@@ -15,7 +15,7 @@ from asr.features.augment import AugmentConfig, warp_time
 from asr.features.codecs import CODECS, Codec, through_codec
 from asr.manifest import read_manifest
 from asr.padded import Padded
-from asr.text import TextConfig
+from asr.text.normalise import TextConfig
 from asr.training.recipe import read_recipe
 from tests.tones import RATE, write_corpus
 

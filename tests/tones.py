@@ -18,8 +18,8 @@ from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.models.config import ModelConfig
-from asr.text import TextConfig
-from asr.tokens import TokenConfig, build_tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import TokenConfig, build_tokens
 from asr.training.recipe import DataConfig, Recipe, TrainConfig
 from asr.training.trainer import train
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from asr.jit import compiled, inner
-from asr.tokens import BLANK_ID
+from asr.text.tokens import BLANK_ID
 
 LEAST = -1e9  # in place of minus infinity, of which no differences can be taken
 CELLS = 1 << 22  # of frames times states that are solved with a table of where each came from

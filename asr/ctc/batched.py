@@ -19,7 +19,7 @@ from asr.errors import ConfigError
 from asr.lm.neural import BOUNDARY, NeuralLm
 from asr.models.cells import State
 from asr.padded import Padded
-from asr.tokens import BLANK_ID, WORD_START, Tokens
+from asr.text.tokens import BLANK_ID, WORD_START, Tokens
 
 PRIME = 1_000_003  # prefixes are told apart by a polynomial of their units, modulo 2**64
 

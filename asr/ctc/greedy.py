@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from asr.padded import Padded
-from asr.tokens import BLANK_ID
+from asr.text.tokens import BLANK_ID
 
 
 def greedy_decode(log_probs: Padded) -> list[list[int]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asr.padded import Padded
-from asr.tokens import BLANK_ID
+from asr.text.tokens import BLANK_ID
 
 
 def required_frames(ids: Sequence[int]) -> int:

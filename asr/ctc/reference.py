@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asr.tokens import BLANK_ID
+from asr.text.tokens import BLANK_ID
 
 
 def collapse(path: Sequence[int]) -> list[int]:

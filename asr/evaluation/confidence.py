@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.evaluation.error_rate import align_words
+from asr.text.edit_distance import align_words
 
 SCALES = tuple(2 ** (k / 4) for k in range(-14, 5))  # 0.09 to 2
 BINS = 10

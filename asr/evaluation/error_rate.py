@@ -3,7 +3,7 @@
 Texts are compared as they come: case and punctuation count, for normalisation belongs to the
 recipe. Whitespace is a boundary between words. Texts that Unicode calls canonically equivalent are
 the same text, and characters that are not seen, such as zero-width spaces, are left out
-(`asr.characters.canonical`).
+(`asr.text.characters.canonical`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
 
 import jiwer
 import numpy as np
 from scipy.special import betaincinv, ndtr, stdtrit
 
-from asr.characters import canonical
 from asr.errors import AsrError
 from asr.evaluation.optional import align_optional, is_optional, plain
+from asr.text.edit_distance import (
+    OPERATIONS,
+    WORDS,
+    AlignedWord,
+    Operation,
+    align_chunks,
+    columns,
+    comparable,
+)
 
 FEWEST = 5
 """Utterances, segments or speakers without which there is no interval and no p-value."""
@@ -29,9 +36,6 @@ FEW = 10
 """Errors below which an interval does not rest on the bootstrap alone."""
 
 Interval = tuple[float, float]
-Operation = Literal["C", "S", "D", "I"]  # correct, substituted, deleted, inserted
-_OPERATIONS: dict[str, Operation] = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}
-_WORDS = jiwer.ReduceToListOfListOfWords()
 _CHARACTERS = jiwer.ReduceToListOfListOfChars()
 _INDICES_AT_ONCE = 1_000_000  # 8 MB of indices: small enough for the cache, large enough for numpy
 
@@ -92,19 +96,6 @@ class ErrorCounts:
             f"{percent} ({self.errors}/{self.reference_length}: {self.substitutions} S, "
             f"{self.deletions} D, {self.insertions} I)"
         )
-
-
-class AlignedWord(NamedTuple):
-    """One column of an alignment; the side that has no word is None."""
-
-    operation: Operation
-    reference: str | None
-    hypothesis: str | None
-
-    @property
-    def unsaid(self) -> bool:
-        """Whether this is an optional word of the reference that is rightly missing."""
-        return self.operation == "C" and self.hypothesis is None
 
 
 @dataclass(frozen=True)
@@ -176,8 +167,8 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Score
     """
     if not references:
         raise AsrError("expected at least one reference utterance, got none: check the manifest")
-    reference_texts = [_comparable(text) for text in references.values()]
-    hypothesis_texts = [_comparable(hypotheses.get(id_, "")) for id_ in references]
+    reference_texts = [comparable(text) for text in references.values()]
+    hypothesis_texts = [comparable(hypotheses.get(id_, "")) for id_ in references]
     utterances = [
         _with_optional(id_, reference, hypothesis)
         if any(map(is_optional, f"{reference} {hypothesis}".split()))
@@ -187,14 +178,14 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Score
             hypothesis=hypothesis,
             words=_counts(words),
             characters=_counts(characters),
-            alignment=_columns(reference.split(), hypothesis.split(), words),
+            alignment=columns(reference.split(), hypothesis.split(), words),
         )
         for id_, reference, hypothesis, words, characters in zip(
             references,
             reference_texts,
             hypothesis_texts,
-            _align(reference_texts, hypothesis_texts, _WORDS),
-            _align(reference_texts, hypothesis_texts, _CHARACTERS),
+            align_chunks(reference_texts, hypothesis_texts, WORDS),
+            align_chunks(reference_texts, hypothesis_texts, _CHARACTERS),
             strict=True,
         )
     ]
@@ -217,7 +208,7 @@ def _with_optional(id_: str, reference: str, hypothesis: str) -> UtteranceScore:
     said = " ".join(column.hypothesis for column in columns if column.hypothesis is not None)
     units = Counter(column.operation for column in columns)
     expected = " ".join(plain(c.reference) for c in columns if c.reference and not c.unsaid)
-    (characters,) = _align([expected], [said], _CHARACTERS)
+    (characters,) = align_chunks([expected], [said], _CHARACTERS)
     return UtteranceScore(
         id=id_,
         reference=reference,
@@ -228,81 +219,15 @@ def _with_optional(id_: str, reference: str, hypothesis: str) -> UtteranceScore:
     )
 
 
-def align_words(
-    references: Sequence[str], hypotheses: Sequence[str]
-) -> list[tuple[AlignedWord, ...]]:
-    """Each hypothesis beside its reference, word by word, with as few errors as can be.
-
-    >>> [tuple(column) for column in align_words(["a b"], ["a c"])[0]]
-    [('C', 'a', 'a'), ('S', 'b', 'c')]
-    """
-    references = [_comparable(text) for text in references]
-    hypotheses = [_comparable(text) for text in hypotheses]
-    chunks = _align(references, hypotheses, _WORDS)
-    return [
-        _columns(reference.split(), hypothesis.split(), found)
-        for reference, hypothesis, found in zip(references, hypotheses, chunks, strict=True)
-    ]
-
-
-def _comparable(text: str) -> str:
-    return " ".join(canonical(text).split())
-
-
-def _align(
-    references: Sequence[str], hypotheses: Sequence[str], split: jiwer.AbstractTransform
-) -> list[list[jiwer.AlignmentChunk]]:
-    """The spans that match, differ, are missing or are added, for each pair, in one call."""
-    # jiwer documents no result for an empty side, and its splitter none for an empty list.
-    both = [pair for pair in zip(references, hypotheses, strict=True) if all(pair)]
-    aligned = iter(
-        jiwer.process_words([r for r, _ in both], [h for _, h in both], split, split).alignments
-        if both
-        else ()
-    )
-    return [
-        next(aligned) if reference and hypothesis else _one_sided(reference, hypothesis, split)
-        for reference, hypothesis in zip(references, hypotheses, strict=True)
-    ]
-
-
-def _one_sided(
-    reference: str, hypothesis: str, split: jiwer.AbstractTransform
-) -> list[jiwer.AlignmentChunk]:
-    """The alignment where at least one side is empty: all deleted, all inserted, or nothing."""
-    length = len(split([reference or hypothesis])[0])
-    if reference:
-        return [jiwer.AlignmentChunk("delete", 0, length, 0, 0)]
-    if hypothesis:
-        return [jiwer.AlignmentChunk("insert", 0, 0, 0, length)]
-    return []
-
-
 def _counts(chunks: Sequence[jiwer.AlignmentChunk]) -> ErrorCounts:
     units: Counter[str] = Counter()
     reference_length = 0
     for chunk in chunks:
         in_reference = chunk.ref_end_idx - chunk.ref_start_idx
         in_hypothesis = chunk.hyp_end_idx - chunk.hyp_start_idx
-        units[_OPERATIONS[chunk.type]] += max(in_reference, in_hypothesis)
+        units[OPERATIONS[chunk.type]] += max(in_reference, in_hypothesis)
         reference_length += in_reference
     return ErrorCounts(units["S"], units["D"], units["I"], reference_length)
-
-
-def _columns(
-    reference: Sequence[str], hypothesis: Sequence[str], chunks: Sequence[jiwer.AlignmentChunk]
-) -> tuple[AlignedWord, ...]:
-    columns: list[AlignedWord] = []
-    for chunk in chunks:
-        operation = _OPERATIONS[chunk.type]
-        left: Sequence[str | None] = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-        right: Sequence[str | None] = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
-        if operation == "D":
-            right = [None] * len(left)
-        elif operation == "I":
-            left = [None] * len(right)
-        columns += [AlignedWord(operation, r, h) for r, h in zip(left, right, strict=True)]
-    return tuple(columns)
 
 
 def bootstrap_interval(

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from asr.characters import canonical
 from asr.errors import TranscriptError
 from asr.evaluation.lines import check_new, numbered_lines, shown, split_fields, write_lines
 from asr.evaluation.optional import mark
@@ -42,6 +41,7 @@ from asr.evaluation.timed_formats import (
     read_stm,
     stm_texts,
 )
+from asr.text.characters import canonical
 
 Format = Literal["trn", "kaldi", "jsonl", "json", "csv", "tsv", "ctm", "stm"]
 Role = Literal["reference", "hypothesis"]

@@ -20,7 +20,7 @@ from asr.evaluation.decode import batch_seconds, evaluating, load_batches
 from asr.evaluation.details import Posteriors
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
-from asr.tokens import BLANK_ID, Tokens
+from asr.text.tokens import BLANK_ID, Tokens
 
 SHOWN = 3  # units a frame, the likeliest
 FAINTEST = 0.03  # probability that a picture still shows

@@ -22,12 +22,12 @@ from typing import Annotated, Literal
 import regex
 from pydantic import AfterValidator
 
-from asr.characters import Language, canonical, lower
 from asr.config import Config, parse, read_yaml
 from asr.errors import ConfigError
 from asr.evaluation.lines import shown
 from asr.io.files import digest
-from asr.text import without_punctuation
+from asr.text.characters import Language, canonical, lower
+from asr.text.normalise import without_punctuation
 
 _CHARACTER = regex.compile(r"\X")
 

@@ -10,9 +10,10 @@ from rich.cells import cell_len
 from asr.evaluation.breakdown import Breakdown
 from asr.evaluation.confidence import Calibration
 from asr.evaluation.confusions import Confusions
-from asr.evaluation.error_rate import FEWEST, AlignedWord, Interval, UtteranceScore
+from asr.evaluation.error_rate import FEWEST, Interval, UtteranceScore
 from asr.evaluation.report import CONFIDENCE, WORST, EvaluationReport, RunFacts
 from asr.io.printable import printable
+from asr.text.edit_distance import AlignedWord
 
 LINE_WIDTH = 100  # terminal cells
 MOST_SPEAKERS = 40  # lines; report.html shows all

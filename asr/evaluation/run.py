@@ -31,7 +31,7 @@ from asr.io.files import digest, read_json
 from asr.io.printable import printable_name
 from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle, load_bundle
-from asr.text import TextConfig, normalise
+from asr.text.normalise import TextConfig, normalise
 
 
 @dataclass(frozen=True)

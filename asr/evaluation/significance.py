@@ -8,13 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr.evaluation.error_rate import (
-    FEWEST,
-    AlignedWord,
-    ErrorCounts,
-    Interval,
-    expanded_tail,
-)
+from asr.evaluation.error_rate import FEWEST, ErrorCounts, Interval, expanded_tail
+from asr.text.edit_distance import AlignedWord
 
 _INDICES_AT_ONCE = 1 << 22
 BOUNDARY_WORDS = 2  # correct in both systems, between two segments: NIST's choice

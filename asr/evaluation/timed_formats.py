@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.characters import canonical
 from asr.errors import TranscriptError
 from asr.evaluation.lines import (
     check_new,
@@ -28,6 +27,7 @@ from asr.evaluation.lines import (
     split_fields,
     write_lines,
 )
+from asr.text.characters import canonical
 
 _IGNORED = "ignore_time_segment_in_scoring"
 _GAP = "inter_segment_gap"

@@ -23,7 +23,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr.characters import canonical
 from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.io.files import atomic_path, check_replaceable, write_json
@@ -34,8 +33,9 @@ from asr.models.cells import State
 from asr.models.recurrent import RecurrentLayer
 from asr.models.weights import load_model, save_weights
 from asr.padded import Padded, pad
-from asr.text import TextConfig, normalise
-from asr.tokens import WORD_START, Tokens
+from asr.text.characters import canonical
+from asr.text.normalise import TextConfig, normalise
+from asr.text.tokens import WORD_START, Tokens
 
 FORMAT = 1
 BOUNDARY = 0

@@ -6,12 +6,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from asr.characters import canonical
 from asr.errors import AsrError, LanguageModelError, reason
 from asr.io.foreign import kind_of
 from asr.lm.arpa import open_text
 from asr.manifest import read_manifest
-from asr.tokens import WORD_START
+from asr.text.characters import canonical
+from asr.text.tokens import WORD_START
 
 
 def read_sentences(paths: Sequence[Path], normalise: Callable[[str], str]) -> Iterator[str]:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from asr.characters import canonical
 from asr.errors import AsrError, LanguageModelError, reason
 from asr.io.foreign import kind_of
+from asr.text.characters import canonical
 
 BOOST = 6.0  # of a hot word, in nats
 

@@ -23,8 +23,8 @@ from asr.io.foreign import kind_of, which_is
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.models.weights import load_model, save_weights
-from asr.text import TextConfig, normalise
-from asr.tokens import Tokens
+from asr.text.normalise import TextConfig, normalise
+from asr.text.tokens import Tokens
 
 FORMAT = 1
 FILES = ("model.safetensors", "config.json", "tokens.json", "info.json")

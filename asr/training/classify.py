@@ -31,7 +31,7 @@ from asr.manifest import Utterance
 from asr.models.classifier import LEVEL_DB, Classifier, ClassifierBundle, Inputs, checked_classes
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
-from asr.text import TextConfig
+from asr.text.normalise import TextConfig
 from asr.training.device import refuse_many_processes
 from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 

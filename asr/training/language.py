@@ -19,8 +19,8 @@ from asr.errors import LanguageModelError, TrainingError
 from asr.io.files import check_replaceable, locked
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
-from asr.text import TextConfig
-from asr.tokens import Tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import Tokens
 from asr.training.device import refuse_many_processes
 from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 

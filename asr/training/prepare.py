@@ -23,8 +23,8 @@ from asr.manifest import Selection, Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.models.kernels.dense import trains_lstm_in
-from asr.text import TextConfig, as_units, normalise
-from asr.tokens import Tokens, build_tokens
+from asr.text.normalise import TextConfig, as_units, normalise
+from asr.text.tokens import Tokens, build_tokens
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 from asr.training.start import StartConfig

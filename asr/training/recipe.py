@@ -14,8 +14,8 @@ from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.models.config import ModelConfig
 from asr.streaming import obstacles
-from asr.text import TextConfig
-from asr.tokens import TokenConfig
+from asr.text.normalise import TextConfig
+from asr.text.tokens import TokenConfig
 from asr.training.start import StartConfig
 
 

@@ -14,7 +14,7 @@ from asr.features.extractor import FeatureConfig
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
 from asr.models.config import ModelConfig
-from asr.tokens import Tokens
+from asr.text.tokens import Tokens
 
 # Differences that leave every weight its meaning.
 FREE = {"dropout", "weight_dropout", "zoneout", "spelling_layer", "lookahead", "attention_window"}

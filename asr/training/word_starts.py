@@ -25,7 +25,7 @@ from asr.fetching import at_hand
 from asr.io.files import digest, read_json, write_json
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
-from asr.tokens import WORD_START, Tokens
+from asr.text.tokens import WORD_START, Tokens
 from asr.training.run import Run
 
 ALIGN_EVERY = 0.1  # of the training

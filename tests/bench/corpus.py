@@ -11,8 +11,8 @@ from asr.composition import Item
 from asr.dataset import SpeechDataset
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
-from asr.text import normalise
-from asr.tokens import build_tokens
+from asr.text.normalise import normalise
+from asr.text.tokens import build_tokens
 from asr.training.prepare import training_corpus
 from asr.training.recipe import Recipe, read_recipe
 from data import an4

@@ -26,7 +26,7 @@ from asr.lm.estimate import estimate
 from asr.lm.ngram import NgramModel
 from asr.lm.storage import save_ngram
 from asr.padded import pad
-from asr.tokens import BLANK, BLANK_ID, WORD_START, Tokens
+from asr.text.tokens import BLANK, BLANK_ID, WORD_START, Tokens
 from tests.bench.timing import interleave, print_table, threads, verdict
 
 T = 400

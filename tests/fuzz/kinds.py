@@ -31,8 +31,8 @@ from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.classifier import Classifier, ClassifierBundle, load_classifier, save_classifier
 from asr.models.config import ModelConfig
 from asr.sources import read_source
-from asr.text import TextConfig
-from asr.tokens import TokenConfig, build_tokens
+from asr.text.normalise import TextConfig
+from asr.text.tokens import TokenConfig, build_tokens
 from asr.training.recipe import read_recipe
 from asr.transcribe import transcribe
 from tests.tones import FEATURES, MODEL, RATE, WORDS, speak

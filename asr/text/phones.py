@@ -16,7 +16,7 @@ from pydantic import Field
 
 from asr.config import Config
 from asr.errors import AsrError, ManifestError, reason
-from asr.espeak import phones_of
+from asr.text.espeak import phones_of
 
 # As in the CMU Pronouncing Dictionary, whose lines may also end in a comment.
 COMMENT, REMARK = ";;;", " #"

@@ -8,10 +8,10 @@ from typing import Literal
 
 import regex
 
-from asr.characters import Language, canonical, lower, upper
 from asr.config import Config
-from asr.phones import Phones, collect_phones, to_phones
-from asr.tokens import TokenConfig
+from asr.text.characters import Language, canonical, lower, upper
+from asr.text.phones import Phones, collect_phones, to_phones
+from asr.text.tokens import TokenConfig
 
 # regex, not re, where classes of characters are needed. The lookarounds find the inside of a word.
 _APOSTROPHE = regex.compile(r"(?V1)(?<=[\p{L}\p{M}\p{N}])['’＇](?=[\p{L}\p{M}\p{N}])")

@@ -3,7 +3,7 @@
 A word begins with the mark `▁`. In a vocabulary of words a frequent word is one unit (`▁four`);
 any other is spelled, mark first (`▁`, `m`, `a`, `y`). In a vocabulary of characters all are. In
 one of pieces (bpe, unigram) every word is cut in one way (`▁four`, `te`, `en`), by itself. In one
-of phones, transcripts are phones parted by blanks (`asr.phones`), and each is a unit (`▁f`).
+of phones, transcripts are phones parted by blanks (`asr.text.phones`), and each is a unit (`▁f`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import Field, FiniteFloat, StrictStr, ValidationError, model_valid
 
 from asr.config import Config
 from asr.errors import AsrError, CheckpointError
-from asr.pieces import learn_pieces, likeliest, merge
+from asr.text.subwords import learn_pieces, likeliest, merge
 
 BLANK_ID = 0
 BLANK = "<blank>"

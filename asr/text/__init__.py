@@ -1,0 +1,1 @@
+"""Transcripts: normalisation, tokens, phones, edit distance."""
