@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from asr.augment.config import AugmentConfig
 from asr.composition import Corpus, Item, joined, spliced, whole, windows
-from asr.features.augment import AugmentConfig
 
 # Durations are shaken by up to this share before sorting, so that batches differ every epoch.
 JITTER = 0.02

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from asr.features.codecs import Codec
+from asr.augment.codecs import Codec
 
 LONGEST_STRETCH = 3  # words that stay together when a sentence is spliced
 

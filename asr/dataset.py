@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from asr.audio.pcm import INT16, Pcm, to_pcm
+from asr.augment.codecs import through_codec
 from asr.composition import Item, Stretch
 from asr.errors import AsrError
-from asr.features.codecs import through_codec
 from asr.manifest import Utterance
 from asr.padded import Padded
 from asr.shards import load_recording

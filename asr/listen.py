@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from asr.audio.load import write_wav
+from asr.augment.config import AugmentConfig
+from asr.augment.noise import Sounds, load_sounds
 from asr.batching import plan_epoch
 from asr.composition import Corpus, Item, whole
 from asr.dataset import SpeechDataset
 from asr.evaluation.page import environment
-from asr.features.augment import AugmentConfig
-from asr.features.surroundings import Sounds, load_sounds
 from asr.fetching import fetch_all
 from asr.io.files import atomic_path
 from asr.manifest import read_manifest

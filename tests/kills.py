@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from asr.features.augment import AugmentConfig
+from asr.augment.config import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.io.files import digest, write_json
 from asr.models.config import ModelConfig

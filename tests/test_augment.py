@@ -8,16 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr.augment.config import AugmentConfig
+from asr.augment.specaugment import LONGEST_MASK_SHARE, draw_distortion, spec_augment
+from asr.augment.waveform import perturb_gain, perturb_speed
 from asr.config import parse
 from asr.errors import ConfigError
-from asr.features.augment import (
-    LONGEST_MASK_SHARE,
-    AugmentConfig,
-    draw_distortion,
-    perturb_gain,
-    perturb_speed,
-    spec_augment,
-)
 from asr.padded import Padded, pad
 from tests.contracts import GARBAGE, assert_contract, assert_ignores_padding, ragged, refilled
 

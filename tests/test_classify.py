@@ -9,9 +9,9 @@ import soundfile
 import torch
 from rich.console import Console
 
+from asr.augment.config import AugmentConfig
 from asr.composition import whole
 from asr.errors import AsrError, TrainingError
-from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.manifest import Utterance
 from asr.models.classifier import ClassifierBundle

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from asr import fetching
+from asr.augment.config import AugmentConfig
 from asr.batching import plan_all, plan_epoch
 from asr.composition import Corpus, Item, whole, windows
 from asr.errors import AsrError
-from asr.features.augment import AugmentConfig
 from asr.fetching import Supply, fetch_all, supply
 from asr.io.files import read_json
 from asr.listen import write_examples

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from asr.augment.config import AugmentConfig
 from asr.batching import plan_epoch
 from asr.composition import Corpus
 from asr.ctc.loss import required_frames
 from asr.dataset import Batch, SpeechDataset
 from asr.errors import TrainingError
-from asr.features.augment import AugmentConfig
 from asr.io.files import read_json
 from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel

@@ -10,8 +10,8 @@ import pytest
 
 from asr.audio.files import AUDIO_SUFFIXES, find_audio
 from asr.audio.load import load_audio, write_wav
+from asr.augment.noise import SurroundingsConfig, load_sounds
 from asr.check import hear
-from asr.features.surroundings import SurroundingsConfig, load_sounds
 from asr.io.paths import as_stored, files_below
 from asr.manifest import Utterance
 from asr.sources import read_source

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.features.augment import AugmentConfig
+from asr.augment.config import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.io.files import read_json, write_json
 from asr.models.config import ModelConfig

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from asr.augment.config import AugmentConfig
+from asr.augment.noise import NO_NOISE, Sounds, SurroundingsConfig
 from asr.composition import whole
 from asr.ctc.loss import ctc_loss
 from asr.dataset import Batch, SpeechDataset
-from asr.features.augment import AugmentConfig
-from asr.features.surroundings import NO_NOISE, Sounds, SurroundingsConfig
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded

@@ -8,19 +8,19 @@ import torch
 from pydantic import ValidationError
 
 from asr.audio.load import write_wav
-from asr.errors import ConfigError
-from asr.features.surroundings import (
+from asr.augment.noise import (
     NO_NOISE,
     Sounds,
     SurroundingsConfig,
     add_noise,
-    change_tempo,
     load_sounds,
     power,
     reverberate,
     surround,
     telephone,
 )
+from asr.augment.waveform import change_tempo
+from asr.errors import ConfigError
 from asr.padded import Padded, pad
 
 RATE = 16000

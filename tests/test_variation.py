@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from asr.augment.codecs import CODECS, Codec, through_codec
+from asr.augment.config import AugmentConfig
+from asr.augment.specaugment import warp_time
 from asr.batching import plan_epoch
 from asr.composition import Corpus
 from asr.dataset import SpeechDataset
-from asr.features.augment import AugmentConfig, warp_time
-from asr.features.codecs import CODECS, Codec, through_codec
 from asr.manifest import read_manifest
 from asr.padded import Padded
 from asr.text.normalise import TextConfig

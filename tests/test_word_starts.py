@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from asr.augment.config import AugmentConfig
 from asr.batching import plan_all
 from asr.composition import Corpus
 from asr.dataset import SpeechDataset
-from asr.features.augment import AugmentConfig
 from asr.manifest import read_manifest
 from asr.models.bundle import load_bundle
 from asr.training import trainer

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from asr.audio.load import write_wav
-from asr.features.augment import AugmentConfig
+from asr.augment.config import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel

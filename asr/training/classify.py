@@ -16,17 +16,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor
 from torch.nn import functional
 
+from asr.augment.config import AugmentConfig
+from asr.augment.specaugment import draw_distortion, spec_augment
+from asr.augment.waveform import perturb_speed
 from asr.batching import plan_epoch, plan_in_order
 from asr.composition import Corpus, Item
 from asr.config import Config
 from asr.dataset import SpeechDataset, prefetch
 from asr.errors import AsrError, TrainingError
-from asr.features.augment import (
-    AugmentConfig,
-    draw_distortion,
-    perturb_speed,
-    spec_augment,
-)
 from asr.manifest import Utterance
 from asr.models.classifier import LEVEL_DB, Classifier, ClassifierBundle, Inputs, checked_classes
 from asr.models.config import ModelConfig

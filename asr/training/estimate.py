@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from asr.augment.noise import load_sounds
 from asr.batching import plan_epoch
 from asr.composition import Item
-from asr.features.surroundings import load_sounds
 from asr.models.acoustic import AcousticModel
 from asr.training.prepare import datasets, precision, training_corpus
 from asr.training.recipe import Recipe

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from asr.augment.config import AugmentConfig
 from asr.composition import Corpus
 from asr.config import Config
 from asr.dataset import SpeechDataset
 from asr.errors import TrainingError
-from asr.features.augment import AugmentConfig
 from asr.fetching import Supply, fetch_all, supply
 from asr.io.files import restore_folders
 from asr.io.paths import as_stored

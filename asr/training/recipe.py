@@ -9,8 +9,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from asr.augment.config import AugmentConfig
 from asr.config import Config, parse, read_yaml, with_overrides
-from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.models.config import ModelConfig
 from asr.streaming import obstacles

@@ -11,9 +11,9 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
+from asr.augment.noise import Sounds
 from asr.composition import Corpus
 from asr.dataset import SpeechDataset
-from asr.features.surroundings import Sounds
 from asr.fetching import Supply
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle

@@ -10,17 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from asr.augment.config import AugmentConfig
+from asr.augment.noise import Sounds, surround
+from asr.augment.specaugment import draw_distortion, spec_augment, warp_time
+from asr.augment.waveform import change_tempo, perturb_gain, perturb_speed
 from asr.ctc.loss import ctc_loss
 from asr.dataset import Batch
-from asr.features.augment import (
-    AugmentConfig,
-    draw_distortion,
-    perturb_gain,
-    perturb_speed,
-    spec_augment,
-    warp_time,
-)
-from asr.features.surroundings import Sounds, change_tempo, surround
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from asr.augment.noise import load_sounds
 from asr.batching import fill_share, plan_all, plan_epoch
 from asr.dataset import Batch, prefetch
 from asr.decoder import Decoder
@@ -17,7 +18,6 @@ from asr.errors import TrainingError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.scoring import Scoring, guess_units
-from asr.features.surroundings import load_sounds
 from asr.fetching import at_hand
 from asr.io.files import locked, restore_folders, write_json
 from asr.models.acoustic import AcousticModel

@@ -15,13 +15,13 @@ import asr  # noqa: F401  # isort: skip
 import torch
 from sklearn.datasets import load_digits
 
+from asr.augment.config import AugmentConfig
 from asr.config import Config, parse, with_overrides
 from asr.console import run_command
 from asr.evaluation.classification import accuracy_text, confusion, to_text, write_classification
 from asr.evaluation.confusion_picture import write_picture
 from asr.evaluation.run import machine_name
 from asr.evaluation.summary import to_markdown
-from asr.features.augment import AugmentConfig
 from asr.io.files import atomic_path
 from asr.models.classifier import save_classifier
 from asr.models.config import ModelConfig

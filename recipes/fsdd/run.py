@@ -26,6 +26,7 @@ import soxr
 from rich.progress import track
 
 from asr.audio.load import SAMPLE_RATE, write_wav
+from asr.augment.config import AugmentConfig
 from asr.config import Config, parse, with_overrides
 from asr.console import run_command, tell
 from asr.evaluation.classification import (
@@ -38,7 +39,6 @@ from asr.evaluation.classification import (
 from asr.evaluation.confusion_picture import write_picture
 from asr.evaluation.run import machine_name
 from asr.evaluation.summary import to_markdown
-from asr.features.augment import AugmentConfig
 from asr.features.extractor import FeatureConfig
 from asr.io.files import atomic_path
 from asr.manifest import Utterance, read_manifest, write_manifest

@@ -153,9 +153,9 @@ def training_step() -> Callable[[], None]:
     """Augmentation, forward, backward and update of the demo's network, on noise."""
     import torch
 
+    from asr.augment.noise import load_sounds
     from asr.dataset import Batch
     from asr.demo import demo_recipe
-    from asr.features.surroundings import load_sounds
     from asr.models.acoustic import AcousticModel
     from asr.padded import Padded
     from asr.training.optimizer import build_optimizer

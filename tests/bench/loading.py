@@ -9,15 +9,10 @@ from statistics import median
 
 import torch
 
+from asr.augment.noise import SurroundingsConfig, load_sounds, surround
+from asr.augment.waveform import change_tempo, perturb_speed
 from asr.batching import fill_share
 from asr.composition import Item
-from asr.features.augment import perturb_speed
-from asr.features.surroundings import (
-    SurroundingsConfig,
-    change_tempo,
-    load_sounds,
-    surround,
-)
 from asr.training.optimizer import build_optimizer
 from asr.training.recipe import Recipe
 from asr.training.step import batch_loss

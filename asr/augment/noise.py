@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -217,25 +216,3 @@ def telephone(waves: Padded, share: float, sample_rate: int) -> Padded:
     values = waves.values.clone()
     values[rows] = torchaudio.functional.mu_law_decoding(coded, LEVELS) * loudest
     return Padded(values, waves.lengths)
-
-
-def change_tempo(waves: Padded, tempos: Sequence[float], sample_rate: int) -> Padded:
-    """Play each utterance faster or slower at its own pitch, by a phase vocoder (Flanagan and
-    Golden 1966). Shape: [B, S] and B tempos -> [B, S'], lengths about S / tempo."""
-    if all(tempo == 1 for tempo in tempos):
-        return waves
-    size = 1 << (round(0.032 * sample_rate) - 1).bit_length()
-    hop = size // 4
-    window = torch.hann_window(size, device=waves.values.device)
-    advance = torch.linspace(0, math.pi * hop, size // 2 + 1, device=waves.values.device)[:, None]
-    rows = []
-    for row, tempo in zip(waves.unpad(), tempos, strict=True):
-        length = round(len(row) / tempo)
-        if tempo == 1 or len(row) <= size or length <= size:
-            rows.append(row)
-            continue
-        spectrum = torch.stft(row, size, hop, window=window, return_complex=True)
-        stretched = torchaudio.functional.phase_vocoder(spectrum, tempo, advance)
-        rows.append(torch.istft(stretched, size, hop, window=window, length=length))
-    padded = pad(rows)
-    return Padded(padded.values, padded.lengths.to(waves.lengths.device))

@@ -1,0 +1,1 @@
+"""Changes to training data that keep its words."""

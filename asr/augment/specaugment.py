@@ -1,0 +1,84 @@
+"""SpecAugment: masks and warps of features (Park et al. 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asr.augment.config import AugmentConfig
+from asr.features.filterbank import Distortion
+from asr.padded import Padded
+
+EQUALISER_GAINS = 4  # over all bands
+LONGEST_MASK_SHARE = 0.2  # of an utterance's frames: SpecAugment's bound p (Park et al. 2019, 2.1)
+
+
+def draw_distortion(count: int, config: AugmentConfig, device: torch.device) -> Distortion:
+    """For each of `count` utterances a stretch of the frequency axis, from 1 - warp to 1 + warp,
+    and an equaliser of normally distributed gains."""
+    warp = gains = None
+    if config.warp:
+        warp = 1 + config.warp * (2 * torch.rand(count, device=device) - 1)
+    if config.equaliser_db:
+        gains = config.equaliser_db * torch.randn(count, EQUALISER_GAINS, device=device)
+    return Distortion(warp, gains)
+
+
+def warp_time(features: Padded, furthest: int) -> Padded:
+    """Move a random frame of each utterance by up to so many frames and stretch what is on either
+    side (Park et al. 2019, section 2.1). Utterances that are too short are left alone.
+
+    Shape: [B, T, F] -> [B, T, F].
+    """
+    if not furthest:
+        return features
+    B, T, _ = features.values.shape
+    device = features.values.device
+    last = (features.lengths - 1).clamp(min=0).float()
+    room = (last - 2 * furthest).clamp(min=0)
+    centre = furthest + room * torch.rand(B, device=device)
+    moved = centre + furthest * (2 * torch.rand(B, device=device) - 1) * (room > 0)
+    frames = torch.arange(T, device=device)[None, :].float()
+    before = frames * (centre / moved.clamp(min=1))[:, None]
+    slope = (last - centre) / (last - moved).clamp(min=1)
+    after = centre[:, None] + (frames - moved[:, None]) * slope[:, None]
+    source = torch.where(frames < moved[:, None], before, after)
+    source = torch.where((room > 0)[:, None], source, frames)
+    source = torch.minimum(source.clamp(min=0), last[:, None])
+    low = source.floor().long()
+    high = torch.minimum(low + 1, last[:, None].long())
+    share = (source - low)[:, :, None]
+    values = features.values
+    rows = torch.arange(B, device=device)[:, None]
+    return Padded(torch.lerp(values[rows, low], values[rows, high], share), features.lengths)
+
+
+def spec_augment(features: Padded, config: AugmentConfig) -> Padded:
+    """Zero random bands and stretches of each utterance (Park et al. 2019; `warp_time` is its
+    warping).
+
+    Meant for normalised features, where zero is the mean.
+
+    Shape: [B, T, F] -> [B, T, F].
+    """
+    B, T, F = features.values.shape
+    device = features.values.device
+    longest = (features.lengths * LONGEST_MASK_SHARE).clamp(max=config.time_mask_frames)
+    hidden = torch.zeros(B, T, 1, dtype=torch.bool, device=device)
+    for _ in range(config.time_masks):
+        hidden = hidden | _stretch(longest, features.lengths, T)[:, :, None]
+    widest = torch.full((B,), float(min(config.frequency_mask_bands, F)), device=device)
+    sizes = torch.full((B,), F, device=device)
+    banded = torch.zeros(B, 1, F, dtype=torch.bool, device=device)
+    for _ in range(config.frequency_masks):
+        banded = banded | _stretch(widest, sizes, F)[:, None, :]
+    return Padded(features.values.masked_fill(hidden | banded, 0.0), features.lengths)
+
+
+def _stretch(longest: Tensor, lengths: Tensor, size: int) -> Tensor:
+    """One random stretch per row: width uniform up to `longest`, place uniform. [B, size] bool."""
+    width = torch.rand(len(lengths), device=lengths.device) * (longest + 1)
+    width = torch.minimum(width.floor(), longest.floor())
+    start = (torch.rand(len(lengths), device=lengths.device) * (lengths - width + 1)).floor()
+    positions = torch.arange(size, device=lengths.device)[None, :]
+    return (positions >= start[:, None]) & (positions < (start + width)[:, None])
