@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from asr.models.normalisation import MaskedBatchNorm
+from asr.models.batch_norm import MaskedBatchNorm
 from asr.padded import Padded, pad
 from tests.contracts import assert_contract, assert_ignores_padding, ragged
 

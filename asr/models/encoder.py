@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.models.attention import SelfAttention
+from asr.models.batch_norm import MaskedBatchNorm
 from asr.models.cells import State
 from asr.models.config import ModelConfig
 from asr.models.conv_lstm import ConvLSTM
-from asr.models.normalisation import MaskedBatchNorm
 from asr.models.recurrent import RecurrentLayer
 from asr.padded import Padded
 

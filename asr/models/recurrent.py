@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.errors import ConfigError
+from asr.models.batch_norm import MaskedBatchNorm
 from asr.models.cells import CELLS, State
 from asr.models.kernels import cpu, dense, gpu, reference
 from asr.models.kernels.streams import side_by_side
-from asr.models.normalisation import MaskedBatchNorm
 from asr.padded import Padded
 
 
