@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from asr.ctc.align import align
+from asr.dataset.manifest import Utterance, read_manifest
+from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AsrError, AudioError, reason
 from asr.io.files import atomic_path
 from asr.io.printable import printable_json, printable_name
-from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle
 from asr.padded import Padded
-from asr.shards import load_recording
 from asr.text.tokens import WORD_START, Tokens
 
 # A mark may stand at the beginning of a silence; a word does not begin so long before its sound.

@@ -34,8 +34,8 @@ def check(
     ] = None,
 ) -> None:
     """Report hours, speakers, units, lengths, and every problem of a corpus by utterance id."""
-    from asr.check import check_manifests
-    from asr.check_text import render
+    from asr.dataset.validate import check_manifests
+    from asr.dataset.validate_text import render
     from asr.models.bundle import load_bundle
 
     with progress_bar("checking") as progress:
@@ -82,7 +82,7 @@ def pack(
     rate: Annotated[int, typer.Option(min=1000, help="Samples a second to keep.")] = 16000,
 ) -> None:
     """Pack recordings into archives of a few hours, to train from a disk or an object store."""
-    from asr.shards import pack as pack_manifests
+    from asr.dataset.shards import pack as pack_manifests
 
     with progress_bar("packing") as progress:
         result = pack_manifests(manifests, out, hours, rate, progress)

@@ -152,12 +152,12 @@ def train(
 ) -> None:
     """Train a recurrent language model: it scores the beam's texts, and writes texts of its own."""
     from asr.config import parse, with_overrides
+    from asr.dataset.manifest import read_manifest
+    from asr.dataset.splits import refuse_test_set
     from asr.lm.text import plain
-    from asr.manifest import read_manifest
     from asr.models.bundle import load_bundle
     from asr.text.tokens import TokenConfig, build_tokens
     from asr.training.language import LanguageTraining, train_language_model
-    from asr.tuning import refuse_test_set
 
     config = parse(LanguageTraining, with_overrides({}, set_ or []), "--set")
     if dev.suffix == ".jsonl":

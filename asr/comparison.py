@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
+from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
 from asr.evaluation.error_rate import ErrorCounts
 from asr.evaluation.run import evaluate
 from asr.io.files import read_json
-from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.text.normalise import as_units, normalise
 from asr.text.tokens import build_tokens

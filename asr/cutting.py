@@ -18,10 +18,10 @@ import torch
 
 from asr.alignment import align_words
 from asr.audio.silence import Gap, quietest
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AudioError
-from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import Bundle, load_bundle
-from asr.shards import load_recording
 
 SECONDS = 4.0  # in a piece, about
 

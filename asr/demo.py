@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from asr.augment.config import AugmentConfig
+from asr.dataset.manifest import read_manifest
 from asr.evaluation.report_text import to_text
 from asr.evaluation.run import evaluate
-from asr.manifest import read_manifest
 from asr.models.bundle import load_bundle
 from asr.models.config import ModelConfig
 from asr.synthesis import make_corpus

@@ -12,13 +12,13 @@ import torch
 from asr.audio.load import write_wav
 from asr.augment.config import AugmentConfig
 from asr.augment.noise import Sounds, load_sounds
-from asr.batching import plan_epoch
-from asr.composition import Corpus, Item, whole
-from asr.dataset import SpeechDataset
+from asr.dataset.cuts import Corpus, Item, whole
+from asr.dataset.manifest import read_manifest
+from asr.dataset.remote import fetch_all
+from asr.dataset.sampler import plan_epoch
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.evaluation.page import environment
-from asr.fetching import fetch_all
 from asr.io.files import atomic_path
-from asr.manifest import read_manifest
 from asr.training.recipe import Recipe
 from asr.training.step import vary
 

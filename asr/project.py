@@ -10,14 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from asr.audio.load import audio_duration
-from asr.check import OVERSHOOT, SAME, CheckReport, Heard, Problem, check_manifests, hear
-from asr.check_text import render
 from asr.console import progress_bar
+from asr.dataset.importers import LeftOut, read_source
+from asr.dataset.lines import is_whole
+from asr.dataset.manifest import Utterance, write_manifest
+from asr.dataset.splits import Parts, split_utterances, total_seconds
+from asr.dataset.validate import OVERSHOOT, SAME, CheckReport, Heard, Problem, check_manifests, hear
+from asr.dataset.validate_text import render
 from asr.errors import AsrError, AudioError
-from asr.evaluation.lines import is_whole
 from asr.io.files import atomic_path, remove_leftovers
 from asr.io.printable import printable, printable_name
-from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.project_notes import (
@@ -29,8 +31,6 @@ from asr.project_notes import (
     text_notes,
 )
 from asr.proposal import Proposal, Texts, examine, propose, recipe_text
-from asr.sources import LeftOut, read_source
-from asr.splits import Parts, split_utterances, total_seconds
 from asr.text.normalise import TextConfig
 from asr.text.tokens import build_tokens
 from asr.training.estimate import measure_training

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from asr.dataset.manifest import Utterance
+from asr.dataset.source import LeftOut
+from asr.dataset.splits import Parts, Split, total_seconds
 from asr.io.printable import printable, printable_name
-from asr.manifest import Utterance
 from asr.proposal import Proposal, Texts
-from asr.source import LeftOut
-from asr.splits import Parts, Split, total_seconds
 
 SHOWN = 10
 

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from asr.dataset.manifest import Utterance
+from asr.dataset.splits import VOICE
 from asr.evaluation.scoring import guess_units
-from asr.manifest import Utterance
 from asr.text.normalise import TextConfig, normalise
-
-VOICE = "asr:voice"
-"""Column of a speaker whom training must not know by name; nobody's table has one of this name."""
 
 _IN_WORDS = frozenset("'’-\u200c\u200d")  # punctuation to Unicode, spelling to people
 _COMMANDS = 60  # words; a vocabulary of no more is learnt whole

@@ -18,9 +18,9 @@ import numpy as np
 import soxr
 
 from asr.audio.load import SAMPLE_RATE, write_wav
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError, ManifestError
 from asr.io.files import atomic_path, read_json, write_json
-from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.text.espeak import RATE, library, set_voice
 
 # Raised whenever the same seed would give another corpus, so that an old one is not reused.

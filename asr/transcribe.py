@@ -12,7 +12,7 @@ import torch
 from asr.alignment import WordTime
 from asr.audio.load import load_audio
 from asr.audio.pcm import to_pcm
-from asr.dataset import prefetch
+from asr.dataset.prefetch import prefetch
 from asr.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
 from asr.evaluation.decode import BATCH_SECONDS, decode_waves

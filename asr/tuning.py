@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,7 +12,9 @@ import torch
 
 from asr.ctc.beam import beam_decode
 from asr.ctc.text_cost import Language
-from asr.dataset import SpeechDataset
+from asr.dataset.manifest import read_manifest
+from asr.dataset.speech_dataset import SpeechDataset
+from asr.dataset.splits import refuse_test_set
 from asr.decoder import Decoder, RescoreConfig, rescored, text_scores
 from asr.errors import AsrError
 from asr.evaluation.confidence import fit_scale
@@ -21,9 +22,8 @@ from asr.evaluation.decode import score_dataset
 from asr.evaluation.error_rate import score
 from asr.evaluation.report import Units
 from asr.evaluation.scoring import Scoring
-from asr.io.files import atomic_path, digest, read_json, write_json
+from asr.io.files import atomic_path, write_json
 from asr.lm.neural import NeuralLm
-from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded, pad
 from asr.plotting import pyplot
@@ -33,9 +33,6 @@ BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 SIZES = (8, 16, 32, 64, 128)  # of the beam; a smaller one has no other texts to doubt by
 SEARCH_SIZE = 16  # while weight and bonus are sought
 RANKED_SIZE = 64  # of the beam whose texts are ranked anew, as well as those of the best
-# Such as test-clean and an4test_clstk, but not latest or contest.
-TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
-FOLDERS = 3  # above a recording: part of the corpus, speaker, chapter
 
 
 @dataclass(frozen=True)
@@ -59,45 +56,6 @@ class Tuning:
     best: Trial
     decoder: Decoder
     units: Units = "words"
-
-
-def refuse_test_set(model: Path | None, manifest: Path, utterances: Sequence[Utterance]) -> None:
-    """Raise AsrError where the name of the manifest, the folders of its recordings, or the test
-    report that a recipe left beside the model, if there is one, say that this is a test set."""
-    reason = ""
-    folders = {name for u in utterances if (name := marking_folder(u.audio, manifest))}
-    if TEST_NAME.search(manifest.stem):
-        reason = "its name"
-    elif folders:
-        reason = f"the folder {min(folders)} of its recordings"
-    report = None if model is None else model.parent / "test" / "report.json"
-    if report is not None and report.is_file() and _is_of(report, manifest):
-        reason = f"the report {report}"
-    if reason:
-        raise AsrError(
-            f"expected a development set, got {manifest}, which {reason} marks as a test set: "
-            "take speakers cut from the training data"
-        )
-
-
-def _is_of(report: Path, manifest: Path) -> bool:
-    try:
-        return bool(read_json(report)["run"]["manifest_sha256"] == digest(manifest))
-    except (ValueError, KeyError, TypeError):
-        return False  # a report of something else
-
-
-def _folders(audio: Path, manifest: Path) -> tuple[str, ...]:
-    """Those between a manifest and a recording below it, or the last few above another."""
-    folder, home = audio.resolve().parent, manifest.resolve().parent
-    if folder.is_relative_to(home):
-        return folder.relative_to(home).parts
-    return folder.parts[-FOLDERS:]
-
-
-def marking_folder(audio: Path, manifest: Path) -> str:
-    """The folder above a recording whose name says that it belongs to a test set, or ""."""
-    return next((part for part in _folders(audio, manifest) if TEST_NAME.search(part)), "")
 
 
 def tune(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr.manifest import Utterance
+from asr.dataset.manifest import Utterance
 from data.corpus import (
     Progress,
     Say,

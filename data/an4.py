@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asr.audio.load import audio_duration
+from asr.dataset.manifest import Utterance, write_manifest
+from asr.dataset.splits import split_speakers
 from asr.errors import AsrError
 from asr.io.paths import files_below
-from asr.manifest import Utterance, split_speakers, write_manifest
 from data.download import download, unpack
 
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"

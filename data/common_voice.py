@@ -6,8 +6,8 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from asr.dataset.manifest import Utterance
 from asr.errors import AsrError, reason
-from asr.manifest import Utterance
 from data.corpus import Progress, Say, speakers_apart, with_durations, write_splits
 
 ADDRESS = "https://mozilladatacollective.com"  # since October 2025

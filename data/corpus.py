@@ -20,8 +20,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from asr.audio.load import audio_duration
+from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import AsrError
-from asr.manifest import Utterance, write_manifest
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]

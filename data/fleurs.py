@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from asr.dataset.manifest import Utterance
 from asr.errors import AsrError
-from asr.manifest import Utterance
 from data.corpus import Progress, Say, locate, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_columns

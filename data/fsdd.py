@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from asr.audio.load import audio_duration
+from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import AsrError
-from asr.manifest import Utterance, write_manifest
 
 ADDRESS = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 # sha256 over name and bytes of every recording, by name: see `_digest`.

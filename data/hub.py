@@ -18,11 +18,11 @@ import soundfile
 
 from asr.audio.load import SAMPLE_RATE, load_audio
 from asr.audio.pcm import to_int16
+from asr.dataset.manifest import Utterance
 from asr.errors import AsrError, AudioError
 from asr.io.caches import settle
 from asr.io.files import atomic_path
 from asr.io.structured import parse_record
-from asr.manifest import Utterance
 from data.corpus import Progress, Say
 
 JOURNAL = "fetched.jsonl"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from asr.dataset.manifest import Utterance
 from asr.errors import AsrError
-from asr.manifest import Utterance
 from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_lines, spoken_words

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from asr.dataset.manifest import Utterance
 from asr.errors import AsrError
 from asr.io.paths import files_below
-from asr.manifest import Utterance
 from data.corpus import Progress, Say, locate, speakers_apart, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_columns, read_lines

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from asr.dataset.manifest import Utterance
+from asr.dataset.splits import split_speakers
 from asr.errors import AsrError
 from asr.io.files import read_json
-from asr.manifest import Utterance, split_speakers
 from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_table

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from asr.dataset.manifest import Utterance
+from asr.dataset.splits import split_speakers
 from asr.errors import AsrError
-from asr.manifest import Utterance, split_speakers
 from data.corpus import Progress, Say, locate, tell_incomplete, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_lines

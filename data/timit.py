@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from asr.dataset.manifest import Utterance
 from asr.errors import AsrError
 from asr.io.paths import files_below
-from asr.manifest import Utterance
 from data.corpus import Progress, Say, tell_incomplete, with_durations, write_splits
 from data.text import read_lines
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from asr.dataset.manifest import Utterance
+from asr.dataset.splits import split_speakers
 from asr.errors import AsrError
-from asr.manifest import Utterance, split_speakers
 from data.corpus import Progress, Say, locate, with_durations, write_splits
 from data.download import download, unpack
 from data.text import read_lines, spoken_words

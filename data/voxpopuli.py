@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from asr.dataset.manifest import Utterance
 from asr.errors import AsrError
-from asr.manifest import Utterance
 from data.corpus import Progress, Say, speakers_apart, write_splits
 from data.hub import Columns, Split, materialise
 

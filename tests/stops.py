@@ -35,10 +35,10 @@ import torch
 from rich.console import Console
 
 from asr.console import INTERRUPTED
+from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig
 from asr.io.files import write_json
-from asr.manifest import Utterance, write_manifest
 from asr.models.config import ModelConfig
 from asr.training.checkpoint import verify_checkpoint
 from asr.training.recipe import DataConfig

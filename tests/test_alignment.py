@@ -14,8 +14,8 @@ import torch
 
 from asr.alignment import UnitTime, WordTime, align_words, time_words, to_textgrid
 from asr.audio.load import write_wav
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AlignmentError
-from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.text.tokens import TokenConfig, build_tokens
 from asr.transcribe import transcribe

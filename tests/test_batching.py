@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.augment.config import AugmentConfig
-from asr.batching import JITTER, fill_share, plan_epoch, plan_in_order
-from asr.composition import Corpus, Item, whole
+from asr.dataset.cuts import Corpus, Item, whole
+from asr.dataset.sampler import JITTER, fill_share, plan_epoch, plan_in_order
 
 SPEEDS = [0.9, 1.0, 1.1]
 durations_lists = st.lists(st.floats(0.05, 30), min_size=1, max_size=60)

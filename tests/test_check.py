@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from asr.audio.load import write_wav
-from asr.check import CheckReport, Problem, check_manifests
-from asr.check_text import render
+from asr.dataset.manifest import Utterance, write_manifest
+from asr.dataset.validate import CheckReport, Problem, check_manifests
+from asr.dataset.validate_text import render
 from asr.errors import ManifestError
-from asr.manifest import Utterance, write_manifest
 from asr.text.tokens import TokenConfig, Tokens, build_tokens
 
 TOKENS = build_tokens(["yes no"], TokenConfig())

@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 
 from asr.augment.config import AugmentConfig
-from asr.composition import whole
+from asr.dataset.cuts import whole
+from asr.dataset.manifest import Utterance
 from asr.errors import AsrError, TrainingError
 from asr.features.extractor import FeatureConfig
-from asr.manifest import Utterance
 from asr.models.classifier import ClassifierBundle
 from asr.models.config import ModelConfig
 from asr.padded import Padded

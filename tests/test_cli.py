@@ -12,9 +12,9 @@ import typer
 
 import asr.demo
 from asr.cli_recipes import run_recipe
+from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
 from asr.io.files import read_json
-from asr.manifest import read_manifest
 from asr.models.bundle import load_bundle
 from asr.training import trainer
 from asr.training.trainer import InterruptedTraining

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from asr.manifest import read_manifest
+from asr.dataset.manifest import read_manifest
 from tests.commands import Command
 
 

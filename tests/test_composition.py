@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from asr.composition import Corpus, Item, spliced, whole
 from asr.ctc.align import align
 from asr.ctc.reference import collapse
-from asr.dataset import SpeechDataset
-from asr.manifest import Utterance
+from asr.dataset.cuts import Corpus, Item, spliced, whole
+from asr.dataset.manifest import Utterance
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig, build_tokens
 

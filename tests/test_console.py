@@ -123,11 +123,11 @@ def test_whatever_is_written_meets_a_full_disk_in_one_line(
     run: Command, tmp_path: Path, small_files: None
 ) -> None:
     from asr.audio.load import write_wav
+    from asr.dataset.manifest import Utterance, write_manifest
     from asr.evaluation.formats import write_texts
     from asr.lm.arpa import write_arpa
     from asr.lm.estimate import estimate
     from asr.lm.storage import save_ngram
-    from asr.manifest import Utterance, write_manifest
 
     words = " ".join(f"word{n}" for n in range(3000))
     model = estimate([words], 2)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
-from asr.manifest import read_manifest
 from data import aishell
 from tests.recordings import tone
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from asr.audio.load import load_audio
+from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
-from asr.manifest import read_manifest
 from data import an4
 
 RATE = 16000

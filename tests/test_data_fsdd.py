@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError
-from asr.manifest import Utterance, read_manifest
 from data import fsdd
 from tests.recordings import litter
 

@@ -15,8 +15,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from datasets import Audio, ClassLabel, Dataset, DatasetDict
 
 from asr.audio.load import load_audio
+from asr.dataset.manifest import Utterance
 from asr.errors import AsrError
-from asr.manifest import Utterance
 from data import hub
 from data.hub import Columns, Split, materialise
 from tests.recordings import tone, with_soundfile

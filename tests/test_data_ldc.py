@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError
-from asr.manifest import Utterance, read_manifest
 from data import timit, wsj
 from tests.recordings import litter, sphere, tone
 

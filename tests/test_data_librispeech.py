@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
-from asr.manifest import read_manifest
 from data import librispeech
 from tests.recordings import litter, tone
 

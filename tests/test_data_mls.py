@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import soundfile
 
+from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
-from asr.manifest import read_manifest
 from data import mls
 from tests.recordings import tone
 

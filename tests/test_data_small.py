@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 import soundfile
 
+from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError
-from asr.manifest import Utterance, read_manifest
 from data import ljspeech, speech_commands, yesno
 from data.text import read_columns, read_lines, read_table
 from tests.recordings import litter, tone

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError
-from asr.manifest import Utterance, read_manifest
 from data import speechocean762, tedlium, vctk
 from data.download import unpack
 from tests.recordings import litter, sphere, tone

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from datasets import Audio, ClassLabel, Dataset
 
+from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
-from asr.manifest import read_manifest
 from data import hub, voxpopuli
 from tests.recordings import tone, with_soundfile
 

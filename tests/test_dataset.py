@@ -11,11 +11,12 @@ import pytest
 import soundfile
 import torch
 
-import asr.dataset
-from asr.composition import whole
-from asr.dataset import SpeechDataset, prefetch
+import asr.dataset.prefetch
+from asr.dataset.cuts import whole
+from asr.dataset.manifest import Utterance
+from asr.dataset.prefetch import prefetch
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.errors import AsrError, AudioError
-from asr.manifest import Utterance
 from asr.text.normalise import TextConfig
 from asr.text.tokens import BLANK_ID, TokenConfig, build_tokens
 
@@ -86,7 +87,9 @@ def test_a_stretch_of_a_file_at_another_rate(tmp_path: Path) -> None:
 def test_the_cache_changes_no_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = dataset(tmp_path)
     first = cached.batch([whole(0), whole(1)]).waves.values
-    monkeypatch.setattr(asr.dataset, "CACHE_BYTES", 1000)  # the shortest of the three fits
+    monkeypatch.setattr(
+        asr.dataset.speech_dataset, "CACHE_BYTES", 1000
+    )  # the shortest of the three fits
     uncached = dataset(tmp_path)
     uncached.batch([whole(0), whole(1), whole(2)])
     for path in tmp_path.glob("*.wav"):
@@ -188,7 +191,7 @@ def test_the_thread_of_prefetch_ends_when_its_start_is_interrupted(
             raise KeyboardInterrupt
 
     before = set(threading.enumerate())
-    monkeypatch.setattr(asr.dataset.threading, "Thread", Interrupted)
+    monkeypatch.setattr(asr.dataset.prefetch.threading, "Thread", Interrupted)
     with pytest.raises(KeyboardInterrupt), prefetch(abs, iter(range(10**9))):
         pytest.fail("the interrupt was lost")
     assert set(threading.enumerate()) == before

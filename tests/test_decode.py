@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from asr.audio.load import load_audio
-from asr.dataset import SpeechDataset
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoder import Decoder, DecoderConfig, RescoreConfig, Scored
 from asr.errors import AudioError
 from asr.evaluation import decode, hearing, run
@@ -22,7 +23,6 @@ from asr.evaluation.run import evaluate
 from asr.evaluation.scoring import Scoring
 from asr.io.files import read_json
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
-from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded, pad
 from asr.text.normalise import TextConfig

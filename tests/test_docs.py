@@ -16,10 +16,10 @@ import torch
 from asr.audio.load import write_wav
 from asr.ctc.beam import BeamConfig, BeamSearch
 from asr.ctc.language import build_language
+from asr.dataset.manifest import read_manifest
 from asr.evaluation.formats import write_texts
 from asr.evaluation.normalise import load_profile
 from asr.lm.estimate import estimate
-from asr.manifest import read_manifest
 from asr.tuning import BONUSES, SIZES, WEIGHTS
 from tests.commands import Command
 from tests.tones import RATE, speak, tone_recipe, untrained_bundle, write_corpus

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from asr.ctc.greedy import greedy_decode
-from asr.dataset import SpeechDataset
+from asr.dataset.manifest import read_manifest
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoder import Decoder
 from asr.evaluation.decode import decode_dataset
-from asr.manifest import read_manifest
 from asr.models.bundle import load_bundle
 from asr.padded import Padded
 from asr.streaming import Stream

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr import fetching
 from asr.augment.config import AugmentConfig
-from asr.batching import plan_all, plan_epoch
-from asr.composition import Corpus, Item, whole, windows
+from asr.dataset import remote
+from asr.dataset.cuts import Corpus, Item, whole, windows
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.remote import Supply, fetch_all, supply
+from asr.dataset.sampler import plan_all, plan_epoch
+from asr.dataset.shards import Shard, pack
 from asr.errors import AsrError
-from asr.fetching import Supply, fetch_all, supply
 from asr.io.files import read_json
 from asr.listen import write_examples
-from asr.manifest import Utterance, read_manifest, write_manifest
-from asr.shards import Shard, pack
 from asr.training.recipe import Recipe
 from tests.commands import Command
 from tests.tones import RATE, run_quietly, tone_recipe, write_corpus
@@ -88,7 +88,7 @@ def test_what_is_here_is_not_fetched_again(
     def copy(address: str, shard: Shard) -> None:
         raise AssertionError(address)
 
-    monkeypatch.setattr(fetching, "_copy", copy)
+    monkeypatch.setattr(remote, "_copy", copy)
     assert len(list(shards.arriving(plan, print))) == len(plan)
 
 
@@ -135,14 +135,14 @@ def test_a_shard_cut_short_is_tried_again_and_never_kept(
     origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(fetching.time, "sleep", waits.append)
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
     short = origin / "train-00000.tar"
     short.write_bytes(b"short")
     with pytest.raises(AsrError, match=r"got 5 of 100 bytes: check data\.origin"):
         one(origin, tmp_path / "here")
     assert waits == [2.0, 4.0]
     assert list((tmp_path / "here").iterdir()) == []
-    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: short.write_bytes(bytes(SIZE)))
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: short.write_bytes(bytes(SIZE)))
     assert len(one(origin, tmp_path / "here")) == 1
 
 

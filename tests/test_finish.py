@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from asr.dataset.manifest import read_manifest, write_manifest
 from asr.errors import CheckpointError, TrainingError
 from asr.io.files import locked, read_json, write_json
-from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.training import device, trainer
 from asr.training.device import build_accelerator, refuse_many_processes

@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from asr.dataset.importers import read_source
+from asr.dataset.lines import read_utf8
 from asr.errors import AsrError, CheckpointError, LanguageModelError, TranscriptError
-from asr.evaluation.lines import read_utf8
 from asr.io.foreign import kind_of
 from asr.lm.neural import load_neural
 from asr.lm.storage import load_ngram
 from asr.lm.words import read_lexicon
 from asr.models.bundle import load_bundle
-from asr.sources import read_source
 
 
 def _sentencepiece(path: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import TranscriptError
 from asr.evaluation.error_rate import score
 from asr.evaluation.formats import Format, guess_format, read_pair, read_texts, write_texts
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import write_report
-from asr.manifest import Utterance, write_manifest
 from tests.texts import plain, spoken, written
 
 TEXT_FORMATS: list[Format] = ["trn", "kaldi", "jsonl", "json", "csv", "tsv"]

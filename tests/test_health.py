@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from asr.augment.config import AugmentConfig
-from asr.batching import plan_epoch
-from asr.composition import Corpus
 from asr.ctc.loss import required_frames
-from asr.dataset import Batch, SpeechDataset
+from asr.dataset.cuts import Corpus
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.sampler import plan_epoch
+from asr.dataset.speech_dataset import Batch, SpeechDataset
 from asr.errors import TrainingError
 from asr.io.files import read_json
-from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
 from asr.padded import Padded

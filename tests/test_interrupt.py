@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.dataset import Batch
+from asr.dataset.speech_dataset import Batch
 from asr.io.files import read_json
 from asr.training import interrupt, trainer
 from asr.training.interrupt import StopRequest

@@ -14,12 +14,12 @@ import torch
 
 from asr.audio.files import find_audio
 from asr.audio.load import load_audio
-from asr.dataset import SpeechDataset
+from asr.dataset.manifest import Utterance
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoder import Decoder
 from asr.evaluation.decode import decode_dataset
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import FLOOR_BELOW_LEVEL_DB, LogMel, speech_level
-from asr.manifest import Utterance
 from asr.models.bundle import load_bundle
 from asr.padded import Padded, pad
 from asr.text.normalise import TextConfig

@@ -9,12 +9,12 @@ import soundfile
 
 from asr.audio.levels import level_problems
 from asr.audio.pcm import to_pcm
-from asr.check import check_manifests
-from asr.check_text import render
-from asr.composition import Item, whole
-from asr.dataset import SpeechDataset
-from asr.manifest import Utterance, read_manifest
-from asr.shards import load_recording, pack
+from asr.dataset.cuts import Item, whole
+from asr.dataset.manifest import Utterance, read_manifest
+from asr.dataset.shards import load_recording, pack
+from asr.dataset.speech_dataset import SpeechDataset
+from asr.dataset.validate import check_manifests
+from asr.dataset.validate_text import render
 from asr.text.normalise import TextConfig
 
 RATE = 16000

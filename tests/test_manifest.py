@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.errors import ManifestError
-from asr.manifest import (
+from asr.dataset.manifest import (
     BadLine,
     Selection,
     Utterance,
     read_entries,
     read_manifest,
-    split_speakers,
     write_manifest,
 )
+from asr.dataset.splits import split_speakers
+from asr.errors import ManifestError
 
 GOOD: dict[str, Any] = {"id": "u1", "audio": "wav/u1.wav", "text": "yes", "duration": 1.5}
 

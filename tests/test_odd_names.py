@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from asr.alignment import ctm_names
-from asr.manifest import read_manifest, write_manifest
+from asr.dataset.manifest import read_manifest, write_manifest
 from tests.commands import Command
 
 NAMES = (

@@ -11,10 +11,10 @@ import pytest
 from asr.audio.files import AUDIO_SUFFIXES, find_audio
 from asr.audio.load import load_audio, write_wav
 from asr.augment.noise import SurroundingsConfig, load_sounds
-from asr.check import hear
+from asr.dataset.importers import read_source
+from asr.dataset.manifest import Utterance
+from asr.dataset.validate import hear
 from asr.io.paths import as_stored, files_below
-from asr.manifest import Utterance
-from asr.sources import read_source
 from tests.recordings import tone
 
 NFC, NFD = "für", "fu\u0308r"

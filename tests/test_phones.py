@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from asr.config import parse
+from asr.dataset.manifest import read_manifest, write_manifest
 from asr.errors import AsrError, ConfigError, ManifestError
 from asr.io.files import read_json
-from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.text.normalise import TextConfig, as_units, normalise
 from asr.text.phones import Phones, read_lexicon, to_phones

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from asr.audio.load import write_wav
-from asr.check import Heard, hear
+from asr.dataset.manifest import Utterance, read_manifest
+from asr.dataset.splits import VOICE
+from asr.dataset.validate import Heard, hear
 from asr.errors import AsrError
-from asr.manifest import Utterance, read_manifest
 from asr.project import new_project, split_utterances
-from asr.proposal import VOICE, examine, propose
+from asr.proposal import examine, propose
 from asr.text.normalise import TextConfig
 from asr.training.estimate import measure_training
 from asr.training.recipe import read_recipe

@@ -12,11 +12,11 @@ import pytest
 import soundfile
 
 from asr.audio.load import write_wav
-from asr.check import check_manifests
-from asr.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.repeats import joined, recording_keys
+from asr.dataset.splits import split_utterances
+from asr.dataset.validate import check_manifests
 from asr.project import new_project
-from asr.repeats import joined, recording_keys
-from asr.splits import split_utterances
 from tests.commands import Command
 
 PARTS = ("train", "dev", "test")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import TranscriptError
 from asr.evaluation.normalise import load_profile
 from asr.evaluation.scoring import Scoring, guess_units, score_files
 from asr.io.files import read_json
-from asr.manifest import Utterance, write_manifest
 from tests.commands import Command
 
 

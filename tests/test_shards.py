@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr import shards
 from asr.audio.load import load_audio
-from asr.dataset import SpeechDataset
+from asr.dataset import shards
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.shards import load_recording, pack
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.errors import AsrError, AudioError
-from asr.manifest import Utterance, read_manifest, write_manifest
-from asr.shards import load_recording, pack
 from asr.text.normalise import TextConfig
 from tests.commands import Command
 from tests.processes import start

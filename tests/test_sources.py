@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from asr.dataset.importers import Source, detect, read_source
+from asr.dataset.kaldi import decoded_file
 from asr.errors import AsrError
-from asr.kaldi import decoded_file
-from asr.sources import Source, detect, read_source
 from asr.text.normalise import TextConfig, normalise
 from tests.tones import write_recordings
 

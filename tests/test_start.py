@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from asr.dataset.manifest import read_manifest, write_manifest
 from asr.errors import CheckpointError, ConfigError
-from asr.manifest import read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.text.normalise import TextConfig

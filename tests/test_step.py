@@ -11,10 +11,10 @@ from torch import nn
 
 from asr.augment.config import AugmentConfig
 from asr.augment.noise import NO_NOISE, Sounds, SurroundingsConfig
-from asr.composition import whole
 from asr.ctc.loss import ctc_loss
-from asr.dataset import Batch, SpeechDataset
-from asr.manifest import read_manifest
+from asr.dataset.cuts import whole
+from asr.dataset.manifest import read_manifest
+from asr.dataset.speech_dataset import Batch, SpeechDataset
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 from asr.text.normalise import TextConfig

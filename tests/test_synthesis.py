@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio.load import SAMPLE_RATE, load_audio
+from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
-from asr.manifest import read_manifest
 from asr.synthesis import (
     UTTERANCES_PER_VOICE,
     VOICES,

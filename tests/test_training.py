@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from asr.batching import plan_epoch
-from asr.composition import Corpus
-from asr.dataset import Batch
+from asr.dataset.cuts import Corpus
+from asr.dataset.manifest import read_manifest, write_manifest
+from asr.dataset.sampler import plan_epoch
+from asr.dataset.speech_dataset import Batch
 from asr.errors import AudioError, CheckpointError, ConfigError, TrainingError
 from asr.evaluation.run import evaluate
 from asr.features.extractor import FeatureConfig
 from asr.io.files import read_json
-from asr.manifest import read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
 from asr.models.kernels.dense import trains_lstm_in

@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from asr.audio.load import load_audio, write_wav
+from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import CheckpointError
-from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.transcribe import default_model, transcribe
 from tests.tones import RATE, one_thread, trained_tones

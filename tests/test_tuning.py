@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from asr import tuning
+from asr.dataset.manifest import read_manifest, write_manifest
+from asr.dataset.splits import refuse_test_set
 from asr.decoder import Decoder, RescoreConfig, load_decoder, save_decoder
 from asr.errors import AsrError
 from asr.evaluation.confidence import SCALES
@@ -17,10 +19,9 @@ from asr.io.files import read_json
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.lm.storage import save_ngram
-from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.padded import Padded
-from asr.tuning import Trial, picture_folder, refuse_test_set, tune, write_tuning
+from asr.tuning import Trial, picture_folder, tune, write_tuning
 from tests.commands import Command
 
 Tones = tuple[dict[str, Path], Path]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from asr.dataset import SpeechDataset
+from asr.dataset.manifest import read_manifest, write_manifest
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.io.files import read_json
-from asr.manifest import read_manifest, write_manifest
 from asr.models.bundle import load_bundle
 from asr.text.normalise import TextConfig
 from asr.text.tokens import WORD_START, TokenConfig, Tokens

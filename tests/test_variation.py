@@ -11,10 +11,10 @@ import torch
 from asr.augment.codecs import CODECS, Codec, through_codec
 from asr.augment.config import AugmentConfig
 from asr.augment.specaugment import warp_time
-from asr.batching import plan_epoch
-from asr.composition import Corpus
-from asr.dataset import SpeechDataset
-from asr.manifest import read_manifest
+from asr.dataset.cuts import Corpus
+from asr.dataset.manifest import read_manifest
+from asr.dataset.sampler import plan_epoch
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.padded import Padded
 from asr.text.normalise import TextConfig
 from asr.training.recipe import read_recipe

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from asr.augment.config import AugmentConfig
-from asr.batching import plan_all
-from asr.composition import Corpus
-from asr.dataset import SpeechDataset
-from asr.manifest import read_manifest
+from asr.dataset.cuts import Corpus
+from asr.dataset.manifest import read_manifest
+from asr.dataset.sampler import plan_all
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.bundle import load_bundle
 from asr.training import trainer
 from asr.training.recipe import Recipe

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from asr.audio.load import write_wav
 from asr.augment.config import AugmentConfig
+from asr.dataset.manifest import Utterance, write_manifest
 from asr.features.extractor import FeatureConfig
-from asr.manifest import Utterance, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.models.config import ModelConfig

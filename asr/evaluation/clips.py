@@ -12,10 +12,10 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
+from asr.dataset.shards import load_recording
 from asr.errors import AudioError
 from asr.evaluation.details import Details
 from asr.io.paths import as_stored
-from asr.shards import load_recording
 
 RATE = 16000
 LEAST_BYTES_PER_SECOND = 4000  # of FLAC in base64; speech takes four times as many

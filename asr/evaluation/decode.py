@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
-from asr.batching import plan_in_order
-from asr.composition import Item
-from asr.dataset import Batch, SpeechDataset, prefetch
+from asr.dataset.cuts import Item
+from asr.dataset.prefetch import prefetch
+from asr.dataset.sampler import plan_in_order
+from asr.dataset.speech_dataset import Batch, SpeechDataset
 from asr.decoder import Decoder
 from asr.errors import AudioError
 from asr.models.acoustic import AcousticModel

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asr.manifest import Utterance
+from asr.dataset.manifest import Utterance
 
 AUDIO_MEGABYTES = 30.0  # of recordings within a page, unless one says otherwise
 

@@ -20,10 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from asr.errors import TranscriptError
-from asr.evaluation.lines import check_new, numbered_lines, shown, split_fields, write_lines
-from asr.evaluation.optional import mark
-from asr.evaluation.records import (
+from asr.dataset.lines import check_new, numbered_lines, shown, split_fields, write_lines
+from asr.dataset.records import (
     Entry,
     checked,
     is_record,
@@ -32,6 +30,8 @@ from asr.evaluation.records import (
     read_jsonl,
     read_tsv,
 )
+from asr.errors import TranscriptError
+from asr.evaluation.optional import mark
 from asr.evaluation.timed_formats import (
     check_alternation,
     ctm_texts,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asr.alignment import WordTime, time_words
-from asr.dataset import SpeechDataset
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoder import Decoder, Scored
 from asr.errors import AlignmentError, AudioError
 from asr.evaluation.decode import batch_seconds, evaluating, load_batches

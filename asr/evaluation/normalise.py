@@ -23,8 +23,8 @@ import regex
 from pydantic import AfterValidator
 
 from asr.config import Config, parse, read_yaml
+from asr.dataset.lines import shown
 from asr.errors import ConfigError
-from asr.evaluation.lines import shown
 from asr.io.files import digest
 from asr.text.characters import Language, canonical, lower
 from asr.text.normalise import without_punctuation

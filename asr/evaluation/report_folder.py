@@ -18,10 +18,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
+from asr.dataset.lines import is_whole
 from asr.errors import ReportError, reason
 from asr.evaluation.details import Details
 from asr.evaluation.error_rate import Scores, UtteranceScore, score
-from asr.evaluation.lines import is_whole
 from asr.evaluation.page import Extras, write_page
 from asr.evaluation.reliability_picture import write_picture
 from asr.evaluation.report import PLAIN, VERSION, EvaluationReport, RunFacts, Units, to_json

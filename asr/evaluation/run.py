@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from asr.dataset import SpeechDataset
+from asr.dataset.manifest import Utterance, read_manifest
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoder import Decoder, load_decoder
 from asr.errors import AsrError, AudioError
 from asr.evaluation.confusions import count_words
@@ -29,7 +30,6 @@ from asr.evaluation.scoring import Scoring
 from asr.evaluation.signal_noise import estimate_snr
 from asr.io.files import digest, read_json
 from asr.io.printable import printable_name
-from asr.manifest import Utterance, read_manifest
 from asr.models.bundle import Bundle, load_bundle
 from asr.text.normalise import TextConfig, normalise
 

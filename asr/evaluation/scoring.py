@@ -10,6 +10,7 @@ from pathlib import Path
 
 import regex
 
+from asr.dataset.manifest import read_manifest
 from asr.errors import ManifestError, TranscriptError
 from asr.evaluation.confusions import count_words
 from asr.evaluation.details import Details, details_of
@@ -21,7 +22,6 @@ from asr.evaluation.report import EvaluationReport, RunFacts, Units, build_repor
 from asr.evaluation.timed_formats import read_stm
 from asr.io.files import digest
 from asr.io.printable import printable_name
-from asr.manifest import read_manifest
 from asr.text.characters import lower
 
 # Letters of scripts that do not part words by blanks.

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.errors import TranscriptError
-from asr.evaluation.lines import (
+from asr.dataset.lines import (
     check_new,
     is_whole,
     numbered_lines,
@@ -27,6 +26,7 @@ from asr.evaluation.lines import (
     split_fields,
     write_lines,
 )
+from asr.errors import TranscriptError
 from asr.text.characters import canonical
 
 _IGNORED = "ignore_time_segment_in_scoring"

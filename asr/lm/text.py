@@ -6,10 +6,10 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError, LanguageModelError, reason
 from asr.io.foreign import kind_of
 from asr.lm.arpa import open_text
-from asr.manifest import read_manifest
 from asr.text.characters import canonical
 from asr.text.tokens import WORD_START
 

@@ -19,12 +19,13 @@ from torch.nn import functional
 from asr.augment.config import AugmentConfig
 from asr.augment.specaugment import draw_distortion, spec_augment
 from asr.augment.waveform import perturb_speed
-from asr.batching import plan_epoch, plan_in_order
-from asr.composition import Corpus, Item
 from asr.config import Config
-from asr.dataset import SpeechDataset, prefetch
+from asr.dataset.cuts import Corpus, Item
+from asr.dataset.manifest import Utterance
+from asr.dataset.prefetch import prefetch
+from asr.dataset.sampler import plan_epoch, plan_in_order
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.errors import AsrError, TrainingError
-from asr.manifest import Utterance
 from asr.models.classifier import LEVEL_DB, Classifier, ClassifierBundle, Inputs, checked_classes
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from asr.augment.noise import load_sounds
-from asr.batching import plan_epoch
-from asr.composition import Item
+from asr.dataset.cuts import Item
+from asr.dataset.sampler import plan_epoch
 from asr.models.acoustic import AcousticModel
 from asr.training.prepare import datasets, precision, training_corpus
 from asr.training.recipe import Recipe

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from asr.ctc.loss import required_frames
-from asr.dataset import SpeechDataset
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.acoustic import AcousticModel
 
 PLATEAU_EPOCHS = 8

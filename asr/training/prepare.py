@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from asr.augment.config import AugmentConfig
-from asr.composition import Corpus
 from asr.config import Config
-from asr.dataset import SpeechDataset
+from asr.dataset.cuts import Corpus
+from asr.dataset.manifest import Selection, Utterance, read_manifest
+from asr.dataset.remote import Supply, fetch_all, supply
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.errors import TrainingError
-from asr.fetching import Supply, fetch_all, supply
 from asr.io.files import restore_folders
 from asr.io.paths import as_stored
-from asr.manifest import Selection, Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.models.kernels.dense import trains_lstm_in

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from asr.augment.noise import Sounds
-from asr.composition import Corpus
-from asr.dataset import SpeechDataset
-from asr.fetching import Supply
+from asr.dataset.cuts import Corpus
+from asr.dataset.remote import Supply
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.training.checkpoint import (

@@ -15,7 +15,7 @@ from asr.augment.noise import Sounds, surround
 from asr.augment.specaugment import draw_distortion, spec_augment, warp_time
 from asr.augment.waveform import change_tempo, perturb_gain, perturb_speed
 from asr.ctc.loss import ctc_loss
-from asr.dataset import Batch
+from asr.dataset.speech_dataset import Batch
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 

@@ -11,14 +11,15 @@ import torch
 from rich.console import Console
 
 from asr.augment.noise import load_sounds
-from asr.batching import fill_share, plan_all, plan_epoch
-from asr.dataset import Batch, prefetch
+from asr.dataset.prefetch import prefetch
+from asr.dataset.remote import at_hand
+from asr.dataset.sampler import fill_share, plan_all, plan_epoch
+from asr.dataset.speech_dataset import Batch
 from asr.decoder import Decoder
 from asr.errors import TrainingError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.scoring import Scoring, guess_units
-from asr.fetching import at_hand
 from asr.io.files import locked, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle

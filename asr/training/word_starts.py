@@ -16,12 +16,12 @@ from dataclasses import replace
 import torch
 
 from asr.audio.silence import quietest
-from asr.batching import plan_all
-from asr.composition import Item
 from asr.ctc.align import align
-from asr.dataset import SpeechDataset
+from asr.dataset.cuts import Item
+from asr.dataset.remote import at_hand
+from asr.dataset.sampler import plan_all
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.evaluation.decode import batch_seconds
-from asr.fetching import at_hand
 from asr.io.files import digest, read_json, write_json
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded

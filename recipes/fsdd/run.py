@@ -29,6 +29,7 @@ from asr.audio.load import SAMPLE_RATE, write_wav
 from asr.augment.config import AugmentConfig
 from asr.config import Config, parse, with_overrides
 from asr.console import run_command, tell
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.evaluation.classification import (
     Confusion,
     accuracy_text,
@@ -41,7 +42,6 @@ from asr.evaluation.run import machine_name
 from asr.evaluation.summary import to_markdown
 from asr.features.extractor import FeatureConfig
 from asr.io.files import atomic_path
-from asr.manifest import Utterance, read_manifest, write_manifest
 from asr.models.classifier import ClassifierBundle, save_classifier
 from asr.models.config import ModelConfig
 from asr.synthesis import VOICES, synthesise

@@ -6,10 +6,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.batching import plan_epoch
-from asr.composition import Item
-from asr.dataset import SpeechDataset
-from asr.manifest import read_manifest
+from asr.dataset.cuts import Item
+from asr.dataset.manifest import read_manifest
+from asr.dataset.sampler import plan_epoch
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.acoustic import AcousticModel
 from asr.text.normalise import normalise
 from asr.text.tokens import build_tokens

@@ -154,7 +154,7 @@ def training_step() -> Callable[[], None]:
     import torch
 
     from asr.augment.noise import load_sounds
-    from asr.dataset import Batch
+    from asr.dataset.speech_dataset import Batch
     from asr.demo import demo_recipe
     from asr.models.acoustic import AcousticModel
     from asr.padded import Padded

@@ -11,8 +11,8 @@ import torch
 
 from asr.augment.noise import SurroundingsConfig, load_sounds, surround
 from asr.augment.waveform import change_tempo, perturb_speed
-from asr.batching import fill_share
-from asr.composition import Item
+from asr.dataset.cuts import Item
+from asr.dataset.sampler import fill_share
 from asr.training.optimizer import build_optimizer
 from asr.training.recipe import Recipe
 from asr.training.step import batch_loss

@@ -15,8 +15,8 @@ from statistics import median
 import numpy as np
 import soundfile
 
-from asr.manifest import Utterance, read_manifest, write_manifest
-from asr.shards import load_recording, pack
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.shards import load_recording, pack
 from tests.bench.corpus import load
 from tests.bench.timing import interleave, print_table, verdict
 
@@ -24,7 +24,7 @@ UTTERANCES = 1_000_000
 ROUNDS = 3
 TEXT = "then back i turned my face to those high things which moved themselves"
 WAYS = {
-    "ours": "from asr.manifest import read_manifest; rows = read_manifest(PATH)",
+    "ours": "from asr.dataset.manifest import read_manifest; rows = read_manifest(PATH)",
     "json, kept as dicts": "import json; rows = [json.loads(line) for line in open(PATH)]",
     "datasets (Arrow)": "from datasets import Dataset; rows = Dataset.from_json(PATH, cache_dir="
     "PATH + '.' + str(time.time()))",

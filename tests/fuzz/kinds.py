@@ -14,6 +14,8 @@ import soundfile
 import torch
 
 from asr.audio.load import audio_duration, load_audio
+from asr.dataset.importers import read_source
+from asr.dataset.manifest import Utterance, read_entries, read_manifest, write_manifest
 from asr.decoder import Decoder, DecoderConfig, load_decoder, save_decoder
 from asr.evaluation.error_rate import score
 from asr.evaluation.formats import Format, read_texts
@@ -25,12 +27,10 @@ from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
 from asr.lm.storage import load_ngram, save_ngram
 from asr.lm.words import read_hot_words, read_lexicon
-from asr.manifest import Utterance, read_entries, read_manifest, write_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.classifier import Classifier, ClassifierBundle, load_classifier, save_classifier
 from asr.models.config import ModelConfig
-from asr.sources import read_source
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig, build_tokens
 from asr.training.recipe import read_recipe

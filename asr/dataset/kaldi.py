@@ -10,10 +10,10 @@ import re
 import shlex
 from pathlib import Path
 
+from asr.dataset.lines import check_new, numbered_lines, shown, split_fields
+from asr.dataset.source import LeftOut, Source, new_utterance
+from asr.dataset.tables import find_recording, stretch
 from asr.errors import AsrError
-from asr.evaluation.lines import check_new, numbered_lines, shown, split_fields
-from asr.source import LeftOut, Source, new_utterance
-from asr.tables import find_recording, stretch
 
 Stretch = tuple[str, float, float | None]  # recording, start and end in seconds
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asr.dataset.lines import is_whole, numbered_lines, read_utf8, shown, split_lines
 from asr.errors import TranscriptError
-from asr.evaluation.lines import is_whole, numbered_lines, read_utf8, shown, split_lines
 from asr.io import structured
 from asr.io.structured import HalfCharacterError, RepeatedKeyError
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from asr.manifest import Utterance
-from asr.proposal import VOICE
-from asr.repeats import Keys, joined, recording_keys
-from asr.tuning import marking_folder
+from asr.dataset.manifest import Utterance, shown
+from asr.dataset.repeats import Keys, joined, recording_keys
+from asr.errors import AsrError, ManifestError
+from asr.io.files import digest, read_json
+
+VOICE = "asr:voice"
+"""Column of a speaker whom training must not know by name; nobody's table has one of this name."""
+
+# Such as test-clean and an4test_clstk, but not latest or contest.
+TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
+FOLDERS = 3  # above a recording: part of the corpus, speaker, chapter
 
 Parts = Mapping[str, Sequence[Utterance]]
 
@@ -136,3 +145,74 @@ def _anonymous(utterance: Utterance) -> Utterance:
     if not utterance.speaker:
         return utterance
     return replace(utterance, speaker="", extra={**utterance.extra, VOICE: utterance.speaker})
+
+
+def refuse_test_set(model: Path | None, manifest: Path, utterances: Sequence[Utterance]) -> None:
+    """Raise AsrError where the name of the manifest, the folders of its recordings, or the test
+    report that a recipe left beside the model, if there is one, say that this is a test set."""
+    reason = ""
+    folders = {name for u in utterances if (name := marking_folder(u.audio, manifest))}
+    if TEST_NAME.search(manifest.stem):
+        reason = "its name"
+    elif folders:
+        reason = f"the folder {min(folders)} of its recordings"
+    report = None if model is None else model.parent / "test" / "report.json"
+    if report is not None and report.is_file() and _is_of(report, manifest):
+        reason = f"the report {report}"
+    if reason:
+        raise AsrError(
+            f"expected a development set, got {manifest}, which {reason} marks as a test set: "
+            "take speakers cut from the training data"
+        )
+
+
+def _is_of(report: Path, manifest: Path) -> bool:
+    try:
+        return bool(read_json(report)["run"]["manifest_sha256"] == digest(manifest))
+    except (ValueError, KeyError, TypeError):
+        return False  # a report of something else
+
+
+def _folders(audio: Path, manifest: Path) -> tuple[str, ...]:
+    """Those between a manifest and a recording below it, or the last few above another."""
+    folder, home = audio.resolve().parent, manifest.resolve().parent
+    if folder.is_relative_to(home):
+        return folder.relative_to(home).parts
+    return folder.parts[-FOLDERS:]
+
+
+def marking_folder(audio: Path, manifest: Path) -> str:
+    """The folder above a recording whose name says that it belongs to a test set, or ""."""
+    return next((part for part in _folders(audio, manifest) if TEST_NAME.search(part)), "")
+
+
+def split_speakers(
+    utterances: Sequence[Utterance], speakers: int, seed: int
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Hold out `speakers` whole speakers: (rest, held out), both in the order given.
+
+    The choice depends on the seed and the set of speakers alone, not on the utterances' order.
+
+    Raises:
+        ManifestError: an utterance without a speaker; too few speakers to leave one on each side.
+
+    >>> utterances = [Utterance(str(n), Path("a.wav"), "yes", 1.0, speaker=s)
+    ...               for n, s in enumerate("abba")]
+    >>> [[u.speaker for u in part] for part in split_speakers(utterances, 1, seed=0)]
+    [['a', 'a'], ['b', 'b']]
+    """
+    for utterance in utterances:
+        if not utterance.speaker:
+            raise ManifestError(
+                f"utterance {shown(utterance.id)}: expected a speaker to split by, got none;"
+                ' add "speaker" to the manifest'
+            )
+    names = sorted({utterance.speaker for utterance in utterances})
+    if not 1 <= speakers < len(names):
+        raise ManifestError(
+            f"expected to hold out at least 1 and fewer than all {len(names)} speakers,"
+            f" got {speakers}; hold out fewer or add speakers"
+        )
+    chosen = set(random.Random(seed).sample(names, speakers))
+    rest = [utterance for utterance in utterances if utterance.speaker not in chosen]
+    return rest, [utterance for utterance in utterances if utterance.speaker in chosen]

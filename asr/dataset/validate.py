@@ -20,12 +20,12 @@ from typing import NamedTuple
 from asr.audio.levels import is_silent, level_problems
 from asr.audio.load import SAMPLE_RATE
 from asr.audio.pcm import to_int16
+from asr.dataset.manifest import BadLine, Utterance, read_entries
+from asr.dataset.repeats import joined, recording_keys
+from asr.dataset.shards import load_recording
 from asr.errors import AsrError, AudioError
 from asr.io.paths import as_stored
 from asr.io.printable import printable, shown_character
-from asr.manifest import BadLine, Utterance, read_entries
-from asr.repeats import joined, recording_keys
-from asr.shards import load_recording
 from asr.text.characters import unseen
 from asr.text.tokens import Tokens
 

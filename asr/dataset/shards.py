@@ -28,10 +28,10 @@ import soundfile
 
 from asr.audio.load import SAMPLE_RATE, load_audio
 from asr.audio.pcm import INT16, to_pcm
+from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError, AudioError
 from asr.io.files import atomic_path, remove_leftovers
 from asr.io.structured import parse_json
-from asr.manifest import Utterance, read_manifest, write_manifest
 
 FINEST = 2.0**-23  # a step of 24 bits, full scale 1
 SHARD_HOURS = 4.0

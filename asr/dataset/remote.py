@@ -1,6 +1,6 @@
 """Shards that are fetched while training wants them, so that a corpus may be larger than the disk.
 
-The plan of an epoch draws its batches from a few shards at a time (`asr.composition.windows`).
+The plan of an epoch draws its batches from a few shards at a time (`asr.dataset.cuts.windows`).
 While these are trained on, the next ones are fetched, and those that are used up are removed.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import fsspec
 
-from asr.composition import Item
+from asr.dataset.cuts import Item
+from asr.dataset.manifest import Utterance
+from asr.dataset.shards import Shard, by_shard
 from asr.errors import AsrError, disk_trouble
 from asr.io.files import atomic_path
-from asr.manifest import Utterance
-from asr.shards import Shard, by_shard
 
 FETCHERS = 4
 TRIES = 3

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from asr.audio.files import AUDIO_SUFFIXES, is_recording
+from asr.dataset.lines import numbered_lines, read_utf8, shown, split_lines
+from asr.dataset.records import csv_rows, parse_json, tsv_rows
 from asr.errors import AsrError
-from asr.evaluation.lines import numbered_lines, read_utf8, shown, split_lines
-from asr.evaluation.records import csv_rows, parse_json, tsv_rows
 from asr.io import structured
 from asr.io.paths import as_stored, forms
 from asr.text.characters import canonical

@@ -19,14 +19,11 @@ from pathlib import Path
 from typing import Literal
 
 from asr.audio.files import is_recording, passed_over
-from asr.errors import AsrError, TranscriptError
-from asr.evaluation.lines import check_new, read_utf8, split_lines
-from asr.io.foreign import kind_of
-from asr.io.paths import as_stored, composed, files_below
-from asr.kaldi import read_kaldi
-from asr.manifest import Utterance
-from asr.source import LeftOut, Source, new_utterance
-from asr.tables import (
+from asr.dataset.kaldi import read_kaldi
+from asr.dataset.lines import check_new, read_utf8, split_lines
+from asr.dataset.manifest import Utterance
+from asr.dataset.source import LeftOut, Source, new_utterance
+from asr.dataset.tables import (
     TABLE_SUFFIXES,
     columns,
     delimiter_of,
@@ -36,6 +33,9 @@ from asr.tables import (
     read_rows,
     stretch,
 )
+from asr.errors import AsrError, TranscriptError
+from asr.io.foreign import kind_of
+from asr.io.paths import as_stored, composed, files_below
 
 Kind = Literal["folder", "table", "metadata", "Kaldi", "Common Voice"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from asr.check import CheckReport, LengthBin, ManifestSummary, Problem
+from asr.dataset.validate import CheckReport, LengthBin, ManifestSummary, Problem
 from asr.io.printable import printable, printable_name, shown_character
 
 _BAR = 40  # characters

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from asr.augment.config import AugmentConfig
-from asr.composition import Corpus, Item, joined, spliced, whole, windows
+from asr.dataset.cuts import Corpus, Item, joined, spliced, whole, windows
 
 # Durations are shaken by up to this share before sorting, so that batches differ every epoch.
 JITTER = 0.02

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr.manifest import Utterance
+from asr.dataset.manifest import Utterance
 
 
 @dataclass(frozen=True)

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar, cast
 
 import numpy as np
 import torch
 
 from asr.audio.pcm import INT16, Pcm, to_pcm
 from asr.augment.codecs import through_codec
-from asr.composition import Item, Stretch
+from asr.dataset.cuts import Item, Stretch
+from asr.dataset.manifest import Utterance
+from asr.dataset.prefetch import R
+from asr.dataset.shards import load_recording
 from asr.errors import AsrError
-from asr.manifest import Utterance
 from asr.padded import Padded
-from asr.shards import load_recording
 from asr.text.normalise import TextConfig, normalise
 from asr.text.tokens import Tokens
 
 CACHE_BYTES = 2 << 30  # waveforms kept in memory as 16-bit samples: about 18 hours at 16 kHz
 FADE_S = 0.004  # at the edges of a spliced stretch
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -179,55 +174,3 @@ def _padded(rows: Sequence[Sequence[int] | np.ndarray], dtype: type) -> Padded:
     for target, row, length in zip(values, rows, lengths, strict=True):
         target[:length] = row
     return Padded(torch.from_numpy(values), torch.tensor(lengths))
-
-
-@contextmanager
-def prefetch(
-    function: Callable[[T], R], items: Iterable[T], depth: int = 2
-) -> Iterator[Iterator[R]]:
-    """Apply `function` to `items` in order, in a thread that stays up to `depth` results ahead.
-
-    An exception of `function` is raised where its result would have come. The thread has ended when
-    the block is left: one that still ran while Python shuts down could abort the process.
-
-    >>> with prefetch(abs, [-1, -2]) as results:
-    ...     list(results)
-    [1, 2]
-    """
-    results: queue.Queue[tuple[R | None, BaseException | None] | None] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(result: tuple[R | None, BaseException | None] | None) -> bool:
-        while not stopped.is_set():
-            try:
-                results.put(result, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put((function(item), None)):
-                    return
-            put(None)
-        except BaseException as error:
-            put((None, error))
-
-    def arriving() -> Iterator[R]:
-        while (result := results.get()) is not None:
-            value, error = result
-            if error is not None:
-                raise error
-            yield cast(R, value)
-
-    # Not a daemon: where a signal interrupts `join`, Python waits for it before it shuts down.
-    thread = threading.Thread(target=work)
-    try:
-        thread.start()
-        yield arriving()
-    finally:
-        stopped.set()
-        if thread.ident is not None:
-            thread.join()

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
 from asr.audio.files import AUDIO_SUFFIXES
+from asr.dataset.manifest import Utterance
 from asr.io.paths import as_stored
-from asr.manifest import Utterance
 
 # Stretches of a recording overlap a little where silence was added at their edges.
 _SECONDS = 0.5

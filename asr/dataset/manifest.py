@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import random
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -168,7 +167,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
         if problem is None and utterance.id in seen:
             problem = "expected a new id, got it again; rename one of them"
         if problem is not None:
-            raise ManifestError(f"{path}: utterance {_shown(utterance.id)}: {problem}")
+            raise ManifestError(f"{path}: utterance {shown(utterance.id)}: {problem}")
         seen.add(utterance.id)
         lines.append(json.dumps(record, ensure_ascii=False))
     if not lines:
@@ -182,38 +181,6 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
         raise ManifestError(
             f"{path}: expected a place to write to, got '{error.strerror}'; choose another path"
         ) from error
-
-
-def split_speakers(
-    utterances: Sequence[Utterance], speakers: int, seed: int
-) -> tuple[list[Utterance], list[Utterance]]:
-    """Hold out `speakers` whole speakers: (rest, held out), both in the order given.
-
-    The choice depends on the seed and the set of speakers alone, not on the utterances' order.
-
-    Raises:
-        ManifestError: an utterance without a speaker; too few speakers to leave one on each side.
-
-    >>> utterances = [Utterance(str(n), Path("a.wav"), "yes", 1.0, speaker=s)
-    ...               for n, s in enumerate("abba")]
-    >>> [[u.speaker for u in part] for part in split_speakers(utterances, 1, seed=0)]
-    [['a', 'a'], ['b', 'b']]
-    """
-    for utterance in utterances:
-        if not utterance.speaker:
-            raise ManifestError(
-                f"utterance {_shown(utterance.id)}: expected a speaker to split by, got none;"
-                ' add "speaker" to the manifest'
-            )
-    names = sorted({utterance.speaker for utterance in utterances})
-    if not 1 <= speakers < len(names):
-        raise ManifestError(
-            f"expected to hold out at least 1 and fewer than all {len(names)} speakers,"
-            f" got {speakers}; hold out fewer or add speakers"
-        )
-    chosen = set(random.Random(seed).sample(names, speakers))
-    rest = [utterance for utterance in utterances if utterance.speaker not in chosen]
-    return rest, [utterance for utterance in utterances if utterance.speaker in chosen]
 
 
 # --- lines ---
@@ -245,7 +212,7 @@ def _lines(content: bytes) -> Iterator[tuple[int, int, bytes]]:
 def _repeated(name: str, content: bytes) -> str:
     records = ((number, _parsed(number, line)) for number, _, line in _lines(content))
     first = next(n for n, record in records if isinstance(record, dict) and record["id"] == name)
-    return f"expected a new id, got {_shown(name)} again after line {first}; rename one of them"
+    return f"expected a new id, got {shown(name)} again after line {first}; rename one of them"
 
 
 def _parsed(number: int, line: bytes) -> dict[str, Any] | BadLine:
@@ -253,7 +220,7 @@ def _parsed(number: int, line: bytes) -> dict[str, Any] | BadLine:
     try:
         record = parse_record(line.decode("utf-8"))
     except HalfCharacterError:
-        half = f"expected whole characters, got half of one in {_shown(line)}; correct the text"
+        half = f"expected whole characters, got half of one in {shown(line)}; correct the text"
         return BadLine(number, "", half)
     except UnicodeDecodeError as error:
         byte = line[error.start]
@@ -263,7 +230,7 @@ def _parsed(number: int, line: bytes) -> dict[str, Any] | BadLine:
     except ValueError as error:
         reason = getattr(error, "msg", None) or str(error)
         return BadLine(
-            number, "", f"expected one JSON object, got {_shown(line)} ({reason}); correct the line"
+            number, "", f"expected one JSON object, got {shown(line)} ({reason}); correct the line"
         )
     problem = _problem(record)
     if problem is not None:
@@ -308,7 +275,7 @@ def _record(utterance: Utterance, folder: str) -> dict[str, Any]:
     taken = _KEYS & utterance.extra.keys()
     if taken:
         raise ManifestError(
-            f"utterance {_shown(utterance.id)}: expected extra keys of other names than the"
+            f"utterance {shown(utterance.id)}: expected extra keys of other names than the"
             f" manifest's own, got {', '.join(sorted(taken))}; rename them"
         )
     return record | dict(utterance.extra)
@@ -317,18 +284,18 @@ def _record(utterance: Utterance, folder: str) -> dict[str, Any]:
 def _problem(record: Any) -> str | None:
     """What is wrong with a parsed line, or None."""
     if not isinstance(record, dict):
-        return f"expected one JSON object, got {_shown(record)}; write one utterance per line"
+        return f"expected one JSON object, got {shown(record)}; write one utterance per line"
     for key in _REQUIRED:
         if key not in record:
-            return f"expected the key {key!r}, got {_shown(list(record))}; add it"
+            return f"expected the key {key!r}, got {shown(list(record))}; add it"
     for key in ("id", "audio", "text"):
         if not isinstance(record[key], str):
-            return f"expected {key!r} to be text, got {_shown(record[key])}; put it in quotes"
+            return f"expected {key!r} to be text, got {shown(record[key])}; put it in quotes"
     for key in ("id", "audio"):
         if not record[key].strip() or "\0" in record[key]:
-            return f"expected {key!r} to say something, got {_shown(record[key])}; fill it in"
+            return f"expected {key!r} to say something, got {shown(record[key])}; fill it in"
     if not isinstance(record.get("speaker", ""), str | None):
-        return f"expected 'speaker' to be text, got {_shown(record['speaker'])}; put it in quotes"
+        return f"expected 'speaker' to be text, got {shown(record['speaker'])}; put it in quotes"
     return _time_problem(record) or _packed_problem(record.get("packed"))
 
 
@@ -336,14 +303,14 @@ def _time_problem(record: dict[str, Any]) -> str | None:
     duration, start, end = record["duration"], record.get("start", 0.0), record.get("end")
     if not (_is_number(duration) and duration > 0):
         return (
-            f"expected 'duration' to be a positive number of seconds, got {_shown(duration)};"
+            f"expected 'duration' to be a positive number of seconds, got {shown(duration)};"
             " measure the recording again"
         )
     if not (_is_number(start) and start >= 0):
-        return f"expected 'start' to be 0 or more seconds, got {_shown(start)}; correct it"
+        return f"expected 'start' to be 0 or more seconds, got {shown(start)}; correct it"
     if end is not None and not (_is_number(end) and end > start):
         return (
-            f"expected 'end' to be more seconds than 'start' ({_shown(start)}), got {_shown(end)};"
+            f"expected 'end' to be more seconds than 'start' ({shown(start)}), got {shown(end)};"
             " correct it"
         )
     return None
@@ -357,7 +324,7 @@ def _packed_problem(packed: Any) -> str | None:
         if 0 <= first < _LARGEST and 0 < count < _LARGEST:
             return None
     return (
-        f"expected 'packed' to be the first byte and the number of bytes, got {_shown(packed)};"
+        f"expected 'packed' to be the first byte and the number of bytes, got {shown(packed)};"
         " pack the recordings again"
     )
 
@@ -371,7 +338,7 @@ def _surrogate_problem(record: dict[str, Any]) -> str | None:
     try:
         json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        return f"expected whole characters, got half of one in {_shown(record)}; correct the text"
+        return f"expected whole characters, got half of one in {shown(record)}; correct the text"
     return None
 
 
@@ -380,7 +347,7 @@ def _readable_id(record: Any) -> str:
     return value if isinstance(value, str) and value.isprintable() else ""
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as one short printable line."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace").strip()

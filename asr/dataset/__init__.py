@@ -1,0 +1,1 @@
+"""Corpora: manifests, importers, splits, checks, shards, batches."""
