@@ -29,7 +29,7 @@ from asr.errors import AlignmentError, AsrError, AudioError, ConfigError
 from asr.evaluation.details import AUDIO_MEGABYTES
 
 if TYPE_CHECKING:
-    from asr.decoder import Decoder
+    from asr.decoding.decoder import Decoder
     from asr.evaluation.scoring import Scoring
     from asr.models.bundle import Bundle
     from asr.training.recipe import Recipe
@@ -245,7 +245,7 @@ def tune(
     ] = False,
 ) -> None:
     """Choose the language model's weight, the word bonus and the beam, and keep them."""
-    from asr.decoder import load_decoder, remove_decoder, save_decoder
+    from asr.decoding.folder import load_decoder, remove_decoder, save_decoder
     from asr.evaluation.report_folder import check_writable
     from asr.models.bundle import load_bundle
     from asr.tuning import picture_folder, to_text, write_tuning

@@ -15,7 +15,7 @@ import typer
 from asr.console import show_settings
 
 if TYPE_CHECKING:
-    from asr.decoder import Decoder
+    from asr.decoding.decoder import Decoder
     from asr.models.bundle import Bundle
 
 
@@ -37,7 +37,7 @@ Set = Annotated[
 
 def _decoder_settings(wanted: bool) -> None:
     if wanted:
-        from asr.decoder import DecoderConfig
+        from asr.decoding.decoder import DecoderConfig
 
         show_settings(DecoderConfig, ("parts", "tuned"))  # which are written, not set
 
@@ -74,7 +74,7 @@ class DecoderOptions:
 
     def load(self, model: Path, bundle: Bundle) -> Decoder:
         """The decoder of a model's folder, changed by the options."""
-        from asr.decoder import load_decoder
+        from asr.decoding.folder import load_decoder
         from asr.lm.words import parse_hot_words, read_hot_words
 
         hot = {} if self.hot_words is None else read_hot_words(self.hot_words)

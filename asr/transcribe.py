@@ -13,7 +13,7 @@ from asr.alignment import WordTime
 from asr.audio.load import load_audio
 from asr.audio.pcm import to_pcm
 from asr.dataset.prefetch import prefetch
-from asr.decoder import Decoder
+from asr.decoding.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
 from asr.evaluation.decode import BATCH_SECONDS, decode_waves
 from asr.evaluation.hearing import hear_waves
@@ -61,8 +61,8 @@ def transcribe(
 ) -> Iterator[Transcript]:
     """Transcribe files in the order given; a file that cannot be read becomes an error entry.
 
-    Without `decoder` decoding is greedy (`asr.decoder.load_decoder` gives the one of a model). With
-    `words`, each word comes with its time and confidence.
+    Without `decoder` decoding is greedy; `asr.decoding.folder.load_decoder` gives the decoder of a
+    model. With `words`, each word comes with its time and confidence.
 
     Files are read ahead and decoded together, about a minute of audio at a time. A file that is
     too long for the free memory becomes an error entry as well.

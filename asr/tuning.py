@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from asr.ctc.beam import beam_decode
-from asr.ctc.text_cost import Language
 from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.dataset.splits import refuse_test_set
-from asr.decoder import Decoder, RescoreConfig, rescored, text_scores
+from asr.decoding.beam import beam_decode
+from asr.decoding.decoder import Decoder
+from asr.decoding.fusion_kernel import Language
+from asr.decoding.rescoring import RescoreConfig, rescored, text_scores
 from asr.errors import AsrError
 from asr.evaluation.confidence import fit_scale
 from asr.evaluation.decode import score_dataset

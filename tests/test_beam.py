@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asr.ctc.beam import BeamConfig, BeamSearch, Hypothesis, beam_decode
-from asr.ctc.greedy import greedy_decode
-from asr.ctc.language import LanguageConfig, build_language
-from asr.ctc.search import kth_largest
-from asr.ctc.text_cost import Language
+from asr.decoding.beam import BeamConfig, BeamSearch, Hypothesis, beam_decode
+from asr.decoding.beam_kernel import kth_largest
+from asr.decoding.fusion import LanguageConfig, build_language
+from asr.decoding.fusion_kernel import Language
+from asr.decoding.greedy import greedy_decode
 from asr.errors import LanguageModelError
 from asr.lm.estimate import estimate
 from asr.lm.ngram import NgramModel

@@ -14,7 +14,7 @@ import typer.main
 
 from asr.cli import app
 from asr.config import Config, parse, settings, with_overrides
-from asr.decoder import DecoderConfig
+from asr.decoding.decoder import DecoderConfig
 from asr.training.language import LanguageTraining
 from asr.training.recipe import Recipe
 from tests.commands import Command

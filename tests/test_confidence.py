@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from asr.decoder import Decoder, DecoderConfig
-from asr.evaluation.confidence import SUREST, Calibration, calibration, fit_scale, gather
+from asr.decoding.confidence import SUREST, gather
+from asr.decoding.decoder import Decoder, DecoderConfig
+from asr.evaluation.confidence import Calibration, calibration, fit_scale
 from asr.evaluation.reliability_picture import write_picture
 from asr.padded import pad
 from tests.tones import untrained_bundle

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asr.ctc.greedy import greedy_decode
 from asr.ctc.loss import ctc_loss, feasible, required_frames
 from asr.ctc.reference import collapse, enumerate_loss, forward_loss
+from asr.decoding.greedy import greedy_decode
 from asr.padded import Padded, pad
 from asr.text.tokens import BLANK_ID
 from tests.contracts import assert_decoder_contract, assert_loss_contract, ragged

@@ -12,7 +12,8 @@ import torch
 from asr.audio.load import load_audio
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.dataset.speech_dataset import SpeechDataset
-from asr.decoder import Decoder, DecoderConfig, RescoreConfig, Scored
+from asr.decoding.decoder import Decoder, DecoderConfig
+from asr.decoding.rescoring import RescoreConfig, Scored
 from asr.errors import AudioError
 from asr.evaluation import decode, hearing, run
 from asr.evaluation.decode import decode_dataset, decode_waves

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr.decoder import Decoder, DecoderConfig, load_decoder, remove_decoder, save_decoder
+from asr.decoding.decoder import Decoder, DecoderConfig
+from asr.decoding.folder import load_decoder, remove_decoder, save_decoder
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.lm.estimate import estimate
 from asr.lm.storage import save_ngram

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from asr.audio.load import write_wav
-from asr.ctc.beam import BeamConfig, BeamSearch
-from asr.ctc.language import build_language
 from asr.dataset.manifest import read_manifest
+from asr.decoding.beam import BeamConfig, BeamSearch
+from asr.decoding.fusion import build_language
 from asr.evaluation.formats import write_texts
 from asr.evaluation.normalise import load_profile
 from asr.lm.estimate import estimate

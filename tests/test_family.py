@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from asr.ctc.greedy import greedy_decode
 from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import SpeechDataset
-from asr.decoder import Decoder
+from asr.decoding.decoder import Decoder
+from asr.decoding.greedy import greedy_decode
 from asr.evaluation.decode import decode_dataset
 from asr.models.bundle import load_bundle
 from asr.padded import Padded

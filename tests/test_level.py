@@ -16,7 +16,7 @@ from asr.audio.files import find_audio
 from asr.audio.load import load_audio
 from asr.dataset.manifest import Utterance
 from asr.dataset.speech_dataset import SpeechDataset
-from asr.decoder import Decoder
+from asr.decoding.decoder import Decoder
 from asr.evaluation.decode import decode_dataset
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import FLOOR_BELOW_LEVEL_DB, LogMel, speech_level

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from asr.decoder import RescoreConfig, Scored, load_decoder, rescored, save_decoder, text_scores
+from asr.decoding.folder import load_decoder, save_decoder
+from asr.decoding.rescoring import RescoreConfig, Scored, rescored, text_scores
 from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError, TrainingError
 from asr.io.files import locked
 from asr.lm.estimate import estimate

@@ -11,7 +11,9 @@ import pytest
 from asr import tuning
 from asr.dataset.manifest import read_manifest, write_manifest
 from asr.dataset.splits import refuse_test_set
-from asr.decoder import Decoder, RescoreConfig, load_decoder, save_decoder
+from asr.decoding.decoder import Decoder
+from asr.decoding.folder import load_decoder, save_decoder
+from asr.decoding.rescoring import RescoreConfig
 from asr.errors import AsrError
 from asr.evaluation.confidence import SCALES
 from asr.evaluation.run import evaluate

@@ -11,7 +11,7 @@ from asr.dataset.cuts import Item
 from asr.dataset.prefetch import prefetch
 from asr.dataset.sampler import plan_in_order
 from asr.dataset.speech_dataset import Batch, SpeechDataset
-from asr.decoder import Decoder
+from asr.decoding.decoder import Decoder
 from asr.errors import AudioError
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from asr.alignment import WordTime, time_words
 from asr.dataset.speech_dataset import SpeechDataset
-from asr.decoder import Decoder, Scored
+from asr.decoding.decoder import Decoder
+from asr.decoding.rescoring import Scored
 from asr.errors import AlignmentError, AudioError
 from asr.evaluation.decode import batch_seconds, evaluating, load_batches
 from asr.evaluation.details import Posteriors

@@ -17,7 +17,8 @@ import torch
 
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.speech_dataset import SpeechDataset
-from asr.decoder import Decoder, load_decoder
+from asr.decoding.decoder import Decoder
+from asr.decoding.folder import load_decoder
 from asr.errors import AsrError, AudioError
 from asr.evaluation.confusions import count_words
 from asr.evaluation.details import AUDIO_MEGABYTES, Details, details_of

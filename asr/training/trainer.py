@@ -15,7 +15,7 @@ from asr.dataset.prefetch import prefetch
 from asr.dataset.remote import at_hand
 from asr.dataset.sampler import fill_share, plan_all, plan_epoch
 from asr.dataset.speech_dataset import Batch
-from asr.decoder import Decoder
+from asr.decoding.decoder import Decoder
 from asr.errors import TrainingError
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score

@@ -23,10 +23,10 @@ import torch
 from asr.audio.pcm import INT16
 from asr.comparison import Comparison, Run, pooled, train_member
 from asr.console import run_command, tell
-from asr.ctc.greedy import greedy_decode
 from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import SpeechDataset
-from asr.decoder import Decoder
+from asr.decoding.decoder import Decoder
+from asr.decoding.greedy import greedy_decode
 from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import bootstrap_interval
 from asr.io.files import atomic_path, write_json

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from asr.ctc.beam import BeamConfig, beam_decode
-from asr.ctc.language import LanguageConfig, build_language
-from asr.ctc.text_cost import Language
+from asr.decoding.beam import BeamConfig, beam_decode
+from asr.decoding.fusion import LanguageConfig, build_language
+from asr.decoding.fusion_kernel import Language
 from asr.lm.estimate import estimate
 from asr.lm.ngram import NgramModel
 from asr.lm.storage import save_ngram

@@ -16,7 +16,8 @@ import torch
 from asr.audio.load import audio_duration, load_audio
 from asr.dataset.importers import read_source
 from asr.dataset.manifest import Utterance, read_entries, read_manifest, write_manifest
-from asr.decoder import Decoder, DecoderConfig, load_decoder, save_decoder
+from asr.decoding.decoder import Decoder, DecoderConfig
+from asr.decoding.folder import load_decoder, save_decoder
 from asr.evaluation.error_rate import score
 from asr.evaluation.formats import Format, read_texts
 from asr.evaluation.normalise import load_profile

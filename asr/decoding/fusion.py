@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from asr.config import Config
-from asr.ctc.text_cost import CHARACTER_MODEL, NO_MODEL, OFF, WORD_MODEL, Language
+from asr.decoding.fusion_kernel import CHARACTER_MODEL, NO_MODEL, OFF, WORD_MODEL, Language
 from asr.errors import LanguageModelError
 from asr.lm.ngram import END_ID, SPECIAL, START_NODE, Arrays, Ints, NgramModel, read_only
 from asr.text.tokens import WORD_START, Tokens

@@ -21,7 +21,7 @@ OFF = -1  # a word that is not in the lexicon; also a prefix that is not in the 
 
 
 class Language(NamedTuple):
-    """What is known of text besides sound; see `asr.ctc.language`, which builds it.
+    """What is known of text besides sound; see `asr.decoding.fusion`, which builds it.
 
     `kind` says what the n-gram model is of; a sentence begins at its node `start` and ends with its
     word `end`. The lexicon is a trie: the children of a node stand together, sorted by their

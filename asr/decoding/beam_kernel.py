@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr.ctc.text_cost import (
+from asr.decoding.fusion_kernel import (
     CHARACTER_MODEL,
     NO_MODEL,
     OFF,

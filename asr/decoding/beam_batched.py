@@ -1,7 +1,7 @@
 """CTC prefix beam search over all utterances and prefixes of a batch at once, in torch.
 
-For a GPU, and for a recurrent language model that is asked at every step. What it finds is what
-`asr.ctc.beam` finds without language model (the algorithm is described in `asr.ctc.search`).
+For a GPU, and for a recurrent language model that is asked at every step. The result is that of
+`asr.decoding.beam` without a language model; `asr.decoding.beam_kernel` describes the algorithm.
 
 B utterances, T frames, V units, K prefixes in the beam of each.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.ctc.beam import LEAST, BeamConfig, Hypothesis
+from asr.decoding.beam import LEAST, BeamConfig, Hypothesis
 from asr.errors import ConfigError
 from asr.lm.neural import BOUNDARY, NeuralLm
 from asr.models.cells import State

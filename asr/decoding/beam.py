@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 from asr.config import Config
-from asr.ctc.search import Beam, Nodes, Work, logadd, search
-from asr.ctc.text_cost import CHARACTER_MODEL, NO_MODEL, OFF, Language
+from asr.decoding.beam_kernel import Beam, Nodes, Work, logadd, search
+from asr.decoding.fusion_kernel import CHARACTER_MODEL, NO_MODEL, OFF, Language
 from asr.errors import ConfigError
 from asr.lm.lookup import advance
 from asr.lm.ngram import Ints

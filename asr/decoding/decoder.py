@@ -10,42 +10,26 @@ lexicon.txt    a word a line: nothing else is written
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from asr.config import Config, parse, with_overrides
-from asr.ctc.batched import batched_decode
-from asr.ctc.beam import BeamConfig, beam_decode
-from asr.ctc.greedy import greedy_decode
-from asr.ctc.language import LanguageConfig, build_language, check_word
-from asr.ctc.text_cost import Language
-from asr.errors import CheckpointError, ConfigError, LanguageModelError, reason
-from asr.evaluation.confidence import Evidence, gather
-from asr.io.files import atomic_path, read_json, write_json
-from asr.lm.neural import NeuralLm, is_neural, load_neural, save_neural
+from asr.config import Config
+from asr.decoding.beam import BeamConfig, beam_decode
+from asr.decoding.beam_batched import batched_decode
+from asr.decoding.confidence import Evidence, gather
+from asr.decoding.fusion import LanguageConfig, build_language
+from asr.decoding.fusion_kernel import Language
+from asr.decoding.greedy import greedy_decode
+from asr.decoding.rescoring import RescoreConfig, Scored, rescored, text_scores
+from asr.errors import ConfigError, LanguageModelError
+from asr.lm.neural import NeuralLm
 from asr.lm.ngram import NgramModel
-from asr.lm.storage import is_ngram, load_ngram, save_ngram
-from asr.lm.words import read_lexicon
 from asr.padded import Padded
 from asr.text.tokens import WORD_START, Tokens
-
-
-class RescoreConfig(Config):
-    """How a recurrent language model changes the scores of the beam's texts, in nats."""
-
-    weight: float = Field(0.3, ge=0, le=100)
-    """Factor on its log-probabilities, which are added to what the n-gram model has given."""
-    word_bonus: float = Field(1.0, ge=-1000, le=1000)
-    """Added for every word: against the liking for few words that comes with it."""
-    every_step: bool = False
-    """Ask it at every step of the search, in place of ranking what is found. It must write the
-    recogniser's units, and n-gram model, lexicon and hot words are left out. Slow without a GPU."""
 
 
 class DecoderConfig(Config):
@@ -68,14 +52,6 @@ class DecoderConfig(Config):
 
 
 GREEDY = DecoderConfig()
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A text that may have been said, and its score in nats."""
-
-    text: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -239,151 +215,3 @@ class Decoder:
         if self.config.hot_words:
             parts.append(f"{len(self.config.hot_words)} hot words")
         return ", ".join(parts)
-
-
-def text_scores(neural: NeuralLm, found: Iterable[Sequence[Scored]]) -> dict[str, float]:
-    """What a recurrent language model says of each text, in nats."""
-    texts = sorted({row.text for rows in found for row in rows})
-    return dict(zip(texts, neural.score(texts), strict=True))
-
-
-def rescored(
-    found: Iterable[Sequence[Scored]], scores: Mapping[str, float], config: RescoreConfig
-) -> list[list[Scored]]:
-    """The texts of each utterance with a recurrent language model's `scores` added, best first."""
-
-    def total(row: Scored) -> float:
-        words = len(row.text.split())
-        return row.score + config.weight * scores[row.text] + config.word_bonus * words
-
-    return [
-        sorted((Scored(row.text, total(row)) for row in rows), key=lambda row: -row.score)
-        for rows in found
-    ]
-
-
-def load_decoder(
-    folder: Path,
-    tokens: Tokens,
-    kind: Literal["greedy", "beam"] | None = None,
-    *,
-    lm: Path | None = None,
-    rescore: Path | None = None,
-    lexicon: Path | None = None,
-    hot_words: Mapping[str, float] | None = None,
-    overrides: Sequence[str] = (),
-    normalise: Callable[[str], str] = str,
-) -> Decoder:
-    """The decoder of a model's folder, changed by what is given.
-
-    What only a beam can use asks for one, unless `kind` says greedy. `normalise` is that of the
-    bundle, and spells hot words and lexicon as the model writes them.
-
-    Raises CheckpointError, LanguageModelError or ConfigError naming the file or the setting.
-    """
-    stored = folder / "decoder.json"
-    config = _stored(stored) if stored.is_file() else GREEDY
-    changes: dict[str, object] = {"hot_words": config.hot_words | dict(hot_words or {})}
-    if kind is not None or lm or lexicon or hot_words or overrides or rescore:
-        changes["kind"] = kind or "beam"
-    values = with_overrides(config.model_dump() | changes, overrides)
-    config = parse(DecoderConfig, values, "decoder settings")
-    hot = {normalise(word): boost for word, boost in config.hot_words.items()}
-    config = config.model_copy(update={"hot_words": hot})
-    if config.kind == "greedy":
-        if lm or lexicon or hot_words or rescore:
-            raise ConfigError(
-                "expected a beam for a language model, lexicon or hot words, got a greedy decoder, "
-                "which uses none: leave out one or the other"
-            )
-        return Decoder(tokens, config)
-    given = {"lm": lm, "lstm": rescore, "lexicon.txt": lexicon}
-    for part in config.parts:
-        if given[part] is None and not (folder / part).exists():
-            raise CheckpointError(
-                f"expected {folder / part}, got no such file: copy the model's folder whole"
-            )
-    if not config.rescore.every_step:
-        lm = lm or _there(folder / "lm")
-        lexicon = lexicon or _there(folder / "lexicon.txt")
-    rescore = rescore or _used(folder / "lstm", config.rescore)
-    _check_kinds(lm, rescore)
-    alphabet = {c for unit in tokens.units[1:] for c in unit}
-
-    def spell(word: str) -> str:
-        spelled = normalise(word)
-        check_word(spelled, alphabet)
-        return spelled
-
-    return Decoder(
-        tokens,
-        config,
-        None if lm is None else load_ngram(lm),
-        None if lexicon is None else read_lexicon(lexicon, spell),
-        None if rescore is None else load_neural(rescore),
-    )
-
-
-def _check_kinds(lm: Path | None, rescore: Path | None) -> None:
-    if lm is not None and is_neural(lm):
-        raise LanguageModelError(
-            f"expected an n-gram model, got {lm}, which is recurrent: give it as --rescore"
-        )
-    if rescore is not None and is_ngram(rescore):
-        raise LanguageModelError(
-            f"expected a recurrent language model, got {rescore}, which holds n-grams: "
-            "give it as --lm"
-        )
-
-
-def _there(path: Path) -> Path | None:
-    return path if path.exists() else None
-
-
-def _used(neural: Path, config: RescoreConfig) -> Path | None:
-    changes = config.every_step or config.weight > 0 or config.word_bonus != 0
-    return _there(neural) if changes else None
-
-
-def save_decoder(folder: Path, decoder: Decoder) -> None:
-    """Put a decoder into a model's folder, in place of the one it has. A recurrent language model
-    that is there and that the decoder does not use stays, since it took hours to train."""
-    parts = []
-    if decoder.model is not None:
-        save_ngram(folder / "lm", decoder.model)
-        parts.append("lm")
-    if decoder.neural is not None:
-        save_neural(folder / "lstm", decoder.neural)
-        parts.append("lstm")
-    if decoder.lexicon is not None:
-        with atomic_path(folder / "lexicon.txt") as temporary:
-            text = "".join(f"{word}\n" for word in decoder.lexicon)
-            temporary.write_text(text, encoding="utf-8")
-        parts.append("lexicon.txt")
-    write_json(folder / "decoder.json", decoder.config.model_dump() | {"parts": parts})
-    _remove(folder, {"lm", "lexicon.txt"} - set(parts))
-
-
-def remove_decoder(folder: Path) -> None:
-    """Let a model decode greedily, as before it was given a decoder."""
-    # First the settings: without them nothing else is read, should this be cut short.
-    (folder / "decoder.json").unlink(missing_ok=True)
-    _remove(folder, {"lm", "lstm", "lexicon.txt"})
-
-
-def _remove(folder: Path, parts: Collection[str]) -> None:
-    for part in parts:
-        path = folder / part
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _stored(path: Path) -> DecoderConfig:
-    try:
-        return parse(DecoderConfig, read_json(path), "wrong ones")
-    except (OSError, ValueError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path}: expected settings of a decoder, got {reason(error)}; tune the model again"
-        ) from None

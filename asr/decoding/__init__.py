@@ -1,0 +1,1 @@
+"""Log-probabilities to text: greedy and beam search, language models, confidence."""

@@ -1,0 +1,146 @@
+"""The decoder that a model folder holds: saved, loaded and removed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from asr.config import parse, with_overrides
+from asr.decoding.decoder import GREEDY, Decoder, DecoderConfig
+from asr.decoding.fusion import check_word
+from asr.decoding.rescoring import RescoreConfig
+from asr.errors import CheckpointError, ConfigError, LanguageModelError, reason
+from asr.io.files import atomic_path, read_json, write_json
+from asr.lm.neural import is_neural, load_neural, save_neural
+from asr.lm.storage import is_ngram, load_ngram, save_ngram
+from asr.lm.words import read_lexicon
+from asr.text.tokens import Tokens
+
+
+def load_decoder(
+    folder: Path,
+    tokens: Tokens,
+    kind: Literal["greedy", "beam"] | None = None,
+    *,
+    lm: Path | None = None,
+    rescore: Path | None = None,
+    lexicon: Path | None = None,
+    hot_words: Mapping[str, float] | None = None,
+    overrides: Sequence[str] = (),
+    normalise: Callable[[str], str] = str,
+) -> Decoder:
+    """The decoder of a model's folder, changed by what is given.
+
+    What only a beam can use asks for one, unless `kind` says greedy. `normalise` is that of the
+    bundle, and spells hot words and lexicon as the model writes them.
+
+    Raises CheckpointError, LanguageModelError or ConfigError naming the file or the setting.
+    """
+    stored = folder / "decoder.json"
+    config = _stored(stored) if stored.is_file() else GREEDY
+    changes: dict[str, object] = {"hot_words": config.hot_words | dict(hot_words or {})}
+    if kind is not None or lm or lexicon or hot_words or overrides or rescore:
+        changes["kind"] = kind or "beam"
+    values = with_overrides(config.model_dump() | changes, overrides)
+    config = parse(DecoderConfig, values, "decoder settings")
+    hot = {normalise(word): boost for word, boost in config.hot_words.items()}
+    config = config.model_copy(update={"hot_words": hot})
+    if config.kind == "greedy":
+        if lm or lexicon or hot_words or rescore:
+            raise ConfigError(
+                "expected a beam for a language model, lexicon or hot words, got a greedy decoder, "
+                "which uses none: leave out one or the other"
+            )
+        return Decoder(tokens, config)
+    given = {"lm": lm, "lstm": rescore, "lexicon.txt": lexicon}
+    for part in config.parts:
+        if given[part] is None and not (folder / part).exists():
+            raise CheckpointError(
+                f"expected {folder / part}, got no such file: copy the model's folder whole"
+            )
+    if not config.rescore.every_step:
+        lm = lm or _there(folder / "lm")
+        lexicon = lexicon or _there(folder / "lexicon.txt")
+    rescore = rescore or _used(folder / "lstm", config.rescore)
+    _check_kinds(lm, rescore)
+    alphabet = {c for unit in tokens.units[1:] for c in unit}
+
+    def spell(word: str) -> str:
+        spelled = normalise(word)
+        check_word(spelled, alphabet)
+        return spelled
+
+    return Decoder(
+        tokens,
+        config,
+        None if lm is None else load_ngram(lm),
+        None if lexicon is None else read_lexicon(lexicon, spell),
+        None if rescore is None else load_neural(rescore),
+    )
+
+
+def _check_kinds(lm: Path | None, rescore: Path | None) -> None:
+    if lm is not None and is_neural(lm):
+        raise LanguageModelError(
+            f"expected an n-gram model, got {lm}, which is recurrent: give it as --rescore"
+        )
+    if rescore is not None and is_ngram(rescore):
+        raise LanguageModelError(
+            f"expected a recurrent language model, got {rescore}, which holds n-grams: "
+            "give it as --lm"
+        )
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.exists() else None
+
+
+def _used(neural: Path, config: RescoreConfig) -> Path | None:
+    changes = config.every_step or config.weight > 0 or config.word_bonus != 0
+    return _there(neural) if changes else None
+
+
+def save_decoder(folder: Path, decoder: Decoder) -> None:
+    """Put a decoder into a model's folder, in place of the one it has. A recurrent language model
+    that is there and that the decoder does not use stays, since it took hours to train."""
+    parts = []
+    if decoder.model is not None:
+        save_ngram(folder / "lm", decoder.model)
+        parts.append("lm")
+    if decoder.neural is not None:
+        save_neural(folder / "lstm", decoder.neural)
+        parts.append("lstm")
+    if decoder.lexicon is not None:
+        with atomic_path(folder / "lexicon.txt") as temporary:
+            text = "".join(f"{word}\n" for word in decoder.lexicon)
+            temporary.write_text(text, encoding="utf-8")
+        parts.append("lexicon.txt")
+    write_json(folder / "decoder.json", decoder.config.model_dump() | {"parts": parts})
+    _remove(folder, {"lm", "lexicon.txt"} - set(parts))
+
+
+def remove_decoder(folder: Path) -> None:
+    """Let a model decode greedily, as before it was given a decoder."""
+    # First the settings: without them nothing else is read, should this be cut short.
+    (folder / "decoder.json").unlink(missing_ok=True)
+    _remove(folder, {"lm", "lstm", "lexicon.txt"})
+
+
+def _remove(folder: Path, parts: Collection[str]) -> None:
+    for part in parts:
+        path = folder / part
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _stored(path: Path) -> DecoderConfig:
+    try:
+        return parse(DecoderConfig, read_json(path), "wrong ones")
+    except (OSError, ValueError, ConfigError) as error:
+        raise CheckpointError(
+            f"{path}: expected settings of a decoder, got {reason(error)}; tune the model again"
+        ) from None

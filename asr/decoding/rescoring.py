@@ -1,0 +1,52 @@
+"""N-best rescoring with a recurrent language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from asr.config import Config
+from asr.lm.neural import NeuralLm
+
+
+class RescoreConfig(Config):
+    """How a recurrent language model changes the scores of the beam's texts, in nats."""
+
+    weight: float = Field(0.3, ge=0, le=100)
+    """Factor on its log-probabilities, which are added to what the n-gram model has given."""
+    word_bonus: float = Field(1.0, ge=-1000, le=1000)
+    """Added for every word: against the liking for few words that comes with it."""
+    every_step: bool = False
+    """Ask it at every step of the search, in place of ranking what is found. It must write the
+    recogniser's units, and n-gram model, lexicon and hot words are left out. Slow without a GPU."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A text that may have been said, and its score in nats."""
+
+    text: str
+    score: float
+
+
+def text_scores(neural: NeuralLm, found: Iterable[Sequence[Scored]]) -> dict[str, float]:
+    """What a recurrent language model says of each text, in nats."""
+    texts = sorted({row.text for rows in found for row in rows})
+    return dict(zip(texts, neural.score(texts), strict=True))
+
+
+def rescored(
+    found: Iterable[Sequence[Scored]], scores: Mapping[str, float], config: RescoreConfig
+) -> list[list[Scored]]:
+    """The texts of each utterance with a recurrent language model's `scores` added, best first."""
+
+    def total(row: Scored) -> float:
+        words = len(row.text.split())
+        return row.score + config.weight * scores[row.text] + config.word_bonus * words
+
+    return [
+        sorted((Scored(row.text, total(row)) for row in rows), key=lambda row: -row.score)
+        for rows in found
+    ]
