@@ -145,12 +145,12 @@ def transcribe(
     ] = TextFormat.txt,
 ) -> None:
     """Turn recordings into text: one line a file, the file's name first when there are several."""
-    from asr.alignment import ctm_names, to_ctm, to_json
     from asr.audio.files import find_audio
+    from asr.inference.time_formats import ctm_names, to_ctm, to_json
+    from asr.inference.transcribe import Transcript, default_model
+    from asr.inference.transcribe import transcribe as transcribe_files
     from asr.io.printable import name_fields, printable_json, printable_name
     from asr.models.bundle import load_bundle
-    from asr.transcribe import Transcript, default_model
-    from asr.transcribe import transcribe as transcribe_files
 
     folder = model or default_model()
     bundle = load_bundle(folder)
@@ -204,7 +204,7 @@ def align(
     ] = None,
 ) -> None:
     """Tell when each word of known texts is said, in recordings of any length."""
-    from asr.alignment import align_all, read_source, to_text, write_aligned
+    from asr.inference.forced_alignment import align_all, read_source, to_text, write_aligned
     from asr.models.bundle import load_bundle
 
     bundle, failed = load_bundle(model), 0

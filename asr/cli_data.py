@@ -101,7 +101,7 @@ def cut(
     seconds: Annotated[float, typer.Option(min=0.5, help="About how long a piece is.")] = 4.0,
 ) -> None:
     """Cut long recordings into short utterances, between words; no audio is written."""
-    from asr.cutting import cut_manifest
+    from asr.inference.segment import cut_manifest
 
     with progress_bar("cutting") as progress:
         result = cut_manifest(model, manifest, out, seconds, progress)

@@ -71,7 +71,7 @@ def main(
 def shorten_recordings(recipe: Path, manifest: Path) -> None:
     """Write the pieces of the training recordings beside their manifest, as short.jsonl."""
     from asr.cli import train_model
-    from asr.cutting import cut_manifest
+    from asr.inference.segment import cut_manifest
     from asr.training.recipe import read_recipe
 
     model = train_model(read_recipe(recipe))

@@ -19,10 +19,10 @@ from asr.decoding.fusion_kernel import Language
 from asr.decoding.rescoring import RescoreConfig, rescored, text_scores
 from asr.errors import AsrError
 from asr.evaluation.confidence import fit_scale
-from asr.evaluation.decode import score_dataset
 from asr.evaluation.error_rate import score
 from asr.evaluation.report import Units
 from asr.evaluation.scoring import Scoring
+from asr.inference.decode import score_dataset
 from asr.io.files import atomic_path, write_json
 from asr.lm.neural import NeuralLm
 from asr.models.bundle import Bundle, load_bundle

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from asr.alignment import UnitTime, WordTime, align_words, time_words, to_textgrid
 from asr.audio.load import write_wav
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AlignmentError
+from asr.inference.forced_alignment import align_words, time_words
+from asr.inference.time_formats import UnitTime, WordTime, to_textgrid
+from asr.inference.transcribe import transcribe
 from asr.models.bundle import load_bundle
 from asr.text.tokens import TokenConfig, build_tokens
-from asr.transcribe import transcribe
 from tests.commands import Command
 from tests.tones import GAP_SECONDS, RATE, TONE_SECONDS, speak
 

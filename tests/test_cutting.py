@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from asr.audio.load import write_wav
 from asr.audio.silence import Gap
 from asr.cli_recipes import shorten_recordings
-from asr.cutting import cut_all, cuts
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.inference.segment import cut_all, cuts
 from asr.models.bundle import load_bundle
 from tests.commands import Command
 from tests.tones import GAP_SECONDS, RATE, TONE_SECONDS, speak, tone_recipe, write_corpus

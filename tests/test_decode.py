@@ -15,13 +15,14 @@ from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder, DecoderConfig
 from asr.decoding.rescoring import RescoreConfig, Scored
 from asr.errors import AudioError
-from asr.evaluation import decode, hearing, run
-from asr.evaluation.decode import decode_dataset, decode_waves
+from asr.evaluation import run
 from asr.evaluation.error_rate import Scores, score
-from asr.evaluation.hearing import hear_dataset, hear_waves
 from asr.evaluation.normalise import Profile, Rules
 from asr.evaluation.run import evaluate
 from asr.evaluation.scoring import Scoring
+from asr.inference import decode, word_times
+from asr.inference.decode import decode_dataset, decode_waves
+from asr.inference.word_times import hear_dataset, hear_waves
 from asr.io.files import read_json
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.models.bundle import Bundle, load_bundle
@@ -65,7 +66,7 @@ def test_words_that_cannot_be_spelled_in_their_frames_have_times(
     # A character right after a word: read as one word, which is none of the units.
     path = [tokens.units.index(unit) for unit in ("▁high", "▁low", "w")]
     scores = torch.eye(len(tokens))[path].add(1e-4).log()
-    monkeypatch.setattr(hearing, "_forward", lambda *_: (pad([scores]), None))
+    monkeypatch.setattr(word_times, "_forward", lambda *_: (pad([scores]), None))
     (heard,) = hear_waves(bundle.model, Decoder(tokens), pad([torch.zeros(RATE)]), RATE)
     assert heard.text == "high loww"
     assert [(word.word, word.start, word.end) for word in heard.words] == [

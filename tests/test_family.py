@@ -12,10 +12,10 @@ from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
 from asr.decoding.greedy import greedy_decode
-from asr.evaluation.decode import decode_dataset
+from asr.inference.decode import decode_dataset
+from asr.inference.streaming import Stream
 from asr.models.bundle import load_bundle
 from asr.padded import Padded
-from asr.streaming import Stream
 from asr.training.recipe import Recipe
 from tests.tones import MODEL, RATE, run_quietly, tone_recipe, write_corpus
 

@@ -17,13 +17,13 @@ from asr.audio.load import load_audio
 from asr.dataset.manifest import Utterance
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
-from asr.evaluation.decode import decode_dataset
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import FLOOR_BELOW_LEVEL_DB, LogMel, speech_level
+from asr.inference.decode import decode_dataset
+from asr.inference.transcribe import transcribe
 from asr.models.bundle import load_bundle
 from asr.padded import Padded, pad
 from asr.text.normalise import TextConfig
-from asr.transcribe import transcribe
 
 CONFIGS: list[dict[str, Any]] = [
     {},

@@ -11,8 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from asr.alignment import ctm_names
 from asr.dataset.manifest import read_manifest, write_manifest
+from asr.inference.time_formats import ctm_names
 from tests.commands import Command
 
 NAMES = (

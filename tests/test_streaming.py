@@ -12,10 +12,10 @@ from torch import Tensor
 
 from asr.errors import ConfigError, StreamError
 from asr.features.extractor import FeatureConfig
+from asr.inference.streaming import Stream, latency
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
-from asr.streaming import Stream, latency
 
 UNITS = 7
 MODELS: dict[str, dict[str, Any]] = {

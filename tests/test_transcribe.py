@@ -14,12 +14,12 @@ import soundfile
 from asr.audio.load import load_audio, write_wav
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import CheckpointError
+from asr.inference.transcribe import default_model, transcribe
 from asr.models.bundle import Bundle, load_bundle
-from asr.transcribe import default_model, transcribe
 from tests.tones import RATE, one_thread, trained_tones
 
-# By name, because `asr.transcribe` is also the function that the package offers.
-module = importlib.import_module("asr.transcribe")
+# By name, because `asr.inference.transcribe` is also the function that the package offers.
+module = importlib.import_module("asr.inference.transcribe")
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +141,7 @@ def test_results_come_while_later_files_wait(
 def test_without_a_shipped_model_one_must_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "asr" / "transcribe.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "asr" / "inference/transcribe.py"))
     with pytest.raises(CheckpointError, match="--model"):
         default_model()
 

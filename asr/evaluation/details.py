@@ -8,21 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from asr.dataset.manifest import Utterance
+from asr.inference.word_times import Posteriors
 
 AUDIO_MEGABYTES = 30.0  # of recordings within a page, unless one says otherwise
-
-
-@dataclass(frozen=True)
-class Posteriors:
-    """The network's output over time, as far as it can be seen in a picture.
-
-    `entries` are (unit, frame, percent), all integers, by frame: the likeliest units but the blank,
-    whose share is what the others leave. `step` is seconds per frame.
-    """
-
-    frames: int
-    step: float
-    entries: tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from asr.augment.config import AugmentConfig
 from asr.config import Config, parse, read_yaml, with_overrides
 from asr.features.extractor import FeatureConfig
+from asr.inference.streaming import obstacles
 from asr.models.config import ModelConfig
-from asr.streaming import obstacles
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig
 from asr.training.start import StartConfig

@@ -17,9 +17,9 @@ from asr.dataset.sampler import fill_share, plan_all, plan_epoch
 from asr.dataset.speech_dataset import Batch
 from asr.decoding.decoder import Decoder
 from asr.errors import TrainingError
-from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.scoring import Scoring, guess_units
+from asr.inference.decode import decode_dataset
 from asr.io.files import locked, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle

@@ -21,7 +21,7 @@ from asr.dataset.cuts import Item
 from asr.dataset.remote import at_hand
 from asr.dataset.sampler import plan_all
 from asr.dataset.speech_dataset import SpeechDataset
-from asr.evaluation.decode import batch_seconds
+from asr.inference.decode import batch_seconds
 from asr.io.files import digest, read_json, write_json
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded

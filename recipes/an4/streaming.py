@@ -27,13 +27,13 @@ from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
 from asr.decoding.greedy import greedy_decode
-from asr.evaluation.decode import decode_dataset
 from asr.evaluation.error_rate import bootstrap_interval
+from asr.inference.decode import decode_dataset
+from asr.inference.streaming import Stream, latency
 from asr.io.files import atomic_path, write_json
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded
 from asr.plotting import pyplot
-from asr.streaming import Stream, latency
 from data import an4
 
 HERE = Path(__file__).resolve().parent

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from asr.alignment import align_words
 from asr.audio.load import SAMPLE_RATE
 from asr.demo import demo_recipe
+from asr.inference.forced_alignment import align_words
 from asr.models.bundle import Bundle, load_bundle
 from asr.synthesis import VOICES, make_corpus, sentences, synthesise_with_times
 from asr.training.trainer import train

@@ -23,6 +23,7 @@ from asr.evaluation.formats import Format, read_texts
 from asr.evaluation.normalise import load_profile
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import read_report, write_report
+from asr.inference.transcribe import transcribe
 from asr.lm.arpa import read_arpa, write_arpa
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
@@ -35,7 +36,6 @@ from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig, build_tokens
 from asr.training.recipe import read_recipe
-from asr.transcribe import transcribe
 from tests.tones import FEATURES, MODEL, RATE, WORDS, speak
 
 TEXTS = ["low high", "up down low", "high", "down up up low"]

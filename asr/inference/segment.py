@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from asr.alignment import align_words
 from asr.audio.silence import Gap, quietest
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AudioError
+from asr.inference.forced_alignment import align_words
 from asr.models.bundle import Bundle, load_bundle
 
 SECONDS = 4.0  # in a piece, about

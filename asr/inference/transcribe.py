@@ -9,14 +9,14 @@ from pathlib import Path
 import psutil
 import torch
 
-from asr.alignment import WordTime
 from asr.audio.load import load_audio
 from asr.audio.pcm import to_pcm
 from asr.dataset.prefetch import prefetch
 from asr.decoding.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
-from asr.evaluation.decode import BATCH_SECONDS, decode_waves
-from asr.evaluation.hearing import hear_waves
+from asr.inference.decode import BATCH_SECONDS, decode_waves
+from asr.inference.time_formats import WordTime
+from asr.inference.word_times import hear_waves
 from asr.io.printable import printable_name
 from asr.models.bundle import Bundle
 from asr.padded import pad

@@ -1,0 +1,1 @@
+"""Recognition: recordings and streams to text, word times, forced alignment."""

@@ -1,0 +1,128 @@
+"""Words and units with their times, as JSON, ctm and TextGrid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asr.io.printable import printable_name
+
+
+@dataclass(frozen=True)
+class UnitTime:
+    """A unit, as it is written, and when it is heard, in seconds."""
+
+    unit: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class WordTime:
+    """A word and when it is said, in seconds, with its units.
+
+    `confidence` is the probability that it was said; of a text that is known there is none.
+    """
+
+    word: str
+    start: float
+    end: float
+    units: tuple[UnitTime, ...]
+    confidence: float | None = None
+
+
+def to_json(words: Sequence[WordTime]) -> list[dict[str, Any]]:
+    """Plain JSON values; times in seconds."""
+    rows = []
+    for word in words:
+        sure = {} if word.confidence is None else {"confidence": round(word.confidence, 4)}
+        units = [{"unit": u.unit, "start": u.start, "end": u.end} for u in word.units]
+        times = {"word": word.word, "start": word.start, "end": word.end}
+        rows.append(times | sure | {"units": units})
+    return rows
+
+
+def to_ctm(name: str, words: Sequence[WordTime], start: float = 0.0) -> str:
+    """Lines of NIST's time-marked conversation format: file, channel, start, duration, word and,
+    where there is one, confidence. Its times count from the beginning of the recording, `start`
+    seconds before that of the utterance.
+
+    >>> print(to_ctm("talk", [WordTime("yes", 0.5, 0.75, (), 0.9)], 60.0), end="")
+    talk 1 60.500 0.250 yes 0.9000
+    """
+    lines = []
+    for word in words:
+        sure = "" if word.confidence is None else f" {word.confidence:.4f}"
+        times = f"{start + word.start:.3f} {word.end - word.start:.3f}"
+        lines.append(f"{name} 1 {times} {word.word}{sure}\n")
+    return "".join(lines)
+
+
+def ctm_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """What each recording is called in ctm: its name without the suffix; where others are called
+    so too, its path without the suffix, or else with it. Blanks, which would part it, become
+    underscores, and what is not printable an escape, such as \\x1b.
+
+    >>> list(ctm_names(map(Path, ["a/x.wav", "b/x.wav", "b/x.mp3", "my talk.wav"])).values())
+    ['a/x', 'b/x.wav', 'b/x.mp3', 'my_talk']
+    """
+    forms = {
+        path: [
+            *(_one_field(form) for form in (path.stem, str(path.with_suffix("")), str(path))),
+            "".join(f"\\u{ord(c):04x}" if c.isspace() else c for c in printable_name(path)),
+        ]
+        for path in paths
+    }
+    taken = Counter(form for row in forms.values() for form in set(row))
+    return {
+        path: next((form for form in row if taken[form] == 1), row[-1])
+        for path, row in forms.items()
+    }
+
+
+def _one_field(name: str) -> str:
+    field = "_".join(printable_name(name).split())
+    return f"_{field}" if field.startswith(";;") else field  # which would begin a comment
+
+
+def to_textgrid(words: Sequence[WordTime], seconds: float) -> str:
+    """A TextGrid file for Praat, with the tiers "words" and "units"."""
+    seconds = round(seconds, 3)  # as the times are, so that the last interval is not empty
+    units = [unit for word in words for unit in word.units]
+    tiers = {
+        "words": [(word.start, word.end, word.word) for word in words],
+        "units": [(unit.start, unit.end, unit.unit) for unit in units],
+    }
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]
+    lines += ["xmin = 0", f"xmax = {seconds:.3f}", "tiers? <exists>", f"size = {len(tiers)}"]
+    lines.append("item []:")
+    for number, (name, rows) in enumerate(tiers.items(), start=1):
+        intervals = _filled(rows, seconds)
+        lines += [f"    item [{number}]:", '        class = "IntervalTier"']
+        lines += [f'        name = "{name}"', "        xmin = 0", f"        xmax = {seconds:.3f}"]
+        lines.append(f"        intervals: size = {len(intervals)}")
+        for place, (start, end, label) in enumerate(intervals, start=1):
+            quoted = label.replace('"', '""')
+            lines += [f"        intervals [{place}]:", f"            xmin = {start:.3f}"]
+            lines += [f"            xmax = {end:.3f}", f'            text = "{quoted}"']
+    return "\n".join(lines) + "\n"
+
+
+def _filled(
+    rows: Sequence[tuple[float, float, str]], seconds: float
+) -> list[tuple[float, float, str]]:
+    """Intervals without gaps or overlaps from 0 to the end, as Praat wants them."""
+    filled: list[tuple[float, float, str]] = []
+    reached = 0.0
+    for start, end, label in rows:
+        start = max(start, reached)
+        if start > reached:
+            filled.append((reached, start, ""))
+        filled.append((start, end, label))
+        reached = end
+    if reached < seconds or not filled:
+        filled.append((reached, seconds, ""))
+    return filled
