@@ -26,7 +26,7 @@ from asr.cli_reports import Normalise, Units, UnitsOption, scoring
 from asr.cli_reports import app as reports_app
 from asr.console import progress_bar, run_command, show, show_settings, tell
 from asr.errors import AlignmentError, AsrError, AudioError, ConfigError
-from asr.evaluation.details import AUDIO_MEGABYTES
+from asr.evaluation.utterance import AUDIO_MEGABYTES
 
 if TYPE_CHECKING:
     from asr.decoding.decoder import Decoder
@@ -247,9 +247,9 @@ def tune(
     """Choose the language model's weight, the word bonus and the beam, and keep them."""
     from asr.decoding.folder import load_decoder, remove_decoder, save_decoder
     from asr.evaluation.report_folder import check_writable
+    from asr.evaluation.tune_decoder import picture_folder, to_text, write_tuning
+    from asr.evaluation.tune_decoder import tune as tune_decoder
     from asr.models.bundle import load_bundle
-    from asr.tuning import picture_folder, to_text, write_tuning
-    from asr.tuning import tune as tune_decoder
 
     bundle = load_bundle(model)
     if reset:
@@ -327,8 +327,8 @@ def evaluate_model(
 ) -> bool:
     """Evaluate and print the report; false, after an error for each, where recordings could not be
     read."""
+    from asr.evaluation.evaluate import evaluate
     from asr.evaluation.report_text import to_text
-    from asr.evaluation.run import evaluate
 
     with progress_bar("recognising") as progress:
         result = evaluate(model, manifest, out, progress, decoder, scoring, audio_megabytes, bundle)

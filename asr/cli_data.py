@@ -67,7 +67,7 @@ def augment(
     ),
 ) -> None:
     """Write training recordings as training hears them, with a page to listen to them."""
-    from asr.listen import write_examples
+    from asr.training.preview import write_examples
     from asr.training.recipe import read_recipe
 
     examples = write_examples(read_recipe(recipe, overrides or []), out, listen)

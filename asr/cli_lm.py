@@ -119,7 +119,7 @@ def perplexity(
 
 def _training_settings(wanted: bool) -> None:
     if wanted:
-        from asr.training.language import LanguageTraining
+        from asr.training.train_lm import LanguageTraining
 
         show_settings(LanguageTraining)
 
@@ -157,7 +157,7 @@ def train(
     from asr.lm.text import plain
     from asr.models.bundle import load_bundle
     from asr.text.tokens import TokenConfig, build_tokens
-    from asr.training.language import LanguageTraining, train_language_model
+    from asr.training.train_lm import LanguageTraining, train_language_model
 
     config = parse(LanguageTraining, with_overrides({}, set_ or []), "--set")
     if dev.suffix == ".jsonl":

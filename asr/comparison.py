@@ -11,7 +11,7 @@ import torch
 from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
 from asr.evaluation.error_rate import ErrorCounts
-from asr.evaluation.run import evaluate
+from asr.evaluation.evaluate import evaluate
 from asr.io.files import read_json
 from asr.models.acoustic import AcousticModel
 from asr.text.normalise import as_units, normalise

@@ -10,8 +10,8 @@ from rich.progress import Progress
 
 from asr.augment.config import AugmentConfig
 from asr.dataset.manifest import read_manifest
+from asr.evaluation.evaluate import evaluate
 from asr.evaluation.report_text import to_text
-from asr.evaluation.run import evaluate
 from asr.inference.transcribe import transcribe
 from asr.models.bundle import load_bundle
 from asr.models.config import ModelConfig

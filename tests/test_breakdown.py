@@ -11,8 +11,8 @@ from asr.evaluation.breakdown import (
     number_labels,
 )
 from asr.evaluation.confusions import count_confusions, errors_by_frequency
-from asr.evaluation.details import Details, shown
 from asr.evaluation.error_rate import ErrorCounts, score
+from asr.evaluation.utterance import Details, shown
 
 SCORES = score(
     {"a": "one two three", "b": "four", "c": "five six", "d": "seven eight"},

@@ -20,7 +20,7 @@ from asr.evaluation.classification import (
     wilson_interval,
     write_classification,
 )
-from asr.evaluation.confusion_picture import CELL, HIT, MISS, draw, write_picture
+from asr.evaluation.confusion_plot import CELL, HIT, MISS, draw, write_picture
 
 CLASSES = ("no", "perhaps", "yes")
 # no: 3 of 4; perhaps: never said; yes: 5 of 6 predictions, 5 of 5 sequences.

@@ -17,8 +17,8 @@ from asr.features.extractor import FeatureConfig
 from asr.models.classifier import ClassifierBundle
 from asr.models.config import ModelConfig
 from asr.padded import Padded
-from asr.training import classify
-from asr.training.classify import (
+from asr.training import train_classifier as training
+from asr.training.train_classifier import (
     NO_AUGMENT,
     ClassifyConfig,
     EpochResult,
@@ -161,7 +161,7 @@ def test_recordings_are_varied_and_sequences_only_masked(tmp_path: Path) -> None
     classes = sorted(PITCHES)
     recordings = Recordings(tones(tmp_path, 2, 0), classes, RATE)
     features = FeatureConfig(sample_rate=RATE, bands=16)
-    model = classify.Classifier(features, MODEL, 2)
+    model = training.Classifier(features, MODEL, 2)
     plain = recordings.batch([whole(0), whole(1)])
     fast = recordings.batch([whole(0, speed=1.25), whole(1)])
     expected = model.extract(plain.inputs)
@@ -173,7 +173,7 @@ def test_recordings_are_varied_and_sequences_only_masked(tmp_path: Path) -> None
     assert not torch.equal(warped.values, expected.values)
     sequences = slopes(2, 0)
     batch = sequences.batch([whole(0, speed=1.25), whole(1)])
-    model = classify.Classifier(1, MODEL, 2)
+    model = training.Classifier(1, MODEL, 2)
     strong = AugmentConfig(speeds=[1.25], warp=0.3, time_masks=0, frequency_masks=0)
     assert augmented(model, batch, strong).values.equal(batch.inputs.values)
     masked = AugmentConfig(time_masks=0, frequency_masks=20, frequency_mask_bands=1)

@@ -15,8 +15,8 @@ import typer.main
 from asr.cli import app
 from asr.config import Config, parse, settings, with_overrides
 from asr.decoding.decoder import DecoderConfig
-from asr.training.language import LanguageTraining
 from asr.training.recipe import Recipe
+from asr.training.train_lm import LanguageTraining
 from tests.commands import Command
 
 DECODING = ["--decoder", "--lm", "--rescore", "--lexicon", "--hot-word", "--hot-words", "--set"]

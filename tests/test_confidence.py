@@ -12,7 +12,7 @@ import torch
 from asr.decoding.confidence import SUREST, gather
 from asr.decoding.decoder import Decoder, DecoderConfig
 from asr.evaluation.confidence import Calibration, calibration, fit_scale
-from asr.evaluation.reliability_picture import write_picture
+from asr.evaluation.reliability_plot import write_picture
 from asr.padded import pad
 from tests.tones import untrained_bundle
 

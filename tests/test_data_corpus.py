@@ -13,7 +13,7 @@ from asr import cli_recipes
 from asr.cli_recipes import main
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError, AudioError
-from asr.training.start import StartConfig
+from asr.training.finetune import StartConfig
 from data import corpus
 from data.corpus import locate, speakers_apart, tell_incomplete, with_durations, write_splits
 from tests.recordings import tone

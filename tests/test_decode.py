@@ -15,10 +15,10 @@ from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder, DecoderConfig
 from asr.decoding.rescoring import RescoreConfig, Scored
 from asr.errors import AudioError
-from asr.evaluation import run
+from asr.evaluation import evaluate as evaluation
 from asr.evaluation.error_rate import Scores, score
+from asr.evaluation.evaluate import evaluate
 from asr.evaluation.normalise import Profile, Rules
-from asr.evaluation.run import evaluate
 from asr.evaluation.scoring import Scoring
 from asr.inference import decode, word_times
 from asr.inference.decode import decode_dataset, decode_waves
@@ -232,7 +232,7 @@ def test_texts_are_aligned_once_unless_they_are_normalised(
         aligned.append(texts)
         return score(*texts)
 
-    monkeypatch.setattr(run, "score", count)
+    monkeypatch.setattr(evaluation, "score", count)
     scoring = Scoring(Profile("mine", Rules(replace=replaced)))
     report = evaluate(model, tmp_path / "test.jsonl", scoring=scoring).report
     assert len(aligned) == times

@@ -19,8 +19,8 @@ from asr.decoding.beam import BeamConfig, BeamSearch
 from asr.decoding.fusion import build_language
 from asr.evaluation.formats import write_texts
 from asr.evaluation.normalise import load_profile
+from asr.evaluation.tune_decoder import BONUSES, SIZES, WEIGHTS
 from asr.lm.estimate import estimate
-from asr.tuning import BONUSES, SIZES, WEIGHTS
 from tests.commands import Command
 from tests.tones import RATE, speak, tone_recipe, untrained_bundle, write_corpus
 

@@ -22,7 +22,7 @@ from asr.dataset.sampler import plan_all, plan_epoch
 from asr.dataset.shards import Shard, pack
 from asr.errors import AsrError
 from asr.io.files import read_json
-from asr.listen import write_examples
+from asr.training.preview import write_examples
 from asr.training.recipe import Recipe
 from tests.commands import Command
 from tests.tones import RATE, run_quietly, tone_recipe, write_corpus

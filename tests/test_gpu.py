@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asr.ctc.loss import ctc_loss
-from asr.evaluation.run import evaluate
+from asr.evaluation.evaluate import evaluate
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.models import recurrent
 from asr.models.recurrent import RecurrentLayer

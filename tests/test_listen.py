@@ -11,7 +11,7 @@ import soundfile
 
 from asr.audio.load import write_wav
 from asr.config import settings
-from asr.listen import VARIANTS, write_examples
+from asr.training.preview import VARIANTS, write_examples
 from asr.training.recipe import Recipe, read_recipe
 from tests.commands import Command
 from tests.tones import tone_recipe, write_corpus

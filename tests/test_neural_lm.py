@@ -21,7 +21,7 @@ from asr.lm.ngram import measure_perplexity
 from asr.lm.storage import save_ngram
 from asr.padded import pad
 from asr.text.tokens import TokenConfig, Tokens, build_tokens
-from asr.training.language import LanguageTraining, train_language_model, word_perplexity
+from asr.training.train_lm import LanguageTraining, train_language_model, word_perplexity
 from tests.commands import Command
 
 TEXT = ["one two", "one two three", "two three", "three four one", "four"] * 6

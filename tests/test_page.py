@@ -18,10 +18,10 @@ import soundfile
 from asr.dataset.shards import load_recording
 from asr.evaluation import clips
 from asr.evaluation.clips import embed
-from asr.evaluation.details import Details
 from asr.evaluation.error_rate import score
 from asr.evaluation.page import Epoch, Extras, embedded, write_page
 from asr.evaluation.report import RunFacts, build_report
+from asr.evaluation.utterance import Details
 from asr.inference.word_times import Posteriors
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from PIL import Image
 from rich.cells import cell_len
 
 from asr.evaluation.breakdown import Group
-from asr.evaluation.details import Details
 from asr.evaluation.error_rate import ErrorCounts, Scores, score
 from asr.evaluation.report import EvaluationReport, RunFacts, build_report, to_json
 from asr.evaluation.report_folder import write_report
 from asr.evaluation.report_text import to_text
+from asr.evaluation.utterance import Details
 from asr.io.files import read_json
 
 FACTS = RunFacts(

@@ -18,12 +18,12 @@ from asr.evaluation.compare import (
     verdict,
     write_comparison,
 )
-from asr.evaluation.details import Details
 from asr.evaluation.error_rate import score
 from asr.evaluation.export import export
 from asr.evaluation.leaderboard import gather, ranks, write_board
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import check_writable, read_report, write_report
+from asr.evaluation.utterance import Details
 from asr.io.files import read_json, write_json
 
 REFERENCES = {f"u{i:02}": f"one two three w{i}" for i in range(40)}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asr.evaluation.signal_noise import HIGHEST, estimate_snr
+from asr.evaluation.snr import HIGHEST, estimate_snr
 
 RATE = 16000
 

@@ -15,11 +15,11 @@ from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig, build_tokens
+from asr.training.averaging import choose_weights
 from asr.training.checkpoint import save_epoch
-from asr.training.final import choose_weights
+from asr.training.finetune import StartConfig, freeze, start_from
 from asr.training.optimizer import build_optimizer, set_rate
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
-from asr.training.start import StartConfig, freeze, start_from
 from tests.processes import NOBODY, left_by
 from tests.tones import FEATURES, MODEL, run_quietly, tone_recipe, untrained_bundle
 

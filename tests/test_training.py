@@ -19,7 +19,7 @@ from asr.dataset.manifest import read_manifest, write_manifest
 from asr.dataset.sampler import plan_epoch
 from asr.dataset.speech_dataset import Batch
 from asr.errors import AudioError, CheckpointError, ConfigError, TrainingError
-from asr.evaluation.run import evaluate
+from asr.evaluation.evaluate import evaluate
 from asr.features.extractor import FeatureConfig
 from asr.io.files import read_json
 from asr.models.acoustic import AcousticModel

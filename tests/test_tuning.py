@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from asr import tuning
 from asr.dataset.manifest import read_manifest, write_manifest
 from asr.dataset.splits import refuse_test_set
 from asr.decoding.decoder import Decoder
 from asr.decoding.folder import load_decoder, save_decoder
 from asr.decoding.rescoring import RescoreConfig
 from asr.errors import AsrError
+from asr.evaluation import tune_decoder
 from asr.evaluation.confidence import SCALES
-from asr.evaluation.run import evaluate
+from asr.evaluation.evaluate import evaluate
+from asr.evaluation.tune_decoder import Trial, picture_folder, tune, write_tuning
 from asr.io.files import read_json
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.lm.storage import save_ngram
 from asr.models.bundle import load_bundle
 from asr.padded import Padded
-from asr.tuning import Trial, picture_folder, tune, write_tuning
 from tests.commands import Command
 
 Tones = tuple[dict[str, Path], Path]
@@ -41,9 +41,9 @@ def model(tones: Tones, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "WEIGHTS", (0.0, 0.3, 2.0))
-    monkeypatch.setattr(tuning, "BONUSES", (-50.0, 0.0))
-    monkeypatch.setattr(tuning, "SIZES", (1, 4))
+    monkeypatch.setattr(tune_decoder, "WEIGHTS", (0.0, 0.3, 2.0))
+    monkeypatch.setattr(tune_decoder, "BONUSES", (-50.0, 0.0))
+    monkeypatch.setattr(tune_decoder, "SIZES", (1, 4))
 
 
 @pytest.mark.usefixtures("_few")
@@ -56,7 +56,7 @@ def test_the_best_settings_are_found_and_used(tones: Tones, model: Path, tmp_pat
     assert told == [(i, 8) for i in range(1, 9)]
     surface, beams = result.trials[:6], result.trials[6:]
     assert {(t.weight, t.bonus) for t in surface} == {
-        (w, b) for w in tuning.WEIGHTS for b in tuning.BONUSES
+        (w, b) for w in tune_decoder.WEIGHTS for b in tune_decoder.BONUSES
     }
     assert min(t.errors for t in surface) == min(
         t.errors for t in surface if (t.weight, t.bonus) == (result.best.weight, result.best.bonus)
@@ -101,7 +101,9 @@ def test_a_recurrent_language_model_that_gains_nothing_stays_in_the_folder(
     save_neural(model / "lstm", NeuralLm(NeuralModel(NeuralConfig(hidden=4), len(tokens)), tokens))
     weights = {path.name: path.read_bytes() for path in (model / "lstm").iterdir()}
     useless = RescoreConfig(weight=0, word_bonus=0)
-    monkeypatch.setattr(tuning, "_rescored", lambda *given: replace(given[4], rescore=useless))
+    monkeypatch.setattr(
+        tune_decoder, "_rescored", lambda *given: replace(given[4], rescore=useless)
+    )
     dev = tones[0]["dev"]
     for expected in ("not ranked anew", ""):  # the second time it is not tried
         ended = run("tune", model, dev, "--lm", tmp_path / "lm")
@@ -120,7 +122,7 @@ def test_a_recurrent_language_model_may_choose_from_a_larger_beam(
     tokens = load_bundle(model).tokens
     vocabulary = NeuralModel(NeuralConfig(hidden=4), len(tokens))
     save_neural(tmp_path / "lstm", NeuralLm(vocabulary, tokens))
-    monkeypatch.setattr(tuning, "RANKED_SIZE", 4)
+    monkeypatch.setattr(tune_decoder, "RANKED_SIZE", 4)
 
     def ranked(
         decoder: Decoder, neural: NeuralLm, scores: Padded, count: object, start: Trial
@@ -129,17 +131,17 @@ def test_a_recurrent_language_model_may_choose_from_a_larger_beam(
         errors = start.errors if start.size < 4 else -1
         return replace(start, errors=errors, rescore=RescoreConfig(weight=0.3))
 
-    monkeypatch.setattr(tuning, "_rescored", ranked)
+    monkeypatch.setattr(tune_decoder, "_rescored", ranked)
     decoder = load_decoder(model, tokens, lm=tmp_path / "lm", rescore=tmp_path / "lstm")
     best = tune(model, tones[0]["dev"], decoder).best
     assert (best.size, best.errors) == (4, -1)
 
 
 def test_of_equals_the_middle_of_the_plain_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "WEIGHTS", (0, 1, 2, 3))
-    monkeypatch.setattr(tuning, "BONUSES", (0,))
+    monkeypatch.setattr(tune_decoder, "WEIGHTS", (0, 1, 2, 3))
+    monkeypatch.setattr(tune_decoder, "BONUSES", (0,))
     trials = [Trial(weight, 0, 1, errors) for weight, errors in enumerate((9, 5, 5, 6))]
-    assert tuning._steadiest(trials).weight == 2
+    assert tune_decoder._steadiest(trials).weight == 2
 
 
 @pytest.mark.usefixtures("_few")
@@ -213,13 +215,13 @@ def test_a_folder_that_cannot_be_written_is_told_at_once_and_costs_no_choice(
     (tmp_path / "taken").write_text("")
     arguments = ["tune", model, tones[0]["dev"], "--lm", tmp_path / "lm"]
     with monkeypatch.context() as patch:
-        patch.setattr(tuning, "tune", lambda *_: pytest.fail("tuned in vain"))
+        patch.setattr(tune_decoder, "tune", lambda *_: pytest.fail("tuned in vain"))
         assert "choose another --out" in run(*arguments, "--out", tmp_path / "taken").error()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "tuning.png")
 
-    monkeypatch.setattr(tuning, "write_tuning", full)
+    monkeypatch.setattr(tune_decoder, "write_tuning", full)
     assert run(*arguments).status == 1
     assert (model / "decoder.json").is_file()
 

@@ -16,8 +16,8 @@ from asr.dataset.sampler import plan_all
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.bundle import load_bundle
 from asr.training import trainer
+from asr.training.realign import word_starts
 from asr.training.recipe import Recipe
-from asr.training.word_starts import word_starts
 from tests.tones import (
     GAP_SECONDS,
     RATE,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.evaluation.run import evaluate
+from asr.evaluation.evaluate import evaluate
 from asr.training.recipe import read_recipe
 from data import yesno
 from tests.tones import run_quietly

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from asr.evaluation.details import Details
 from asr.evaluation.error_rate import ErrorCounts, Interval, UtteranceScore, bootstrap_interval
+from asr.evaluation.utterance import Details
 
 UNKNOWN = "unknown"
 PARTS = 4  # of a breakdown by a number, with about as many utterances each

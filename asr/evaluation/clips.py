@@ -14,7 +14,7 @@ import soundfile
 
 from asr.dataset.shards import load_recording
 from asr.errors import AudioError
-from asr.evaluation.details import Details
+from asr.evaluation.utterance import Details
 from asr.io.paths import as_stored
 
 RATE = 16000

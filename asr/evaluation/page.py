@@ -22,9 +22,9 @@ from asr.evaluation.breakdown import left_out
 from asr.evaluation.charts import Point, diagonal, line_chart, whisker
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.clips import embed, link
-from asr.evaluation.details import AUDIO_MEGABYTES, Details
 from asr.evaluation.error_rate import ErrorCounts, Interval, UtteranceScore
 from asr.evaluation.report import EvaluationReport, Units
+from asr.evaluation.utterance import AUDIO_MEGABYTES, Details
 from asr.io.files import atomic_path
 from asr.io.printable import escape_json, printable_lines
 

@@ -23,7 +23,6 @@ from asr.evaluation.confusions import (
     count_confusions,
     errors_by_frequency,
 )
-from asr.evaluation.details import Details
 from asr.evaluation.error_rate import (
     ErrorCounts,
     Interval,
@@ -33,6 +32,7 @@ from asr.evaluation.error_rate import (
     sentence_counts,
 )
 from asr.evaluation.normalise import BUILT_IN
+from asr.evaluation.utterance import Details
 
 VERSION = 2  # of the JSON layout: raised when a key changes its meaning or goes
 CONFIDENCE = 0.95

@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 
 from asr.dataset.lines import is_whole
 from asr.errors import ReportError, reason
-from asr.evaluation.details import Details
 from asr.evaluation.error_rate import Scores, UtteranceScore, score
 from asr.evaluation.page import Extras, write_page
-from asr.evaluation.reliability_picture import write_picture
+from asr.evaluation.reliability_plot import write_picture
 from asr.evaluation.report import PLAIN, VERSION, EvaluationReport, RunFacts, Units, to_json
 from asr.evaluation.report_text import to_text
+from asr.evaluation.utterance import Details
 from asr.io.files import atomic_path, read_json, write_json
 from asr.io.paths import as_stored
 from asr.io.printable import printable_name

@@ -13,13 +13,13 @@ import regex
 from asr.dataset.manifest import read_manifest
 from asr.errors import ManifestError, TranscriptError
 from asr.evaluation.confusions import count_words
-from asr.evaluation.details import Details, details_of
 from asr.evaluation.error_rate import Scores, score
 from asr.evaluation.formats import Format, guess_format, read_pair
 from asr.evaluation.normalise import BUILT_IN, Profile, split_characters
 from asr.evaluation.optional import bracket
 from asr.evaluation.report import EvaluationReport, RunFacts, Units, build_report
 from asr.evaluation.timed_formats import read_stm
+from asr.evaluation.utterance import Details, details_of
 from asr.io.files import digest
 from asr.io.printable import printable_name
 from asr.text.characters import lower

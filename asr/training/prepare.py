@@ -25,9 +25,9 @@ from asr.models.bundle import Bundle
 from asr.models.kernels.dense import trains_lstm_in
 from asr.text.normalise import TextConfig, as_units, normalise
 from asr.text.tokens import Tokens, build_tokens
+from asr.training.finetune import StartConfig
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
-from asr.training.start import StartConfig
 
 # What may change between two sessions of a run: where things lie, when it ends, what it keeps.
 FREE = {

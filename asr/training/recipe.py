@@ -16,7 +16,7 @@ from asr.inference.streaming import obstacles
 from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig
-from asr.training.start import StartConfig
+from asr.training.finetune import StartConfig
 
 
 class DataConfig(Config):

@@ -23,10 +23,11 @@ from asr.inference.decode import decode_dataset
 from asr.io.files import locked, restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
+from asr.training.averaging import finish
 from asr.training.checkpoint import Progress, best_epochs, has_checkpoint, save_epoch
 from asr.training.device import build_accelerator, refuse_many_processes
 from asr.training.display import Display
-from asr.training.final import finish
+from asr.training.finetune import freeze, start_from
 from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 from asr.training.prepare import (
@@ -37,11 +38,10 @@ from asr.training.prepare import (
     training_corpus,
     without_infeasible,
 )
+from asr.training.realign import know_word_starts
 from asr.training.recipe import Recipe, TrainConfig
 from asr.training.run import Run, checkpoint_folder, resume, save
-from asr.training.start import freeze, start_from
 from asr.training.step import batch_loss
-from asr.training.word_starts import know_word_starts
 
 SEED_STRIDE = 1_000_003  # keeps the per-step seeds of two runs apart
 

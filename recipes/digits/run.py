@@ -19,13 +19,13 @@ from asr.augment.config import AugmentConfig
 from asr.config import Config, parse, with_overrides
 from asr.console import run_command
 from asr.evaluation.classification import accuracy_text, confusion, to_text, write_classification
-from asr.evaluation.confusion_picture import write_picture
-from asr.evaluation.run import machine_name
+from asr.evaluation.confusion_plot import write_picture
+from asr.evaluation.evaluate import machine_name
 from asr.evaluation.summary import to_markdown
 from asr.io.files import atomic_path
 from asr.models.classifier import save_classifier
 from asr.models.config import ModelConfig
-from asr.training.classify import ClassifyConfig, Sequences, predict, train_classifier
+from asr.training.train_classifier import ClassifyConfig, Sequences, predict, train_classifier
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "exp" / "digits"
 CLASSES = tuple("0123456789")

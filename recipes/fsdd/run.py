@@ -37,15 +37,15 @@ from asr.evaluation.classification import (
     to_text,
     write_classification,
 )
-from asr.evaluation.confusion_picture import write_picture
-from asr.evaluation.run import machine_name
+from asr.evaluation.confusion_plot import write_picture
+from asr.evaluation.evaluate import machine_name
 from asr.evaluation.summary import to_markdown
 from asr.features.extractor import FeatureConfig
 from asr.io.files import atomic_path
 from asr.models.classifier import ClassifierBundle, save_classifier
 from asr.models.config import ModelConfig
 from asr.synthesis import VOICES, synthesise
-from asr.training.classify import ClassifyConfig, Recordings, predict, train_classifier
+from asr.training.train_classifier import ClassifyConfig, Recordings, predict, train_classifier
 from data import fsdd
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "exp" / "fsdd"

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from asr.evaluation.run import machine_name
+from asr.evaluation.evaluate import machine_name
 from tests.bench import (
     an4,
     crowded,

@@ -10,10 +10,10 @@ from statistics import median
 
 import numpy as np
 
-from asr.evaluation.details import Details
 from asr.evaluation.error_rate import score
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import write_report
+from asr.evaluation.utterance import Details
 from asr.inference.word_times import Posteriors
 from tests.bench.timing import verdict
 

@@ -12,8 +12,8 @@ from asr.evaluation.scoring import guess_units
 from asr.models.bundle import Bundle, load_bundle, others_files, save_bundle
 from asr.models.weights import load_weights
 from asr.training.checkpoint import average_weights, best_epochs, epoch_path, is_intact
+from asr.training.finetune import blend_with_start
 from asr.training.run import Run
-from asr.training.start import blend_with_start
 
 
 def finish(run: Run, count_errors: Callable[[], int]) -> Path:
