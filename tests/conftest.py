@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from asr.cli import main
-from asr.console import run_command
+from asr.cli.console import run_command
+from asr.cli.main import main
 from tests.commands import Command, Ended
 from tests.tones import one_thread, trained_tones
 

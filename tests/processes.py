@@ -15,7 +15,7 @@ from pathlib import Path
 from asr.io import files
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["asr.cli", "asr.training.trainer", "torch._dynamo"])
+_server.set_forkserver_preload(["asr.cli.main", "asr.training.trainer", "torch._dynamo"])
 
 
 def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
@@ -32,7 +32,7 @@ def start_asr(arguments: list[str], said: Path) -> BaseProcess:
 def _asr(arguments: list[str], said: Path) -> None:
     import torch
 
-    from asr.cli import main
+    from asr.cli.main import main
 
     with said.open("w") as file, Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

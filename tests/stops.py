@@ -34,7 +34,7 @@ from typing import IO
 import torch
 from rich.console import Console
 
-from asr.console import INTERRUPTED
+from asr.cli.console import INTERRUPTED
 from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig
@@ -109,7 +109,7 @@ def _serve(recipe: Path) -> None:
 
     What the first training of a process loads and compiles, one here has loaded for all.
     """
-    import asr.cli
+    import asr.cli.main
     from asr.training.recipe import read_recipe
     from asr.training.trainer import train
 
@@ -128,7 +128,7 @@ def _serve(recipe: Path) -> None:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
             sys.argv = ["asr", *request["arguments"]]
-            asr.cli.main()
+            asr.cli.main.main()
             return
         print(child, flush=True)
         _, status, used = os.wait4(child, 0)

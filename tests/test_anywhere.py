@@ -37,7 +37,7 @@ for folder in (Path(sys.argv[2]), Path("/var/tmp")):
         pass
 from asr.io.caches import private_folder
 assert private_folder() is None, private_folder()
-from asr.cli import app
+from asr.cli.main import app
 out, recipe, model, recording = sys.argv[1], *sys.argv[3:]
 for command in (
     ["train", recipe],

@@ -16,7 +16,6 @@ LONGEST_FUNCTION = 60
 # and from lower ones. A new module gets its row here, after docs/design.md.
 ROWS = {
     "errors": 0,
-    "loading": 0,
     "padded": 0,
     "io": 1,
     "audio": 2,
@@ -29,27 +28,17 @@ ROWS = {
     "ctc": 4,
     "models": 4,
     "dataset": 5,
-    "gradients": 5,
     "lm": 6,
-    "synthesis": 6,
     "decoding": 7,
     "inference": 8,
     "evaluation": 9,
-    "proposal": 10,
     "training": 10,
-    "comparison": 11,
-    "console": 11,
     "demo": 11,
-    "project_notes": 11,
-    "cli_decoding": 12,
-    "cli_lm": 12,
-    "cli_reports": 12,
-    "project": 12,
-    "cli_data": 13,
-    "cli": 14,
-    "cli_recipes": 15,
+    "experiments": 11,
+    "project": 11,
+    "cli": 12,
 }
-FACE_ROW = 15  # asr/__init__.py offers what users call; nothing inside imports it
+FACE_ROW = 12  # asr/__init__.py offers what users call; nothing inside imports it
 DATA_ROW = 5  # corpora need audio and manifests, nothing above
 HOUSE = {"asr", "data", "recipes", "tests"}
 

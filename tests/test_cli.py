@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import typer
 
-import asr.demo
-from asr.cli_recipes import run_recipe
+import asr.demo.run
+from asr.cli.recipes import run_recipe
 from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
 from asr.io.files import read_json
@@ -287,8 +287,8 @@ def test_a_demo_that_is_stopped_tells_how_to_resume(
         raise InterruptedTraining(signal.SIGTERM, tmp_path)
 
     manifests = write_corpus(tmp_path / "corpus", {"train": 2, "dev": 2, "test": 2})
-    monkeypatch.setattr(asr.demo, "make_corpus", lambda *_, **__: manifests)
-    monkeypatch.setattr(asr.demo, "train", stop)
+    monkeypatch.setattr(asr.demo.run, "make_corpus", lambda *_, **__: manifests)
+    monkeypatch.setattr(asr.demo.run, "train", stop)
     ended = run("demo", "--out", tmp_path)
     assert ended.status == 128 + signal.SIGTERM
     assert "the same command resumes the training" in ended.err.splitlines()[-1]

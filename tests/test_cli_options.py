@@ -12,7 +12,7 @@ import click
 import pytest
 import typer.main
 
-from asr.cli import app
+from asr.cli.main import app
 from asr.config import Config, parse, settings, with_overrides
 from asr.decoding.decoder import DecoderConfig
 from asr.training.recipe import Recipe
@@ -121,7 +121,7 @@ def test_help_and_mistyped_commands_and_options(run: Command) -> None:
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys, asr.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, asr.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from asr.comparison import Comparison, hidden_for, train_member
 from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import AsrError
 from asr.evaluation.error_rate import ErrorCounts
+from asr.experiments.comparison import Comparison, hidden_for, train_member
 from asr.io.files import read_json
 from asr.models.acoustic import AcousticModel
 from asr.training.recipe import read_recipe

@@ -34,7 +34,7 @@ def ended(code: str, stdout: int | None = None) -> tuple[int, str]:
     return begun.returncode, begun.stderr
 
 
-RUN = "from asr.console import run_command\n"
+RUN = "from asr.cli.console import run_command\n"
 PRINTS = {
     "small": RUN + "run_command(lambda: print('x'))",
     "large": RUN + "run_command(lambda: print('x' * 100_000))",
@@ -78,7 +78,7 @@ def test_a_full_disk_under_the_output_is_one_line(kind: str) -> None:
 def test_a_report_is_written_before_it_is_printed(tmp_path: Path) -> None:
     (tmp_path / "ref.trn").write_text("".join(f"a b c (u{n})\n" for n in range(600)))
     (tmp_path / "hyp.trn").write_text("".join(f"a x{n} c (u{n})\n" for n in range(599)))
-    code = "import sys\nfrom asr.cli import main\nsys.argv = ['asr', 'score', *{!r}]\nmain()"
+    code = "import sys\nfrom asr.cli.main import main\nsys.argv = ['asr', 'score', *{!r}]\nmain()"
     files = [str(tmp_path / name) for name in ("ref.trn", "hyp.trn")]
     status, message = ended(code.format([*files, "--out", str(tmp_path / "out")]))
     assert status == CLOSED

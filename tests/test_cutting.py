@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asr.audio.load import write_wav
 from asr.audio.silence import Gap
-from asr.cli_recipes import shorten_recordings
+from asr.cli.recipes import shorten_recordings
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.inference.segment import cut_all, cuts
 from asr.models.bundle import load_bundle

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import soundfile
 
-from asr import cli_recipes
-from asr.cli_recipes import main
+from asr.cli import recipes
+from asr.cli.recipes import main
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError, AudioError
 from asr.training.finetune import StartConfig
@@ -161,7 +161,7 @@ def test_a_script_with_a_language_has_a_folder_for_each(
         ran.append((folder, language, part))
         return {name: folder / f"{name}.jsonl" for name in ("train", "dev", "test")}
 
-    monkeypatch.setattr(cli_recipes, "run_recipe", lambda *arguments: ran.append(arguments))
+    monkeypatch.setattr(recipes, "run_recipe", lambda *arguments: ran.append(arguments))
     options = {"language": "de", "part": ""}
     for given, name in (
         ([], "mine-de"),

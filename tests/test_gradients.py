@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asr.cli import main
+from asr.cli.main import main
 from asr.errors import ConfigError
-from asr.gradients import (
+from asr.experiments.gradients import (
     Curve,
     CurveConfig,
     GradientConfig,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asr import loading
-from asr.loading import loading_shown
+from asr.cli import loading
+from asr.cli.loading import loading_shown
 
 SECONDS = 0.5
 

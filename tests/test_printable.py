@@ -11,7 +11,6 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from rich.console import Console
 
-from asr.console import show, tell
 from asr.evaluation.error_rate import score
 from asr.evaluation.leaderboard import gather, to_tables
 from asr.evaluation.report import RunFacts, build_report
@@ -24,6 +23,7 @@ from asr.io.printable import (
     printable_lines,
     printable_name,
 )
+from asr.io.terminal import show, tell
 
 NAMES = [
     b"plain.wav",

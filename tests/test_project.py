@@ -21,8 +21,8 @@ from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.splits import VOICE
 from asr.dataset.validate import Heard, hear
 from asr.errors import AsrError
-from asr.project import new_project, split_utterances
-from asr.proposal import examine, propose
+from asr.project.defaults import examine, propose
+from asr.project.new import new_project, split_utterances
 from asr.text.normalise import TextConfig
 from asr.training.estimate import measure_training
 from asr.training.recipe import read_recipe
@@ -314,7 +314,7 @@ def test_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         heard.append(utterance.id)
         return hear(utterance)
 
-    monkeypatch.setattr("asr.project.hear", counted)
+    monkeypatch.setattr("asr.project.new.hear", counted)
     paths = write_recordings(tmp_path / "rec", FIVE)
     paths[2].with_suffix(".txt").write_text("low " * 50)
     assert "left out: 1 " in made(tmp_path / "p", tmp_path / "rec")
@@ -390,7 +390,7 @@ def test_an_interrupted_preparation_leaves_nothing(
         raise KeyboardInterrupt
 
     write_recordings(tmp_path / "rec", FIVE)
-    monkeypatch.setattr("asr.project.check_manifests", stop)
+    monkeypatch.setattr("asr.project.new.check_manifests", stop)
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path / "p", tmp_path / "rec")
     assert [p.name for p in tmp_path.iterdir()] == ["rec"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr.cli import main
+from asr.cli.main import main
 from asr.config import parse, with_overrides
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import save_bundle

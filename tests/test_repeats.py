@@ -16,7 +16,7 @@ from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.dataset.repeats import joined, recording_keys
 from asr.dataset.splits import split_utterances
 from asr.dataset.validate import check_manifests
-from asr.project import new_project
+from asr.project.new import new_project
 from tests.commands import Command
 
 PARTS = ("train", "dev", "test")

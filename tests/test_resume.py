@@ -93,7 +93,7 @@ def finish(run: Started) -> str:
 def start_afresh(recipe: Path, out: Path) -> subprocess.Popen[str]:
     """A run in a process that shares nothing with the others, not even the seed of hashes."""
     return subprocess.Popen(
-        [sys.executable, "-m", "asr.cli", "train", str(recipe), f"out={out}"],
+        [sys.executable, "-m", "asr.cli.main", "train", str(recipe), f"out={out}"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[1],
         stdout=subprocess.DEVNULL,

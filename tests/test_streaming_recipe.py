@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr.comparison import Run
 from asr.evaluation.error_rate import ErrorCounts
+from asr.experiments.comparison import Run
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.training.recipe import read_recipe

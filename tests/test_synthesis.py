@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from asr.audio.load import SAMPLE_RATE, load_audio
 from asr.dataset.manifest import read_manifest
-from asr.errors import AsrError
-from asr.synthesis import (
+from asr.demo.synthesis import (
     UTTERANCES_PER_VOICE,
     VOICES,
     make_corpus,
@@ -24,6 +23,7 @@ from asr.synthesis import (
     synthesise,
     synthesise_with_times,
 )
+from asr.errors import AsrError
 from asr.text.espeak import phones_of
 
 espeakng_loader = pytest.importorskip("espeakng_loader")
@@ -58,7 +58,7 @@ def test_what_was_spoken_before_leaves_no_trace() -> None:
 
 def test_two_processes_make_the_same_corpus(corpus: dict[str, Path], tmp_path: Path) -> None:
     code = (
-        "from asr.synthesis import make_corpus, synthesise; synthesise('a different history');"
+        "from asr.demo.synthesis import make_corpus, synthesise; synthesise('a different history');"
         f"make_corpus({str(tmp_path / 'again')!r}, 7, {SMALL!r})"
     )
     in_new_process(code)

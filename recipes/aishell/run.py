@@ -5,7 +5,7 @@ python recipes/aishell/run.py --source DIR      from a local copy with DIR/data_
 python recipes/aishell/run.py train.seed=2 out=exp/aishell-2
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import aishell
 
 if __name__ == "__main__":

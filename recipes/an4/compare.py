@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from asr.comparison import Comparison, Run, pooled, train_member
-from asr.console import run_command, tell
+from asr.cli.console import run_command
 from asr.evaluation.compare import spread_text
 from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.page import interval_text
 from asr.evaluation.significance import Difference, paired_bootstrap
+from asr.experiments.comparison import Comparison, Run, pooled, train_member
 from asr.io.files import atomic_path, write_json
+from asr.io.terminal import tell
 from asr.plotting import pyplot
 from data import an4
 

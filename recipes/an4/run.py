@@ -5,7 +5,7 @@ python recipes/an4/run.py --source DIR                 from a local copy of the 
 python recipes/an4/run.py train.seed=2 out=exp/an4-2   with other settings
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import an4
 
 if __name__ == "__main__":

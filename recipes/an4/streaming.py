@@ -21,16 +21,17 @@ import asr  # noqa: F401  # isort: skip
 import torch
 
 from asr.audio.pcm import INT16
-from asr.comparison import Comparison, Run, pooled, train_member
-from asr.console import run_command, tell
+from asr.cli.console import run_command
 from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
 from asr.decoding.greedy import greedy_decode
 from asr.evaluation.error_rate import bootstrap_interval
+from asr.experiments.comparison import Comparison, Run, pooled, train_member
 from asr.inference.decode import decode_dataset
 from asr.inference.streaming import Stream, latency
 from asr.io.files import atomic_path, write_json
+from asr.io.terminal import tell
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded
 from asr.plotting import pyplot

@@ -5,7 +5,7 @@ python recipes/common_voice/run.py --language eo --source DIR --part validated  
 python recipes/common_voice/run.py --language eo --source DIR train.seed=2 out=exp/eo-2
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import common_voice
 
 if __name__ == "__main__":

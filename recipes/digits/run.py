@@ -16,8 +16,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from asr.augment.config import AugmentConfig
+from asr.cli.console import run_command
 from asr.config import Config, parse, with_overrides
-from asr.console import run_command
 from asr.evaluation.classification import accuracy_text, confusion, to_text, write_classification
 from asr.evaluation.confusion_plot import write_picture
 from asr.evaluation.evaluate import machine_name

@@ -5,7 +5,7 @@ python recipes/fleurs/run.py --language de_de --source DIR  from a copy with DIR
 python recipes/fleurs/run.py --language de_de train.seed=2 out=exp/fleurs-de_de-2
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import fleurs
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from rich.progress import track
 
 from asr.audio.load import SAMPLE_RATE, write_wav
 from asr.augment.config import AugmentConfig
+from asr.cli.console import run_command
 from asr.config import Config, parse, with_overrides
-from asr.console import run_command, tell
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.demo.synthesis import VOICES, synthesise
 from asr.evaluation.classification import (
     Confusion,
     accuracy_text,
@@ -42,9 +43,9 @@ from asr.evaluation.evaluate import machine_name
 from asr.evaluation.summary import to_markdown
 from asr.features.extractor import FeatureConfig
 from asr.io.files import atomic_path
+from asr.io.terminal import tell
 from asr.models.classifier import ClassifierBundle, save_classifier
 from asr.models.config import ModelConfig
-from asr.synthesis import VOICES, synthesise
 from asr.training.train_classifier import ClassifyConfig, Recordings, predict, train_classifier
 from data import fsdd
 

@@ -7,7 +7,7 @@ python recipes/librispeech_100/run.py train.seed=2 out=exp/librispeech_100-2   w
 
 from functools import partial
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import librispeech
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python recipes/ljspeech/run.py --source DIR    from a local copy of the unpacked
 python recipes/ljspeech/run.py train.seed=2 out=exp/ljspeech-2   with other settings
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import ljspeech
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ python recipes/mini_librispeech/run.py train.seed=2 out=exp/mini_librispeech-2
 
 from functools import partial
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import librispeech
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ python recipes/mls/run.py --language polish --source DIR     from a local copy w
 python recipes/mls/run.py --language polish train.seed=2 out=exp/mls-polish-2
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import mls
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python recipes/speech_commands/run.py --source DIR    from a local copy of the u
 python recipes/speech_commands/run.py train.seed=2 out=exp/speech_commands-2   with other settings
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import speech_commands
 
 if __name__ == "__main__":

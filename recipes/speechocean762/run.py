@@ -5,7 +5,7 @@ python recipes/speechocean762/run.py --source DIR    from a local copy of the un
 python recipes/speechocean762/run.py train.seed=2 out=exp/speechocean762-2   with other settings
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import speechocean762
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python recipes/tedlium/run.py --source DIR    from a local copy of the unpacked 
 python recipes/tedlium/run.py train.seed=2 out=exp/tedlium-2   with other settings
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import tedlium
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python recipes/thchs30/run.py --source DIR      from a local copy with DIR/data_
 python recipes/thchs30/run.py train.seed=2 out=exp/thchs30-2
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import thchs30
 
 if __name__ == "__main__":

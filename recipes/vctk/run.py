@@ -5,7 +5,7 @@ python recipes/vctk/run.py --source DIR    from a local copy of the unpacked arc
 python recipes/vctk/run.py train.seed=2 out=exp/vctk-2   with other settings
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import vctk
 
 if __name__ == "__main__":

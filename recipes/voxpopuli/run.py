@@ -5,7 +5,7 @@ python recipes/voxpopuli/run.py --language hr --source DIR   from a copy with DI
 python recipes/voxpopuli/run.py --language hr train.seed=2 out=exp/voxpopuli-hr-2
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import voxpopuli
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python recipes/yesno/run.py --source DIR    from a local copy of the unpacked ar
 python recipes/yesno/run.py train.seed=2 out=exp/yesno-2   with other settings
 """
 
-from asr.cli_recipes import main
+from asr.cli.recipes import main
 from data import yesno
 
 if __name__ == "__main__":

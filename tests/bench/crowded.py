@@ -155,7 +155,7 @@ def training_step() -> Callable[[], None]:
 
     from asr.augment.noise import load_sounds
     from asr.dataset.speech_dataset import Batch
-    from asr.demo import demo_recipe
+    from asr.demo.run import demo_recipe
     from asr.models.acoustic import AcousticModel
     from asr.padded import Padded
     from asr.training.optimizer import build_optimizer

@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 
 from asr.audio.load import SAMPLE_RATE
-from asr.demo import demo_recipe
+from asr.demo.run import demo_recipe
+from asr.demo.synthesis import VOICES, make_corpus, sentences, synthesise_with_times
 from asr.inference.forced_alignment import align_words
 from asr.models.bundle import Bundle, load_bundle
-from asr.synthesis import VOICES, make_corpus, sentences, synthesise_with_times
 from asr.training.trainer import train
 
 DEMO = Path("exp/demo")  # what `asr demo` leaves is used again

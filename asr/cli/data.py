@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from asr.console import progress_bar, show, tell
+from asr.io.terminal import progress_bar, show, tell
 
 app = typer.Typer()
 
@@ -21,7 +21,7 @@ def new(
     ],
 ) -> None:
     """Make manifests and a recipe from recordings with texts, and say the next command."""
-    from asr.project import new_project
+    from asr.project.new import new_project
 
     new_project(project, source)
 

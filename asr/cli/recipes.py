@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from asr.console import progress_bar, run_command, show, tell
+from asr.cli.console import run_command
 from asr.errors import AsrError
+from asr.io.terminal import progress_bar, show, tell
 
 Prepare = Callable[..., dict[str, Path]]
 """Takes a folder, a local copy or None, what is told of progress, and options by name. Writes the
@@ -49,7 +50,7 @@ def main(
     out = here.parents[1] / "exp" / "-".join([here.name, *filter(None, chosen.values())])
 
     def work() -> None:
-        from asr.cli import train_model
+        from asr.cli.main import train_model
         from asr.training.recipe import read_recipe
 
         _check_names(chosen)
@@ -70,7 +71,7 @@ def main(
 
 def shorten_recordings(recipe: Path, manifest: Path) -> None:
     """Write the pieces of the training recordings beside their manifest, as short.jsonl."""
-    from asr.cli import train_model
+    from asr.cli.main import train_model
     from asr.inference.segment import cut_manifest
     from asr.training.recipe import read_recipe
 
@@ -93,7 +94,7 @@ def _check_names(chosen: Mapping[str, str]) -> None:
 def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -> None:
     """Train as a recipe says, evaluate the final model on its test sets, write the results, and
     only then exit with an error where recordings could not be read."""
-    from asr.cli import evaluate_model, train_model
+    from asr.cli.main import evaluate_model, train_model
     from asr.evaluation.summary import result_row, to_markdown
     from asr.io.files import atomic_path
     from asr.training.recipe import read_recipe

@@ -11,30 +11,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
-from rich.console import Console
 
+from asr.cli.loading import loading_shown
 from asr.errors import AsrError, AudioWarning, disk_trouble
-from asr.io.printable import printable, printable_lines
-from asr.loading import loading_shown
+from asr.io.terminal import tell
 from asr.training.interrupt import InterruptedTraining
 
 if TYPE_CHECKING:
     from asr.config import Config
 
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 OUTPUT_CLOSED = 141  # and of a program whose output is no longer read, as by `head`
-
-
-def tell(message: object) -> None:
-    """Print one line on stderr, without anything that a terminal would obey."""
-    errors.print(printable(str(message)))
-
-
-def show(text: str, end: str = "\n") -> None:
-    """Print lines on stdout at once, without anything that a terminal would obey."""
-    print(printable_lines(text), end=end, flush=True)
 
 
 def run_command(command: Callable[[], object]) -> None:
@@ -141,18 +129,3 @@ def show_settings(config: type[Config], omit: Collection[str] = ()) -> NoReturn:
         if setting.meaning:
             print(textwrap.indent(textwrap.fill(setting.meaning, 84), "    "))
     raise typer.Exit
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the time left on stderr, as a function of (done, total)."""
-    from rich.progress import Progress
-
-    # Where both are the terminal, rich prints above the bar what goes to stdout; a file or a pipe
-    # must get it itself.
-    terminal = sys.stdout.isatty()
-    # Without a terminal, rich would leave a blank line in the place of the bar.
-    hidden = not errors.is_terminal
-    with Progress(console=errors, transient=True, redirect_stdout=terminal, disable=hidden) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

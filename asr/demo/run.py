@@ -10,12 +10,12 @@ from rich.progress import Progress
 
 from asr.augment.config import AugmentConfig
 from asr.dataset.manifest import read_manifest
+from asr.demo.synthesis import make_corpus
 from asr.evaluation.evaluate import evaluate
 from asr.evaluation.report_text import to_text
 from asr.inference.transcribe import transcribe
 from asr.models.bundle import load_bundle
 from asr.models.config import ModelConfig
-from asr.synthesis import make_corpus
 from asr.training.recipe import DataConfig, Recipe, TrainConfig
 from asr.training.trainer import train
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from asr.console import show_settings
+from asr.cli.console import show_settings
 
 if TYPE_CHECKING:
     from asr.decoding.decoder import Decoder

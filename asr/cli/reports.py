@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.console import show, tell
+from asr.io.terminal import show, tell
 
 if TYPE_CHECKING:
     from asr.evaluation.formats import Format

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from asr.cli_data import app as data_app
-from asr.cli_decoding import (
+from asr.cli.console import run_command, show_settings
+from asr.cli.data import app as data_app
+from asr.cli.decoder_options import (
     DecoderOptions,
     LanguageModel,
     Lexicon,
@@ -21,12 +22,12 @@ from asr.cli_decoding import (
     Settings,
     with_decoder_options,
 )
-from asr.cli_lm import app as lm_app
-from asr.cli_reports import Normalise, Units, UnitsOption, scoring
-from asr.cli_reports import app as reports_app
-from asr.console import progress_bar, run_command, show, show_settings, tell
+from asr.cli.lm import app as lm_app
+from asr.cli.reports import Normalise, Units, UnitsOption, scoring
+from asr.cli.reports import app as reports_app
 from asr.errors import AlignmentError, AsrError, AudioError, ConfigError
 from asr.evaluation.utterance import AUDIO_MEGABYTES
+from asr.io.terminal import progress_bar, show, tell
 
 if TYPE_CHECKING:
     from asr.decoding.decoder import Decoder
@@ -72,7 +73,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 1,
 ) -> None:
     """Synthesise a small spoken corpus, train on it, evaluate, transcribe. About three minutes."""
-    from asr.demo import run_demo
+    from asr.demo.run import run_demo
 
     run_demo(out, seed, Console(highlight=False, markup=False, soft_wrap=True))
 
@@ -295,7 +296,7 @@ def gradients(
     ),
 ) -> None:
     """Measure and draw how far back in time recurrent layers hand their gradient."""
-    from asr.gradients import measure, read_config, to_text, write
+    from asr.experiments.gradients import measure, read_config, to_text, write
 
     changes = list(overrides or [])
     if config is not None and "=" in str(config) and not config.exists():

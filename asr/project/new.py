@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from asr.audio.load import audio_duration
-from asr.console import progress_bar
 from asr.dataset.importers import LeftOut, read_source
 from asr.dataset.lines import is_whole
 from asr.dataset.manifest import Utterance, write_manifest
@@ -20,9 +19,11 @@ from asr.dataset.validate_text import render
 from asr.errors import AsrError, AudioError
 from asr.io.files import atomic_path, remove_leftovers
 from asr.io.printable import printable, printable_name
+from asr.io.terminal import progress_bar
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
-from asr.project_notes import (
+from asr.project.defaults import Proposal, Texts, examine, propose, recipe_text
+from asr.project.notes import (
     left_out_notes,
     one_line,
     size_notes,
@@ -30,7 +31,6 @@ from asr.project_notes import (
     spoken,
     text_notes,
 )
-from asr.proposal import Proposal, Texts, examine, propose, recipe_text
 from asr.text.normalise import TextConfig
 from asr.text.tokens import build_tokens
 from asr.training.estimate import measure_training

@@ -10,7 +10,7 @@ from asr.dataset.manifest import Utterance
 from asr.dataset.source import LeftOut
 from asr.dataset.splits import Parts, Split, total_seconds
 from asr.io.printable import printable, printable_name
-from asr.proposal import Proposal, Texts
+from asr.project.defaults import Proposal, Texts
 
 SHOWN = 10
 

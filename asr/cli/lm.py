@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.console import progress_bar, show, show_settings, tell
+from asr.cli.console import show_settings
 from asr.errors import LanguageModelError
 from asr.io.printable import printable_json
+from asr.io.terminal import progress_bar, show, tell
 
 if TYPE_CHECKING:
     from asr.lm.neural import NeuralLm

@@ -1,0 +1,1 @@
+"""The demo: a spoken toy corpus, made and learnt in minutes."""

@@ -1,0 +1,1 @@
+"""Experiments on recurrent networks: gradients over time, variants at one budget."""

@@ -1,0 +1,1 @@
+"""`asr new`: a project from a folder of recordings."""
