@@ -1,7 +1,8 @@
 """Pieces of words, learnt by sentencepiece from text, and how a word is cut into them.
 
 Learning needs sentencepiece; cutting needs the pieces alone, so that a model's folder holds plain
-JSON and loading it runs no foreign code. Cuts are those of sentencepiece (`tests/test_pieces.py`).
+JSON and loading it runs no foreign code. `tests/text/test_subwords.py` compares the cuts with
+sentencepiece's.
 
 Sennrich et al. 2016, "Neural machine translation of rare words with subword units"; Kudo 2018,
 "Subword regularization".

@@ -127,7 +127,7 @@ def test_reports_steer_no_terminal(
 
 
 def test_commands_print_through_one_function() -> None:
-    for path in (Path(__file__).parents[1] / "asr").glob("cli*.py"):
+    for path in (Path(__file__).parents[2] / "asr").glob("cli*.py"):
         assert not re.search(
             r"(?<![\w.])print\(|errors\.print", path.read_text(encoding="utf-8")
         ), path

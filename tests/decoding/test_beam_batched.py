@@ -14,7 +14,7 @@ from asr.errors import ConfigError
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.padded import Padded, pad
 from asr.text.tokens import BLANK, WORD_START, Tokens
-from tests.test_beam import MIXED, SPELLED, every_text, random_log_probs
+from tests.decoding.test_beam import MIXED, SPELLED, every_text, random_log_probs
 
 TOKENS = Tokens((BLANK, WORD_START, *"abcdefgh"))
 

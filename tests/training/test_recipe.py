@@ -14,7 +14,7 @@ from asr.errors import ConfigError
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
 from data import an4
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = "data:\n  train: train.jsonl\n  dev: ../dev.jsonl\nout: run\n"
 
 
@@ -179,7 +179,7 @@ def test_a_recipe_survives_json(recipe: Path) -> None:
     assert Recipe.model_validate(parsed.model_dump(mode="json")) == parsed
 
 
-# --- a recipe of the project; tests/test_recipes.py reads them all ---
+# --- a recipe of the project; tests/recipes/test_recipes.py reads them all ---
 
 
 def run_an4(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

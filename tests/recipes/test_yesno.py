@@ -11,7 +11,7 @@ from asr.training.recipe import read_recipe
 from data import yesno
 from tests.tones import run_quietly
 
-RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "yesno" / "recipe.yaml"
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "yesno" / "recipe.yaml"
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from asr.lm.ngram import END_ID, START_ID, START_NODE, UNKNOWN_ID, NgramModel, m
 from asr.lm.storage import ARRAYS, load_ngram, save_ngram
 from asr.lm.text import read_sentences
 
-LMPLZ = Path(__file__).parent / "lmplz"
+LMPLZ = Path(__file__).parents[1] / "lmplz"
 TEXT = (LMPLZ / "text.txt").read_text(encoding="utf-8").splitlines()
 SMALL = ["a b a", "a c", "b a c c"]
 

@@ -35,7 +35,7 @@ from asr.experiments.gradients import (
 )
 from asr.models.cells import CELLS, Cell, State, Weights
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 F64 = torch.float64
 SMALL = GradientConfig(hidden=6, frames=8, seeds=1)
 

@@ -70,7 +70,7 @@ def test_the_command_takes_noise_from_a_folder(run: Command, tmp_path: Path) -> 
 def test_the_page_about_augmentation_is_true(
     run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).resolve().parents[1] / "docs" / "augmentation.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "augmentation.md").read_text()
     keys = re.findall(r"^\| `(augment\.[\w.]+)`", page, re.MULTILINE)
     assert set(keys) <= {setting.key for setting in settings(Recipe)}
     assert len(keys) == 14

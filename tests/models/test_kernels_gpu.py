@@ -24,7 +24,7 @@ from asr.models.kernels import gpu, graphs, reference
 from asr.models.kernels.gates import GATES
 from asr.models.kernels.gpu_loops import BLOCK, Forward, Kernels, kernels
 from asr.models.kernels.graphs import Graphs, Tape
-from tests.test_kernels import Case, Run, Weights, assert_equal, drawn, outcome
+from tests.models.test_kernels import Case, Run, Weights, assert_equal, drawn, outcome
 
 triton = pytest.importorskip("triton")
 
@@ -106,7 +106,7 @@ def test_the_kernels_in_the_interpreter() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"{here}::TestInterpreted"],
         env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=here.parents[1],
+        cwd=here.parents[2],
         capture_output=True,
         text=True,
     )

@@ -11,7 +11,7 @@ import pytest
 from asr.io.files import write_json
 from tests.tones import tone_recipe
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Everything but one folder is made read-only, for this process and its children.
 READ_ONLY = """
 mount --bind "$1" "$1"

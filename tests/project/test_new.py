@@ -31,7 +31,7 @@ from tests.commands import Command
 from tests.processes import NOBODY, left_by
 from tests.tones import RATE, SMALL, sentence, write_recordings
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "your-own-data.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "your-own-data.md").read_text()
 FIVE = {"ann": 6, "ben": 6, "cid": 6, "dora": 6, "eve": 6}
 PARTS = ("train", "dev", "test")
 

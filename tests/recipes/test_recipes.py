@@ -9,7 +9,7 @@ import pytest
 
 from asr.training.recipe import read_recipe
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("recipes/*/recipe.yaml"))
 
 

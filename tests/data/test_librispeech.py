@@ -16,7 +16,7 @@ from asr.errors import AsrError
 from data import librispeech
 from tests.recordings import litter, tone
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "LibriSpeech"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "LibriSpeech"
 
 
 def write_published(root: Path, subset: str, speakers: range, kind: str = "flac") -> Path:
