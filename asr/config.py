@@ -42,6 +42,29 @@ class Config(BaseModel):
 
 C = TypeVar("C", bound=Config)
 
+# Former names of settings, and what they are called now.
+RENAMED = {
+    "augment.codec_share": "augment.codec_prob",
+    "augment.join": "augment.concatenate_prob",
+    "augment.splice": "augment.splice_prob",
+    "augment.surroundings": "augment.noise, augment.reverb and augment.telephone_prob",
+    "augment.surroundings.noise": "augment.noise.folder",
+    "augment.surroundings.noise_share": "augment.noise.prob",
+    "augment.surroundings.noise_snr_db": "augment.noise.snr_db",
+    "augment.surroundings.reverb_seconds": "augment.reverb.rt60",
+    "augment.surroundings.reverb_share": "augment.reverb.prob",
+    "augment.surroundings.rooms": "augment.reverb.folder",
+    "augment.surroundings.telephone_share": "augment.telephone_prob",
+    "augment.warp": "augment.vtlp",
+    "model.spelling_layer": "model.hierarchical_ctc_layer",
+    "start": "init",
+    "start.frozen_layers": "init.freeze_layers",
+    "start.lower_rate": "init.lower_lr_factor",
+    "start.model": "init.model",
+    "start.share": "init.interpolation",
+    "train.consistency": "train.cr_ctc_weight",
+}
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError naming file and line."""
@@ -133,6 +156,10 @@ def _explain(model: type[Config], error: Any) -> str:
         # Settings that do not go together name themselves; the whole section would drown that.
         got = "" if isinstance(error["input"], dict) else f", got {_shown(error['input'])}"
         return f"at {key or 'the top'}: {error['msg'].removeprefix('Value error, ').lower()}{got}"
+    given = error["input"] if isinstance(error["input"], dict) else {}
+    for former in (*(f"{key}.{name}" for name in given), key):
+        if former in RENAMED:
+            return f"unknown key {former!r}: it is now {RENAMED[former]}; rename it"
     known = list(_section(model, path[:-1]).model_fields)
     nearest = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"

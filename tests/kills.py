@@ -46,7 +46,11 @@ def write_spliced_recipe(folder: Path) -> Path:
         update={
             "features": FeatureConfig(sample_rate=RATE, bands=16, cmvn="global"),
             "augment": AugmentConfig(
-                join=0.5, splice=0.5, splice_from=0.2, time_mask_frames=3, frequency_mask_bands=3
+                concatenate_prob=0.5,
+                splice_prob=0.5,
+                splice_from=0.2,
+                time_mask_frames=3,
+                frequency_mask_bands=3,
             ),
             "model": ModelConfig(channels=(4,), strides=(2,), layers=1, hidden=16, dropout=0.2),
         }

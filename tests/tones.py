@@ -102,7 +102,7 @@ def tone_recipe(manifests: dict[str, Path], out: Path, **optimisation: object) -
         "learning_rate": 0.01,
         "average": 2,
         "precision": "fp32",
-        "consistency": 0.0,
+        "cr_ctc_weight": 0.0,
     }
     return Recipe(
         data=DataConfig(train=manifests["train"], dev=manifests["dev"]),
@@ -111,8 +111,8 @@ def tone_recipe(manifests: dict[str, Path], out: Path, **optimisation: object) -
         features=FEATURES,
         augment=AugmentConfig(
             speeds=[1.0],
-            warp=0.0,
-            join=0.0,
+            vtlp=0.0,
+            concatenate_prob=0.0,
             time_masks=1,
             time_mask_frames=2,
             frequency_masks=1,

@@ -1,4 +1,4 @@
-"""Rooms, noises, telephones and other tempos: what training recordings could have been through.
+"""Noise, reverberation and the telephone channel.
 
 All act on a batch of waveforms, on its device. Random numbers come from torch's global generator,
 which the trainer seeds for every step.
@@ -12,22 +12,17 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
 
 import torch
 import torchaudio
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from asr.audio.files import find_audio
 from asr.audio.load import load_audio
 from asr.audio.pcm import INT16, to_pcm
-from asr.config import Config
+from asr.augment.config import AugmentConfig, NoiseConfig, ReverbConfig
 from asr.errors import AudioWarning, ConfigError
 from asr.padded import Padded, pad
-
-Decibels = Annotated[float, Field(ge=-20, le=60)]
-Seconds = Annotated[float, Field(ge=0.05, le=3)]
 
 DIRECT_DB = (0.0, 12.0)  # direct sound over the room's answer: from far away to close by
 DECAY = 3 * math.log(10)  # nepers in 60 dB
@@ -36,60 +31,33 @@ LEVELS = 256  # of the telephone's 8 bits (ITU-T G.711, mu-law)
 NO_NOISE = torch.zeros(0, dtype=torch.int16)
 
 
-class SurroundingsConfig(Config):
-    """Where training recordings are put, each with the share of utterances that it befalls."""
-
-    noise: Path | None = None
-    """Folder of recordings that are mixed in at a random place; all of it is kept in memory, 115 MB
-    an hour at 16 kHz."""
-    noise_share: float = Field(0.5, ge=0, le=1)
-    """Share of the utterances with noise, where there is a folder of it."""
-    noise_snr_db: tuple[Decibels, Decibels] = (5.0, 25.0)
-    """Speech over noise, drawn evenly between the two."""
-    reverb_share: float = Field(0.0, ge=0, le=1)
-    """Share of the utterances that are in a room."""
-    reverb_seconds: tuple[Seconds, Seconds] = (0.1, 0.7)
-    """Time in which a simulated room's echo decays by 60 dB, drawn evenly between the two."""
-    rooms: Path | None = None
-    """Folder of recorded impulse responses, in place of simulated rooms."""
-    telephone_share: float = Field(0.0, ge=0, le=1)
-    """300 to 3400 Hz in 8 bits."""
-
-    @model_validator(mode="after")
-    def _from_low_to_high(self) -> Self:
-        for name in ("noise_snr_db", "reverb_seconds"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"expected {name} from low to high, got {low:g} to {high:g}")
-        return self
-
-
 @dataclass(frozen=True)
 class Sounds:
     """Recordings that are mixed in; a folder that is not given leaves nothing.
 
-    Shape: noise [S], one recording after another, as 16-bit integers; rooms: each [L], its direct
-    sound first.
+    Shape: noise [S], one recording after another, as 16-bit integers; responses: each [L], its
+    direct sound first.
     """
 
     sample_rate: int
     noise: Tensor
-    rooms: tuple[Tensor, ...] = ()
+    responses: tuple[Tensor, ...] = ()
 
     def to(self, device: torch.device | str) -> Sounds:
-        rooms = tuple(room.to(device) for room in self.rooms)
-        return Sounds(self.sample_rate, self.noise.to(device), rooms)
+        responses = tuple(response.to(device) for response in self.responses)
+        return Sounds(self.sample_rate, self.noise.to(device), responses)
 
 
-def load_sounds(config: SurroundingsConfig, sample_rate: int) -> Sounds:
+def load_sounds(augment: AugmentConfig, sample_rate: int) -> Sounds:
     """Read the folders. Raises ConfigError for one without recordings, and AudioError for a
     recording that cannot be read."""
     noise = [
         torch.from_numpy(to_pcm(load_audio(path, sample_rate)).steps)
-        for path in _files(config.noise, "noise")
+        for path in _files(augment.noise.folder, "noise")
     ]
     rooms = [
-        torch.from_numpy(load_audio(path, sample_rate)) for path in _files(config.rooms, "rooms")
+        torch.from_numpy(load_audio(path, sample_rate))
+        for path in _files(augment.reverb.folder, "reverb")
     ]
     # What comes before the direct sound is the delay of a recording, not the room.
     responses = tuple(room[int(room.abs().argmax()) :] for room in rooms)
@@ -102,7 +70,7 @@ def _files(folder: Path | None, name: str) -> list[Path]:
     found = find_audio([folder], _warn) if folder.is_dir() else []
     if not found:
         raise ConfigError(
-            f"expected recordings in augment.surroundings.{name}, got none in {folder}: name a "
+            f"expected recordings in augment.{name}.folder, got none in {folder}: name a "
             "folder with audio files"
         )
     return found
@@ -113,16 +81,16 @@ def _warn(note: str) -> None:
     warnings.warn(AudioWarning(folder, what), stacklevel=2)
 
 
-def surround(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Padded:
-    """Rooms first, then noise, then the telephone that hears both. Shape: [B, S] -> [B, S]."""
-    waves = reverberate(waves, config, sounds)
-    waves = add_noise(waves, config, sounds)
-    return telephone(waves, config.telephone_share, sounds.sample_rate)
+def degrade(waves: Padded, augment: AugmentConfig, sounds: Sounds) -> Padded:
+    """Reverberation, then noise, then the telephone channel. Shape: [B, S] -> [B, S]."""
+    waves = reverberate(waves, augment.reverb, sounds)
+    waves = add_noise(waves, augment.noise, sounds)
+    return telephone(waves, augment.telephone_prob, sounds.sample_rate)
 
 
-def _chosen(share: float, waves: Padded) -> Tensor:
-    """Which utterances it befalls. Shape: [B] bool."""
-    return torch.rand(len(waves.lengths), device=waves.values.device) < share
+def _chosen(prob: float, waves: Padded) -> Tensor:
+    """Which utterances are changed. Shape: [B] bool."""
+    return torch.rand(len(waves.lengths), device=waves.values.device) < prob
 
 
 def _uniform(bounds: tuple[float, float], count: int, device: torch.device) -> Tensor:
@@ -135,37 +103,37 @@ def power(waves: Padded) -> Tensor:
     return waves.zeroed().values.square().sum(dim=1) / waves.lengths.clamp(min=1)
 
 
-def add_noise(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Padded:
+def add_noise(waves: Padded, config: NoiseConfig, sounds: Sounds) -> Padded:
     """Mix in noise from a random place of the recordings, over again where they are too short.
 
     Shape: [B, S] -> [B, S].
     """
-    if not config.noise_share or not len(sounds.noise):
+    if not config.prob or not len(sounds.noise):
         return waves
-    chosen = _chosen(config.noise_share, waves)
+    chosen = _chosen(config.prob, waves)
     (B, S), device = waves.values.shape, waves.values.device
     starts = (torch.rand(B, 1, device=device) * len(sounds.noise)).long()
     places = (starts + torch.arange(S, device=device)) % len(sounds.noise)
     noise = Padded(sounds.noise[places] / INT16, waves.lengths)
-    snr = _uniform(config.noise_snr_db, B, device)
+    snr = _uniform(config.snr_db, B, device)
     wanted = power(waves) * 10 ** (-snr / 10)
     scale = (wanted / power(noise).clamp(min=1e-12)).sqrt() * chosen
     return Padded(waves.values + scale[:, None] * noise.values, waves.lengths)
 
 
-def reverberate(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Padded:
+def reverberate(waves: Padded, config: ReverbConfig, sounds: Sounds) -> Padded:
     """Each chosen utterance in a room of its own, as loud as before. Shape: [B, S] -> [B, S].
 
     A simulated room answers with noise that decays exponentially (Polack 1988), below the direct
     sound by 0 to 12 dB.
     """
-    if not config.reverb_share:
+    if not config.prob:
         return waves
-    rows = _chosen(config.reverb_share, waves).nonzero()[:, 0]
+    rows = _chosen(config.prob, waves).nonzero()[:, 0]
     if not len(rows):
         return waves
     dry = Padded(waves.values[rows], waves.lengths[rows]).zeroed()
-    responses = _recorded(len(rows), sounds) if sounds.rooms else None
+    responses = _recorded(len(rows), sounds) if sounds.responses else None
     if responses is None:
         responses = _simulated(len(rows), config, sounds.sample_rate, waves.values.device)
     S, size = dry.values.shape[1], dry.values.shape[1] + responses.shape[1] - 1
@@ -179,16 +147,14 @@ def reverberate(waves: Padded, config: SurroundingsConfig, sounds: Sounds) -> Pa
 
 def _recorded(count: int, sounds: Sounds) -> Tensor:
     """Shape: [count, L]."""
-    drawn = torch.randint(len(sounds.rooms), (count,)).tolist()
-    return pad([sounds.rooms[i] for i in drawn]).values
+    drawn = torch.randint(len(sounds.responses), (count,)).tolist()
+    return pad([sounds.responses[i] for i in drawn]).values
 
 
-def _simulated(
-    count: int, config: SurroundingsConfig, sample_rate: int, device: torch.device
-) -> Tensor:
+def _simulated(count: int, config: ReverbConfig, sample_rate: int, device: torch.device) -> Tensor:
     """Shape: [count, L]."""
-    seconds = _uniform(config.reverb_seconds, count, device)
-    time = torch.arange(int(config.reverb_seconds[1] * sample_rate), device=device) / sample_rate
+    seconds = _uniform(config.rt60, count, device)
+    time = torch.arange(int(config.rt60[1] * sample_rate), device=device) / sample_rate
     tail = torch.randn(count, len(time), device=device)
     tail = tail * torch.exp(-DECAY * time / seconds[:, None])
     tail[:, 0] = 0.0
@@ -198,11 +164,11 @@ def _simulated(
     return tail
 
 
-def telephone(waves: Padded, share: float, sample_rate: int) -> Padded:
+def telephone(waves: Padded, prob: float, sample_rate: int) -> Padded:
     """Chosen utterances as a telephone has them. Shape: [B, S] -> [B, S]."""
-    if not share:
+    if not prob:
         return waves
-    rows = _chosen(share, waves).nonzero()[:, 0]
+    rows = _chosen(prob, waves).nonzero()[:, 0]
     if not len(rows):
         return waves
     chosen = Padded(waves.values[rows], waves.lengths[rows]).zeroed()

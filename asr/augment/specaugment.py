@@ -14,11 +14,11 @@ LONGEST_MASK_SHARE = 0.2  # of an utterance's frames: SpecAugment's bound p (Par
 
 
 def draw_distortion(count: int, config: AugmentConfig, device: torch.device) -> Distortion:
-    """For each of `count` utterances a stretch of the frequency axis, from 1 - warp to 1 + warp,
+    """For each of `count` utterances a stretch of the frequency axis, from 1 - vtlp to 1 + vtlp,
     and an equaliser of normally distributed gains."""
     warp = gains = None
-    if config.warp:
-        warp = 1 + config.warp * (2 * torch.rand(count, device=device) - 1)
+    if config.vtlp:
+        warp = 1 + config.vtlp * (2 * torch.rand(count, device=device) - 1)
     if config.equaliser_db:
         gains = config.equaliser_db * torch.randn(count, EQUALISER_GAINS, device=device)
     return Distortion(warp, gains)

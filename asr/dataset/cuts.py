@@ -1,4 +1,4 @@
-"""New training utterances from old ones: two joined to one, words of a speaker in new order."""
+"""New training utterances from old ones: two concatenated, words of a speaker in new order."""
 
 from __future__ import annotations
 
@@ -100,12 +100,12 @@ def windows(corpus: Corpus, random: np.random.Generator) -> list[np.ndarray]:
     return [places[np.isin(of, part)] for part in parts]
 
 
-def joined(
-    corpus: Corpus, join: float, random: np.random.Generator, places: np.ndarray
+def concatenated(
+    corpus: Corpus, prob: float, random: np.random.Generator, places: np.ndarray
 ) -> list[tuple[int, ...]]:
     """Every utterance of `places` once, some of them in pairs of one speaker."""
     durations, speakers = corpus.durations, corpus.speakers
-    if not join or not speakers:
+    if not prob or not speakers:
         return [(i,) for i in places.tolist()]
     groups: list[tuple[int, ...]] = []
     waiting: dict[str, int] = {}
@@ -116,8 +116,8 @@ def joined(
             groups.append((mate, i))
         else:
             groups += [] if mate is None else [(mate,)]
-            # Both utterances of a pair count towards the share, hence the draw by the first alone.
-            if speakers[i] and random.random() < join:
+            # Both utterances of a pair count, hence the draw by the first alone.
+            if speakers[i] and random.random() < prob:
                 waiting[speakers[i]] = i
             else:
                 groups.append((i,))
@@ -127,12 +127,12 @@ def joined(
 def spliced(
     items: Sequence[Item],
     corpus: Corpus,
-    splice: float,
+    prob: float,
     random: np.random.Generator,
     places: np.ndarray,
 ) -> list[Item]:
-    """Replace a share `splice` of the items by words of the same speaker, about as long, from the
-    utterances of `places`.
+    """Replace each item, with the probability `prob`, by words of the same speaker, about as long,
+    from the utterances of `places`.
 
     Speakers without a name, or of whom no words are known, are left as they are.
     """
@@ -144,7 +144,7 @@ def spliced(
     result = []
     for item in items:
         own = words.get(corpus.speakers[item.indices[0]])
-        if own and random.random() < splice:
+        if own and random.random() < prob:
             seconds = item.seconds(corpus.durations) * item.speed * item.tempo
             item = replace(item, stretches=_new_sentence(own, corpus, seconds, random))
         result.append(item)

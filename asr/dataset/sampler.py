@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from asr.augment.config import AugmentConfig
-from asr.dataset.cuts import Corpus, Item, joined, spliced, whole, windows
+from asr.dataset.cuts import Corpus, Item, concatenated, spliced, whole, windows
 
 # Durations are shaken by up to this share before sorting, so that batches differ every epoch.
 JITTER = 0.02
@@ -24,7 +24,7 @@ def plan_epoch(
     Batches come in random order, except in epoch 0: the largest first, so that running out of
     memory shows at once, then from short to long (SortaGrad, Amodei et al. 2016).
 
-    `augment` decides the speeds, which utterances of one speaker are played as one (never longer
+    `augment` decides the speeds, which utterances of one speaker are concatenated (never longer
     than the longest utterance alone), and, where words are known, which are replaced by words of
     the same speaker in new order. Where shards are fetched, this is done with a few at a time.
     """
@@ -44,10 +44,10 @@ def _plan(
     epoch: int,
     places: np.ndarray,
 ) -> list[list[Item]]:
-    groups = joined(corpus, augment.join, random, places)
+    groups = concatenated(corpus, augment.concatenate_prob, random, places)
     items = [whole(*group, speed=_speed(group, corpus, augment, random)) for group in groups]
     if corpus.word_starts:
-        items = spliced(items, corpus, augment.splice, random, places)
+        items = spliced(items, corpus, augment.splice_prob, random, places)
     items = [_varied(item, corpus, augment, random) for item in items]
     durations = corpus.durations
     lengths = np.array([item.seconds(durations) for item in items])
@@ -76,7 +76,7 @@ def _varied(
         fastest = min([2.0, *(corpus.fastest[index] for index in item.indices if corpus.fastest)])
         tempo = min(float(random.choice(augment.tempos)), fastest / item.speed)
         item = replace(item, tempo=tempo)
-    if augment.codec_share and random.random() < augment.codec_share:
+    if augment.codec_prob and random.random() < augment.codec_prob:
         item = replace(item, codec=augment.codecs[int(random.integers(len(augment.codecs)))])
     return item
 

@@ -25,7 +25,7 @@ class AcousticModel(nn.Module):
         self.features = FeatureExtractor(features)
         self.encoder = Encoder(self.features.size, config)
         self.output = _ctc_layer(self.encoder.output_size, units)
-        spells = config.spelling_layer
+        spells = config.hierarchical_ctc_layer
         self.spelling = _ctc_layer(self.encoder.output_size, units) if spells else None
 
     def output_lengths(self, samples: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class AcousticModel(nn.Module):
         if self.spelling is None:
             return self.forward(features), None
         layers = self.encoder.layer_outputs(features)
-        spelled = layers[self.config.spelling_layer - 1]
+        spelled = layers[self.config.hierarchical_ctc_layer - 1]
         return self.scores(self.encoder.finish(layers[-1])), _log_softmax(self.spelling, spelled)
 
     def scores(self, hidden: Padded) -> Padded:

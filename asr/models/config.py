@@ -37,7 +37,7 @@ class ModelConfig(Config):
     """Cells per direction."""
     projection: int | None = Field(None, ge=1, le=8192)
     """Features per direction that a projected LSTM hands on."""
-    spelling_layer: int = Field(0, ge=0, le=32)
+    hierarchical_ctc_layer: int = Field(0, ge=0, le=32)
     """Recurrent layer on which a second CTC layer learns to spell what the last one writes; 0 is
     none. For tokens of kind words: they are learnt sooner and better from layers that can spell,
     and the spelling tells where words begin."""
@@ -99,10 +99,10 @@ class ModelConfig(Config):
             raise ValueError(
                 f"expected no chunk with the cell {self.cell}, which normalises batches"
             )
-        if self.spelling_layer > self.layers:
+        if self.hierarchical_ctc_layer > self.layers:
             raise ValueError(
-                f"expected a spelling_layer among the {self.layers} layers, got "
-                f"{self.spelling_layer}"
+                f"expected a hierarchical_ctc_layer among the {self.layers} layers, got "
+                f"{self.hierarchical_ctc_layer}"
             )
         if self.pyramid >= self.layers:
             raise ValueError(

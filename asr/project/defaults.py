@@ -60,13 +60,13 @@ class Proposal:
     strides: tuple[int, int]
     dropout: float
     speeds: tuple[float, ...]
-    warp: float
-    join: float
+    vtlp: float
+    concatenate_prob: float
     time_masks: int
     epochs: int
     batch_seconds: int
     learning_rate: float
-    consistency: float
+    cr_ctc_weight: float
     weight_decay: float
 
 
@@ -103,7 +103,7 @@ def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:
     little = hours < _LITTLE
     few = len(texts.words) <= _COMMANDS
     few = few and sum(texts.words.values()) >= _OFTEN * len(texts.words)
-    join = 0.5 if seconds < 4 else 0.2 if seconds < 6 else 0.0
+    concatenate_prob = 0.5 if seconds < 4 else 0.2 if seconds < 6 else 0.0
     alone = len({u.extra.get(VOICE, u.speaker) for u in utterances} - {""}) == 1
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
     if alone:
@@ -117,14 +117,14 @@ def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:
         strides=(2, 2) if texts.unspaced else (3, 1),
         dropout=0.2 if little or 10 <= hours < 100 else 0.3,
         speeds=speeds,
-        warp=0.05 if alone else 0.1,
-        # Joined texts have a blank between them, which these never have.
-        join=0.0 if texts.unspaced else join,
+        vtlp=0.05 if alone else 0.1,
+        # Concatenated texts have a space between them, which these never have.
+        concatenate_prob=0.0 if texts.unspaced else concatenate_prob,
         time_masks=1 if little else min(max(round(seconds / 2), 2), 8),
         epochs=epochs,
         batch_seconds=batch_seconds,
         learning_rate=0.002 if little else 0.001,
-        consistency=0.0 if little else 0.2,
+        cr_ctc_weight=0.0 if little else 0.2,
         weight_decay=0.03 if hours < 10 else 0.01,
     )
 
@@ -178,15 +178,15 @@ model:
 # `asr augment recipe.yaml` lets you hear it.
 augment:
   speeds: [{", ".join(map(str, p.speeds))}]
-  warp: {p.warp:<20}# other voices
-  join: {p.join:<20}# short recordings are played in pairs; 0 is off
+  vtlp: {p.vtlp:<20}# other voices
+  concatenate_prob: {p.concatenate_prob:<8}# short recordings are played in pairs; 0 is off
   time_masks: {p.time_masks:<14}# stretches that are hidden
 
 train:
   epochs: {p.epochs:<18}# how often everything is heard: fewer is quicker, more may be better
   batch_seconds: {p.batch_seconds:<11}# half of it, if the memory does not suffice
   learning_rate: {p.learning_rate:<11}# half of it, if the loss jumps up and stays there
-  consistency: {p.consistency:<13}# two hidden views should agree; 0 is off, and takes half the time
+  cr_ctc_weight: {p.cr_ctc_weight:<11}# agreement of two masked views; 0 is off and halves the time
   weight_decay: {p.weight_decay}
   patience: 100             # the best epochs are mostly the last ones
 """

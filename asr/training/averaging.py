@@ -12,7 +12,7 @@ from asr.evaluation.scoring import guess_units
 from asr.models.bundle import Bundle, load_bundle, others_files, save_bundle
 from asr.models.weights import load_weights
 from asr.training.checkpoint import average_weights, best_epochs, epoch_path, is_intact
-from asr.training.finetune import blend_with_start
+from asr.training.finetune import interpolate_with_init
 from asr.training.run import Run
 
 
@@ -30,7 +30,9 @@ def finish(run: Run, count_errors: Callable[[], int]) -> Path:
         "epochs_sha256": hashlib.sha256(weights.encode()).hexdigest(),
         "seed": recipe.train.seed,
         "average": recipe.train.average,
-        "blend": [str(recipe.start.model), recipe.start.share] if recipe.start.share else None,
+        "blend": [str(recipe.init.model), recipe.init.interpolation]
+        if recipe.init.interpolation
+        else None,
     }
     if _is_made_of(final, made_of):
         run.display.say(f"kept the model of these epochs in {final}")
@@ -69,7 +71,7 @@ def choose_weights(run: Run, count_errors: Callable[[], int]) -> tuple[str, int]
     """Load the final weights into the model; what they are, and the errors on dev.
 
     Those of the best epochs are averaged unless the best alone has fewer errors, and then blended
-    with those the run started from if `start.share` says so, unless that has more errors.
+    with those the run started from if `init.interpolation` says so, unless that has more errors.
     `count_errors` scores the model on dev. Weights that are missing or damaged are left out, which
     is reported.
     """
@@ -92,11 +94,11 @@ def choose_weights(run: Run, count_errors: Callable[[], int]) -> tuple[str, int]
         if errors > rows[best[0]]["dev_errors"]:
             load_weights(model, average_weights(paths[:1]), run.epochs)
             chosen, errors = f"epoch {best[0]}", rows[best[0]]["dev_errors"]
-    start = recipe.start
-    if start.model is not None and start.share:
+    init = recipe.init
+    if init.model is not None and init.interpolation:
         trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        blend_with_start(model, run.bundle.tokens, start, recipe.features, recipe.model)
+        interpolate_with_init(model, run.bundle.tokens, init, recipe.features, recipe.model)
         if (blended := count_errors()) <= errors:
-            return f"{chosen}, and {start.share:g} of {start.model}", blended
+            return f"{chosen}, and {init.interpolation:g} of {init.model}", blended
         model.load_state_dict(trained)
     return chosen, errors

@@ -38,12 +38,12 @@ def measure_training(recipe: Recipe) -> float:
     corpus = training_corpus(recipe, model, data, None)
     train = recipe.train
     plan = plan_epoch(corpus, recipe.augment, train.batch_seconds, train.seed, 0)
-    sounds = load_sounds(recipe.augment.surroundings, data.sample_rate).to(device)
+    sounds = load_sounds(recipe.augment, data.sample_rate).to(device)
 
     def step(items: list[Item]) -> float:
         batch = data.batch(items).to(device)
         started = time.monotonic()
-        loss = batch_loss(model, batch, recipe.augment, train.consistency, autocast, sounds)
+        loss = batch_loss(model, batch, recipe.augment, train.cr_ctc_weight, autocast, sounds)
         loss.objective.backward()
         model.zero_grad()
         if device == "cuda":

@@ -17,27 +17,34 @@ from asr.models.config import ModelConfig
 from asr.text.tokens import Tokens
 
 # Differences that leave every weight its meaning.
-FREE = {"dropout", "weight_dropout", "zoneout", "spelling_layer", "lookahead", "attention_window"}
+FREE = {
+    "dropout",
+    "weight_dropout",
+    "zoneout",
+    "hierarchical_ctc_layer",
+    "lookahead",
+    "attention_window",
+}
 
 
-class StartConfig(Config):
-    """What training starts from; without a model, from random weights."""
+class InitConfig(Config):
+    """Initial weights: those of a model, or random ones."""
 
     model: Path | None = None
     """Folder of a model with the same features and layers; its units may be others."""
-    frozen_layers: int = Field(0, ge=0, le=32)
+    freeze_layers: int = Field(0, ge=0, le=32)
     """How many of the lowest recurrent layers, with all below them, stay as they are."""
-    lower_rate: float = Field(1.0, gt=0, le=1)
+    lower_lr_factor: float = Field(1.0, gt=0, le=1)
     """Factor on the learning rate of everything below the output."""
-    share: float = Field(0.0, ge=0, lt=1)
+    interpolation: float = Field(0.0, ge=0, lt=1)
     """Share of that model's weights in those of the final one, unless dev has more errors with it
     (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1)."""
 
 
-def start_from(
+def initialise_from(
     model: AcousticModel,
     tokens: Tokens,
-    start: StartConfig,
+    init: InitConfig,
     features: FeatureConfig,
     config: ModelConfig,
 ) -> str:
@@ -50,11 +57,11 @@ def start_from(
 
     Raises CheckpointError for a bad folder, and ConfigError naming every setting that differs.
     """
-    assert start.model is not None
-    other = load_bundle(start.model)
+    assert init.model is not None
+    other = load_bundle(init.model)
     known = {"features": other.model.features.config, "model": other.model.config}
     differing = [
-        f"{section}.{key}={value} as in {start.model}"
+        f"{section}.{key}={value} as in {init.model}"
         for section, mine in (("features", features), ("model", config))
         for key, value in known[section].model_dump(mode="json").items()
         if key not in FREE and mine.model_dump(mode="json")[key] != value
@@ -80,23 +87,23 @@ def start_from(
             with torch.no_grad():
                 mine.weight[here] = theirs.weight[there].to(mine.weight.device)
                 mine.bias[here] = theirs.bias[there].to(mine.bias.device)
-    return f"started from {start.model}: {len(here)} of {len(tokens)} units are its own"
+    return f"started from {init.model}: {len(here)} of {len(tokens)} units are its own"
 
 
-def blend_with_start(
+def interpolate_with_init(
     model: AcousticModel,
     tokens: Tokens,
-    start: StartConfig,
+    init: InitConfig,
     features: FeatureConfig,
     config: ModelConfig,
 ) -> None:
-    """Move all weights by `start.share` of the way to where they began; those of units that the
-    other model does not write stay. Raises as `start_from` does."""
+    """Move all weights by `init.interpolation` of the way back to the initial ones; those of units
+    that the other model does not write stay. Raises as `initialise_from` does."""
     trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    start_from(model, tokens, start, features, config)
+    initialise_from(model, tokens, init, features, config)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
-            tensor.copy_(torch.lerp(trained[name], tensor, start.share))
+            tensor.copy_(torch.lerp(trained[name], tensor, init.interpolation))
         else:
             tensor.copy_(trained[name])
 
@@ -121,7 +128,7 @@ def freeze(model: AcousticModel, layers: int) -> list[nn.Module]:
     encoder = model.encoder
     if layers > len(encoder.layers):
         raise ConfigError(
-            f"expected start.frozen_layers of at most {len(encoder.layers)}, got {layers}: lower it"
+            f"expected init.freeze_layers of at most {len(encoder.layers)}, got {layers}: lower it"
         )
     below = [encoder.front_end, encoder.conv_lstm, encoder.dense]
     frozen: list[nn.Module] = [module for module in below if module is not None]

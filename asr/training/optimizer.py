@@ -23,14 +23,14 @@ class Schedule(Protocol):
 
 
 def build_optimizer(
-    model: nn.Module, config: Schedule, lower_rate: float = 1.0
+    model: nn.Module, config: Schedule, lower_lr_factor: float = 1.0
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales. What is below
-    the output layers learns at `lower_rate` times the rate (see `set_rate`), what is frozen not at
-    all."""
+    the output layers learns at `lower_lr_factor` times the rate (see `set_rate`), what is frozen
+    not at all."""
     settle()  # torch looks for a cache with the first optimiser
     groups = []
-    for factor, names in _parts(model, lower_rate):
+    for factor, names in _parts(model, lower_lr_factor):
         learning = [p for n, p in model.named_parameters() if n in names and p.requires_grad]
         for decay, wanted in ((config.weight_decay, True), (0.0, False)):
             parameters = [p for p in learning if (p.dim() > 1) is wanted]
@@ -39,13 +39,13 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
-def _parts(model: nn.Module, lower_rate: float) -> list[tuple[float, set[str]]]:
+def _parts(model: nn.Module, lower_lr_factor: float) -> list[tuple[float, set[str]]]:
     """Names of parameters by the factor on their learning rate."""
     names = {name for name, _ in model.named_parameters()}
-    if lower_rate == 1:
+    if lower_lr_factor == 1:
         return [(1.0, names)]
     upper = {name for name in names if name.startswith(("output.", "spelling."))}
-    return [(lower_rate, names - upper), (1.0, upper)]
+    return [(lower_lr_factor, names - upper), (1.0, upper)]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

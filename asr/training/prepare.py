@@ -25,7 +25,7 @@ from asr.models.bundle import Bundle
 from asr.models.kernels.dense import trains_lstm_in
 from asr.text.normalise import TextConfig, as_units, normalise
 from asr.text.tokens import Tokens, build_tokens
-from asr.training.finetune import StartConfig
+from asr.training.finetune import InitConfig
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 
@@ -34,7 +34,7 @@ FREE = {
     "out",
     "data",
     "tokens.lexicon",
-    "start.share",
+    "init.interpolation",
     "train.epochs",
     "train.patience",
     "train.average",
@@ -45,13 +45,13 @@ FREE = {
 # began before them can be gone on with.
 LATER = {
     "text": ("punctuation", "language"),
-    "augment": ("tempos", "codec_share", "codecs", "surroundings", "time_warp"),
-    "start": tuple(StartConfig.model_fields),
+    "augment": ("tempos", "codec_prob", "codecs", "noise", "reverb", "telephone_prob", "time_warp"),
+    "init": tuple(InitConfig.model_fields),
 }
 DEFAULTS: dict[str, Config] = {
     "text": TextConfig(),
     "augment": AugmentConfig(),
-    "start": StartConfig(),
+    "init": InitConfig(),
 }
 
 # Settings that only these kinds of units know.

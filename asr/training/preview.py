@@ -48,7 +48,8 @@ def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
     them, into `out`.
 
     What acts on features alone (vocal tract, equaliser, masks, warped time) cannot be heard and is
-    left out, and so are joined and spliced utterances. The recipe's seed decides what is drawn.
+    left out, and so are concatenated and spliced utterances. The recipe's seed decides what is
+    drawn.
 
     Raises AsrError for a manifest, a recording or a folder of sounds that cannot be read.
     """
@@ -57,9 +58,9 @@ def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
     if recipe.shards is not None:
         fetch_all(recipe.data.origin, recipe.shards, chosen)
     data = SpeechDataset(chosen, None, recipe.text, recipe.features.sample_rate)
-    sounds = load_sounds(recipe.augment.surroundings, data.sample_rate)
+    sounds = load_sounds(recipe.augment, data.sample_rate)
     gain = recipe.features.follows_level
-    alone = recipe.augment.model_copy(update={"join": 0.0})
+    alone = recipe.augment.model_copy(update={"concatenate_prob": 0.0})
     drawn: list[list[Item]] = [[] for _ in chosen]
     for epoch in range(1, VARIANTS + 1):
         plan = plan_epoch(Corpus(data.durations), alone, 60.0, recipe.train.seed, epoch)

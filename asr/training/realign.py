@@ -41,7 +41,7 @@ def know_word_starts(run: Run) -> None:
     """
     epochs, progress = run.recipe.train.epochs, run.progress
     since = progress.epoch - math.ceil(run.recipe.augment.splice_from * epochs)
-    if not run.recipe.augment.splice or since < 0:
+    if not run.recipe.augment.splice_prob or since < 0:
         return
     due = progress.batch == 0 and since % math.ceil(ALIGN_EVERY * epochs) == 0
     if run.corpus.word_starts and not due:

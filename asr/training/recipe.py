@@ -16,7 +16,7 @@ from asr.inference.streaming import obstacles
 from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig
-from asr.training.finetune import StartConfig
+from asr.training.finetune import InitConfig
 
 
 class DataConfig(Config):
@@ -49,7 +49,7 @@ class TrainConfig(Config):
     """AdamW's pull of the weight matrices towards zero."""
     clip_norm: float = Field(5.0, gt=0)
     """Longest gradient, as a Euclidean norm, of the loss in nats a unit."""
-    consistency: float = Field(0.2, ge=0)
+    cr_ctc_weight: float = Field(0.2, ge=0)
     """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off, and
     halves the time of a step."""
     patience: int = Field(20, ge=1)
@@ -75,16 +75,17 @@ class Recipe(Config):
     features: FeatureConfig = FeatureConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
-    start: StartConfig = StartConfig()
+    init: InitConfig = InitConfig()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
     def _writes_what_it_can_spell(self) -> Self:
         if self.text.phones is not None:
             raise ValueError("expected tokens.lexicon or tokens.espeak, got text.phones: set those")
-        if self.tokens.kind == "phones" and self.model.spelling_layer:
+        if self.tokens.kind == "phones" and self.model.hierarchical_ctc_layer:
             raise ValueError(
-                "expected model.spelling_layer 0 with tokens.kind phones, which are not spelled"
+                "expected model.hierarchical_ctc_layer 0 with tokens.kind phones, which are not "
+                "spelled"
             )
         return self
 
@@ -116,11 +117,12 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     base = path.resolve().parent
     _rebase(values, base, ("out",))
     _rebase(values.get("data"), base, ("train", "dev"))
-    _rebase(values.get("start"), base, ("model",))
+    _rebase(values.get("init"), base, ("model",))
     _rebase(values.get("tokens"), base, ("lexicon",))
     augment = values.get("augment")
     if isinstance(augment, dict):
-        _rebase(augment.get("surroundings"), base, ("noise", "rooms"))
+        for section in ("noise", "reverb"):
+            _rebase(augment.get(section), base, ("folder",))
     return parse(Recipe, with_overrides(values, overrides), str(path))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from asr.augment.config import AugmentConfig
-from asr.augment.noise import Sounds, surround
+from asr.augment.noise import Sounds, degrade
 from asr.augment.specaugment import draw_distortion, spec_augment, warp_time
 from asr.augment.waveform import change_tempo, perturb_gain, perturb_speed
 from asr.ctc.loss import ctc_loss
@@ -36,7 +36,7 @@ def vary(batch: Batch, augment: AugmentConfig, sounds: Sounds, gain: bool) -> Pa
     that are the same at any. Shape: [B, S] -> [B, S']."""
     waves = perturb_speed(batch.waves, batch.speeds)
     waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
-    waves = surround(waves, augment.surroundings, sounds)
+    waves = degrade(waves, augment, sounds)
     return perturb_gain(waves, augment.gain_db) if gain else waves
 
 
@@ -44,13 +44,13 @@ def batch_loss(
     model: AcousticModel,
     batch: Batch,
     augment: AugmentConfig,
-    consistency: float,
+    cr_ctc_weight: float,
     autocast: Callable[[], AbstractContextManager[None]],
     sounds: Sounds,
 ) -> StepLoss:
     """CTC loss per unit of an augmented batch, plus disagreement between its two views.
 
-    With `consistency` each utterance is masked twice, and every frame of either view is pulled
+    With `cr_ctc_weight` each utterance is masked twice, and every frame of either view is pulled
     towards what the model said of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4). A spelling layer
     adds the same of its own; what is reported of utterances is the last layer's.
     """
@@ -59,19 +59,19 @@ def batch_loss(
         distortion = draw_distortion(len(batch.ids), augment, waves.values.device)
         # Warped once: both views must have the same frames.
         features = warp_time(model.features(waves, distortion), augment.time_warp)
-    views = 2 if consistency else 1
+    views = 2 if cr_ctc_weight else 1
     masked = [spec_augment(features, augment).values for _ in range(views)]
     inputs = Padded(torch.cat(masked), features.lengths.repeat(views))
     with autocast():
         log_probs, spelled = model.forward_and_spell(inputs)
-    loss = _ctc_of_views(log_probs, batch.targets, views, consistency)
+    loss = _ctc_of_views(log_probs, batch.targets, views, cr_ctc_weight)
     if spelled is None:
         return loss
-    spelling = _ctc_of_views(spelled, batch.spelled, views, consistency)
+    spelling = _ctc_of_views(spelled, batch.spelled, views, cr_ctc_weight)
     return StepLoss(loss.objective + spelling.objective, loss.utterances)
 
 
-def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, consistency: float) -> StepLoss:
+def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, cr_ctc_weight: float) -> StepLoss:
     """Shape: log_probs [views * B, T, V], targets [B, U]."""
     repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
     losses = ctc_loss(log_probs, repeated)
@@ -80,8 +80,8 @@ def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, consistency: f
     kept = losses.masked_fill(torch.isposinf(losses), 0.0).sum()
     units = (repeated.lengths * fits).sum().clamp(min=1)
     objective = kept / units
-    if consistency:
-        objective = objective + consistency * _disagreement(log_probs) / units
+    if cr_ctc_weight:
+        objective = objective + cr_ctc_weight * _disagreement(log_probs) / units
     return StepLoss(objective, losses.detach().unflatten(0, (views, -1)).mean(dim=0))
 
 

@@ -33,7 +33,9 @@ from asr.text.normalise import TextConfig
 from asr.training.device import refuse_many_processes
 from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 
-NO_AUGMENT = AugmentConfig(speeds=[1.0], warp=0, join=0, time_masks=0, frequency_masks=0)
+NO_AUGMENT = AugmentConfig(
+    speeds=[1.0], vtlp=0, concatenate_prob=0, time_masks=0, frequency_masks=0
+)
 
 
 class ClassifyConfig(Config):
@@ -163,8 +165,9 @@ def train_classifier(
     """The classifier of the epoch that was best on `dev`, or without `dev` of the last epoch; its
     `info` holds how it came about.
 
-    All recordings are brought to `level_db`. Of `augment`, `join`, `splice` and `gain_db` do not
-    apply (a pair of digits is of no class), and to feature sequences only the masks do.
+    All recordings are brought to `level_db`. Of `augment`, `concatenate_prob`, `splice_prob`
+    and `gain_db` do not apply (a pair of digits is of no class), and to feature sequences only the
+    masks do.
 
     Raises TrainingError where there is nothing to learn from or the loss is not finite.
     """

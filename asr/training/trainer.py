@@ -27,7 +27,7 @@ from asr.training.averaging import finish
 from asr.training.checkpoint import Progress, best_epochs, has_checkpoint, save_epoch
 from asr.training.device import build_accelerator, refuse_many_processes
 from asr.training.display import Display
-from asr.training.finetune import freeze, start_from
+from asr.training.finetune import freeze, initialise_from
 from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.optimizer import build_optimizer, learning_rate, set_rate
 from asr.training.prepare import (
@@ -126,10 +126,12 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     corpus = training_corpus(recipe, model, train_set, shards)
     model.to(accelerator.device)
     begun = has_checkpoint(checkpoint_folder(recipe))
-    if recipe.start.model is not None and not begun:
-        display.say(start_from(model, tokens, recipe.start, recipe.features, recipe.model))
-    frozen = freeze(model, recipe.start.frozen_layers)
-    optimizer = accelerator.prepare(build_optimizer(model, recipe.train, recipe.start.lower_rate))
+    if recipe.init.model is not None and not begun:
+        display.say(initialise_from(model, tokens, recipe.init, recipe.features, recipe.model))
+    frozen = freeze(model, recipe.init.freeze_layers)
+    optimizer = accelerator.prepare(
+        build_optimizer(model, recipe.train, recipe.init.lower_lr_factor)
+    )
     progress = Progress(
         identity=identity(recipe, train_set, dev_set), precision=accelerator.mixed_precision
     )
@@ -140,7 +142,7 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
         dev_set,
         corpus,
         shards,
-        load_sounds(recipe.augment.surroundings, train_set.sample_rate).to(accelerator.device),
+        load_sounds(recipe.augment, train_set.sample_rate).to(accelerator.device),
         frozen,
         accelerator,
         optimizer,
@@ -155,7 +157,7 @@ def _prepare(recipe: Recipe, display: Display, stop: StopRequest) -> Run:
     )
     if begun:
         resume(run)
-    elif recipe.features.cmvn == "global" and recipe.start.model is None:
+    elif recipe.features.cmvn == "global" and recipe.init.model is None:
         _observe_features(run)
     write_json(recipe.out / "recipe.json", recipe.model_dump(mode="json"))
     return run
@@ -222,7 +224,7 @@ def _train_step(run: Run, batch: Batch, config: TrainConfig) -> None:
             run.model,
             batch,
             run.recipe.augment,
-            config.consistency,
+            config.cr_ctc_weight,
             run.accelerator.autocast,
             run.sounds,
         )

@@ -41,7 +41,11 @@ MEMBERS: dict[str, list[str]] = {
     "projected BiLSTM": ["model.cell=projected", "model.projection=64"],
     "LSTM, one direction": ["model.bidirectional=false"],
     "deep BiLSTM, 10 layers": ["model.layers=10", "model.residual=true"],
-    "pyramidal BiLSTM": ["model.strides=[2,1]", "model.pyramid=1", "model.spelling_layer=1"],
+    "pyramidal BiLSTM": [
+        "model.strides=[2,1]",
+        "model.pyramid=1",
+        "model.hierarchical_ctc_layer=1",
+    ],
     "BiLSTM and ConvLSTM": ["model.conv_lstm=16"],
     "BiLSTM and attention": ["model.attention_heads=4"],
 }

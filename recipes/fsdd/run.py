@@ -58,7 +58,7 @@ class Settings(Config):
     features: FeatureConfig = FeatureConfig(sample_rate=fsdd.SAMPLE_RATE, bands=40, cmvn="global")
     augment: AugmentConfig = AugmentConfig(
         speeds=[0.8, 0.9, 1.0, 1.1, 1.2],
-        warp=0.15,
+        vtlp=0.15,
         time_masks=1,
         time_mask_frames=8,
         frequency_masks=1,

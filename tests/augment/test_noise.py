@@ -8,15 +8,15 @@ import torch
 from pydantic import ValidationError
 
 from asr.audio.load import write_wav
+from asr.augment.config import AugmentConfig, NoiseConfig, ReverbConfig
 from asr.augment.noise import (
     NO_NOISE,
     Sounds,
-    SurroundingsConfig,
     add_noise,
+    degrade,
     load_sounds,
     power,
     reverberate,
-    surround,
     telephone,
 )
 from asr.augment.waveform import change_tempo
@@ -25,7 +25,8 @@ from asr.padded import Padded, pad
 
 RATE = 16000
 NOTHING = Sounds(RATE, NO_NOISE)
-ALL = SurroundingsConfig(noise_share=1, reverb_share=1, telephone_share=1)
+QUIET = NoiseConfig(prob=0)
+ALL = AugmentConfig(noise=NoiseConfig(prob=1), reverb=ReverbConfig(prob=1), telephone_prob=1)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def noise(seconds: float = 1.0) -> Sounds:
 @pytest.mark.parametrize("snr", [0.0, 10.0, 30.0])
 def test_noise_is_as_far_below_as_asked(snr: float) -> None:
     waves = tones(440, 880)
-    config = SurroundingsConfig(noise_share=1, noise_snr_db=(snr, snr))
+    config = NoiseConfig(prob=1, snr_db=(snr, snr))
     noisy = add_noise(waves, config, noise(0.2))  # shorter than the speech: over again
     added = Padded(noisy.values - waves.values, waves.lengths)
     measured = 10 * torch.log10(power(waves) / power(added))
@@ -62,21 +63,20 @@ def test_noise_is_as_far_below_as_asked(snr: float) -> None:
 def test_a_share_of_the_utterances_is_left_alone() -> None:
     waves = tones(*([440.0] * 200), seconds=0.05)
     for config in (
-        SurroundingsConfig(noise_share=0.3),
-        SurroundingsConfig(noise_share=0, reverb_share=0.3),
-        SurroundingsConfig(noise_share=0, telephone_share=0.3),
+        AugmentConfig(noise=NoiseConfig(prob=0.3)),
+        AugmentConfig(noise=QUIET, reverb=ReverbConfig(prob=0.3)),
+        AugmentConfig(noise=QUIET, telephone_prob=0.3),
     ):
-        changed = surround(waves, config, noise()).values != waves.values
+        changed = degrade(waves, config, noise()).values != waves.values
         assert 0.15 < changed.any(dim=1).float().mean() < 0.45
-    quiet = SurroundingsConfig(noise_share=0)
-    assert surround(waves, quiet, noise()) is waves
+    assert degrade(waves, AugmentConfig(noise=QUIET), noise()) is waves
 
 
 def test_a_room_rings_on_and_is_as_loud() -> None:
     click = torch.zeros(RATE)
     click[100:200] = 0.5 * torch.sin(torch.arange(100) * 0.3)
     waves = pad([click])
-    config = SurroundingsConfig(reverb_share=1, reverb_seconds=(0.5, 0.5))
+    config = ReverbConfig(prob=1, rt60=(0.5, 0.5))
     wet = reverberate(waves, config, NOTHING)
     assert power(wet).item() == pytest.approx(power(waves).item(), rel=1e-3)
     ends = wet.values[0, 200:].reshape(-1, 790).square().mean(dim=1)
@@ -90,8 +90,8 @@ def test_recorded_rooms_begin_with_their_direct_sound(tmp_path: Path) -> None:
     response[[300, 500]] = 0.8, 0.4
     (tmp_path / "rooms").mkdir()
     write_wav(tmp_path / "rooms" / "hall.wav", response, RATE)
-    config = SurroundingsConfig(reverb_share=1, rooms=tmp_path / "rooms")
-    sounds = load_sounds(config, RATE)
+    config = ReverbConfig(prob=1, folder=tmp_path / "rooms")
+    sounds = load_sounds(AugmentConfig(reverb=config), RATE)
     click = torch.zeros(2000)
     click[100] = 1.0
     wet = reverberate(pad([click]), config, sounds).values[0]
@@ -130,41 +130,43 @@ def test_garbage_in_the_padding_changes_nothing() -> None:
         for waves in (clean, dirty):
             torch.manual_seed(1)
             stretched = change_tempo(waves, tempos, RATE)
-            results.append(surround(stretched, ALL, noise()))
+            results.append(degrade(stretched, ALL, noise()))
         for one, other in zip(results[0].unpad(), results[1].unpad(), strict=True):
             assert torch.equal(one, other)
             assert torch.isfinite(one).all()
 
 
-def test_the_same_seed_gives_the_same_surroundings() -> None:
+def test_the_same_seed_gives_the_same_noise() -> None:
     waves, sounds = tones(440, 880), noise()
     found = []
     for _ in range(2):
         torch.manual_seed(3)
-        found.append(surround(waves, ALL, sounds).values)
+        found.append(degrade(waves, ALL, sounds).values)
     assert torch.equal(*found)
-    assert not torch.equal(surround(waves, ALL, sounds).values, found[0])
+    assert not torch.equal(degrade(waves, ALL, sounds).values, found[0])
 
 
 def test_silence_stays_silent_and_nothing_breaks() -> None:
     waves = Padded(torch.zeros(2, 4000), torch.tensor([4000, 0]))
     for sounds in (noise(), NOTHING):  # noise is so far below speech, and here is none
-        heard = surround(waves, ALL, sounds)
+        heard = degrade(waves, ALL, sounds)
         assert heard.values[0].abs().max() < 1e-6
 
 
 def test_noise_is_kept_in_16_bits_without_a_loss(tmp_path: Path) -> None:
     samples = np.arange(-32768, 32768, 37, dtype=np.float32) / 32768
     write_wav(tmp_path / "hiss.wav", samples, RATE)
-    sounds = load_sounds(SurroundingsConfig(noise=tmp_path), RATE)
+    sounds = load_sounds(AugmentConfig(noise=NoiseConfig(folder=tmp_path)), RATE)
     assert sounds.noise.dtype == torch.int16
     assert torch.equal(sounds.noise / 32768, torch.from_numpy(samples))
 
 
-def test_folders_without_recordings_are_told(tmp_path: Path) -> None:
-    for name in ("noise", "rooms"):
-        config = SurroundingsConfig.model_validate({name: tmp_path / "absent"})
-        with pytest.raises(ConfigError, match=rf"augment\.surroundings\.{name}, got none in"):
+def test_folders_without_recordings_are_reported(tmp_path: Path) -> None:
+    for name in ("noise", "reverb"):
+        config = AugmentConfig.model_validate({name: {"folder": tmp_path / "absent"}})
+        with pytest.raises(ConfigError, match=rf"augment\.{name}\.folder, got none in"):
             load_sounds(config, RATE)
-    with pytest.raises(ValidationError, match="from low to high"):
-        SurroundingsConfig(noise_snr_db=(20, 5))
+    with pytest.raises(ValidationError, match="snr_db from low to high"):
+        NoiseConfig(snr_db=(20, 5))
+    with pytest.raises(ValidationError, match="rt60 from low to high"):
+        ReverbConfig(rt60=(0.7, 0.1))

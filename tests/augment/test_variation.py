@@ -20,7 +20,7 @@ from asr.text.normalise import TextConfig
 from asr.training.recipe import read_recipe
 from tests.tones import RATE, write_corpus
 
-PLAIN = AugmentConfig(speeds=[1.0], join=0)
+PLAIN = AugmentConfig(speeds=[1.0], concatenate_prob=0)
 
 
 def speech(seconds: float, rate: int) -> np.ndarray:
@@ -44,7 +44,11 @@ def test_a_codec_changes_a_recording_and_not_its_length(codec: Codec, rate: int)
 def test_a_plan_draws_what_is_asked_for() -> None:
     corpus = Corpus(durations=[2.0] * 400, fastest=[1.2] * 400)
     augment = AugmentConfig(
-        speeds=[1.0, 1.1], tempos=[0.8, 1.25], codec_share=0.25, codecs=["mp3", "vorbis"], join=0
+        speeds=[1.0, 1.1],
+        tempos=[0.8, 1.25],
+        codec_prob=0.25,
+        codecs=["mp3", "vorbis"],
+        concatenate_prob=0,
     )
     items = [item for batch in plan_epoch(corpus, augment, 20, 1, 1) for item in batch]
     # Never faster than its transcript can be written.
@@ -100,8 +104,8 @@ def test_folders_of_a_recipe_are_relative_to_it(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         "data: {train: a.jsonl, dev: b.jsonl}\nout: out\n"
-        "augment: {surroundings: {noise: sounds, noise_share: 0.2}}\n"
+        "augment: {noise: {folder: sounds, prob: 0.2}, reverb: {folder: rooms}}\n"
     )
-    config = read_recipe(recipe).augment.surroundings
-    assert config.noise == tmp_path / "sounds"
-    assert (config.rooms, config.noise_share) == (None, 0.2)
+    augment = read_recipe(recipe).augment
+    assert (augment.noise.folder, augment.noise.prob) == (tmp_path / "sounds", 0.2)
+    assert augment.reverb.folder == tmp_path / "rooms"

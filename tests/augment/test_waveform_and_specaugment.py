@@ -96,14 +96,14 @@ def test_gain_changes_the_level_of_each_utterance_within_bounds() -> None:
 
 def test_warps_lie_on_both_sides_of_one() -> None:
     torch.manual_seed(0)
-    drawn = draw_distortion(500, AugmentConfig(warp=0.2), torch.device("cpu"))
+    drawn = draw_distortion(500, AugmentConfig(vtlp=0.2), torch.device("cpu"))
     warps = drawn.warp
     assert warps is not None
     assert drawn.gains is None
     assert warps.shape == (500,)
     assert 0.8 <= float(warps.min()) < 0.82
     assert 1.18 < float(warps.max()) <= 1.2
-    assert draw_distortion(500, AugmentConfig(warp=0.0), torch.device("cpu")).warp is None
+    assert draw_distortion(500, AugmentConfig(vtlp=0.0), torch.device("cpu")).warp is None
 
 
 def test_the_equaliser_has_gains_of_the_deviation_asked_for() -> None:
@@ -202,8 +202,8 @@ def test_spec_augment_contract() -> None:
         {"time_masks": -1},
         {"time_mask_frames": 0},
         {"frequency_mask_bands": 0},
-        {"join": 1.5},
-        {"warp": -0.1},
+        {"concatenate_prob": 1.5},
+        {"vtlp": -0.1},
         {"gain_db": -1.0},
     ],
 )

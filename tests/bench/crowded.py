@@ -168,7 +168,7 @@ def training_step() -> Callable[[], None]:
     model = AcousticModel(recipe.features, recipe.model, VOCABULARY).train()
     optimizer = build_optimizer(model, recipe.train)
     rate = recipe.features.sample_rate
-    sounds = load_sounds(recipe.augment.surroundings, rate)
+    sounds = load_sounds(recipe.augment, rate)
     samples = torch.linspace(0.7, 1.0, UTTERANCES).mul(SECONDS * rate).long()
     lengths = torch.full((UTTERANCES,), UNITS)
     targets = Padded(torch.randint(1, VOCABULARY, (UTTERANCES, UNITS)), lengths)
@@ -188,7 +188,7 @@ def training_step() -> Callable[[], None]:
             model,
             batch,
             recipe.augment,
-            recipe.train.consistency,
+            recipe.train.cr_ctc_weight,
             lambda: torch.autocast("cpu", torch.bfloat16, enabled=short),
             sounds,
         )

@@ -9,7 +9,8 @@ from statistics import median
 
 import torch
 
-from asr.augment.noise import SurroundingsConfig, load_sounds, surround
+from asr.augment.config import NoiseConfig, ReverbConfig
+from asr.augment.noise import degrade, load_sounds
 from asr.augment.waveform import change_tempo, perturb_speed
 from asr.dataset.cuts import Item
 from asr.dataset.sampler import fill_share
@@ -41,13 +42,12 @@ def run() -> None:
 
 def everything(recipe: Recipe) -> Recipe:
     """The recipe with all that training recordings can go through; a tenth of them by a codec."""
-    surroundings = SurroundingsConfig(
-        noise=NOISE if NOISE.is_dir() else None, reverb_share=0.3, telephone_share=0.2
-    )
     changes = {
         "tempos": [0.9, 1.0, 1.1],
-        "codec_share": 0.1,
-        "surroundings": surroundings,
+        "codec_prob": 0.1,
+        "noise": NoiseConfig(folder=NOISE if NOISE.is_dir() else None),
+        "reverb": ReverbConfig(prob=0.3),
+        "telephone_prob": 0.2,
         "equaliser_db": 6.0,
         "gain_db": 6.0,
         "time_warp": 20,
@@ -84,12 +84,12 @@ def measure(corpus: Corpus, items: list[Item]) -> dict[str, float]:
     batch = corpus.data.batch(items)
     seconds["load, later epochs"] = time.perf_counter() - started
     augment = corpus.recipe.augment
-    sounds = load_sounds(augment.surroundings, corpus.data.sample_rate)
+    sounds = load_sounds(augment, corpus.data.sample_rate)
     for _ in range(2):  # the first one builds filters
         started = time.perf_counter()
         waves = perturb_speed(batch.waves, batch.speeds)
         waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
-        surround(waves, augment.surroundings, sounds)
+        degrade(waves, augment, sounds)
         seconds["augmentation of waveforms (in the step)"] = time.perf_counter() - started
     corpus.model.train()
     for _ in range(2):  # the first one warms up
@@ -100,7 +100,7 @@ def measure(corpus: Corpus, items: list[Item]) -> dict[str, float]:
             corpus.model,
             batch,
             recipe.augment,
-            recipe.train.consistency,
+            recipe.train.cr_ctc_weight,
             contextlib.nullcontext,
             sounds,
         )

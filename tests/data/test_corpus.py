@@ -13,7 +13,7 @@ from asr.cli import recipes
 from asr.cli.recipes import main
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError, AudioError
-from asr.training.finetune import StartConfig
+from asr.training.finetune import InitConfig
 from data import corpus
 from data.corpus import locate, speakers_apart, tell_incomplete, with_durations, write_splits
 from tests.recordings import tone
@@ -138,10 +138,10 @@ def test_a_script_trains_first_what_its_recipe_starts_from(
     folder.mkdir(parents=True)
     first, last = tmp_path / "exp" / "mine" / "first", tmp_path / "exp" / "mine"
     for name, out, start in (
-        ("first", first, StartConfig()),
-        ("recipe", last, StartConfig(model=first / "model")),
+        ("first", first, InitConfig()),
+        ("recipe", last, InitConfig(model=first / "model")),
     ):
-        recipe = tone_recipe(manifests, out, epochs=1).model_copy(update={"start": start})
+        recipe = tone_recipe(manifests, out, epochs=1).model_copy(update={"init": start})
         (folder / f"{name}.yaml").write_text(recipe.model_dump_json())
     monkeypatch.setattr("sys.argv", ["run.py"])
     main(str(folder / "run.py"), "Train.", lambda *_: manifests, before=["first"])

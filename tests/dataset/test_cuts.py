@@ -27,10 +27,10 @@ WORD_STARTS = {
 CORPUS = Corpus(DURATIONS, SPEAKERS, word_starts=WORD_STARTS)
 
 
-def plan(splice: float, seed: int) -> list[Item]:
+def plan(prob: float, seed: int) -> list[Item]:
     items = [whole(i, speed=0.9) for i in range(5)]
     random = np.random.default_rng(seed)
-    return spliced(items, CORPUS, splice, random, np.arange(len(DURATIONS)))
+    return spliced(items, CORPUS, prob, random, np.arange(len(DURATIONS)))
 
 
 def new_sentences() -> Iterator[tuple[int, Item]]:

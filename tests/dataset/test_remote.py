@@ -212,7 +212,7 @@ def test_training_from_a_store_learns_the_same(
     # With room for two shards at a time there are other batches, and they are learnt, too.
     room = 2 * max(shards_here(tmp_path / "packed").values()) / 1e9
     few = with_origin(tone_recipe(manifests, tmp_path / "few", epochs=2), origin, room)
-    augment = few.augment.model_copy(update={"splice": 0.5, "splice_from": 0.5})
+    augment = few.augment.model_copy(update={"splice_prob": 0.5, "splice_from": 0.5})
     features = few.features.model_copy(update={"cmvn": "global"})
     run_quietly(few.model_copy(update={"augment": augment, "features": features}))
     kept = shards_here(tmp_path / "few" / "shards")

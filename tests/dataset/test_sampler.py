@@ -29,9 +29,9 @@ def plan(
     seed: int,
     epoch: int,
     speakers: Sequence[str] = (),
-    join: float = 0.0,
+    concatenate_prob: float = 0.0,
 ) -> list[list[Item]]:
-    augment = AugmentConfig(speeds=speeds, join=join)
+    augment = AugmentConfig(speeds=speeds, concatenate_prob=concatenate_prob)
     return plan_epoch(Corpus(durations, speakers), augment, limit, seed, epoch)
 
 
@@ -90,11 +90,11 @@ def test_in_order_every_utterance_once_unchanged_longest_first(
     st.integers(0, 2**32),
     st.integers(0, 1),
 )
-def test_joined_utterances_share_a_speaker_and_are_not_longer_than_the_longest(
-    utterances: list[tuple[float, str]], limit: float, join: float, seed: int, epoch: int
+def test_concatenated_utterances_share_a_speaker_and_are_not_longer_than_the_longest(
+    utterances: list[tuple[float, str]], limit: float, prob: float, seed: int, epoch: int
 ) -> None:
     durations, speakers = [d for d, _ in utterances], [speaker for _, speaker in utterances]
-    batches = plan(durations, limit, SPEEDS, seed, epoch, speakers, join)
+    batches = plan(durations, limit, SPEEDS, seed, epoch, speakers, prob)
     items = [item for batch in batches for item in batch]
     assert sorted(i for item in items for i in item.indices) == list(range(len(durations)))
     for item in items:
@@ -110,15 +110,15 @@ def test_joined_utterances_share_a_speaker_and_are_not_longer_than_the_longest(
         assert len(batch) == 1 or size <= limit * (1 + 1e-9)
     if epoch == 0:
         assert sizes[0] == max(sizes)
-    assert batches == plan(durations, limit, SPEEDS, seed, epoch, speakers, join)
+    assert batches == plan(durations, limit, SPEEDS, seed, epoch, speakers, prob)
 
 
 def test_joining_joins_more_the_more_it_is_asked_for() -> None:
     durations = an4_like()
     speakers = [f"s{i % 20}" for i in range(len(durations))]
     shares = []
-    for join in (0.0, 0.2, 1.0):
-        batches = plan(durations, 48.0, SPEEDS, 1, 1, speakers, join)
+    for prob in (0.0, 0.2, 1.0):
+        batches = plan(durations, 48.0, SPEEDS, 1, 1, speakers, prob)
         joined = [item for batch in batches for item in batch if len(item.indices) == 2]
         shares.append(2 * len(joined) / len(durations))
         assert fill_share(batches, durations) >= 0.95

@@ -81,7 +81,7 @@ def test_a_member_is_trained_once_for_every_number_of_epochs(tmp_path: Path) -> 
     recipe.write_text("data: {train: train.jsonl, dev: dev.jsonl}\nout: unused\n")
     shared = Comparison(recipe, tmp_path / "out", manifests["test"], 12_000)
     small = ["features.sample_rate=8000", "features.bands=16", "model.channels=[4]"]
-    small += ["model.strides=[2]", "model.layers=1", "train.precision=fp32", "augment.warp=0"]
+    small += ["model.strides=[2]", "model.layers=1", "train.precision=fp32", "augment.vtlp=0"]
     settings = [*small, "train.epochs=1"]
     with one_thread():
         first = train_member(shared, "BiGRU, small", 1, [*settings, "model.cell=gru"])

@@ -10,7 +10,8 @@ import pytest
 
 from asr.audio.files import AUDIO_SUFFIXES, find_audio
 from asr.audio.load import load_audio, write_wav
-from asr.augment.noise import SurroundingsConfig, load_sounds
+from asr.augment.config import AugmentConfig, NoiseConfig
+from asr.augment.noise import load_sounds
 from asr.dataset.importers import read_source
 from asr.dataset.manifest import Utterance
 from asr.dataset.validate import hear
@@ -170,7 +171,8 @@ def test_noise_in_linked_folders(tmp_path: Path) -> None:
     (tmp_path / "noise").mkdir()
     (tmp_path / "noise" / "kind").symlink_to("../store")
     made(tmp_path / "noise", "odd.bin")
+    augment = AugmentConfig(noise=NoiseConfig(folder=tmp_path / "noise"))
     with pytest.warns(UserWarning, match=r"noise: passed over 1 file.*odd\.bin"):
-        sounds = load_sounds(SurroundingsConfig(noise=tmp_path / "noise"), 16000)
+        sounds = load_sounds(augment, 16000)
     assert len(sounds.noise) == 8000
     assert np.abs(sounds.noise.numpy()).max() > 0

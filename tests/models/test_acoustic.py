@@ -90,7 +90,7 @@ def test_the_default_configuration_shortens_time_three_times() -> None:
 
 
 def spelling_model(**settings: Any) -> AcousticModel:
-    return model(config=CONFIG.model_copy(update={"spelling_layer": 1} | settings))
+    return model(config=CONFIG.model_copy(update={"hierarchical_ctc_layer": 1} | settings))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,10 @@ def test_a_model_without_a_spelling_layer_spells_nothing() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"layers": 2, "spelling_layer": 3}, "spelling_layer among the 2 layers, got 3"),
+        (
+            {"layers": 2, "hierarchical_ctc_layer": 3},
+            "hierarchical_ctc_layer among the 2 .*, got 3",
+        ),
         ({"cell": "lstn"}, "cell: .*expected a cell among rnn_tanh.*got 'lstn'"),
         ({"cell": "projected", "projection": 320}, "fewer features than hidden"),
         ({"cell": "light_gru", "chunk": 8}, "no chunk with the cell light_gru"),

@@ -177,6 +177,7 @@ def change_json(path: Path, change: Callable[[Any], Any]) -> None:
         (lambda c: c.pop("format"), "format 1"),
         (lambda c: c["features"].update(band=3), "did you mean 'bands'?"),
         (lambda c: c["model"].update(hiden=3), "did you mean 'hidden'?"),
+        (lambda c: c["model"].update(spelling_layer=0), "now model.hierarchical_ctc_layer"),
         (lambda c: c["text"].update(case="odd"), "case"),
         (lambda c: c["model"].update(layers="two"), "layers"),
         (lambda c: c.update(model=[1]), "valid dictionary"),
@@ -184,7 +185,7 @@ def change_json(path: Path, change: Callable[[Any], Any]) -> None:
         (lambda c: c.pop("model"), "model"),
         (lambda c: c.pop("text"), "text"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_configuration_that_does_not_fit_is_named(
     change: Callable[[Any], Any], expected: str, folder: Path

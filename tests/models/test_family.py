@@ -47,7 +47,7 @@ def recipe_of(manifests: dict[str, Path], out: Path, settings: dict[str, Any]) -
         {"layers": 10, "hidden": 16, "residual": True},  # without the residual: 20 of 30 wrong
         {"cell": "layer_norm", "conv_lstm": 2},
         {"cell": "coupled", "attention_heads": 2},
-        {"strides": (1,), "layers": 3, "cell": "gru", "pyramid": 1, "spelling_layer": 1},
+        {"strides": (1,), "layers": 3, "cell": "gru", "pyramid": 1, "hierarchical_ctc_layer": 1},
         {"chunk": 4, "right_context": 3, "cell": "peephole"},
         {"bidirectional": False, "lookahead": 4, "cell": "projected", "projection": 12},
     ],

@@ -105,7 +105,7 @@ def test_any_script(run: Command, tmp_path: Path, language: str) -> None:
     assert "punctuation" not in ended.out
     recipe = read_recipe(tmp_path / "p" / "recipe.yaml")
     assert recipe.tokens.kind == "characters"
-    assert recipe.augment.join == (0 if unspaced else 0.5)
+    assert recipe.augment.concatenate_prob == (0 if unspaced else 0.5)
     found = parts(tmp_path / "p")
     assert {u.text for u in found["train"]} == set(TEXTS[language])
     assert run("train", tmp_path / "p" / "recipe.yaml", *SMALL).status == 0
@@ -276,7 +276,7 @@ def test_hours_decide_the_size() -> None:
         proposal = propose(spoken(["a", "b"] * 3, hours * 600), texts)
         sizes.append((proposal.hidden, proposal.batch_seconds))
         assert proposal.units == "characters"
-        assert proposal.join == 0
+        assert proposal.concatenate_prob == 0
     assert sizes == [(128, 8), (192, 24), (256, 64), (320, 96), (512, 240)]
     commands = examine(["yes no"] * 30, TextConfig())
     assert propose(spoken(["a", "b"], 2), commands).units == "words"

@@ -54,9 +54,9 @@ def test_parts_before_a_recipe_hand_their_model_on(folder: Path) -> None:
     names = [*_parts(folder), "recipe"]
     assert sorted([*names, "aligner"]) == sorted(path.stem for path in folder.glob("*.yaml"))
     parts = [read_recipe(folder / f"{name}.yaml") for name in names]
-    assert parts[0].start.model is None
+    assert parts[0].init.model is None
     for name, part, following in zip(names, parts, parts[1:], strict=False):
         assert part.out.resolve() == ROOT / "exp" / folder.name / name
         assert (part.data.train, part.data.dev) == (following.data.train, following.data.dev)
-        assert following.start.model is not None
-        assert following.start.model.resolve() == part.out.resolve() / "model"
+        assert following.init.model is not None
+        assert following.init.model.resolve() == part.out.resolve() / "model"

@@ -94,7 +94,10 @@ def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
         ({"tokens": {"kind": "phones"}}, "got neither"),
         ({"tokens": {"espeak": "de"}}, "got kind characters"),
         ({"text": {"phones": {"words": {}}}}, "got text.phones"),
-        ({"tokens": {"kind": "phones", "espeak": "de"}, "model": {"spelling_layer": 1}}, "not spe"),
+        (
+            {"tokens": {"kind": "phones", "espeak": "de"}, "model": {"hierarchical_ctc_layer": 1}},
+            "not spe",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             parse(Recipe, base | changes, "recipe")

@@ -135,7 +135,9 @@ def for_epochs(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def test_a_spelling_layer_below_pieces_and_a_second_session(tmp_path: Path) -> None:
-    recipe = recipe_for(tmp_path, PIECES["unigram"], strides=(1,), layers=2, spelling_layer=1)
+    recipe = recipe_for(
+        tmp_path, PIECES["unigram"], strides=(1,), layers=2, hierarchical_ctc_layer=1
+    )
     bundle = load_bundle(run_quietly(for_epochs(recipe, 1))[0])
     assert bundle.model.spelling is not None
     assert bundle.tokens.cut == "unigram"

@@ -17,7 +17,7 @@ from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig, build_tokens
 from asr.training.averaging import choose_weights
 from asr.training.checkpoint import save_epoch
-from asr.training.finetune import StartConfig, freeze, start_from
+from asr.training.finetune import InitConfig, freeze, initialise_from
 from asr.training.optimizer import build_optimizer, set_rate
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
 from tests.processes import NOBODY, left_by
@@ -35,7 +35,7 @@ def test_layers_are_copied_and_shared_units_keep_their_rows(tones: Tones) -> Non
     tokens = build_tokens(["low elsewhere"], TokenConfig(kind="words", word_count=1))
     model = type(known.model)(FEATURES, MODEL, len(tokens))
     before = model.output.weight.clone()
-    said = start_from(model, tokens, StartConfig(model=tones[1]), FEATURES, MODEL)
+    said = initialise_from(model, tokens, InitConfig(model=tones[1]), FEATURES, MODEL)
     shared = [unit for unit in tokens.units if unit in known.tokens.units]
     assert f"{len(shared)} of {len(tokens)} units" in said
     for name, tensor in below_output(known.model).items():
@@ -61,7 +61,7 @@ def test_a_lookahead_may_be_another(tmp_path: Path, frames: int) -> None:
     save_bundle(tmp_path / "known", Bundle(known, tokens, TextConfig()))
     config = one_way.model_copy(update={"lookahead": frames})
     model = AcousticModel(features, config, len(tokens))
-    start_from(model, tokens, StartConfig(model=tmp_path / "known"), features, config)
+    initialise_from(model, tokens, InitConfig(model=tmp_path / "known"), features, config)
     if model.encoder.lookahead is not None:
         shared, own = known.encoder.lookahead.weight[: frames + 1], model.encoder.lookahead.weight
         assert torch.equal(own[: len(shared)], shared)
@@ -71,15 +71,15 @@ def test_a_lookahead_may_be_another(tmp_path: Path, frames: int) -> None:
 def test_other_shapes_are_named(tones: Tones, tmp_path: Path) -> None:
     bundle = untrained_bundle()
     other = MODEL.model_copy(update={"hidden": MODEL.hidden + 1, "dropout": 0.4})
-    start = StartConfig(model=tones[1])
+    start = InitConfig(model=tones[1])
     with pytest.raises(
         ConfigError, match=rf"expected model\.hidden={MODEL.hidden} as in"
     ) as caught:
-        start_from(bundle.model, bundle.tokens, start, FEATURES, other)
+        initialise_from(bundle.model, bundle.tokens, start, FEATURES, other)
     assert "dropout" not in str(caught.value)
-    absent = StartConfig(model=tmp_path / "absent")
+    absent = InitConfig(model=tmp_path / "absent")
     with pytest.raises(CheckpointError, match="expected a model folder"):
-        start_from(bundle.model, bundle.tokens, absent, FEATURES, MODEL)
+        initialise_from(bundle.model, bundle.tokens, absent, FEATURES, MODEL)
 
 
 def test_frozen_layers_stay_and_slower_ones_move_less(tones: Tones, tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ def test_frozen_layers_stay_and_slower_ones_move_less(tones: Tones, tmp_path: Pa
     known = below_output(load_bundle(model).model)
     moved = {}
     for name, start in {
-        "all": StartConfig(model=model),
-        "slow": StartConfig(model=model, lower_rate=0.01),
-        "frozen": StartConfig(
-            model=model, frozen_layers=len(load_bundle(model).model.encoder.layers)
+        "all": InitConfig(model=model),
+        "slow": InitConfig(model=model, lower_lr_factor=0.01),
+        "frozen": InitConfig(
+            model=model, freeze_layers=len(load_bundle(model).model.encoder.layers)
         ),
     }.items():
         recipe = tone_recipe(manifests, tmp_path / name, epochs=1).model_copy(
-            update={"start": start}
+            update={"init": start}
         )
         folder, shown = run_quietly(recipe)
         assert "started from" in shown
@@ -117,7 +117,7 @@ def test_a_model_learns_new_words_faster_from_another(tones: Tones, tmp_path: Pa
         write_manifest(renamed[part], other)
     fresh = tone_recipe(renamed, tmp_path / "fresh", epochs=3)
     tuned = tone_recipe(renamed, tmp_path / "tuned", epochs=3).model_copy(
-        update={"start": StartConfig(model=model)}
+        update={"init": InitConfig(model=model)}
     )
     errors = {}
     for recipe in (fresh, tuned):
@@ -133,8 +133,8 @@ def test_a_final_model_may_keep_a_share_of_what_it_started_from(
     ends = {}
     for name, share in (("trained", 0.0), ("blended", 0.25)):
         recipe = tone_recipe(manifests, tmp_path / name, epochs=1, learning_rate=1e-4, average=1)
-        start = StartConfig(model=model, share=share)
-        folder, shown = run_quietly(recipe.model_copy(update={"start": start}))
+        start = InitConfig(model=model, interpolation=share)
+        folder, shown = run_quietly(recipe.model_copy(update={"init": start}))
         assert ("0.25 of" in shown) == (name == "blended")
         ends[name] = load_bundle(folder).model.state_dict()
     for weight, began in load_bundle(model).model.state_dict().items():
@@ -145,8 +145,8 @@ def test_a_final_model_may_keep_a_share_of_what_it_started_from(
 def test_a_share_that_costs_errors_is_left_out(tones: Tones, tmp_path: Path) -> None:
     bad = untrained_bundle()
     save_bundle(tmp_path / "bad", bad)
-    start = StartConfig(model=tmp_path / "bad", share=0.999)
-    recipe = tone_recipe(tones[0], tmp_path / "run").model_copy(update={"start": start})
+    start = InitConfig(model=tmp_path / "bad", interpolation=0.999)
+    recipe = tone_recipe(tones[0], tmp_path / "run").model_copy(update={"init": start})
     trained = load_bundle(tones[1]).model
     folder = tmp_path / "run" / "epochs"
     weights = save_epoch(folder, 1, load_bundle(tones[1]))
@@ -169,11 +169,11 @@ def test_a_share_that_costs_errors_is_left_out(tones: Tones, tmp_path: Path) -> 
 def test_a_run_goes_on_where_it_stopped_and_not_where_it_started(
     tones: Tones, tmp_path: Path
 ) -> None:
-    start = StartConfig(model=tones[1], lower_rate=0.5)
+    start = InitConfig(model=tones[1], lower_lr_factor=0.5)
 
     def recipe(epochs: int) -> Recipe:
         made = tone_recipe(tones[0], tmp_path / "run", epochs=epochs)
-        return made.model_copy(update={"start": start})
+        return made.model_copy(update={"init": start})
 
     run_quietly(recipe(1))
     _, shown = run_quietly(recipe(2))
@@ -182,8 +182,8 @@ def test_a_run_goes_on_where_it_stopped_and_not_where_it_started(
 
 
 def test_a_run_whose_checkpoint_was_being_replaced_goes_on(tones: Tones, tmp_path: Path) -> None:
-    start = StartConfig(model=tones[1])
-    made = tone_recipe(tones[0], tmp_path / "run", epochs=1).model_copy(update={"start": start})
+    start = InitConfig(model=tones[1])
+    made = tone_recipe(tones[0], tmp_path / "run", epochs=1).model_copy(update={"init": start})
     run_quietly(made)
     (tmp_path / "run" / "checkpoint").rename(
         tmp_path / "run" / f".checkpoint.{left_by(NOBODY)}.old"
@@ -206,16 +206,16 @@ def test_global_statistics_are_those_of_the_model_it_starts_from(
         return {key: state[f"normalisation.{key}"] for key in ("frames", "sums", "squares")}
 
     first = statistics("first", "train")
-    start = StartConfig(model=tmp_path / "first" / "model", frozen_layers=1)
+    start = InitConfig(model=tmp_path / "first" / "model", freeze_layers=1)
     assert not torch.equal(statistics("other", "test")["sums"], first["sums"])
-    then = statistics("then", "test", start=start)
+    then = statistics("then", "test", init=start)
     for key, value in first.items():
         assert torch.equal(then[key], value), key
 
 
 def test_groups_have_their_own_rates() -> None:
     model = untrained_bundle().model
-    optimizer = build_optimizer(model, TrainConfig(), lower_rate=0.1)
+    optimizer = build_optimizer(model, TrainConfig(), lower_lr_factor=0.1)
     set_rate(optimizer, 1.0)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates[id(model.output.weight)] == 1.0
@@ -231,6 +231,6 @@ def test_groups_have_their_own_rates() -> None:
 
 def test_the_folder_is_relative_to_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
-        "data: {train: a, dev: b}\nout: out\nstart: {model: base/model, frozen_layers: 2}\n"
+        "data: {train: a, dev: b}\nout: out\ninit: {model: base/model, freeze_layers: 2}\n"
     )
-    assert read_recipe(tmp_path / "recipe.yaml").start.model == tmp_path / "base" / "model"
+    assert read_recipe(tmp_path / "recipe.yaml").init.model == tmp_path / "base" / "model"

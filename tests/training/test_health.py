@@ -94,7 +94,7 @@ def test_what_fits_depends_on_the_speed(speed: float, fits: bool) -> None:
 
 def test_a_spelling_layer_needs_room_for_every_character() -> None:
     tokens = untrained_bundle().tokens
-    config = MODEL.model_copy(update={"spelling_layer": 1})
+    config = MODEL.model_copy(update={"hierarchical_ctc_layer": 1})
     model = AcousticModel(FEATURES, config, len(tokens))
     needed = len("▁low▁high")
     seconds = [80 * (2 * frames - 1) / RATE for frames in (needed - 1, needed)]

@@ -51,8 +51,8 @@ def test_the_command_takes_noise_from_a_folder(run: Command, tmp_path: Path) -> 
     write_wav(noise / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
     wanted = [
         "augment.speeds=[1.0]",
-        f"augment.surroundings.noise={noise}",
-        "augment.surroundings.noise_share=1",
+        f"augment.noise.folder={noise}",
+        "augment.noise.prob=1",
     ]
     out = tmp_path / "out"
     ended = run("augment", recipe, *wanted, "--listen", 2, "--out", out)
@@ -63,8 +63,8 @@ def test_the_command_takes_noise_from_a_folder(run: Command, tmp_path: Path) -> 
     assert np.abs(noisy - quiet).mean() > 1e-3
     empty = tmp_path / "empty"
     empty.mkdir()
-    ended = run("augment", recipe, f"augment.surroundings.noise={empty}")
-    assert "expected recordings in augment.surroundings.noise" in ended.error()
+    ended = run("augment", recipe, f"augment.noise.folder={empty}")
+    assert "expected recordings in augment.noise.folder" in ended.error()
 
 
 def test_the_page_about_augmentation_is_true(

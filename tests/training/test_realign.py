@@ -34,7 +34,9 @@ WORD_SECONDS = 2 * TONE_SECONDS + GAP_SECONDS
 def trained_to_spell(tmp_path: Path) -> tuple[dict[str, Path], Path]:
     manifests = write_corpus(tmp_path, {"train": 40, "dev": 4})
     recipe = tone_recipe(manifests, tmp_path / "out", epochs=15, learning_rate=0.02)
-    model = recipe.model.model_copy(update={"strides": (1,), "layers": 2, "spelling_layer": 1})
+    model = recipe.model.model_copy(
+        update={"strides": (1,), "layers": 2, "hierarchical_ctc_layer": 1}
+    )
     return manifests, run_quietly(recipe.model_copy(update={"model": model}))[0]
 
 
@@ -63,7 +65,7 @@ def test_words_are_cut_in_the_gaps_between_them(
 def test_words_are_aligned_again_as_training_goes_on(tmp_path: Path) -> None:
     manifests = write_corpus(tmp_path, {"train": 8, "dev": 2})
     plain = tone_recipe(manifests, tmp_path / "out", epochs=20)
-    augment = AugmentConfig(speeds=[1.0], splice=0.5, splice_from=0.5, time_masks=0)
+    augment = AugmentConfig(speeds=[1.0], splice_prob=0.5, splice_from=0.5, time_masks=0)
     _, shown = run_quietly(plain.model_copy(update={"augment": augment}))
     # From the eleventh of twenty epochs on, every second one.
     assert shown.count("aligning the training data") == 5
@@ -71,7 +73,7 @@ def test_words_are_aligned_again_as_training_goes_on(tmp_path: Path) -> None:
 
 def spliced(manifests: dict[str, Path], out: Path, epochs: int) -> Recipe:
     recipe = tone_recipe(manifests, out, epochs=epochs, save_seconds=0.0)
-    augment = recipe.augment.model_copy(update={"splice": 0.5, "splice_from": 0.0})
+    augment = recipe.augment.model_copy(update={"splice_prob": 0.5, "splice_from": 0.0})
     return recipe.model_copy(update={"augment": augment})
 
 

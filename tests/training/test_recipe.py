@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from asr.config import parse, settings, with_overrides
+from asr.config import RENAMED, parse, read_yaml, settings, with_overrides
 from asr.errors import ConfigError
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
 from data import an4
@@ -103,6 +105,22 @@ def test_an_unknown_key_names_the_nearest(recipe: Path, override: str, hint: str
     assert f"{recipe}: unknown key {override.partition('.')[0]!r}"[:-1] in message
 
 
+@pytest.mark.parametrize(("former", "now"), RENAMED.items())
+def test_a_former_name_is_refused_with_the_new_one(recipe: Path, former: str, now: str) -> None:
+    expected = f"{recipe}: unknown key {former!r}: it is now {now}; rename it"
+    assert refused(recipe, f"{former}=0") == expected
+    recipe.write_text(yaml.safe_dump(with_overrides(read_yaml(recipe), [f"{former}=0"])))
+    assert refused(recipe) == expected
+
+
+def test_former_names_are_gone_and_the_new_ones_exist() -> None:
+    keys = {setting.key for setting in settings(Recipe)}
+    sections = {key.rpartition(".")[0] for key in keys}
+    assert not keys & set(RENAMED)
+    for former, now in RENAMED.items():
+        assert set(re.split(", | and ", now)) <= keys | sections, former
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [
@@ -142,7 +160,7 @@ def test_manifests_are_required(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["yes", "[]", "[1, 2]", "a text", "3"])
-@pytest.mark.parametrize("section", ["data", "augment", "start", "tokens", "augment.surroundings"])
+@pytest.mark.parametrize("section", ["data", "augment", "init", "tokens", "augment.noise"])
 def test_a_section_is_a_mapping(recipe: Path, section: str, value: str) -> None:
     outer, _, inner = section.partition(".")
     kept = "" if outer == "data" else "data: {train: a, dev: b}\n"

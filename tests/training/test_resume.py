@@ -40,17 +40,17 @@ def write_recipe(folder: Path, precision: str) -> Path:
         folder / "out",
         epochs=3,
         batch_seconds=1.2,
-        consistency=0.2,
+        cr_ctc_weight=0.2,
         precision=precision,
     )
     recipe = plain.model_copy(
         update={
             "features": FeatureConfig(sample_rate=RATE, bands=16, cmvn="global"),
             "augment": AugmentConfig(
-                warp=0.1,
+                vtlp=0.1,
                 gain_db=6.0,
-                join=0.5,
-                splice=0.3,
+                concatenate_prob=0.5,
+                splice_prob=0.3,
                 splice_from=0.3,
                 time_mask_frames=3,
                 frequency_mask_bands=3,

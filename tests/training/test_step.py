@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from asr.augment.config import AugmentConfig
-from asr.augment.noise import NO_NOISE, Sounds, SurroundingsConfig
+from asr.augment.config import AugmentConfig, NoiseConfig, ReverbConfig
+from asr.augment.noise import NO_NOISE, Sounds
 from asr.ctc.loss import ctc_loss
 from asr.dataset.cuts import whole
 from asr.dataset.manifest import read_manifest
@@ -23,7 +23,7 @@ from asr.training import step
 from tests.tones import FEATURES, MODEL, RATE, untrained_bundle, write_corpus
 
 SILENCE = Sounds(RATE, NO_NOISE)
-PLAIN = AugmentConfig(speeds=[1.0], warp=0.0, join=0.0, time_masks=0, frequency_masks=0)
+PLAIN = AugmentConfig(speeds=[1.0], vtlp=0.0, concatenate_prob=0.0, time_masks=0, frequency_masks=0)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def model() -> AcousticModel:
     return untrained_bundle().model.train()
 
 
-def loss_of(model: AcousticModel, batch: Batch, consistency: float = 0.0) -> step.StepLoss:
-    return step.batch_loss(model, batch, PLAIN, consistency, contextlib.nullcontext, SILENCE)
+def loss_of(model: AcousticModel, batch: Batch, cr_ctc_weight: float = 0.0) -> step.StepLoss:
+    return step.batch_loss(model, batch, PLAIN, cr_ctc_weight, contextlib.nullcontext, SILENCE)
 
 
 def test_the_loss_is_nats_a_unit(model: AcousticModel, tones_batch: Batch) -> None:
@@ -63,7 +63,7 @@ def test_the_loss_is_nats_a_unit(model: AcousticModel, tones_batch: Batch) -> No
 
 def test_a_spelling_layer_adds_its_loss(tones_batch: Batch) -> None:
     torch.manual_seed(0)
-    config = MODEL.model_copy(update={"layers": 2, "spelling_layer": 1})
+    config = MODEL.model_copy(update={"layers": 2, "hierarchical_ctc_layer": 1})
     model = AcousticModel(FEATURES, config, len(untrained_bundle().tokens))
     loss = loss_of(model, tones_batch)
     written, spelled = model.forward_and_spell(model.features(tones_batch.waves))
@@ -92,7 +92,7 @@ def test_padding_does_not_reach_the_loss(model: AcousticModel, tones_batch: Batc
 
 def test_two_equal_views_agree(model: AcousticModel, tones_batch: Batch) -> None:
     alone = loss_of(model, tones_batch)
-    twice = loss_of(model, tones_batch, consistency=0.5)
+    twice = loss_of(model, tones_batch, cr_ctc_weight=0.5)
     torch.testing.assert_close(twice.utterances, alone.utterances)
     torch.testing.assert_close(twice.objective, alone.objective)
 
@@ -106,7 +106,7 @@ def test_disagreement_is_the_divergence_of_each_view_from_the_other(
         return Padded(features.values * next(gains), features.lengths)
 
     monkeypatch.setattr(step, "spec_augment", scaled)
-    loss = loss_of(model, tones_batch, consistency=0.2)
+    loss = loss_of(model, tones_batch, cr_ctc_weight=0.2)
     features = model.features(tones_batch.waves)
     both = torch.cat([features.values, 0.5 * features.values])
     log_probs = model(Padded(both, features.lengths.repeat(2)))
@@ -124,7 +124,9 @@ def test_everything_at_once_is_finite_and_repeats(model: AcousticModel, tones_ba
         tempos=[0.9],
         time_warp=2,
         gain_db=6,
-        surroundings=SurroundingsConfig(noise_share=1, reverb_share=1, telephone_share=1),
+        noise=NoiseConfig(prob=1),
+        reverb=ReverbConfig(prob=1),
+        telephone_prob=1,
     )
     batch = replace(tones_batch, speeds=[1.1] * 4, tempos=[0.9] * 4)
     sounds = Sounds(RATE, (1000 * torch.randn(RATE)).short())

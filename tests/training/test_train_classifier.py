@@ -91,7 +91,7 @@ def test_recordings_are_learnt(tmp_path: Path) -> None:
     ]
     features = FeatureConfig(sample_rate=RATE, bands=16, cmvn="global")
     augment = AugmentConfig(
-        speeds=[0.95, 1.0, 1.05], warp=0.05, time_mask_frames=3, frequency_mask_bands=3, gain_db=3
+        speeds=[0.95, 1.0, 1.05], vtlp=0.05, time_mask_frames=3, frequency_mask_bands=3, gain_db=3
     )
     config = ClassifyConfig(epochs=6, batch_seconds=2, learning_rate=0.02)
     bundle = train_classifier(features, MODEL, classes, parts[0], parts[1], config, augment, QUIET)
@@ -169,12 +169,12 @@ def test_recordings_are_varied_and_sequences_only_masked(tmp_path: Path) -> None
     lengths = augmented(model, fast, NO_AUGMENT).lengths
     assert int(lengths[0]) == pytest.approx(int(expected.lengths[0]) / 1.25, abs=1)
     assert int(lengths[1]) == int(expected.lengths[1])
-    warped = augmented(model, plain, NO_AUGMENT.model_copy(update={"warp": 0.3}))
+    warped = augmented(model, plain, NO_AUGMENT.model_copy(update={"vtlp": 0.3}))
     assert not torch.equal(warped.values, expected.values)
     sequences = slopes(2, 0)
     batch = sequences.batch([whole(0, speed=1.25), whole(1)])
     model = training.Classifier(1, MODEL, 2)
-    strong = AugmentConfig(speeds=[1.25], warp=0.3, time_masks=0, frequency_masks=0)
+    strong = AugmentConfig(speeds=[1.25], vtlp=0.3, time_masks=0, frequency_masks=0)
     assert augmented(model, batch, strong).values.equal(batch.inputs.values)
     masked = AugmentConfig(time_masks=0, frequency_masks=20, frequency_mask_bands=1)
     assert not augmented(model, batch, masked).values.any()
