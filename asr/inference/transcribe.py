@@ -47,7 +47,7 @@ def default_model() -> Path:
 
     Raises CheckpointError where the package was installed without the recipes.
     """
-    folder = Path(__file__).resolve().parents[1] / "recipes" / "an4" / "model"
+    folder = Path(__file__).resolve().parents[2] / "recipes" / "an4" / "model"
     if not folder.is_dir():
         raise CheckpointError("expected --model, got none, and no model is shipped here: name one")
     return folder
