@@ -153,7 +153,7 @@ def segment_errors(
 ) -> Iterator[tuple[int, int]]:
     """Errors of either system in every segment of an utterance that has any.
 
-    >>> from asr.evaluation.error_rate import align_words
+    >>> from asr.text.edit_distance import align_words
     >>> said = "a b c d e f"
     >>> one, other = align_words([said, said], ["x b c d e", "a b c d y f"])
     >>> list(segment_errors(one, other))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.dataset.manifest import Utterance
-from asr.inference.word_times import Posteriors
+from asr.inference.time_formats import Posteriors
 
 AUDIO_MEGABYTES = 30.0  # of recordings within a page, unless one says otherwise
 

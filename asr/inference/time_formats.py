@@ -126,3 +126,16 @@ def _filled(
     if reached < seconds or not filled:
         filled.append((reached, seconds, ""))
     return filled
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """The network's output over time, as far as it can be seen in a picture.
+
+    `entries` are (unit, frame, percent), all integers, by frame: the likeliest units but the blank,
+    whose share is what the others leave. `step` is seconds per frame.
+    """
+
+    frames: int
+    step: float
+    entries: tuple[tuple[int, int, int], ...]

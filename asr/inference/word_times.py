@@ -18,7 +18,7 @@ from asr.decoding.rescoring import Scored
 from asr.errors import AlignmentError, AudioError
 from asr.inference.decode import batch_seconds, evaluating, load_batches
 from asr.inference.forced_alignment import time_words
-from asr.inference.time_formats import WordTime
+from asr.inference.time_formats import Posteriors, WordTime
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 from asr.text.tokens import BLANK_ID, Tokens
@@ -131,16 +131,3 @@ def hear_dataset(
                 heard[id_] = replace(row, posteriors=picture)
             beyond += time.perf_counter() - started
     return heard, beyond
-
-
-@dataclass(frozen=True)
-class Posteriors:
-    """The network's output over time, as far as it can be seen in a picture.
-
-    `entries` are (unit, frame, percent), all integers, by frame: the likeliest units but the blank,
-    whose share is what the others leave. `step` is seconds per frame.
-    """
-
-    frames: int
-    step: float
-    entries: tuple[tuple[int, int, int], ...]

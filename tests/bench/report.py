@@ -14,7 +14,7 @@ from asr.evaluation.error_rate import score
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import write_report
 from asr.evaluation.utterance import Details
-from asr.inference.word_times import Posteriors
+from asr.inference.time_formats import Posteriors
 from tests.bench.timing import verdict
 
 UTTERANCES = 10_000

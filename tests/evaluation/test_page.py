@@ -22,7 +22,7 @@ from asr.evaluation.error_rate import score
 from asr.evaluation.page import Epoch, Extras, embedded, write_page
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.utterance import Details
-from asr.inference.word_times import Posteriors
+from asr.inference.time_formats import Posteriors
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
