@@ -26,7 +26,7 @@ class DecoderKind(StrEnum):
 
 LanguageModel = Annotated[Path | None, typer.Option(help="N-gram model, as asr lm writes it.")]
 Rescore = Annotated[
-    Path | None, typer.Option(help="Recurrent language model, which ranks the beam's texts anew.")
+    Path | None, typer.Option(help="Recurrent language model, which rescores the beam's texts.")
 ]
 Lexicon = Annotated[Path | None, typer.Option(help="Words, one a line; nothing else is written.")]
 Set = Annotated[

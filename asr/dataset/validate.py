@@ -91,7 +91,7 @@ class _Located:
     """Why its text cannot be normalised: words have no phones."""
 
 
-class Heard(NamedTuple):
+class AudioCheck(NamedTuple):
     """Seconds of a recording, kind and detail of each problem with it, and a digest of its samples
     where there is sound."""
 
@@ -100,17 +100,17 @@ class Heard(NamedTuple):
     sound: str = ""
 
 
-def hear(utterance: Utterance) -> Heard:
+def check_audio(utterance: Utterance) -> AudioCheck:
     """Decode a recording; where there is none, its seconds are those of the manifest."""
     stored = as_stored(utterance.audio)
     if not os.path.exists(stored):  # noqa: PTH110 (False, no error, on impossible names)
-        return Heard(utterance.duration, [("missing audio", str(utterance.audio))])
+        return AudioCheck(utterance.duration, [("missing audio", str(utterance.audio))])
     try:
         u = utterance
         said: list[str] = []
         samples = load_recording(u.audio, SAMPLE_RATE, u.start, u.end, u.packed, said.append)
     except AudioError as error:
-        return Heard(utterance.duration, [("undecodable audio", str(error))])
+        return AudioCheck(utterance.duration, [("undecodable audio", str(error))])
     found = [("damaged audio", f"{utterance.audio}: {problem}") for problem in said]
     seconds = len(samples) / SAMPLE_RATE
     if abs(seconds - utterance.duration) > _DURATION_TOLERANCE:
@@ -121,7 +121,7 @@ def hear(utterance: Utterance) -> Heard:
         found.append(("past the end", f"ends at {u.end:g} s, {after:.1f} s after {u.audio} does"))
     found += [(kind, f"{what} in {u.audio}") for kind, what in level_problems(samples)]
     sound = "" if is_silent(samples) else hashlib.blake2b(to_int16(samples).tobytes()).hexdigest()
-    return Heard(seconds, found, sound)
+    return AudioCheck(seconds, found, sound)
 
 
 def check_manifests(
@@ -131,7 +131,7 @@ def check_manifests(
     normalise: Callable[[str], str] | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    hear: Callable[[Utterance], Heard] = hear,
+    check_audio: Callable[[Utterance], AudioCheck] = check_audio,
 ) -> CheckReport:
     """Read the manifests of one corpus and decode all their audio.
 
@@ -142,7 +142,7 @@ def check_manifests(
         normalise: what training applies to texts; they are judged and counted after it.
         workers: decoding threads; None takes one per processor.
         progress: called with (utterances decoded, all utterances).
-        hear: what finds out about a recording; a caller who checks twice may remember.
+        check_audio: checks one recording; a caller who checks twice may keep the results.
 
     Raises:
         ManifestError: a manifest is missing or cannot be read at all.
@@ -152,8 +152,8 @@ def check_manifests(
     problems += repeated + _duplicate_ids(located) + _shared_speakers(located)
 
     def examine(item: _Located) -> tuple[list[Problem], str]:
-        heard = hear(item.utterance)
-        return _utterance_problems(item, heard, tokens, output_frames), heard.sound
+        audio = check_audio(item.utterance)
+        return _utterance_problems(item, audio, tokens, output_frames), audio.sound
 
     threads = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     sounds: list[str] = []
@@ -309,12 +309,12 @@ def _shared_recordings(located: Sequence[_Located], sounds: Sequence[str]) -> li
 
 def _utterance_problems(
     item: _Located,
-    heard: Heard,
+    audio: AudioCheck,
     tokens: Tokens | None,
     output_frames: Callable[[float], int] | None,
 ) -> list[Problem]:
     utterance = item.utterance
-    seconds, found = heard.seconds, list(heard.problems)
+    seconds, found = audio.seconds, list(audio.problems)
     if item.unspoken:
         found.append(("words without phones", item.unspoken))
     else:

@@ -4,7 +4,7 @@ A model's folder may hold, besides the model:
 
 decoder.json   settings; without it, decoding is greedy
 lm/            n-gram model (see `asr.lm.storage`)
-lstm/          recurrent language model, which ranks the texts of the beam anew (`asr.lm.neural`)
+lstm/          recurrent language model, which rescores the texts of the beam (`asr.lm.neural`)
 lexicon.txt    a word a line: nothing else is written
 """
 
@@ -55,7 +55,7 @@ GREEDY = DecoderConfig()
 
 
 @dataclass(frozen=True)
-class Heard:
+class Hypothesis:
     """A text and, for each of its words, the probability that it was said."""
 
     text: str
@@ -73,7 +73,7 @@ class Decoder:
 
     tokens: Tokens
     config: DecoderConfig = GREEDY
-    model: NgramModel | None = None
+    ngram: NgramModel | None = None
     lexicon: tuple[str, ...] | None = None
     neural: NeuralLm | None = None
 
@@ -88,7 +88,7 @@ class Decoder:
                 "expected a recurrent language model with rescore.every_step, got none: give it "
                 "with --rescore, or leave the setting out"
             )
-        _ = self.language  # words that cannot be written are told at once
+        _ = self.language  # words that cannot be written are refused at once
         if self.neural is not None and self.config.kind == "beam":
             written = {unit.removeprefix(WORD_START) for unit in self.tokens.units[1:]}
             if missing := self.neural.tokens.missing(" ".join(written)):
@@ -103,7 +103,7 @@ class Decoder:
         if self.config.kind == "greedy":
             return None
         settings = self.config.language, self.lexicon, self.config.hot_words
-        return build_language(self.tokens, self.model, *settings)
+        return build_language(self.tokens, self.ngram, *settings)
 
     def texts(self, log_probs: Padded) -> list[str]:
         """What was said, in each utterance. Shape: [B, T, V] -> B texts."""
@@ -125,7 +125,7 @@ class Decoder:
         neural = None if self.config.kind == "greedy" else self.neural
         if neural is not None and self.config.rescore.every_step:
             return self._batched(log_probs, count, neural)
-        # What is ranked anew may come from the end of the beam.
+        # The best text after rescoring may come from the end of the beam.
         listed = count if neural is None else self.config.beam.size
         if log_probs.values.is_cuda and not self._knows_words:
             rows = self._batched(log_probs, listed, None)
@@ -137,7 +137,7 @@ class Decoder:
 
     @property
     def _knows_words(self) -> bool:
-        return bool(self.model or self.lexicon or self.config.hot_words)
+        return bool(self.ngram or self.lexicon or self.config.hot_words)
 
     def _searched(self, log_probs: Padded, count: int) -> list[list[Scored]]:
         language = self.language or build_language(self.tokens)
@@ -159,18 +159,18 @@ class Decoder:
         found = batched_decode(log_probs, self.tokens, beam, count, neural, weight, bonus)
         return [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
 
-    def hear(
+    def hypotheses(
         self,
         log_probs: Padded,
         texts: Sequence[str] | None = None,
         found: Sequence[Sequence[Scored]] | None = None,
-    ) -> list[Heard]:
+    ) -> list[Hypothesis]:
         """What `texts` gives, or has given, with how sure one can be of each word; `texts` and
         `found` as from `first_search`. Shape: [B, T, V] -> B.
         """
         scale = self.config.confidence_scale
         return [
-            Heard(text, tuple(evidence.confidences(scale).tolist()))
+            Hypothesis(text, tuple(evidence.confidences(scale).tolist()))
             for text, evidence in self.evidence(log_probs, texts, found)
         ]
 
@@ -184,7 +184,7 @@ class Decoder:
         `first_search`. Shape: [B, T, V] -> B."""
         if found is None:
             found = self.n_best(log_probs, self.config.beam.size)
-        alone = self.model is not None and self.neural is None
+        alone = self.ngram is not None and self.neural is None
         if texts is None and (self.config.kind == "greedy" or alone):
             # An n-gram model alone lets the search for one text recombine: that is another search.
             texts = self.texts(log_probs)
@@ -200,15 +200,15 @@ class Decoder:
         if self.language is None:
             return "greedy"
         parts = [f"beam {self.config.beam.size}"]
-        if self.model is not None:
-            words = len(self.model.vocabulary)
-            parts.append(f"{self.model.order}-gram of {words} words or characters")
+        if self.ngram is not None:
+            words = len(self.ngram.vocabulary)
+            parts.append(f"{self.ngram.order}-gram of {words} words or characters")
             parts.append(f"weight {self.config.language.weight:g}")
         if self.config.language.word_bonus:
             parts.append(f"bonus {self.config.language.word_bonus:g}")
         if self.neural is not None:
             cell, weight = self.neural.model.config.cell, self.config.rescore.weight
-            use = "at every step" if self.config.rescore.every_step else "to rank anew"
+            use = "at every step" if self.config.rescore.every_step else "for rescoring"
             parts.append(f"language model of {cell} cells {use}, weight {weight:g}")
         if self.lexicon is not None:
             parts.append(f"lexicon of {len(self.lexicon)} words")

@@ -106,8 +106,8 @@ def save_decoder(folder: Path, decoder: Decoder) -> None:
     """Put a decoder into a model's folder, in place of the one it has. A recurrent language model
     that is there and that the decoder does not use stays, since it took hours to train."""
     parts = []
-    if decoder.model is not None:
-        save_ngram(folder / "lm", decoder.model)
+    if decoder.ngram is not None:
+        save_ngram(folder / "lm", decoder.ngram)
         parts.append("lm")
     if decoder.neural is not None:
         save_neural(folder / "lstm", decoder.neural)

@@ -28,7 +28,7 @@ from asr.evaluation.report_folder import check_writable, write_report
 from asr.evaluation.scoring import Scoring
 from asr.evaluation.snr import estimate_snr
 from asr.evaluation.utterance import AUDIO_MEGABYTES, Details, details_of
-from asr.inference.word_times import Hearing, hear_dataset
+from asr.inference.word_times import Recognition, recognize_dataset
 from asr.io.files import digest, read_json
 from asr.io.printable import printable_name
 from asr.models.bundle import Bundle, load_bundle
@@ -67,13 +67,13 @@ def evaluate(
     dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
     scoring = (scoring or Scoring()).settled(dataset.references)
     started = time.perf_counter()
-    heard, beyond, unreadable = _hear(bundle, dataset, decoder, progress)
+    recognized, beyond, unreadable = _recognize(bundle, dataset, decoder, progress)
     # What recognition takes; nobody waits for times and confidences who does not ask for them.
     seconds = time.perf_counter() - started - beyond
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
-    hypotheses = {name: row.text for name, row in heard.items()}
+    hypotheses = {name: row.text for name, row in recognized.items()}
     details = {
-        u.id: _details(u, heard.get(u.id), _snr(dataset, index, unreadable))
+        u.id: _details(u, recognized.get(u.id), _snr(dataset, index, unreadable))
         for index, u in enumerate(utterances)
     }
     facts = replace(
@@ -111,13 +111,13 @@ def _facts(model: Path, manifest: Path, bundle: Bundle, decoder: Decoder) -> Run
     )
 
 
-def _hear(
+def _recognize(
     bundle: Bundle,
     dataset: SpeechDataset,
     decoder: Decoder,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[str, Hearing], float, dict[str, str]]:
-    """What was heard, the seconds that took beyond recognition, and what could not be read.
+) -> tuple[dict[str, Recognition], float, dict[str, str]]:
+    """Recognitions, the seconds spent on more than the texts, and what could not be read.
 
     Raises AudioError where nothing could be.
     """
@@ -126,23 +126,23 @@ def _hear(
     def remember(name: str, error: AudioError) -> None:
         unreadable[name] = str(error)
 
-    heard, beyond = hear_dataset(bundle.model, dataset, decoder, remember, progress)
-    if not heard:
+    recognized, beyond = recognize_dataset(bundle.model, dataset, decoder, remember, progress)
+    if not recognized:
         first = next(iter(unreadable.values()))
         raise AudioError(f"expected recordings, got none that can be read, first: {first}")
-    return heard, beyond, unreadable
+    return recognized, beyond, unreadable
 
 
-def _details(utterance: Utterance, heard: Hearing | None, snr: float | None) -> Details:
+def _details(utterance: Utterance, found: Recognition | None, snr: float | None) -> Details:
     known = replace(details_of(utterance), snr=snr)
-    if heard is None:
+    if found is None:
         return replace(known, audio=None)  # nobody can play it either
     return replace(
         known,
-        heard=tuple(word.word for word in heard.words),
-        confidences=tuple(word.confidence or 0.0 for word in heard.words),
-        times=tuple((word.start, word.end) for word in heard.words),
-        posteriors=heard.posteriors,
+        heard=tuple(word.word for word in found.words),
+        confidences=tuple(word.confidence or 0.0 for word in found.words),
+        times=tuple((word.start, word.end) for word in found.words),
+        posteriors=found.posteriors,
     )
 
 

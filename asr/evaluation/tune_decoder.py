@@ -33,7 +33,7 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 SIZES = (8, 16, 32, 64, 128)  # of the beam; a smaller one has no other texts to doubt by
 SEARCH_SIZE = 16  # while weight and bonus are sought
-RANKED_SIZE = 64  # of the beam whose texts are ranked anew, as well as those of the best
+RANKED_SIZE = 64  # of the beam whose texts are rescored, as well as those of the best
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def tune(
     if decoder.language is None:
         raise AsrError("expected a decoder with a beam, got a greedy one: give --lm")
     if decoder.config.rescore.every_step:
-        raise AsrError("expected to rank anew while tuning, got rescore.every_step: leave it out")
+        raise AsrError("expected rescoring of the beam, got rescore.every_step: leave it out")
     if not any(dataset.references):
         raise AsrError(f"expected words in {manifest}, got none: tune on what was said")
     rows = {
@@ -237,14 +237,14 @@ def write_tuning(result: Tuning, out: Path) -> None:
 
 def to_text(result: Tuning, name: str) -> str:
     """The choice, and what it gives on the development set of this name."""
-    best, anew = result.best, ""
+    best, rescoring = result.best, ""
     if best.rescore is not None and best.rescore.weight == 0:
-        anew = ", not ranked anew, which gains nothing"
+        rescoring = ", not rescored, which gains nothing"
     elif best.rescore is not None:
-        anew = f", ranked anew with weight {best.rescore.weight:g}, "
-        anew += f"word bonus {best.rescore.word_bonus:g}"
+        rescoring = f", rescored with weight {best.rescore.weight:g}, "
+        rescoring += f"word bonus {best.rescore.word_bonus:g}"
     return (
-        f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}{anew}: "
+        f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}{rescoring}: "
         f"{best.errors} errors in {result.words} {result.units} of {name}"
     )
 

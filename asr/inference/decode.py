@@ -1,4 +1,4 @@
-"""What a model hears in every utterance of a dataset."""
+"""Hypotheses and scores of every utterance of a dataset."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 
 BATCH_SECONDS = 60.0
-GPU_SECONDS = 600.0  # a GPU hears ten times as much in hardly more time
+GPU_SECONDS = 600.0  # a GPU decodes ten times as much in hardly more time
 
 
 def batch_seconds(model: AcousticModel) -> float:
-    """Seconds of audio that are heard together, padding included; what is heard is the same."""
+    """Seconds of audio in a batch, padding included; the hypotheses do not depend on it."""
     return GPU_SECONDS if next(model.parameters()).is_cuda else BATCH_SECONDS
 
 
@@ -83,7 +83,7 @@ def load_batches(
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Batch]:
     """A dataset by batches of similar length and of so many `seconds`, read ahead; `progress` is
-    told of each that is done.
+    called after each.
 
     A recording that cannot be read is left out and given to `on_error` with its id; without
     `on_error` its AudioError is raised.

@@ -16,12 +16,12 @@ from asr.decoding.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
 from asr.inference.decode import BATCH_SECONDS, decode_waves
 from asr.inference.time_formats import WordTime
-from asr.inference.word_times import hear_waves
+from asr.inference.word_times import recognize_waves
 from asr.io.printable import printable_name
 from asr.models.bundle import Bundle
 from asr.padded import pad
 
-MOST_WAITING = 128  # files, readable or not, that nothing is told of yet
+MOST_WAITING = 128  # files, readable or not, that nothing is reported of yet
 BYTES_A_SECOND = (
     900_000  # of memory for a second of sound on a CPU: the model shipped takes 870,000
 )
@@ -32,7 +32,7 @@ Timed = tuple[str, tuple[WordTime, ...]]  # a text, and its words if they were a
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was heard in a file, or why nothing could be."""
+    """The text of a file, or the reason why there is none."""
 
     path: Path
     text: str = ""
@@ -113,15 +113,15 @@ def _decode(
     bundle: Bundle, decoder: Decoder, loaded: Sequence[Loaded], words: bool
 ) -> Iterator[Transcript]:
     waves = [wave for _, wave in loaded if not isinstance(wave, AudioError)]
-    heard: Iterator[Timed] = iter(())
+    results: Iterator[Timed] = iter(())
     if waves and words:
-        rows = hear_waves(bundle.model, decoder, pad(waves), bundle.sample_rate)
-        heard = iter([(row.text, row.words) for row in rows])
+        rows = recognize_waves(bundle.model, decoder, pad(waves), bundle.sample_rate)
+        results = iter([(row.text, row.words) for row in rows])
     elif waves:
-        heard = iter([(text, ()) for text in decode_waves(bundle.model, pad(waves), decoder)])
+        results = iter([(text, ()) for text in decode_waves(bundle.model, pad(waves), decoder)])
     for path, wave in loaded:
         if isinstance(wave, AudioError):
             yield Transcript(path, error=str(wave))
         else:
-            text, times = next(heard)
+            text, times = next(results)
             yield Transcript(path, text, len(wave) / bundle.sample_rate, times)

@@ -1,4 +1,4 @@
-"""All that a model hears: texts, and of each word when it was said and how sure that is.
+"""Recognition with word times: texts, and the times and confidence of each word.
 
 B utterances, S samples, T frames, V units.
 """
@@ -28,7 +28,7 @@ FAINTEST = 0.03  # probability that a picture still shows
 
 
 @dataclass(frozen=True)
-class Hearing:
+class Recognition:
     """The text of a recording, its words with times and confidences, and the network's output where
     it is to be drawn."""
 
@@ -38,11 +38,11 @@ class Hearing:
 
 
 @torch.inference_mode()
-def hear_waves(
+def recognize_waves(
     model: AcousticModel, decoder: Decoder, waves: Padded, sample_rate: int
-) -> list[Hearing]:
-    """What is heard in each recording. Shape: waves [B, S] in [-1, 1] -> B."""
-    return _hear(decoder, *_forward(model, waves), _seconds(waves, sample_rate))
+) -> list[Recognition]:
+    """The text and words of each recording. Shape: waves [B, S] in [-1, 1] -> B."""
+    return _recognize(decoder, *_forward(model, waves), _seconds(waves, sample_rate))
 
 
 def _forward(model: AcousticModel, waves: Padded) -> tuple[Padded, Padded | None]:
@@ -54,33 +54,33 @@ def _seconds(waves: Padded, sample_rate: int) -> list[float]:
     return [length / sample_rate for length in waves.lengths.tolist()]
 
 
-def _hear(
+def _recognize(
     decoder: Decoder,
     scores: Padded,
     spelled: Padded | None,
     seconds: Sequence[float],
     texts: Sequence[str] | None = None,
     found: Sequence[Sequence[Scored]] | None = None,
-) -> list[Hearing]:
+) -> list[Recognition]:
     """From the log-probabilities [B, T, V] of the last and of the spelling layer, and what the
     decoder has found already."""
     written = scores.unpad()
     sounds = written if spelled is None else spelled.unpad()
-    heard = []
+    results = []
     for row, own, sound, length in zip(
-        decoder.hear(scores, texts, found), written, sounds, seconds, strict=True
+        decoder.hypotheses(scores, texts, found), written, sounds, seconds, strict=True
     ):
         times = _times(decoder.tokens, sound, own, spelled is not None, row.text, length)
         pairs = zip(times, row.confidences, strict=True)
         words = tuple(replace(word, confidence=sure) for word, sure in pairs)
-        heard.append(Hearing(row.text, words))
-    return heard
+        results.append(Recognition(row.text, words))
+    return results
 
 
 def _times(
     tokens: Tokens, sound: Tensor, own: Tensor, spells: bool, text: str, seconds: float
 ) -> list[WordTime]:
-    """When each word of what was heard is said, by the log-probabilities [T, V] of the spelling and
+    """Times of each word of a recognized text, by the log-probabilities [T, V] of the spelling and
     of the last layer."""
     for log_probs, spelling in ((sound, spells), (own, False)):
         try:
@@ -94,8 +94,8 @@ def _times(
     return [WordTime(word, ends[i], ends[i + 1], ()) for i, word in enumerate(words)]
 
 
-def visible(log_probs: Tensor, seconds: float) -> Posteriors:
-    """The units one can see in a picture of the output. Shape: [T, V]."""
+def likeliest_units(log_probs: Tensor, seconds: float) -> Posteriors:
+    """The likeliest units of each frame, for a picture of the output. Shape: [T, V]."""
     frames, units = log_probs.shape
     step = seconds / max(1, frames)
     probabilities = log_probs.exp().cpu()
@@ -108,16 +108,16 @@ def visible(log_probs: Tensor, seconds: float) -> Posteriors:
     return Posteriors(frames, step, tuple(entries))
 
 
-def hear_dataset(
+def recognize_dataset(
     model: AcousticModel,
     dataset: SpeechDataset,
     decoder: Decoder,
     on_error: Callable[[str, AudioError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, Hearing], float]:
-    """What is heard by utterance id, and the seconds spent on more than the texts. `on_error` and
+) -> tuple[dict[str, Recognition], float]:
+    """Recognitions by utterance id, and the seconds spent on more than the texts. `on_error` and
     `progress` as in `load_batches`."""
-    heard: dict[str, Hearing] = {}
+    results: dict[str, Recognition] = {}
     beyond = 0.0
     with evaluating(model), torch.inference_mode():
         for batch in load_batches(dataset, batch_seconds(model), on_error, progress):
@@ -125,9 +125,9 @@ def hear_dataset(
             first = decoder.first_search(scores)
             started = time.perf_counter()
             seconds = _seconds(batch.waves, dataset.sample_rate)
-            rows = _hear(decoder, scores, spelled, seconds, *first)
-            pictures = map(visible, scores.unpad(), seconds)
-            for id_, row, picture in zip(batch.ids, rows, pictures, strict=True):
-                heard[id_] = replace(row, posteriors=picture)
+            rows = _recognize(decoder, scores, spelled, seconds, *first)
+            posteriors = map(likeliest_units, scores.unpad(), seconds)
+            for id_, row, output in zip(batch.ids, rows, posteriors, strict=True):
+                results[id_] = replace(row, posteriors=output)
             beyond += time.perf_counter() - started
-    return heard, beyond
+    return results, beyond

@@ -14,7 +14,15 @@ from asr.dataset.importers import LeftOut, read_source
 from asr.dataset.lines import is_whole
 from asr.dataset.manifest import Utterance, write_manifest
 from asr.dataset.splits import Parts, split_utterances, total_seconds
-from asr.dataset.validate import OVERSHOOT, SAME, CheckReport, Heard, Problem, check_manifests, hear
+from asr.dataset.validate import (
+    OVERSHOOT,
+    SAME,
+    AudioCheck,
+    CheckReport,
+    Problem,
+    check_audio,
+    check_manifests,
+)
 from asr.dataset.validate_text import render
 from asr.errors import AsrError, AudioError
 from asr.io.files import atomic_path, remove_leftovers
@@ -57,7 +65,7 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
     named, nameless = _nameable(found.utterances)
     kept, unreadable = _measured(named)
     left_out = [*found.left_out, *nameless, *unreadable]
-    hear_once, heard = _hearing_once()
+    check_once, checks = _checking_once()
     sounds: dict[str, str] = {}
     with atomic_path(project) as temporary:
         while True:
@@ -65,9 +73,9 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
             temporary.mkdir(exist_ok=True)
             split = split_utterances(kept, project / "dev.jsonl", sounds)
             learnt, texts, proposal = _write(temporary, split.parts, source)
-            report = _check(temporary, project, hear_once)
+            report = _check(temporary, project, check_once)
             useless = {p.id: f"{p.kind}: {p.detail}" for p in report.problems if p.kind in _USELESS}
-            known = {name: one.sound for name, one in heard.items() if one.sound}
+            known = {name: one.sound for name, one in checks.items() if one.sound}
             shared = any(problem.kind == SAME for problem in report.problems)
             if not useless and (not shared or known == sounds):
                 break
@@ -193,20 +201,22 @@ def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Texts
     return learnt, examine(everything, TextConfig()), proposal
 
 
-def _hearing_once() -> tuple[Callable[[Utterance], Heard], dict[str, Heard]]:
+def _checking_once() -> tuple[Callable[[Utterance], AudioCheck], dict[str, AudioCheck]]:
     """Decode each recording the first time only: what is left out changes no other one. Also gives
-    what was heard so far, by id."""
-    heard: dict[str, Heard] = {}
+    the checks so far, by id."""
+    checks: dict[str, AudioCheck] = {}
 
-    def hear_once(utterance: Utterance) -> Heard:
-        if utterance.id not in heard:
-            heard[utterance.id] = hear(utterance)
-        return heard[utterance.id]
+    def check_once(utterance: Utterance) -> AudioCheck:
+        if utterance.id not in checks:
+            checks[utterance.id] = check_audio(utterance)
+        return checks[utterance.id]
 
-    return hear_once, heard
+    return check_once, checks
 
 
-def _check(folder: Path, project: Path, hear_once: Callable[[Utterance], Heard]) -> CheckReport:
+def _check(
+    folder: Path, project: Path, check_once: Callable[[Utterance], AudioCheck]
+) -> CheckReport:
     """What `asr check` finds, as if the project stood in its place already."""
     recipe = read_recipe(folder / "recipe.yaml")
     tokens = build_tokens([], recipe.tokens)
@@ -221,7 +231,7 @@ def _check(folder: Path, project: Path, hear_once: Callable[[Utterance], Heard])
             output_frames=bundle.output_frames,
             normalise=bundle.normalise,
             progress=progress,
-            hear=hear_once,
+            check_audio=check_once,
         )
 
     def placed(problem: Problem) -> Problem:

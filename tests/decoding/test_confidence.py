@@ -59,12 +59,12 @@ def test_a_decoder_hears_what_it_writes(kind: str) -> None:
     rows = [3 * torch.randn(T, len(tokens)) for T in (1, 12, 30)]
     log_probs = pad([row.log_softmax(dim=1) for row in rows])
     decoder = Decoder(tokens, DecoderConfig.model_validate({"kind": kind}))
-    heard = decoder.hear(log_probs)
-    assert [row.text for row in heard] == decoder.texts(log_probs)
-    for row in heard:
+    found = decoder.hypotheses(log_probs)
+    assert [row.text for row in found] == decoder.texts(log_probs)
+    for row in found:
         assert len(row.confidences) == len(row.text.split())
         assert all(0 < sure < 1 for sure in row.confidences)
-    assert len({round(sure, 3) for row in heard for sure in row.confidences}) > 3
+    assert len({round(sure, 3) for row in found for sure in row.confidences}) > 3
 
 
 def test_reliability_picture(tmp_path: Path) -> None:

@@ -83,8 +83,8 @@ def test_what_is_saved_is_the_folders_own(tmp_path: Path) -> None:
     decoder = load_decoder(tmp_path, TOKENS)
     assert decoder.config == config.model_copy(update={"parts": ("lm", "lexicon.txt")})
     assert decoder.lexicon == ("a", "ab")
-    assert decoder.model is not None
-    assert decoder.model.vocabulary == MODEL.vocabulary
+    assert decoder.ngram is not None
+    assert decoder.ngram.vocabulary == MODEL.vocabulary
     changed = load_decoder(tmp_path, TOKENS, overrides=["beam.size=9", "language.weight=0.1"])
     assert (changed.config.beam.size, changed.config.language.weight) == (9, 0.1)
     assert changed.config.hot_words == {"ab": 2.0}

@@ -84,13 +84,13 @@ def test_a_recurrent_language_model_is_weighed_too(
     small = ["--set", "epochs=2", "--set", "model.hidden=8"]
     assert run("lm", "train", *texts, *small).status == 0
     ended = run("tune", model, dev, "--lm", tmp_path / "lm", "--rescore", tmp_path / "lstm")
-    assert "ranked anew" in ended.out
+    assert "rescored" in ended.out
     best = read_json(tmp_path / "run" / "model-tuning" / "tuning.json")["best"]
     report = evaluate(model, dev).report
     assert report.scores.words.errors == best["errors"]
     # One that gains nothing is not kept.
-    kept = "language model of lstm cells to rank anew" in report.facts.decoder
-    assert kept == (model / "lstm").exists() == ("not ranked anew" not in ended.out)
+    kept = "language model of lstm cells for rescoring" in report.facts.decoder
+    assert kept == (model / "lstm").exists() == ("not rescored" not in ended.out)
 
 
 @pytest.mark.usefixtures("_few")
@@ -105,7 +105,7 @@ def test_a_recurrent_language_model_that_gains_nothing_stays_in_the_folder(
         tune_decoder, "_rescored", lambda *given: replace(given[4], rescore=useless)
     )
     dev = tones[0]["dev"]
-    for expected in ("not ranked anew", ""):  # the second time it is not tried
+    for expected in ("not rescored", ""):  # the second time it is not tried
         ended = run("tune", model, dev, "--lm", tmp_path / "lm")
         assert ended.status == 0
         assert expected in ended.out

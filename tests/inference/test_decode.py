@@ -22,7 +22,7 @@ from asr.evaluation.normalise import Profile, Rules
 from asr.evaluation.scoring import Scoring
 from asr.inference import decode, word_times
 from asr.inference.decode import decode_dataset, decode_waves
-from asr.inference.word_times import hear_dataset, hear_waves
+from asr.inference.word_times import recognize_dataset, recognize_waves
 from asr.io.files import read_json
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.models.bundle import Bundle, load_bundle
@@ -67,9 +67,9 @@ def test_words_that_cannot_be_spelled_in_their_frames_have_times(
     path = [tokens.units.index(unit) for unit in ("▁high", "▁low", "w")]
     scores = torch.eye(len(tokens))[path].add(1e-4).log()
     monkeypatch.setattr(word_times, "_forward", lambda *_: (pad([scores]), None))
-    (heard,) = hear_waves(bundle.model, Decoder(tokens), pad([torch.zeros(RATE)]), RATE)
-    assert heard.text == "high loww"
-    assert [(word.word, word.start, word.end) for word in heard.words] == [
+    (result,) = recognize_waves(bundle.model, Decoder(tokens), pad([torch.zeros(RATE)]), RATE)
+    assert result.text == "high loww"
+    assert [(word.word, word.start, word.end) for word in result.words] == [
         ("high", 0.0, 0.5),
         ("loww", 0.5, 1.0),
     ]
@@ -94,18 +94,18 @@ def test_a_recurrent_language_model_is_asked_once(
         return search(self, log_probs, wanted)
 
     monkeypatch.setattr(Decoder, "n_best", count)
-    heard, _ = hear_dataset(bundle.model, dataset(utterances[:4]), decoder)
+    results, _ = recognize_dataset(bundle.model, dataset(utterances[:4]), decoder)
     assert len(searches) == 1
     texts = decode_dataset(bundle.model, dataset(utterances[:4]), decoder)
-    assert {name: row.text for name, row in heard.items()} == texts
-    for row in heard.values():
+    assert {name: row.text for name, row in results.items()} == texts
+    for row in results.values():
         assert row.posteriors is not None
         assert [word.word for word in row.words] == row.text.split()
 
 
 def test_what_nobody_draws_is_not_gathered(bundle: Bundle, utterances: list[Utterance]) -> None:
     waves = pad([torch.from_numpy(load_audio(u.audio, RATE)) for u in utterances[:2]])
-    for row in hear_waves(bundle.model, Decoder(bundle.tokens), waves, RATE):
+    for row in recognize_waves(bundle.model, Decoder(bundle.tokens), waves, RATE):
         assert row.posteriors is None
 
 

@@ -14,7 +14,7 @@ from asr.augment.config import AugmentConfig, NoiseConfig
 from asr.augment.noise import load_sounds
 from asr.dataset.importers import read_source
 from asr.dataset.manifest import Utterance
-from asr.dataset.validate import hear
+from asr.dataset.validate import check_audio
 from asr.io.paths import as_stored, files_below
 from tests.recordings import tone
 
@@ -109,7 +109,7 @@ def test_names_meet_in_either_form(stored: str, asked: str, tmp_path: Path) -> N
     assert find_audio([wanted]) == [there]
     assert find_audio([tmp_path / asked]) == [there]
     assert len(load_audio(wanted)) == 8000
-    assert not hear(Utterance("a", wanted, "yes", 0.5))[1]
+    assert not check_audio(Utterance("a", wanted, "yes", 0.5))[1]
 
 
 def test_a_path_of_both_forms(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_texts_are_ranked_anew(trained: NeuralLm, tmp_path: Path) -> None:
     decoder = load_decoder(tmp_path, WORDS, rescore=tmp_path / "given")
     save_decoder(tmp_path, decoder)
     again = load_decoder(tmp_path, WORDS)
-    assert "to rank anew" in again.description
+    assert "for rescoring" in again.description
     torch.manual_seed(1)
     log_probs = pad([torch.randn(12, len(WORDS)).log_softmax(dim=1)])
     rows = again.n_best(log_probs, 8)[0]

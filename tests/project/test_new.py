@@ -19,7 +19,7 @@ import pytest
 from asr.audio.load import write_wav
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.splits import VOICE
-from asr.dataset.validate import Heard, hear
+from asr.dataset.validate import AudioCheck, check_audio
 from asr.errors import AsrError
 from asr.project.defaults import examine, propose
 from asr.project.new import new_project, split_utterances
@@ -308,17 +308,17 @@ def test_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -> None:
 
 
 def test_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[str] = []
+    checked: list[str] = []
 
-    def counted(utterance: Utterance) -> Heard:
-        heard.append(utterance.id)
-        return hear(utterance)
+    def counted(utterance: Utterance) -> AudioCheck:
+        checked.append(utterance.id)
+        return check_audio(utterance)
 
-    monkeypatch.setattr("asr.project.new.hear", counted)
+    monkeypatch.setattr("asr.project.new.check_audio", counted)
     paths = write_recordings(tmp_path / "rec", FIVE)
     paths[2].with_suffix(".txt").write_text("low " * 50)
     assert "left out: 1 " in made(tmp_path / "p", tmp_path / "rec")
-    assert len(heard) == len(set(heard)) == 30
+    assert len(checked) == len(set(checked)) == 30
 
 
 def test_names_that_are_no_utf8_are_left_out(run: Command, tmp_path: Path) -> None:
