@@ -19,7 +19,6 @@ import torch
 from asr.cli.main import main
 from asr.config import parse, with_overrides
 from asr.models.acoustic import AcousticModel
-from asr.models.bundle import save_bundle
 from asr.models.config import ModelConfig
 from asr.training.recipe import Recipe
 from tests.tones import (
@@ -115,9 +114,6 @@ def test_transcribe_as_described(
     shutil.copy(audio[0], tmp_path / "letters.wav")
     shutil.copy(audio[1], tmp_path / "recordings")
     monkeypatch.chdir(tmp_path)
-    if not (ROOT / "recipes" / "an4" / "model").is_dir():
-        save_bundle(tmp_path / "model", untrained_bundle())
-        line += " --model model"
     monkeypatch.setattr(sys, "argv", shlex.split(line))
     with one_thread(), pytest.raises(SystemExit) as stop:
         main()

@@ -43,11 +43,11 @@ class Transcript:
 
 
 def default_model() -> Path:
-    """The AN4 model that comes with the project: spelled words and numbers, American English.
+    """The folder of the AN4 model inside the package: spelled words and numbers, American English.
 
-    Raises CheckpointError where the package was installed without the recipes.
+    `recipes/an4` trains it. Raises CheckpointError where the package was installed without it.
     """
-    folder = Path(__file__).resolve().parents[2] / "recipes" / "an4" / "model"
+    folder = Path(__file__).resolve().parent / "default_model"
     if not folder.is_dir():
         raise CheckpointError("expected --model, got none, and no model is shipped here: name one")
     return folder

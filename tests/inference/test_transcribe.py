@@ -141,7 +141,7 @@ def test_results_come_while_later_files_wait(
 def test_without_a_shipped_model_one_must_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "asr/inference/transcribe.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "transcribe.py"))
     with pytest.raises(CheckpointError, match="--model"):
         default_model()
 
