@@ -78,7 +78,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"expected YAML, got {path}{line}: {problem}; mend that line") from None
+        raise ConfigError(f"expected YAML, got {path}{line}: {problem}; fix that line") from None
     if not isinstance(values, dict):
         raise ConfigError(f"expected `key: value` lines, got {path}: write at least one")
     return values

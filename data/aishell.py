@@ -33,9 +33,9 @@ def prepare(
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of its
     tree, the speakers' own archives in it unpacked or not.
 
-    Texts are without blanks, which in Chinese part nothing. A few recordings have no transcript;
-    they are left out, and what a local copy lacks is told. Raises AsrError where the transcripts or
-    all recordings of a split are missing.
+    Texts are without spaces, which in Chinese part nothing. A few recordings have no transcript;
+    they are left out, and what a local copy lacks is reported. Raises AsrError where the
+    transcripts or all recordings of a split are missing.
     """
     root = _locate(folder, source, progress)
     texts = _transcripts(root / TRANSCRIPTS)
@@ -71,7 +71,7 @@ def _speakers(wav: Path, folder: Path, progress: Progress | None) -> list[Path]:
 
 
 def _transcripts(path: Path) -> dict[str, str]:
-    """BAC009S0002W0122 and the words, parted by blanks."""
+    """BAC009S0002W0122 and the words, parted by spaces."""
     return {name: "".join(words.split()) for name, words in read_table(path).items()}
 
 

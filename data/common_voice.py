@@ -28,8 +28,8 @@ def prepare(
 
     With part "validated" train is all that listeners have approved of, not only one recording of
     each sentence. Speakers of dev and test are never in train, nor those of test in dev: what the
-    release has of them is left out and told. Raises AsrError without a local copy, and where a clip
-    is missing.
+    release has of them is left out and reported. Raises AsrError without a local copy, and where a
+    clip is missing.
     """
     if part not in PARTS:
         raise AsrError(f"expected --part validated or none, got '{part}': correct it")

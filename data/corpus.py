@@ -5,7 +5,7 @@ A module of a corpus has one function to be called from outside,
     prepare(folder, source=None, progress=None, say=print) -> dict[str, Path]
 
 which writes train, dev and one or more test manifests into `folder` and returns them by name, from
-the published archive or from a local copy at `source`. `say` is told what a person should know,
+the published archive or from a local copy at `source`. `say` reports what a person should know,
 such as what a local copy lacks. Names that begin with a dot are passed over: a Mac puts ._NAME
 beside files on other people's disks.
 """
@@ -97,7 +97,7 @@ def speakers_apart(
     splits: Mapping[str, Sequence[Utterance]], say: Say
 ) -> dict[str, list[Utterance]]:
     """The same splits, train without speakers who are also in dev or a test set, dev without those
-    of a test set: training refuses to choose by voices that it learns. What is left out is told.
+    of a test set: training refuses to choose by voices that it learns. Omissions are reported.
     """
     kept = {}
     for place, (name, utterances) in enumerate(splits.items()):

@@ -51,7 +51,7 @@ def download(
     """Fetch `url` into `path`, resuming what an earlier try left in `path`.part if the published
     file is still the same one.
 
-    `progress` is told bytes done and in all (0 when unknown); `md5` is what the publisher says of
+    `progress` gets the bytes done and in all (0 when unknown); `md5` is what the publisher says of
     the file, against damage, not against malice. Without one, the SHA-256 of the first download is
     written to `path`.sha256, and later downloads must be equal to it. Raises AsrError naming the
     URL, also where it leads to something else than http or https, stalls, or does not fit the disk.
@@ -141,7 +141,7 @@ def _forget(part: Path) -> None:
 
 
 def _sent(response: http.client.HTTPResponse, url: str) -> tuple[int | None, _Version]:
-    """The first byte that is sent (None: not told), and the version it is of."""
+    """The first byte that is sent (None: not sent), and the version it is of."""
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
     if response.status != 206:

@@ -29,7 +29,7 @@ def prepare(
 
     The corpus names no speakers. A sentence is read by up to three people, so a recording's id is
     the name of its file. Rows without text or recording, or of one that was there before, are
-    left out and told. Raises AsrError where a table or an archive is missing or malformed.
+    left out and reported. Raises AsrError where a table or an archive is missing or malformed.
     """
     splits = {}
     for split in SPLITS:

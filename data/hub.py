@@ -66,8 +66,8 @@ def materialise(
     """The utterances of a split, their recordings below `folder` as 16-bit FLAC at 16 kHz.
 
     Rows are streamed: nothing is downloaded as a whole. Those without a text and recordings that
-    cannot be decoded are left out, and their number is told. Raises AsrError where the dataset, a
-    column or the network is missing, and where `folder` holds another split.
+    cannot be decoded are left out, and their number is reported. Raises AsrError where the dataset,
+    a column or the network is missing, and where `folder` holds another split.
     """
     journal = folder / JOURNAL
     header = {"split": asdict(split), "columns": asdict(columns)}

@@ -70,7 +70,7 @@ def prepare(
     """Manifests train, dev and of every test set in `folder`, from the published archives or from a
     local copy of their tree; `name` is one of `CORPORA`.
 
-    A local copy may hold a part of a subset, in any audio format; what it lacks is told. Raises
+    A local copy may hold a part of a subset, in any audio format; what it lacks is reported. Raises
     AsrError where a subset is missing, or a transcript has no recording.
     """
     corpus = CORPORA[name]

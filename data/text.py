@@ -12,7 +12,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a list that say something, with their numbers, without blanks around them.
+    """The lines of a list that say something, with their numbers, without spaces around them.
 
     Raises AsrError where the file is missing or no UTF-8.
     """

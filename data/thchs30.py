@@ -30,7 +30,7 @@ def prepare(
     tree.
 
     The published dev part is said by speakers of the training part. Where that is so, dev is three
-    whole speakers of both, and train is the rest; this is told, as is what a local copy lacks.
+    whole speakers of both, and train is the rest; this is reported, as is what a local copy lacks.
     Raises AsrError where a part, a transcript or a recording is missing.
     """
     if source is None:

@@ -68,7 +68,7 @@ class Member:
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Path:
     """Unpack a tar archive, or a zip one of that suffix, into `folder`, whole or not at all.
 
-    `progress` is told bytes of the archive done and in all. Links within the archive are kept: to a
+    `progress` gets the archive's bytes done and in all. Links within the archive are kept: to a
     file as the same file under another name, to a folder as a link. Raises AsrError naming the
     archive where a member would land outside, a link leads outside or nowhere, a name comes twice,
     a member is a device, the archive is damaged, or it unpacks to more than `GROWTH` times its

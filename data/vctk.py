@@ -29,8 +29,8 @@ def prepare(
 
     Sixteen speakers are held out, ten of them for the test; they share a few sentences with the
     others. Age, gender and accent of a speaker are columns of the manifests. Recordings without
-    text (all of p315) and texts without a recording are left out and told. Raises AsrError for a
-    speaker of whom speaker-info.txt says nothing.
+    text (all of p315) and texts without a recording are left out and reported. Raises AsrError for
+    a speaker of whom speaker-info.txt says nothing.
     """
     if source is None:
         archive = download(URL, folder / "VCTK-Corpus-0.92.zip", progress, MD5)

@@ -34,7 +34,7 @@ def prepare(
     the hub or read from a local copy of its repository (LANGUAGE/train-*.parquet and so on).
 
     A run that was stopped goes on where it stopped. Rows without a text, and speakers in two
-    splits, are left out and told.
+    splits, are left out and reported.
     Raises AsrError where a split cannot be read.
     """
     if language not in LANGUAGES:

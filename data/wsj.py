@@ -41,7 +41,7 @@ def prepare(
     """Manifests train, dev and test in `folder` from a local copy, names in either case.
 
     The discs may lie in folders of their own (11-13.1/wsj0) or as one tree (wsj0, wsj1). Indexed
-    recordings that a copy lacks are told. Raises AsrError without a copy, an index, or the
+    recordings that a copy lacks are reported. Raises AsrError without a copy, an index, or the
     transcript of a recording.
     """
     if source is None:

@@ -29,7 +29,7 @@ _MOST_GAIN = 8.0  # over the mean
 def channel_weights(pieces: Iterable[np.ndarray]) -> np.ndarray:
     """What each channel is multiplied by before they are added, negative where it is inverted.
 
-    Shape: each piece [C, S] float -> float32 [C]; 1 / C each where nothing can be told.
+    Shape: each piece [C, S] float -> float32 [C]; 1 / C each where no channel can be preferred.
 
     >>> speech = np.sin(np.arange(400.0))
     >>> channel_weights([np.stack([speech, -speech, 0 * speech])]).tolist()

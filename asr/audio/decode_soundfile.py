@@ -67,7 +67,7 @@ def is_complete(file: soundfile.SoundFile) -> bool:
 def soundfile_blocks(
     file: soundfile.SoundFile, span: Span, say: Callable[[str], None]
 ) -> Generator[Block, None, None]:
-    """What lies in `span`, sought and not decoded up to. `say` is told of inverted channels.
+    """What lies in `span`, sought and not decoded up to. `say` reports inverted channels.
 
     Raises:
         soundfile.SoundFileError: damage that libsndfile notices.

@@ -37,7 +37,7 @@ def find_audio(paths: Iterable[str | Path], say: Say | None = None) -> list[Path
     """The recordings meant by `paths`: files as they are, folders searched below, each file once.
 
     Within a folder only files with a suffix in `AUDIO_SUFFIXES` count, in sorted order, and links
-    to folders are followed (`files_below`). `say` is told what is passed over there: what is
+    to folders are followed (`files_below`). `say` reports what is passed over there: what is
     neither a recording nor a text, and folders that cannot be read.
 
     Raises:

@@ -53,7 +53,7 @@ class _Header:
 
 
 def with_true_size(stream: Stream, say: Say) -> Stream:
-    """The same recording under a header that counts all of its sound. `say` is told of a size that
+    """The same recording under a header that counts all of its sound. `say` reports a size that
     was wrong, except for those that are written where it is not known."""
     header = _header(stream)
     if header is None:

@@ -42,7 +42,7 @@ from asr.errors import AudioError, AudioWarning, disk_trouble
 from asr.io.files import atomic_path
 
 SAMPLE_RATE = 16000
-"""The rate in Hz that models hear unless their configuration says otherwise."""
+"""The sample rate of models in Hz unless their configuration says otherwise."""
 
 MOST_HOURS = 4
 """Of a recording, or a stretch of one, that is decoded at once: 0.9 GB of samples at 16 kHz."""
@@ -74,7 +74,7 @@ def load_audio(
     Args:
         source: a file, its bytes, or a binary stream (read from where it stands).
         rate: Hz of the result.
-        say: is told what is damaged; by default that becomes an `AudioWarning`.
+        say: reports what is damaged; by default that becomes an `AudioWarning`.
 
     Shape: float32 [S], S about seconds * rate and at least 1. Full scale is 1; louder samples of a
     floating-point file are kept up to a peak of 8.
@@ -107,7 +107,7 @@ def load_audio(
 def audio_duration(path: str | Path, say: Say | None = None) -> float:
     """Seconds of a whole recording, from its header where that is exact, else by decoding.
 
-    `say` is told what is damaged; by default that becomes an `AudioWarning`. Raises AudioError:
+    `say` reports what is damaged; by default that becomes an `AudioWarning`. Raises AudioError:
     missing or undecodable file, no samples.
     """
     problems: list[str] = []

@@ -44,7 +44,7 @@ def open_pyav(stream: Stream, options: dict[str, str] | None = None) -> Any:
 def choose_track(stream: Stream, say: Callable[[str], None]) -> Track:
     """The track that a player takes, or the first one with sound where that one is silent.
 
-    `say` is told of other tracks, which are not read, and of inverted channels.
+    `say` reports other tracks, which are not read, and inverted channels.
     """
     with open_pyav(stream) as container:
         tracks = container.streams.audio

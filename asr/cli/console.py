@@ -33,7 +33,7 @@ def run_command(command: Callable[[], object]) -> None:
         try:
             _run(command)
         finally:
-            sys.stdout.flush()  # while an error of it can still be told
+            sys.stdout.flush()  # while an error of it can still be reported
     except BrokenPipeError:
         _drop_output()
         sys.exit(OUTPUT_CLOSED)
@@ -94,7 +94,7 @@ def _run(command: Callable[[], object]) -> None:
 @contextmanager
 def _damage_in_one_line() -> Iterator[None]:
     """Print what is damaged once a recording, however often it is read."""
-    told: set[str] = set()
+    reported: set[str] = set()
     others = warnings.showwarning
 
     def show(
@@ -107,8 +107,8 @@ def _damage_in_one_line() -> Iterator[None]:
     ) -> None:
         if not isinstance(message, AudioWarning):
             others(message, category, filename, lineno, file, line)
-        elif message.name not in told:
-            told.add(message.name)
+        elif message.name not in reported:
+            reported.add(message.name)
             tell(f"warning: {message}")
 
     with warnings.catch_warnings():

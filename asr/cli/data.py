@@ -66,7 +66,7 @@ def augment(
         "exp/listen"
     ),
 ) -> None:
-    """Write training recordings as training hears them, with a page to listen to them."""
+    """Write examples of augmented training recordings, with a page that plays them."""
     from asr.training.preview import write_examples
     from asr.training.recipe import read_recipe
 
@@ -97,8 +97,8 @@ def pack(
 def cut(
     model: Annotated[Path, typer.Argument(help="Model folder, to find the words with.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of long recordings.")],
-    out: Annotated[Path, typer.Option(help="Manifest of their pieces.")],
-    seconds: Annotated[float, typer.Option(min=0.5, help="About how long a piece is.")] = 4.0,
+    out: Annotated[Path, typer.Option(help="Manifest of their segments.")],
+    seconds: Annotated[float, typer.Option(min=0.5, help="Target length of a segment.")] = 4.0,
 ) -> None:
     """Cut long recordings into short utterances, between words; no audio is written."""
     from asr.inference.segment import cut_manifest
@@ -107,6 +107,6 @@ def cut(
         result = cut_manifest(model, manifest, out, seconds, progress)
     for problem in result.left_whole:
         tell(f"error: left whole: {problem}")
-    tell(f"{result.utterances} utterances in {result.pieces} pieces: {out}")
+    tell(f"{result.utterances} utterances in {result.segments} segments: {out}")
     if result.left_whole:
         sys.exit(1)

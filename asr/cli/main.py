@@ -123,7 +123,7 @@ def evaluate(
         float, typer.Option(min=0, help="Room for recordings within the page; others are linked.")
     ] = AUDIO_MEGABYTES,
 ) -> None:
-    """Word, character and sentence error rate with intervals, and a page to see and hear errors."""
+    """Word, character and sentence error rates with intervals, and a page with every error."""
     from asr.models.bundle import load_bundle
 
     bundle = load_bundle(model)
@@ -204,7 +204,7 @@ def align(
         typer.Option(help="Folder for a file of each utterance; without it all is printed."),
     ] = None,
 ) -> None:
-    """Tell when each word of known texts is said, in recordings of any length."""
+    """Align known texts: when each word is said, in recordings of any length."""
     from asr.inference.forced_alignment import align_all, read_source, to_text, write_aligned
     from asr.models.bundle import load_bundle
 
@@ -308,7 +308,7 @@ def gradients(
 
 
 def train_model(recipe: Recipe, finish: bool = False) -> Path:
-    """Train as a recipe says, and tell where the model is."""
+    """Train as a recipe says, and print where the model is."""
     from asr.training.trainer import train
 
     model = train(recipe, finish_now=finish)

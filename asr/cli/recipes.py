@@ -12,8 +12,9 @@ from asr.errors import AsrError
 from asr.io.terminal import progress_bar, show, tell
 
 Prepare = Callable[..., dict[str, Path]]
-"""Takes a folder, a local copy or None, what is told of progress, and options by name. Writes the
-manifests of a corpus and returns them by name: train, dev and test sets, which begin with "test".
+"""Takes a folder, a local copy or None, a function that reports progress, and options by name.
+Writes the manifests of a corpus and returns them by name: train, dev and test sets, which begin
+with "test".
 """
 
 
@@ -30,7 +31,7 @@ def main(
 
     With `shorten`, aligner.yaml beside it trains a first model that finds the words of the training
     recordings, which are then cut into the short ones that recipe.yaml learns from. `before` names
-    recipes beside it that are trained first: recipe.yaml goes on from their models.
+    recipes beside it that are trained first: recipe.yaml continues from their models.
 
     `options` are what else chooses the corpus, with their defaults: {"language": "de"} is offered
     as --language and given to `prepare` by name, and the folder is then exp/NAME-de.
@@ -70,7 +71,7 @@ def main(
 
 
 def shorten_recordings(recipe: Path, manifest: Path) -> None:
-    """Write the pieces of the training recordings beside their manifest, as short.jsonl."""
+    """Write the segments of the training recordings beside their manifest, as short.jsonl."""
     from asr.cli.main import train_model
     from asr.inference.segment import cut_manifest
     from asr.training.recipe import read_recipe

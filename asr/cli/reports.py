@@ -41,7 +41,7 @@ Normalise = Annotated[
     str, typer.Option(help="Before scoring: none, english, or a YAML file of rules.")
 ]
 UnitsOption = Annotated[
-    Units, typer.Option(help="What is counted; auto: words, if blanks part them.")
+    Units, typer.Option(help="What is counted; auto: words, if spaces separate them.")
 ]
 
 
@@ -68,13 +68,14 @@ def score(
     normalise: Normalise = "none",
     units: UnitsOption = Units.auto,
     train: Annotated[
-        Path | None, typer.Option(help="Manifest: errors are told by how often it has the word.")
+        Path | None,
+        typer.Option(help="Training manifest: errors are listed by how often it has the word."),
     ] = None,
     reference_format: Annotated[
-        TextsFormat | None, typer.Option(help="Without it, the name tells.")
+        TextsFormat | None, typer.Option(help="Default: by the file name.")
     ] = None,
     hypothesis_format: Annotated[
-        TextsFormat | None, typer.Option(help="Without it, the name tells.")
+        TextsFormat | None, typer.Option(help="Default: by the file name.")
     ] = None,
 ) -> None:
     """Error rates of any system's texts: trn, Kaldi text, json, jsonl, csv, tsv, ctm, stm."""
@@ -121,7 +122,7 @@ def compare(
         Path | None, typer.Option(help="Folder for comparison.html, .txt and .json.")
     ] = None,
 ) -> None:
-    """Tell whether systems really differ on one test set, by two tests, and where they do most."""
+    """Test whether systems differ on one test set, by two tests, and show where most."""
     from asr.evaluation.compare import compare_reports, to_text, write_comparison
 
     result = compare_reports(reports)

@@ -43,7 +43,7 @@ def read_utf8(path: str | Path) -> str:
 
 
 def numbered_lines(path: str | Path, comments: bool = False) -> Iterator[tuple[int, str]]:
-    """Each line with its number, from 1, without blanks around it. Blank lines are passed over,
+    """Each line with its number, from 1, without spaces around it. Blank lines are passed over,
     and with `comments` those that begin with ;; as well. Raises TranscriptError as `read_utf8`."""
     for number, line in enumerate(split_lines(read_utf8(path)), start=1):
         line = line.strip()
@@ -62,8 +62,8 @@ def split_lines(text: str) -> list[str]:
 
 
 def split_fields(line: str, most: int = 0) -> list[str]:
-    """What ASCII blanks part, in at most `most` pieces if that is not 0. Names and words may hold
-    other blanks, such as no-break and ideographic spaces, where `str.split` would part them.
+    """What ASCII spaces part, in at most `most` pieces if that is not 0. Names and words may hold
+    other spaces, such as no-break and ideographic ones, where `str.split` would part them.
 
     >>> split_fields(" a\\tb\u3000c  d ", 2)
     ['a', 'b\u3000c  d']

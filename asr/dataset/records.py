@@ -168,7 +168,7 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]
             row = next(reader, None)
         except csv.Error as error:
             raise TranscriptError(
-                f"{path}:{line}: expected CSV, got a row that is none ({error}); mend its quotes"
+                f"{path}:{line}: expected CSV, got a row that is none ({error}); fix its quotes"
             ) from None
         if row is None:
             return

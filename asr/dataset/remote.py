@@ -44,12 +44,12 @@ class Supply:
     def arriving(
         self, plan: Sequence[list[Item]], say: Callable[[str], None]
     ) -> Iterator[list[Item]]:
-        """The batches of a plan in order, each once its shards are on disk; waiting is told.
+        """The batches of a plan in order, each once its shards are on disk; waiting is reported.
 
         To ask for a batch says that the one before has been read. Raises AsrError naming a shard
         that cannot be fetched.
         """
-        told = -TELL_S
+        reported = -TELL_S
         wanted = [{self.of[i] for item in batch for i in item.indices} for batch in plan]
         last = {shard: place for place, batch in enumerate(wanted) for shard in batch}
         queue = list(dict.fromkeys(shard for batch in wanted for shard in sorted(batch)))
@@ -68,8 +68,8 @@ class Supply:
                     shard = queue.pop(0)
                     coming[shard] = workers.submit(fetch, self.origin, self.shards[shard])
                 late = [i for i in wanted[place] if not self.shards[i].path.is_file()]
-                if late and time.monotonic() - told > TELL_S:
-                    told = time.monotonic()
+                if late and time.monotonic() - reported > TELL_S:
+                    reported = time.monotonic()
                     say(
                         f"waiting for shards from {self.origin}: {len(late)}, "
                         f"{self._bytes(late) / 1e6:.1f} MB"

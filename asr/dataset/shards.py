@@ -70,7 +70,7 @@ def load_recording(
 ) -> np.ndarray:
     """Samples of a recording, or of the seconds `start` to `end` of it, as `load_audio` gives them.
 
-    `packed` is its first byte and number of bytes within the shard `audio`. `say` is told what is
+    `packed` is its first byte and number of bytes within the shard `audio`. `say` reports what is
     damaged; by default that becomes an `AudioWarning`. In a shard damage is an error.
 
     Shape: float32 [S]. Raises AudioError naming the file.
@@ -200,7 +200,7 @@ def _shard(
     stamp = _stamp(rows, rate)
     problems: dict[int, str] = {}
     found = _members(path) if _stamp_of(path) == stamp else {}
-    if len(found) < len(rows):  # what could not be read last time may have been mended
+    if len(found) < len(rows):  # what could not be read last time may have been fixed
         problems = _write(path, rows, rate, stamp, report)
         found = _members(path)
     elif report is not None:
@@ -278,7 +278,7 @@ def _stamp(rows: Sequence[_Row], rate: int) -> str:
             state = u.audio.stat()
             file = [state.st_size, state.st_mtime_ns]
         except (OSError, ValueError):
-            file = []  # missing: told when it is read
+            file = []  # missing: reported when it is read
         row = [place, str(u.audio), u.start, u.end, u.packed, file, _facts(u)]
         total.update(json.dumps(row).encode())
     return total.hexdigest()

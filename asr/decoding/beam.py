@@ -82,7 +82,7 @@ class BeamSearch:
         self._work = _work(size, units)
 
     def push(self, log_probs: Tensor) -> None:
-        """Hear more. Shape: [T, V], any T.
+        """Search more frames. Shape: [T, V], any T.
 
         Raises ValueError for another shape and for values that are no log-probabilities.
         """

@@ -67,7 +67,7 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     model = train(demo_recipe(out, manifests, seed), console)
     minutes = (time.monotonic() - before) / 60
     console.print(f"   {minutes:.1f} minutes")
-    console.print("3. Evaluating on voices and sentences it has never heard")
+    console.print("3. Evaluating on voices and sentences that are not in training")
     report = evaluate(model, manifests["test"], out / "report").report
     console.print(to_text(report, worst=3))
     console.print("4. Transcribing a few of those files")

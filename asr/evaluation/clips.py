@@ -27,7 +27,7 @@ MEGABYTE = 1 << 20
 def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> dict[str, str]:
     """Recordings as data URIs by utterance id, as many in this order as `room` megabytes hold.
 
-    FLAC at 16 kHz: nothing is lost of what a recogniser hears, and every browser plays it. What
+    FLAC at 16 kHz: nothing is lost of what a recogniser gets, and every browser plays it. What
     cannot be read is left out; that is reported elsewhere.
     """
     clips: dict[str, str] = {}

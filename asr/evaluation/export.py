@@ -40,7 +40,7 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
         heard = utterance.hypothesis.split()
         if utterance.id != "".join(utterance.id.split()):
             raise ReportError(
-                f"expected ids without blanks for stm and ctm, got '{utterance.id}': export jsonl"
+                f"expected ids without spaces for stm and ctm, got '{utterance.id}': export jsonl"
             )
         if known.seconds is None or len(known.times) != len(heard):
             raise ReportError(
@@ -57,13 +57,13 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
             CtmWord(utterance.id, "1", start, round(end - start, 3), word, confidence)
             for word, (start, end), confidence in zip(heard, known.times, sure, strict=True)
         ]
-        speaker = "_".join(known.speaker.split()) or "unknown"  # a blank would begin a field
+        speaker = "_".join(known.speaker.split()) or "unknown"  # a space would begin a field
         segments.append(
             Segment(utterance.id, "1", speaker, 0.0, known.seconds, as_in_file(utterance.reference))
         )
     if not words:  # neither file is written where one cannot be
         raise ReportError(
-            f"expected words for ctm, got none heard in {report.name}: export trn or jsonl"
+            f"expected words for ctm, got none recognized in {report.name}: export trn or jsonl"
         )
     reference, hypothesis = folder / "reference.stm", folder / "hypothesis.ctm"
     write_stm(reference, segments)

@@ -202,7 +202,7 @@ def _read_kaldi(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
 def write_texts(path: str | Path, texts: Mapping[str, str], format: Format) -> None:
     """Write texts by id, whole or not at all, so that `read_texts` gives them back.
 
-    Texts go under "text" where a format has keys. In trn and kaldi blanks are collapsed.
+    Texts go under "text" where a format has keys. In trn and kaldi spaces are collapsed.
 
     Raises:
         TranscriptError: an id or a text that the format cannot hold, no texts, a place that
@@ -236,12 +236,12 @@ def _line(id_: str, text: str, format: Format) -> str:
     if format in ("jsonl", "json"):
         return json.dumps({"id": id_, "text": text}, ensure_ascii=False)
     if id_ != id_.strip():
-        raise ValueError("expected an id without blanks around it, got some; rename it")
+        raise ValueError("expected an id without spaces around it, got some; rename it")
     if format in ("csv", "tsv"):
         return _row(id_, text, format)
     if format == "kaldi":
         if split_fields(id_) != [id_]:
-            raise ValueError("expected an id without blanks for kaldi, got some; rename it")
+            raise ValueError("expected an id without spaces for kaldi, got some; rename it")
         return f"{id_} {one_line(text)}".rstrip()
     if re.search(r"[()\n\r]", id_):
         raise ValueError("expected an id without parentheses for trn, got some; rename it")

@@ -65,7 +65,7 @@ class Rules(Config):
     replace: tuple[Replacement, ...] = ()
     """Pairs of a Python regular expression and what is put for it (\\1: its first group)."""
     remove_punctuation: bool = False
-    """Whether punctuation and symbols become blanks; apostrophes within words stay, as '."""
+    """Whether punctuation and symbols become spaces; apostrophes within words stay, as '."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
 
 def split_characters(text: str) -> str:
-    """The characters of a text as words, for languages that do not part words by blanks.
+    """The characters of a text as words, for languages that do not part words by spaces.
 
     Whitespace goes. Marks stay with the character that they stand on (extended grapheme clusters,
     Unicode Standard Annex 29).
@@ -145,7 +145,7 @@ def split_characters(text: str) -> str:
     >>> split_characters("東京 へ行く")
     '東 京 へ 行 く'
     """
-    # A mark after a blank makes a character with it, which is why each is split once more.
+    # A mark after a space makes a character with it, which is why each is split once more.
     found = _CHARACTER.findall(text)
     return " ".join(part for character in found for part in character.split())
 

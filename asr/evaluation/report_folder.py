@@ -170,7 +170,7 @@ def read_report(folder: str | Path) -> Saved:
     """A report as `write_report` left it; its texts are aligned anew.
 
     Raises ReportError where a file is missing, is of a later version, does not hold what it should,
-    or where the texts do not give the errors that report.json tells.
+    or where the texts do not give the errors of report.json.
     """
     folder = Path(folder)
     figures = _read_figures(folder / "report.json")
@@ -178,15 +178,15 @@ def read_report(folder: str | Path) -> Saved:
     scores = score(
         {line.id: line.reference for line in lines}, {line.id: line.hypothesis for line in lines}
     )
-    told = figures.cer if figures.units == "characters" else figures.wer
+    reported = figures.cer if figures.units == "characters" else figures.wer
     found = scores.words
-    if told is None or (told.errors, told.reference_length) != (
+    if reported is None or (reported.errors, reported.reference_length) != (
         found.errors,
         found.reference_length,
     ):
-        counts = "none" if told is None else f"{told.errors} of {told.reference_length}"
+        counts = "none" if reported is None else f"{reported.errors} of {reported.reference_length}"
         raise ReportError(
-            f"{folder}: expected the errors that report.json tells, {counts}, got {found.errors} "
+            f"{folder}: expected the errors of report.json, {counts}, got {found.errors} "
             f"of {found.reference_length} from hypotheses.jsonl: evaluate again"
         )
     facts = RunFacts(**figures.run.model_dump())

@@ -24,13 +24,13 @@ from asr.io.files import digest
 from asr.io.printable import printable_name
 from asr.text.characters import lower
 
-# Letters of scripts that do not part words by blanks.
+# Letters of scripts that do not part words by spaces.
 _UNPARTED = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 )
 _LETTER = regex.compile(r"\p{L}")
-# Where such words are parted, a blank comes every two letters (Chinese) to four (Thai).
-_LETTERS_A_BLANK = 6
+# Where such words are parted, a space comes every two letters (Chinese) to four (Thai).
+_LETTERS_A_SPACE = 6
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Scoring:
         return replace(self, units=self.units or guess_units(references))
 
     def apply(self, text: str) -> str:
-        """A text as it is aligned: its units parted by blanks."""
+        """A text as it is aligned: its units parted by spaces."""
         text = self.profile.apply(text)
         return bracket(split_characters(text) if self.units == "characters" else text)
 
@@ -56,18 +56,18 @@ class Scoring:
 
 
 def guess_units(texts: Iterable[str]) -> Units:
-    """Characters where texts are of a script that does not part words by blanks, such as Chinese,
+    """Characters where texts are of a script that does not part words by spaces, such as Chinese,
     Japanese and Thai, and have hardly any; else words.
 
     >>> guess_units(["打开客厅的灯", "iPhone 在哪里"]), guess_units(["打开 客厅 的 灯"])
     ('characters', 'words')
     """
-    letters = unparted = blanks = 0
+    letters = unparted = spaces = 0
     for text in texts:
         letters += len(_LETTER.findall(text))
         unparted += len(_UNPARTED.findall(text))
-        blanks += max(0, len(text.split()) - 1)
-    return "characters" if max(letters / 2, _LETTERS_A_BLANK * blanks) < unparted else "words"
+        spaces += max(0, len(text.split()) - 1)
+    return "characters" if max(letters / 2, _LETTERS_A_SPACE * spaces) < unparted else "words"
 
 
 def score_files(

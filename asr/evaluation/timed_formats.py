@@ -316,7 +316,7 @@ def write_ctm(path: str | Path, words: Iterable[CtmWord]) -> None:
         try:
             if not is_whole(line) or line.startswith(";;") or _ctm_word(line) != word:
                 raise ValueError(
-                    f"expected names and a word without blanks, got {shown(line)}; correct it"
+                    f"expected names and a word without spaces, got {shown(line)}; correct it"
                 )
         except ValueError as error:
             raise TranscriptError(f"{path}:{number}: {error}") from None
@@ -325,7 +325,7 @@ def write_ctm(path: str | Path, words: Iterable[CtmWord]) -> None:
 
 
 def write_stm(path: str | Path, segments: Iterable[Segment]) -> None:
-    """Write segments as an stm file, whole or not at all; blanks in texts are collapsed.
+    """Write segments as an stm file, whole or not at all; spaces in texts are collapsed.
 
     Raises TranscriptError: segments that `read_stm` would refuse or take for others, a text of
     several lines, no segments, a place that cannot be written.
@@ -340,7 +340,7 @@ def write_stm(path: str | Path, segments: Iterable[Segment]) -> None:
             line += _exact(segment.end) + (" <NA>" if _LABEL.match(text) else "") + f" {text}"
             line = line.rstrip()
             if line.startswith(";;") or _segment(line) != replace(segment, text=text):
-                raise ValueError(f"expected names without blanks, got {shown(line)}; correct it")
+                raise ValueError(f"expected names without spaces, got {shown(line)}; correct it")
             if not is_whole(line):
                 raise ValueError(f"expected whole characters, got {shown(line)}; correct it")
         except ValueError as error:

@@ -23,23 +23,23 @@ from asr.errors import AlignmentError, AudioError
 from asr.inference.forced_alignment import align_words
 from asr.models.bundle import Bundle, load_bundle
 
-SECONDS = 4.0  # in a piece, about
+SECONDS = 4.0  # in a segment, about
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What became of an utterance: its pieces, or why it is still whole."""
+    """What became of an utterance: its segments, or why it is still whole."""
 
-    pieces: tuple[Utterance, ...]
+    segments: tuple[Utterance, ...]
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class CutManifest:
-    """How many utterances became how many pieces, and why some of them are left whole."""
+    """How many utterances became how many segments, and why some of them are left whole."""
 
     utterances: int
-    pieces: int
+    segments: int
     left_whole: tuple[str, ...]
 
 
@@ -50,27 +50,27 @@ def cut_manifest(
     seconds: float = SECONDS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CutManifest:
-    """Write a manifest of the pieces of another one's utterances, whole or not at all.
+    """Write a manifest of the segments of another one's utterances, whole or not at all.
 
     Raises AsrError for a model or a manifest that cannot be used, or a place that cannot be
     written.
     """
     utterances = read_manifest(manifest)
-    pieces: list[Utterance] = []
+    segments: list[Utterance] = []
     left_whole: list[str] = []
     for done, cut in enumerate(cut_all(load_bundle(model), utterances, seconds), start=1):
-        pieces += cut.pieces
+        segments += cut.segments
         if cut.error is not None:
             left_whole.append(cut.error)
         progress(done, len(utterances))
-    write_manifest(out, pieces)
-    return CutManifest(len(utterances), len(pieces), tuple(left_whole))
+    write_manifest(out, segments)
+    return CutManifest(len(utterances), len(segments), tuple(left_whole))
 
 
 def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> Iterator[Cut]:
-    """Each utterance in pieces of about `seconds`, in order; one that is bad is left whole.
+    """Each utterance in segments of about `seconds`, in order; one that is bad is left whole.
 
-    Words are found with the bundle's model. Pieces are stretches of the same recordings: no audio
+    Words are found with the bundle's model. Segments are stretches of the same recordings: no audio
     is written. Their ids are the utterance's with -1, -2 and so on.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -86,10 +86,10 @@ def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> 
             for a, b in itertools.pairwise(words)
         ]
         duration = len(samples) / bundle.sample_rate
-        yield Cut(tuple(_pieces(u, [w.word for w in words], gaps, duration, seconds)))
+        yield Cut(tuple(_segments(u, [w.word for w in words], gaps, duration, seconds)))
 
 
-def _pieces(
+def _segments(
     u: Utterance, words: Sequence[str], gaps: Sequence[Gap], duration: float, seconds: float
 ) -> Iterator[Utterance]:
     chosen = cuts(gaps, duration, seconds)
@@ -112,7 +112,7 @@ def _pieces(
 
 
 def cuts(gaps: Sequence[Gap], duration: float, seconds: float) -> list[int]:
-    """Which gaps to cut at: pieces are half to one and a half times `seconds` long where words
+    """Which gaps to cut at: segments are half to one and a half times `seconds` long where words
     allow it, and each ends at the quietest place that this leaves.
 
     >>> cuts([Gap(2.0, 9.0), Gap(4.0, 9.0), Gap(5.0, 1.0), Gap(7.0, 9.0)], 10.0, 4.0)

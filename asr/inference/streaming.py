@@ -28,7 +28,7 @@ class Stream:
     def __init__(self, model: AcousticModel) -> None:
         """The model is put into evaluation mode, and stays in it.
 
-        Raises ConfigError for a model that has to hear the whole utterance first.
+        Raises ConfigError for a model that needs the whole utterance first.
         """
         _require_streaming(model)
         self._model = model.eval()
@@ -80,8 +80,8 @@ class Stream:
         return self._make_scores()
 
     def _make_features(self) -> None:
-        heard = self._samples.end
-        whole = int(self._model.features.output_lengths(torch.tensor(heard)))
+        received = self._samples.end
+        whole = int(self._model.features.output_lengths(torch.tensor(received)))
         certain = whole if self._finished else max(0, whole - self._frame_margin)
         if certain <= self._done[0]:
             return

@@ -63,7 +63,7 @@ def to_ctm(name: str, words: Sequence[WordTime], start: float = 0.0) -> str:
 
 def ctm_names(paths: Iterable[Path]) -> dict[Path, str]:
     """What each recording is called in ctm: its name without the suffix; where others are called
-    so too, its path without the suffix, or else with it. Blanks, which would part it, become
+    so too, its path without the suffix, or else with it. Spaces, which would part it, become
     underscores, and what is not printable an escape, such as \\x1b.
 
     >>> list(ctm_names(map(Path, ["a/x.wav", "b/x.wav", "b/x.mp3", "my talk.wav"])).values())

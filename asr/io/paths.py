@@ -19,7 +19,7 @@ def files_below(folder: str | Path, say: Say | None = None) -> list[Path]:
     lead to counts once, under its own name if that lies below `folder`. There are none in what is
     no folder.
 
-    `say` is told of folders that cannot be read. Raises OSError for the first of them without it.
+    `say` reports folders that cannot be read. Raises OSError for the first of them without it.
     """
 
     def unreadable(error: OSError) -> None:

@@ -29,8 +29,8 @@ LARGEST = 1e4  # backoff weight, to base 10, so that no sum of weights can overf
 PROGRESS_EVERY = 10_000  # n-grams
 LONGEST = 32  # words in an n-gram
 LONGEST_LINE = 1 << 20  # characters
-BLANKS = " \t\r\n"
-"""What parts fields, as in KenLM (lm/read_arpa.cc). Words may hold any other blank, such as a
+WHITESPACE = " \t\r\n"
+"""What parts fields, as in KenLM (lm/read_arpa.cc). Words may hold any other space, such as a
 no-break or ideographic space, U+0085, or a vertical tab."""
 
 
@@ -48,7 +48,7 @@ def open_text(path: Path, mode: str, compressed: bool) -> IO[str]:
 def write_arpa(
     path: str | Path, model: NgramModel, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Write the model, compressed where the name ends in .gz. `progress` is told n-grams done."""
+    """Write the model, compressed where the name ends in .gz. `progress` gets the n-grams done."""
     path = Path(path)
     closed = math.isinf(model.log_probs[1 + UNKNOWN_ID])
     done = 0
@@ -121,7 +121,7 @@ class _Reader:
                 raise self.error(
                     "an n-gram a line", f"a line of {LONGEST_LINE} characters", "get the file again"
                 )
-            if stripped := line.strip(BLANKS):
+            if stripped := line.strip(WHITESPACE):
                 return stripped
         raise self.error("more lines", "the end of the file", "it was cut short, get it again")
 
@@ -132,7 +132,7 @@ class _Reader:
 
 
 def read_arpa(path: str | Path, progress: Callable[[int, int], None] | None = None) -> NgramModel:
-    """Read a model, compressed or not. `progress` is told n-grams done and in all.
+    """Read a model, compressed or not. `progress` gets the n-grams done and in all.
 
     Contexts that a pruned model lacks are put in with the score that backing off gives them.
 

@@ -56,7 +56,7 @@ def estimate(
 
     `cutoffs`: n-grams counted so often or less are left out, by length from two words on; the last
     figure holds for all longer ones. Words seen less than `min_count` times count as <unk>. A
-    closed vocabulary gives <unk> no probability. `progress` is told steps done and in all.
+    closed vocabulary gives <unk> no probability. `progress` gets the steps done and in all.
 
     Raises AsrError for a text that is empty, too small for `order`, or holds a marker such as <s>.
     """

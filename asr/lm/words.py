@@ -43,7 +43,7 @@ def read_hot_words(path: Path) -> dict[str, float]:
 
 
 def parse_hot_words(lines: Sequence[str], where: str, mark: str | None = None) -> dict[str, float]:
-    """Each line a word and, where it is not `BOOST`, what it scores more in nats, after blanks or
+    """Each line a word and, where it is not `BOOST`, what it scores more in nats, after spaces or
     after `mark`. Raises LanguageModelError that begins with `where` and the number of the line.
 
     >>> parse_hot_words(["espoo", "oulu 2.5"], "line ")

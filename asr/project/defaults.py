@@ -26,7 +26,7 @@ class Texts:
     characters: Counter[str]
     words: Counter[str]
     unspaced: bool
-    """Whether there are no blanks between words, so that characters are counted."""
+    """Whether there are no spaces between words, so that characters are counted."""
     capitals: Counter[str] = field(default_factory=Counter)
     """As the texts are written: those that normalisation lowers."""
     dotless: bool = False
@@ -155,7 +155,7 @@ def recipe_text(source: str, hours: float, proposal: Proposal) -> str:
 
 data:
   train: train.jsonl        # what is learnt: {hours:.2f} hours
-  dev: dev.jsonl            # tells which epochs were good; test.jsonl is never looked at
+  dev: dev.jsonl            # chooses the best epochs; test.jsonl is never looked at
 out: run                    # folder of the training; the recogniser will be in run/model
 
 text:
@@ -175,15 +175,15 @@ model:
   dropout: {p.dropout:<17}# higher where dev gets worse while training gets better
 
 # Recordings are varied while they are learnt, so that a few voices stand for many.
-# `asr augment recipe.yaml` lets you hear it.
+# `asr augment recipe.yaml` writes examples to listen to.
 augment:
   speeds: [{", ".join(map(str, p.speeds))}]
-  vtlp: {p.vtlp:<20}# other voices
+  vtlp: {p.vtlp:<20}# vocal tract length perturbation: other voices
   concatenate_prob: {p.concatenate_prob:<8}# short recordings are played in pairs; 0 is off
   time_masks: {p.time_masks:<14}# stretches that are hidden
 
 train:
-  epochs: {p.epochs:<18}# how often everything is heard: fewer is quicker, more may be better
+  epochs: {p.epochs:<18}# passes over the recordings: fewer is quicker, more may be better
   batch_seconds: {p.batch_seconds:<11}# half of it, if the memory does not suffice
   learning_rate: {p.learning_rate:<11}# half of it, if the loss jumps up and stays there
   cr_ctc_weight: {p.cr_ctc_weight:<11}# agreement of two masked views; 0 is off and halves the time

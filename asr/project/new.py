@@ -120,7 +120,7 @@ def _refuse_mostly_bad(
         raise AsrError(
             f"expected recordings with texts in {source}, got {len(left_out)} of"
             f" {len(kept) + len(left_out)} that cannot be used, first {first.name}: {first.why}:"
-            " mend them, or name another folder or table"
+            " fix them, or name another folder or table"
         )
     if len(kept) < FEWEST:
         raise AsrError(

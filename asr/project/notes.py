@@ -73,7 +73,7 @@ def text_notes(parts: Parts, learnt: Texts, texts: Texts) -> list[str]:
                 f" model would have to learn when to write them; {advice}"
             )
     if texts.unspaced:
-        notes.append("no blanks between words: error rates will count characters")
+        notes.append("no spaces between words: error rates will count characters")
     new = {c: count for c, count in texts.characters.items() if c not in learnt.characters}
     if new:
         notes.append(

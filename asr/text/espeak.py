@@ -91,7 +91,7 @@ def set_voice(library: ctypes.CDLL, voice: str) -> None:
 
 
 def phones_of(words: Iterable[str], voice: str) -> dict[str, str]:
-    """The phones of each word by itself, in IPA without stress, parted by blanks; none for what
+    """The phones of each word by itself, in IPA without stress, parted by spaces; none for what
     cannot be said.
 
     Raises AsrError where espeakng-loader is missing or does not know the voice.

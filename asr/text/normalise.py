@@ -30,7 +30,7 @@ class TextConfig(Config):
     own: in Turkish (tr) and Azerbaijani (az) I becomes ı, and İ becomes i. tr also serves other
     languages that have both letters. Without it, letters have the case that Unicode gives them."""
     punctuation: Literal["keep", "remove"] = "keep"
-    """remove: punctuation and symbols become blanks, so that nobody has to hear them; apostrophes
+    """remove: punctuation and symbols become spaces, which are not spoken; apostrophes
     within words stay, as '."""
     phones: Phones | None = None
     """Of words, where the model writes phones. Training fills it in as tokens.lexicon and
@@ -57,7 +57,7 @@ def normalise(text: str, config: TextConfig) -> str:
 
 
 def without_punctuation(text: str) -> str:
-    """Punctuation and symbols as blanks; apostrophes within words stay, as '.
+    """Punctuation and symbols as spaces; apostrophes within words stay, as '.
 
     >>> without_punctuation("“Don’t stop!”").split()
     ["Don't", 'stop']

@@ -1,7 +1,7 @@
 """Words as phones: from a lexicon, from espeak-ng, or from the one where the other has none.
 
 Where a model writes phones (`tokens.kind: phones`), the normalisation of text turns every
-transcript into phones parted by blanks, before units are built and before anything is scored. What
+transcript into phones parted by spaces, before units are built and before anything is scored. What
 reports and decoders call words are then phones, and a word error rate is a phone error rate. A
 model's folder keeps the pronunciations that it was trained with.
 """
@@ -27,13 +27,13 @@ class Phones(Config):
     """How words are said."""
 
     words: dict[str, str]
-    """Phones, parted by blanks, of each normalised word."""
+    """Phones, parted by spaces, of each normalised word."""
     espeak: str = Field("", max_length=64)
     """Accent in which espeak-ng says all other words; without it there are no others."""
 
 
 def read_lexicon(path: Path, normalise: Callable[[str], str]) -> dict[str, str]:
-    """A word and its phones a line, parted by a tab or blanks. The first line of a word counts, and
+    """A word and its phones a line, parted by a tab or spaces. The first line of a word counts, and
     what follows " #" is a comment.
 
     Raises ManifestError naming file and line.
@@ -82,7 +82,7 @@ def collect_phones(
 
 
 def to_phones(text: str, phones: Phones) -> str:
-    """A normalised text as phones parted by blanks. Raises AsrError naming words without any.
+    """A normalised text as phones parted by spaces. Raises AsrError naming words without any.
 
     >>> to_phones("no no", Phones(words={"no": "n oʊ"}))
     'n oʊ n oʊ'

@@ -54,7 +54,7 @@ def learn_pieces(
         model_writer=model,
         model_type=kind,
         vocab_size=size - len(apart),
-        hard_vocab_limit=False,  # what it could not fill is told below, for either kind alike
+        hard_vocab_limit=False,  # what it could not fill is reported below, for either kind alike
         normalization_rule_name="identity",
         character_coverage=1.0,
         split_by_unicode_script=False,  # combining marks are of another script than their base

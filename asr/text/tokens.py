@@ -3,7 +3,7 @@
 A word begins with the mark `▁`. In a vocabulary of words a frequent word is one unit (`▁four`);
 any other is spelled, mark first (`▁`, `m`, `a`, `y`). In a vocabulary of characters all are. In
 one of pieces (bpe, unigram) every word is cut in one way (`▁four`, `te`, `en`), by itself. In one
-of phones, transcripts are phones parted by blanks (`asr.text.phones`), and each is a unit (`▁f`).
+of phones, transcripts are phones parted by spaces (`asr.text.phones`), and each is a unit (`▁f`).
 """
 
 from __future__ import annotations

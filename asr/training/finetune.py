@@ -51,7 +51,7 @@ def initialise_from(
     """Copy the weights of another model into `model`, and say in words what came of it.
 
     Layers are copied as they are, a lookahead as far as both go, and so are the statistics of
-    cmvn=global: what the layers have learnt to hear is of that scale, and frozen ones cannot learn
+    cmvn=global: what the layers have learnt is of that scale, and frozen ones cannot learn
     another. Of the output layers come the rows of units that both write; the others keep their
     random weights.
 

@@ -42,7 +42,7 @@ FREE = {
 }
 
 # Settings that came after the first runs: at their default they change nothing, and a run that
-# began before them can be gone on with.
+# began before them can be resumed.
 LATER = {
     "text": ("punctuation", "language"),
     "augment": ("tempos", "codec_prob", "codecs", "noise", "reverb", "telephone_prob", "time_warp"),

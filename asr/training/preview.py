@@ -1,4 +1,4 @@
-"""Training recordings as training hears them, to be heard by a person."""
+"""Examples of augmented training recordings, for a person to listen to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Example:
-    """An utterance of the training set: as it is, and as training hears it."""
+    """An utterance of the training set: as it is, and augmented."""
 
     id: str
     text: str

@@ -83,7 +83,7 @@ def train_language_model(
     lm = NeuralLm(model, tokens)
     encoded = [lm.encode(sentence) for sentence in train]
     for sentence in dev:
-        lm.encode(sentence)  # what cannot be written is told before any time is spent
+        lm.encode(sentence)  # what cannot be written is reported before any time is spent
     optimizer = build_optimizer(model, config)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}

@@ -32,10 +32,10 @@ def recipe(tmp_path: Path) -> Path:
 
 def test_every_error_of_ours_is_one_line_and_ctrl_c_is_quiet(run: Command) -> None:
     def fail() -> None:
-        raise AsrError("expected [this], got that: mend it")
+        raise AsrError("expected [this], got that: fix it")
 
     ended = run(function=fail)
-    assert ended.error() == "error: expected [this], got that: mend it"
+    assert ended.error() == "error: expected [this], got that: fix it"
 
     def interrupt() -> None:
         raise KeyboardInterrupt

@@ -257,14 +257,14 @@ def test_any_texts_are_read_as_written_or_refused(
 
 
 REFUSED: list[tuple[Format, str, str, str]] = [
-    ("kaldi", "a b", "x", "utterance 'a b': expected an id without blanks for kaldi, got some"),
+    ("kaldi", "a b", "x", "utterance 'a b': expected an id without spaces for kaldi, got some"),
     ("trn", "a(b)", "x", "utterance 'a(b)': expected an id without parentheses for trn, got some"),
     ("trn", "a", ";; x", "utterance 'a': expected a text for trn, got a comment, ';; x (a)'; l"),
     ("trn", "a", "{ x / y }", "utterance 'a': expected one text, got the alternatives '{ x / y }'"),
     ("trn", "a", "x\ny", "utterance 'a': expected a text of one line, got 'x\\ny'; join its lines"),
     ("kaldi", "a", "x\ry", "utterance 'a': expected a text of one line, got 'x\\ry'"),
     ("tsv", "a", "x\ty", "utterance 'a': expected neither tabs nor several lines for tsv, got 'x"),
-    ("csv", "a ", "x", "utterance 'a ': expected an id without blanks around it, got some"),
+    ("csv", "a ", "x", "utterance 'a ': expected an id without spaces around it, got some"),
     ("json", " ", "x", "utterance ' ': expected 'id' to say something, got ' '"),
     ("jsonl", "a", "\ud800", "utterance 'a': expected whole characters, got half of one in '\\ud8"),
     ("ctm", "a", "x", "expected a format of texts, got ctm, which has times; choose trn"),

@@ -120,7 +120,7 @@ def test_an_empty_reference_counts_insertions_alone(tmp_path: Path) -> None:
     ("texts", "units"),
     [
         (["turn it off", "stop"], "words"),
-        (["yes", "no"], "words"),  # one word each: no blanks, and yet words
+        (["yes", "no"], "words"),  # one word each: no spaces, and yet words
         (["打开客厅的灯", "关上 iPhone"], "characters"),
         (["打开 客厅 的 灯", "请 关上 卧室 的 门"], "words"),
         (["電気をつけて", "ドアを閉めて"], "characters"),

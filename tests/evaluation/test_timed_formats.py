@@ -183,10 +183,10 @@ def test_times_are_written_as_people_write_them(tmp_path: Path) -> None:
     [
         ({"file": "a b"}, "expected file, channel, start, duration, word and perhaps"),
         ({"word": "a b", "confidence": None}, "expected a confidence of 0 or more, got 'b'"),
-        ({"word": "a 1", "confidence": None}, "expected names and a word without blanks, got 'x"),
-        ({"word": ""}, "expected names and a word without blanks, got"),
-        ({"file": ";;x"}, "expected names and a word without blanks, got ';;x"),
-        ({"word": "\ud800"}, "expected names and a word without blanks, got"),
+        ({"word": "a 1", "confidence": None}, "expected names and a word without spaces, got 'x"),
+        ({"word": ""}, "expected names and a word without spaces, got"),
+        ({"file": ";;x"}, "expected names and a word without spaces, got ';;x"),
+        ({"word": "\ud800"}, "expected names and a word without spaces, got"),
         ({"start": -1.0}, "expected a start of 0 or more, got '-1.000'"),
         ({"duration": float("inf")}, "expected a duration of 0 or more, got 'inf'"),
         ({"word": "<alt>"}, "expected one word, got alternatives"),
@@ -206,7 +206,7 @@ def test_words_that_ctm_cannot_hold(change: dict[str, Any], message: str, tmp_pa
     [
         ({"speaker": "ann b"}, "expected a start of 0 or more, got 'b'"),
         ({"speaker": ""}, "expected an end of 0 or more, got 'yes'"),
-        ({"file": ";;x"}, "expected names without blanks, got ';;x"),
+        ({"file": ";;x"}, "expected names without spaces, got ';;x"),
         ({"text": "a\nb"}, "expected a text of one line, got 'a\\nb'; join its lines"),
         ({"text": "{ a / b }"}, "expected one text, got the alternatives '{ a / b }'"),
         ({"text": "\ud800"}, "expected whole characters, got 'x 1 ann"),

@@ -41,27 +41,29 @@ def test_pieces_hold_every_word_once(tones: Tones, tmp_path: Path, lead: float) 
     whole = long_recording(tmp_path, 60, lead)
     (cut,) = cut_all(load_bundle(tones[1]), [whole], seconds=1.0)
     assert cut.error is None
-    assert len(cut.pieces) > 5
-    assert " ".join(piece.text for piece in cut.pieces) == whole.text
-    assert [piece.id for piece in cut.pieces[:2]] == ["long-1", "long-2"]
-    assert cut.pieces[0].start == lead
-    assert cut.pieces[-1].end == whole.end
+    assert len(cut.segments) > 5
+    assert " ".join(segment.text for segment in cut.segments) == whole.text
+    assert [segment.id for segment in cut.segments[:2]] == ["long-1", "long-2"]
+    assert cut.segments[0].start == lead
+    assert cut.segments[-1].end == whole.end
     said = 0
-    for piece, following in itertools.pairwise(cut.pieces):
-        assert piece.end == following.start
-        assert 0.5 <= piece.duration <= 1.5
-        said += len(piece.text.split())
+    for segment, following in itertools.pairwise(cut.segments):
+        assert segment.end == following.start
+        assert 0.5 <= segment.duration <= 1.5
+        said += len(segment.text.split())
         # The recording begins with a gap; each word is followed by one.
         gap_ends = lead + GAP_SECONDS + said * WORD_SECONDS
         assert gap_ends - GAP_SECONDS <= following.start <= gap_ends
-    assert sum(piece.duration for piece in cut.pieces) == pytest.approx(whole.duration, abs=0.01)
-    assert {piece.speaker for piece in cut.pieces} == {"ann"}
+    assert sum(segment.duration for segment in cut.segments) == pytest.approx(
+        whole.duration, abs=0.01
+    )
+    assert {segment.speaker for segment in cut.segments} == {"ann"}
 
 
 def test_what_is_short_stays_as_it_is(tones: Tones, tmp_path: Path) -> None:
     whole = long_recording(tmp_path, 5)
     (cut,) = cut_all(load_bundle(tones[1]), [whole], seconds=1.0)
-    assert cut.pieces == (whole,)
+    assert cut.segments == (whole,)
 
 
 @given(
@@ -77,7 +79,7 @@ def test_no_piece_is_too_short(steps: list[tuple[float, float]], seconds: float)
     bounds = [0.0, *(places[i] for i in chosen)]
     lengths = [b - a for a, b in itertools.pairwise(bounds)]
     assert all(length >= seconds / 2 for length in lengths)
-    # A piece is longer than wanted only where nobody could have cut it.
+    # A segment is longer than wanted only where nobody could have cut it.
     for (start, end), length in zip(itertools.pairwise(bounds), lengths, strict=True):
         if length > 1.5 * seconds:
             assert not [p for p in places if start + seconds / 2 <= p <= start + 1.5 * seconds]
@@ -101,10 +103,10 @@ def test_the_command_writes_a_manifest_and_names_what_it_left(
     assert ended.status == 1
     (error,) = ended.errors
     assert error.startswith("error: left whole: odd: expected characters that the model writes")
-    pieces = read_manifest(out)
-    assert pieces[-1].id == "odd"
-    assert " ".join(piece.text for piece in pieces[:-1]) == whole.text
-    assert f"2 utterances in {len(pieces)} pieces" in ended.err
+    segments = read_manifest(out)
+    assert segments[-1].id == "odd"
+    assert " ".join(segment.text for segment in segments[:-1]) == whole.text
+    assert f"2 utterances in {len(segments)} segments" in ended.err
 
 
 def test_a_recipe_trains_on_pieces_of_what_its_first_model_aligns(
@@ -117,6 +119,6 @@ def test_a_recipe_trains_on_pieces_of_what_its_first_model_aligns(
     (tmp_path / "aligner.yaml").write_text(recipe.model_dump_json())
     ended = run(function=lambda: shorten_recordings(tmp_path / "aligner.yaml", manifests["train"]))
     assert ended.status == 0, ended.err
-    pieces = read_manifest(tmp_path / "data" / "short.jsonl")
-    assert len(pieces) > 5
-    assert " ".join(u.text for u in pieces if u.id.startswith("long")) == long.text
+    segments = read_manifest(tmp_path / "data" / "short.jsonl")
+    assert len(segments) > 5
+    assert " ".join(u.text for u in segments if u.id.startswith("long")) == long.text
