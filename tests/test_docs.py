@@ -56,7 +56,7 @@ def test_commands(
         command = shlex.split(line.replace("MODEL", "run/model"))
         assert command[0] == "asr"
         assert run(*command[1:]).status == 0, line
-    table = DECODING.partition("in place of what")[2].partition("##")[0]
+    table = DECODING.partition("## Decoder options")[2].partition("##")[0]
     options = re.findall(r"`(--[^`]*)`", table)
     assert len(options) == 8
     audio = next((tmp_path / "dev").glob("*.wav"))
