@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
 from asr.cli.console import run_command, show_settings
 from asr.cli.data import app as data_app
@@ -26,8 +26,8 @@ from asr.cli.lm import app as lm_app
 from asr.cli.reports import Normalise, Units, UnitsOption, scoring
 from asr.cli.reports import app as reports_app
 from asr.errors import AlignmentError, AsrError, AudioError, ConfigError
-from asr.evaluation.utterance import AUDIO_MEGABYTES
-from asr.io.terminal import progress_bar, show, tell
+from asr.evaluation import AUDIO_MEGABYTES
+from asr.io.terminal import progress_bar, set_quiet, show, tell
 
 if TYPE_CHECKING:
     from asr.decoding.decoder import Decoder
@@ -35,9 +35,21 @@ if TYPE_CHECKING:
     from asr.models.bundle import Bundle
     from asr.training.recipe import Recipe
 
+
+class _AnyPlace(TyperGroup):
+    """Takes `--quiet` also after the name of a command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        rest = [word for word in args[:end] if word != "--quiet"]
+        return super().parse_args(ctx, ["--quiet"] * (len(rest) < end) + rest + args[end:])
+
+
 app = typer.Typer(
     help="Train your own speech recogniser, evaluate it, and turn recordings into text.",
     no_args_is_help=True,
+    cls=_AnyPlace,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -60,6 +72,27 @@ app.add_typer(lm_app, name="lm")
 app.add_typer(reports_app)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        show(f"asr {version('asr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress and no notes on stderr, only errors.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it, and stop."),
+    ] = False,
+) -> None:
+    set_quiet(quiet)
+
+
 def main() -> None:
     """Entry point of the `asr` command."""
     run_command(app)
@@ -73,6 +106,8 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 1,
 ) -> None:
     """Synthesise a small spoken corpus, train on it, evaluate, transcribe. About three minutes."""
+    from rich.console import Console
+
     from asr.demo.run import run_demo
 
     run_demo(out, seed, Console(highlight=False, markup=False, soft_wrap=True))

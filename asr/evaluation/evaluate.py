@@ -20,6 +20,7 @@ from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
 from asr.decoding.folder import load_decoder
 from asr.errors import AsrError, AudioError
+from asr.evaluation import AUDIO_MEGABYTES
 from asr.evaluation.confusions import count_words
 from asr.evaluation.error_rate import score
 from asr.evaluation.page import Epoch, Extras
@@ -27,7 +28,7 @@ from asr.evaluation.report import EvaluationReport, RunFacts, build_report
 from asr.evaluation.report_folder import check_writable, write_report
 from asr.evaluation.scoring import Scoring
 from asr.evaluation.snr import estimate_snr
-from asr.evaluation.utterance import AUDIO_MEGABYTES, Details, details_of
+from asr.evaluation.utterance import Details, details_of
 from asr.inference.word_times import Recognition, recognize_dataset
 from asr.io.files import digest, read_json
 from asr.io.printable import printable_name

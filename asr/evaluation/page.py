@@ -18,13 +18,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from asr.evaluation import AUDIO_MEGABYTES
 from asr.evaluation.breakdown import left_out
 from asr.evaluation.charts import Point, diagonal, line_chart, whisker
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.clips import embed, link
 from asr.evaluation.error_rate import ErrorCounts, Interval, UtteranceScore
 from asr.evaluation.report import EvaluationReport, Units
-from asr.evaluation.utterance import AUDIO_MEGABYTES, Details
+from asr.evaluation.utterance import Details
 from asr.io.files import atomic_path
 from asr.io.printable import escape_json, printable_lines
 

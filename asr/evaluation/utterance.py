@@ -10,8 +10,6 @@ from typing import Any
 from asr.dataset.manifest import Utterance
 from asr.inference.time_formats import Posteriors
 
-AUDIO_MEGABYTES = 30.0  # of recordings within a page, unless one says otherwise
-
 
 @dataclass(frozen=True)
 class Details:

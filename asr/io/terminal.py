@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from asr.io.printable import printable, printable_lines
 
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Print errors only: no notes, warnings or progress on stderr (`asr --quiet`)."""
+    global _quiet
+    _quiet = quiet
+
+
+@functools.cache
+def errors() -> Console:
+    """The console on stderr. rich is imported when the first line is printed, not before."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def tell(message: object) -> None:
     """Print one line on stderr, without anything that a terminal would obey."""
-    errors.print(printable(str(message)))
+    line = printable(str(message))
+    if not _quiet or line.startswith("error: "):
+        errors().print(line)
 
 
 def show(text: str, end: str = "\n") -> None:
@@ -26,13 +45,14 @@ def show(text: str, end: str = "\n") -> None:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar with the time left on stderr, as a function of (done, total)."""
+    if _quiet or not sys.stderr.isatty():  # without a terminal, rich would leave an empty line
+        yield lambda done, total: None
+        return
     from rich.progress import Progress
 
     # Where both are the terminal, rich prints above the bar what goes to stdout; a file or a pipe
     # must get it itself.
     terminal = sys.stdout.isatty()
-    # Without a terminal, rich would leave a blank line in the place of the bar.
-    hidden = not errors.is_terminal
-    with Progress(console=errors, transient=True, redirect_stdout=terminal, disable=hidden) as bar:
+    with Progress(console=errors(), transient=True, redirect_stdout=terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
