@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib
 import io
 import re
 import shlex
@@ -14,17 +15,22 @@ import pytest
 import torch
 
 from asr.audio.load import write_wav
+from asr.config import settings
 from asr.dataset.manifest import read_manifest
 from asr.decoding.beam import BeamConfig, BeamSearch
+from asr.decoding.decoder import DecoderConfig
 from asr.decoding.fusion import build_language
 from asr.evaluation.formats import write_texts
 from asr.evaluation.normalise import load_profile
 from asr.evaluation.tune_decoder import BONUSES, SIZES, WEIGHTS
 from asr.lm.estimate import estimate
+from asr.training.recipe import Recipe
 from tests.commands import Command
 from tests.tones import RATE, speak, tone_recipe, untrained_bundle, write_corpus
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md"), *ROOT.glob("recipes/*/README.md")]
 DECODING = (DOCS / "decoding.md").read_text()
 EVALUATION = (DOCS / "evaluation.md").read_text()
 LARGE = (DOCS / "large-corpora.md").read_text()
@@ -133,3 +139,30 @@ def test_rules_of_evaluation(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(rules)
     profile = load_profile(tmp_path / "rules.yaml")
     assert profile.apply("Uh, it's O K!") == "it's okay"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    known = {setting.key for kind in (Recipe, DecoderConfig) for setting in settings(kind)}
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    for key in re.findall(r"(?<![\w./])([a-z_]+\.[a-z_]+(?:\.[a-z_0-9]+)?)(?=[`=:])", text):
+        if key.partition(".")[0] in sections and not key.endswith((".jsonl", ".tsv", ".yaml")):
+            assert key in known, key
+    for name in re.findall(r"`([\w./]+/[\w./]+\.(?:py|md|yaml))`", text):
+        if not name.startswith("greetings/"):
+            assert (ROOT / name).exists() or (ROOT / "asr" / name).exists(), name
+    for name, module in re.findall(r"`(\w+)` of `(asr[.\w]*)`", text):
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+    for name in re.findall(r"python -m (tests(?:\.bench \w+|\.\w+))", text):
+        path = ROOT / name.replace(".", "/").replace(" ", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
+    for line in re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE).splitlines():
+        assert len(line) <= 120 or line.startswith("|"), line
+
+
+def test_the_glossary_is_linked_and_sorted() -> None:
+    assert "(glossary.md)" in (DOCS / "design.md").read_text()
+    terms = re.findall(r"^- \*\*(.+?)\*\*", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    assert len(terms) > 40
+    assert terms == sorted(terms, key=str.casefold)
