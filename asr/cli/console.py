@@ -14,6 +14,7 @@ import typer
 
 from asr.cli.loading import loading_shown
 from asr.errors import AsrError, AudioWarning, disk_trouble
+from asr.io.extras import extras_explained
 from asr.io.terminal import tell
 from asr.training.interrupt import InterruptedTraining
 
@@ -69,7 +70,7 @@ def _tell_os_error(error: OSError, otherwise: str) -> None:
 
 def _run(command: Callable[[], object]) -> None:
     try:
-        with loading_shown(sys.stderr), _damage_in_one_line():
+        with loading_shown(sys.stderr), _damage_in_one_line(), extras_explained():
             command()
     except AsrError as error:
         tell(f"error: {error}")

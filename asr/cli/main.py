@@ -332,7 +332,9 @@ def gradients(
 ) -> None:
     """Measure and draw how far back in time recurrent layers hand their gradient."""
     from asr.experiments.gradients import measure, read_config, to_text, write
+    from asr.io.extras import require
 
+    require("matplotlib")
     changes = list(overrides or [])
     if config is not None and "=" in str(config) and not config.exists():
         changes, config = [str(config), *changes], None

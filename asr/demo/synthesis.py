@@ -4,7 +4,7 @@ The demo needs no recording and no network: a small grammar writes the sentences
 synthesiser reads them in many voices, and every draw comes from one seed. The same seed gives the
 same bytes on every run.
 
-Needs the extra `demo`: `pip install asr[demo]`.
+Needs the extra `demo`: `pip install 'lstm-asr[demo]'`.
 """
 
 from __future__ import annotations

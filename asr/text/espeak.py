@@ -1,6 +1,6 @@
 """espeak-ng, loaded from the package espeakng-loader: the C library, its voices, and phones.
 
-Needs the extra `demo`: `pip install asr[demo]`.
+Needs the extra `demo`: `pip install 'lstm-asr[demo]'`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from asr.errors import AsrError
+from asr.io.extras import extras_explained
 
 RATE = 22050  # Hz of what it speaks
 
@@ -39,13 +40,8 @@ def library() -> Iterator[ctypes.CDLL]:
     loaded library would speak the second utterance differently from the first. Loading takes
     about four milliseconds.
     """
-    try:
+    with extras_explained():
         import espeakng_loader
-    except ImportError:
-        raise AsrError(
-            "espeak-ng: expected the package espeakng-loader, got none; "
-            "install it with: pip install 'asr[demo]'"
-        ) from None
     path, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
     process = ctypes.CDLL(None)
     process.dlclose.argtypes = [ctypes.c_void_p]

@@ -13,7 +13,6 @@ from pathlib import Path
 # Before torch, because it decides how OpenMP's threads wait.
 import asr  # noqa: F401  # isort: skip
 import torch
-from sklearn.datasets import load_digits
 
 from asr.augment.config import AugmentConfig
 from asr.cli.console import run_command
@@ -58,6 +57,8 @@ def main() -> None:
 
 def work(overrides: Sequence[str]) -> None:
     settings = parse(Settings, with_overrides(Settings().model_dump(), overrides), "settings")
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32) / 16  # [N, T, F] from 0 to 1
     names = [CLASSES[digit] for digit in digits.target]

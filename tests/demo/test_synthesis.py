@@ -232,7 +232,7 @@ def test_missing_extra_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(AsrError, match=r"pip install 'asr\[demo\]'") as caught:
+    with pytest.raises(AsrError, match=r"pip install 'lstm-asr\[demo\]'") as caught:
         make_corpus(tmp_path / "c", 1, SMALL)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

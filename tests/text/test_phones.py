@@ -65,7 +65,7 @@ def test_espeak_says_what_the_lexicon_lacks(lexicon: Path, monkeypatch: pytest.M
         as_units(TextConfig(), TokenConfig(kind="phones", espeak="en-us"), ["no ..."])
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     assert normalise("low hello", text) == "A B h ə l oʊ"  # kept from training
-    with pytest.raises(AsrError, match=r"pip install 'asr\[demo\]'"):
+    with pytest.raises(AsrError, match=r"pip install 'lstm-asr\[demo\]'"):
         normalise("unheard", text)
 
 

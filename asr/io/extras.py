@@ -1,0 +1,47 @@
+"""Packages that only some commands need, and the extra of the project that installs each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from asr.errors import AsrError
+
+EXTRAS = {
+    "accelerate": "train",
+    "datasets": "recipes",
+    "espeakng_loader": "demo",
+    "matplotlib": "train",
+    "PIL": "train",
+    "scipy": "train",
+    "sklearn": "recipes",
+    "tensorboard": "train",
+    "whisper_normalizer": "train",
+}
+"""The extra in pyproject.toml that installs each module."""
+
+
+@contextmanager
+def extras_explained() -> Iterator[None]:
+    """While inside: a missing package of an extra is an AsrError that says how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRAS:
+            raise
+        raise _missing(name) from None
+
+
+def require(name: str) -> None:
+    """Raise AsrError unless this module is installed: before work that needs it at its end."""
+    if find_spec(name) is None:
+        raise _missing(name)
+
+
+def _missing(name: str) -> AsrError:
+    return AsrError(
+        f"expected the Python module {name}, got none; "
+        f"install it with: pip install 'lstm-asr[{EXTRAS[name]}]'"
+    )
