@@ -1,4 +1,5 @@
-# Every target works from a fresh clone: it makes .venv and installs the project first.
+# Every target works from a fresh clone: it makes .venv and installs the project with the extra of
+# pyproject.toml that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,37 +8,38 @@ ARGS ?=
 
 .PHONY: demo test lint bench recipe clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.demo
 	$(BIN)/asr demo $(ARGS)
 
 # Two processes, each with whole files, since files share what their tests prepare.
-test: $(VENV)/.installed
+test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # The peers that only the benchmarks need are optional: without one, its race is left out.
-bench: $(VENV)/.installed
+bench: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable '.[bench]' || true
 	$(BIN)/python -m tests.bench $(ARGS)
 
 # For example: make recipe NAME=an4 ARGS="--source ../shared/data/an4"
-recipe: $(VENV)/.installed
+recipe: $(VENV)/.recipes
 	$(BIN)/python recipes/$(NAME)/run.py $(ARGS)
 
-# uv installs many times faster than pip; where it cannot be had, pip does the same.
-$(VENV)/.installed: pyproject.toml
+# .venv/.NAME says that the extra NAME is installed. uv installs many times faster than pip; where it
+# cannot be had, pip does the same.
+$(VENV)/.%: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "expected Python 3.11 or newer, got $$($(PYTHON) --version): make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	command -v uv >/dev/null || $(BIN)/pip install --quiet uv || true
 	PATH="$(CURDIR)/$(BIN):$$PATH"; \
-	if command -v uv >/dev/null; then uv pip install --python $(BIN)/python --editable '.[dev]'; \
-	else $(BIN)/pip install --editable '.[dev]'; fi
+	if command -v uv >/dev/null; then uv pip install --python $(BIN)/python --editable '.[$*]'; \
+	else $(BIN)/pip install --editable '.[$*]'; fi
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
