@@ -76,7 +76,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        show(f"asr {version('asr')}")
+        show(f"asr {version('lstm-asr')}")
         raise typer.Exit
 
 
