@@ -1,8 +1,53 @@
-"""Train your own speech recogniser: recordings with transcripts in, a small recogniser out."""
+"""Train your own speech recogniser: recordings with transcripts in, a small recogniser out.
 
+The names in `__all__` are the public interface; docs/python.md describes them. Importing this
+package loads nothing heavy: torch and the rest are imported when a function is called.
+"""
+
+from __future__ import annotations
+
+import importlib
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asr.errors import AsrError, AudioError
+    from asr.evaluation.evaluate import Evaluation
+    from asr.inference.recognizer import Recognizer
+    from asr.inference.text_stream import StreamText, TextStream
+    from asr.inference.time_formats import WordTime
+    from asr.inference.transcribe import Source, Transcript
+
+__all__ = [
+    "AsrError",
+    "AudioError",
+    "Evaluation",
+    "Recognizer",
+    "Source",
+    "StreamText",
+    "TextStream",
+    "Transcript",
+    "WordTime",
+    "evaluate",
+    "load",
+    "train",
+]
+
+_HOMES = {
+    "AsrError": "asr.errors",
+    "AudioError": "asr.errors",
+    "Evaluation": "asr.evaluation.evaluate",
+    "Recognizer": "asr.inference.recognizer",
+    "Source": "asr.inference.transcribe",
+    "StreamText": "asr.inference.text_stream",
+    "TextStream": "asr.inference.text_stream",
+    "Transcript": "asr.inference.transcribe",
+    "WordTime": "asr.inference.time_formats",
+}
 
 # libgomp's threads spin for 300,000 turns where they wait for each other. While another program has
 # one of the cores, that wait burns the other one, and a training step takes several times as long
@@ -17,3 +62,45 @@ try:
     tempfile.gettempdir()
 except OSError:
     tempfile.tempdir = "/tmp"
+
+
+def load(model: str | Path | None = None) -> Recognizer:
+    """A model folder with the decoder that it holds; by default the model that is shipped.
+
+    Raises AsrError for a folder that is missing or damaged.
+    """
+    from asr.inference.recognizer import load_recognizer
+
+    return load_recognizer(model)
+
+
+def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Train as a recipe file says, changed by `key.sub=value`; resume if the run was stopped.
+
+    Returns the folder of the model. Raises AsrError for bad data or settings.
+    """
+    from asr.training.recipe import read_recipe
+    from asr.training.trainer import train as train_model
+
+    return train_model(read_recipe(Path(recipe), overrides))
+
+
+def evaluate(model: str | Path, manifest: str | Path, out: str | Path | None = None) -> Evaluation:
+    """Recognize a manifest with a model folder and its decoder, and count the errors.
+
+    The report is written into the folder `out`, if one is given. Raises AsrError for a bad model or
+    manifest.
+    """
+    from asr.evaluation.evaluate import evaluate as evaluate_model
+
+    return evaluate_model(Path(model), Path(manifest), None if out is None else Path(out))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import re
 import shlex
@@ -18,6 +19,8 @@ import torch
 
 from asr.cli.main import main
 from asr.config import parse, with_overrides
+from asr.decoding.decoder import Decoder
+from asr.inference.recognizer import Recognizer
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.training.recipe import Recipe
@@ -125,12 +128,12 @@ def test_python_as_described(tmp_path_factory: pytest.TempPathFactory) -> None:
     manifests, model = trained_tones(tmp_path_factory.getbasetemp())
     audio = next((manifests["test"].parent / "test").glob("*.wav"))
     code = blocks("python")[0]
-    code = re.sub(r'load_bundle\("[^"]*"\)', f'load_bundle("{model}")', code)
-    code = re.sub(r'\["[^"]*\.wav"\]', f'["{audio}"]', code)
+    code = re.sub(r'asr\.load\("[^"]*"\)', f'asr.load("{model}")', code)
+    code = re.sub(r'transcribe\("[^"]*"\)', f'transcribe("{audio}")', code)
     out = io.StringIO()
     with one_thread(), contextlib.redirect_stdout(out):
         exec(compile(code, "README.md", "exec"), {})
-    assert out.getvalue().startswith("['")
+    assert re.match(r"\w+[\w ]* \[\('\w+', \d", out.getvalue())
 
 
 def test_streaming_as_described() -> None:
@@ -140,16 +143,20 @@ def test_streaming_as_described() -> None:
     for line in settings:
         values = with_overrides({"model": MODEL.model_dump()}, line.split())
         features = FEATURES.model_copy(update=values["features"])
-        model = AcousticModel(features, parse(ModelConfig, values["model"], "README"), 5).eval()
-        bundle = replace(untrained_bundle(), model=model)
-        samples = torch.rand(RATE) - 0.5
+        bundle = untrained_bundle()
+        config = parse(ModelConfig, values["model"], "README")
+        bundle = replace(bundle, model=AcousticModel(features, config, len(bundle.tokens)).eval())
+        samples = torch.rand(2 * RATE) - 0.5
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            names = {"bundle": bundle, "microphone": samples.split(900)}
+            recognizer = Recognizer(bundle, Decoder(bundle.tokens))
+            names = {"recognizer": recognizer, "microphone": samples.split(900)}
             exec(compile(blocks("python")[1], "README.md", "exec"), names)
-        scores = [int(frames) for frames in re.findall(r"\[(\d+), 5\]", out.getvalue())]
-        assert sum(scores) == int(model.output_lengths(torch.tensor(RATE)))
-        assert sum(scores[:-1]) > 0
+        texts = out.getvalue().split("\n")[:-1]
+        assert len(texts) == len(samples.split(900)) + 1
+        assert all(after.startswith(before) for before, after in itertools.pairwise(texts))
+        whole = recognizer.transcribe(samples.numpy(), sample_rate=16000)
+        assert texts[-1] == whole.text
 
 
 def test_settings_named_exist() -> None:

@@ -182,15 +182,15 @@ def transcribe(
 ) -> None:
     """Turn recordings into text: one line a file, the file's name first when there are several."""
     from asr.audio.files import find_audio
+    from asr.inference.recognizer import Recognizer
     from asr.inference.time_formats import ctm_names, to_ctm, to_json
     from asr.inference.transcribe import Transcript, default_model
-    from asr.inference.transcribe import transcribe as transcribe_files
     from asr.io.printable import name_fields, printable_json, printable_name
     from asr.models.bundle import load_bundle
 
     folder = model or default_model()
     bundle = load_bundle(folder)
-    decoder = options.load(folder, bundle)
+    recognizer = Recognizer(bundle, options.load(folder, bundle))
     present, failed = [], 0
     for file in files:
         try:
@@ -204,23 +204,23 @@ def transcribe(
 
     alone, names = len(files) == 1 and files == present, ctm_names(present)
 
-    def as_text(result: Transcript) -> str:
+    def as_text(path: Path, result: Transcript) -> str:
         if format is TextFormat.json:
             row = {"text": result.text, "seconds": result.seconds}
-            return printable_json(name_fields(result.path) | row | {"words": to_json(result.words)})
+            return printable_json(name_fields(path) | row | {"words": to_json(result.words)})
         if format is TextFormat.ctm:
-            return to_ctm(names[result.path], result.words).rstrip()
-        return result.text if alone else f"{printable_name(result.path)}\t{result.text}"
+            return to_ctm(names[path], result.words).rstrip()
+        return result.text if alone else f"{printable_name(path)}\t{result.text}"
 
     with progress_bar("transcribing") as progress:
         timed = format is not TextFormat.txt
-        results = transcribe_files(bundle, present, decoder, timed)
-        for done, result in enumerate(results, start=1):
+        results = recognizer.transcribe(present, words=timed)
+        for done, (path, result) in enumerate(zip(present, results, strict=True), start=1):
             if result.error is not None:
                 tell(f"error: {result.error}")
                 failed += 1
             else:
-                show(as_text(result))
+                show(as_text(path, result))
             progress(done, len(present))
     if failed:
         sys.exit(1)

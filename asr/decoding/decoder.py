@@ -19,6 +19,7 @@ from pydantic import Field
 
 from asr.config import Config
 from asr.decoding.beam import BeamConfig, beam_decode
+from asr.decoding.beam import Hypothesis as Found
 from asr.decoding.beam_batched import batched_decode
 from asr.decoding.confidence import Evidence, gather
 from asr.decoding.fusion import LanguageConfig, build_language
@@ -123,41 +124,42 @@ class Decoder:
         """The best texts of each utterance, best first, at least one. A greedy decoder asks a beam
         without language model. Shape: [B, T, V] -> B."""
         neural = None if self.config.kind == "greedy" else self.neural
-        if neural is not None and self.config.rescore.every_step:
-            return self._batched(log_probs, count, neural)
+        every_step = neural is not None and self.config.rescore.every_step
         # The best text after rescoring may come from the end of the beam.
-        listed = count if neural is None else self.config.beam.size
-        if log_probs.values.is_cuda and not self._knows_words:
-            rows = self._batched(log_probs, listed, None)
+        listed = count if neural is None or every_step else self.config.beam.size
+        if every_step or (log_probs.values.is_cuda and not self._knows_words):
+            found = self._batched(log_probs, listed, neural if every_step else None)
         else:
-            rows = self._searched(log_probs, listed)
-        if neural is not None:
-            rows = rescored(rows, text_scores(neural, rows), self.config.rescore)
-        return [row[:count] for row in rows]
+            found = self._searched(log_probs, listed)
+        return [row[:count] for row in self.ranked(found)]
+
+    def ranked(self, found: Sequence[Sequence[Found]]) -> list[list[Scored]]:
+        """The texts that searches have found, best first after rescoring, if there is any."""
+        rows = [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
+        greedy, rescore = self.config.kind == "greedy", self.config.rescore
+        if greedy or self.neural is None or rescore.every_step:
+            return rows
+        return rescored(rows, text_scores(self.neural, rows), rescore)
 
     @property
     def _knows_words(self) -> bool:
         return bool(self.ngram or self.lexicon or self.config.hot_words)
 
-    def _searched(self, log_probs: Padded, count: int) -> list[list[Scored]]:
+    def _searched(self, log_probs: Padded, count: int) -> list[list[Found]]:
         language = self.language or build_language(self.tokens)
         beam = self.config.beam
         if count > 1:
             beam = beam.model_copy(update={"recombine": False})
-        found = beam_decode(log_probs, language, beam, count)
-        return [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
+        return beam_decode(log_probs, language, beam, count)
 
-    def _batched(
-        self, log_probs: Padded, count: int, neural: NeuralLm | None
-    ) -> list[list[Scored]]:
+    def _batched(self, log_probs: Padded, count: int, neural: NeuralLm | None) -> list[list[Found]]:
         """All at once, with the recurrent language model, if there is one, at every step."""
         weight, bonus = 0.0, self.config.language.word_bonus
         if neural is not None:
             neural.model.to(log_probs.values.device)
             weight, bonus = self.config.rescore.weight, self.config.rescore.word_bonus
         beam = self.config.beam
-        found = batched_decode(log_probs, self.tokens, beam, count, neural, weight, bonus)
-        return [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
+        return batched_decode(log_probs, self.tokens, beam, count, neural, weight, bonus)
 
     def hypotheses(
         self,

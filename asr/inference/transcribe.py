@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
 import psutil
 import torch
 
 from asr.audio.load import load_audio
 from asr.audio.pcm import to_pcm
+from asr.audio.samples import as_recording
+from asr.audio.source import name_of
 from asr.dataset.prefetch import prefetch
 from asr.decoding.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
 from asr.inference.decode import BATCH_SECONDS, decode_waves
 from asr.inference.time_formats import WordTime
 from asr.inference.word_times import recognize_waves
-from asr.io.printable import printable_name
+from asr.io.printable import printable
 from asr.models.bundle import Bundle
 from asr.padded import pad
 
@@ -26,20 +31,25 @@ BYTES_A_SECOND = (
     900_000  # of memory for a second of sound on a CPU: the model shipped takes 870,000
 )
 
-Loaded = tuple[Path, torch.Tensor | AudioError]  # a file with its samples, or why there are none
+Source = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray
+"""A recording: a path, the bytes of a file, an open binary file, or an array of samples."""
+
+Loaded = tuple[Any, torch.Tensor | AudioError]  # a source, and its samples or why there are none
 Timed = tuple[str, tuple[WordTime, ...]]  # a text, and its words if they were asked for
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """The text of a file, or the reason why there is none."""
+    """The text of a recording, or the reason why there is none."""
 
-    path: Path
+    path: Path | None
+    """The file; of bytes, open files and samples None."""
     text: str = ""
     seconds: float = 0.0
     words: tuple[WordTime, ...] = ()
-    """With their confidences, where they were asked for."""
+    """With times in seconds and confidences, unless only the text was asked for."""
     error: str | None = None
+    """One line: what was expected, what came, what to do."""
 
 
 def default_model() -> Path:
@@ -53,36 +63,44 @@ def default_model() -> Path:
     return folder
 
 
+def is_source(value: Any) -> bool:
+    """Whether this is one recording, and not many: a path, bytes, an open file or an array."""
+    single = str | os.PathLike | bytes | bytearray | memoryview
+    return isinstance(value, single) or hasattr(value, "read") or hasattr(value, "__array__")
+
+
 def transcribe(
     bundle: Bundle,
-    paths: Iterable[str | Path],
+    sources: Iterable[Source],
     decoder: Decoder | None = None,
     words: bool = False,
+    sample_rate: int | None = None,
 ) -> Iterator[Transcript]:
-    """Transcribe files in the order given; a file that cannot be read becomes an error entry.
+    """Transcribe recordings in the order given; one that cannot be read becomes an error entry.
 
     Without `decoder` decoding is greedy; `asr.decoding.folder.load_decoder` gives the decoder of a
-    model. With `words`, each word comes with its time and confidence.
+    model. With `words`, each word comes with its time and confidence. `sample_rate` is that of
+    samples given as arrays, in Hz.
 
-    Files are read ahead and decoded together, about a minute of audio at a time. A file that is
-    too long for the free memory becomes an error entry as well.
+    Recordings are read ahead and decoded together, about a minute of audio at a time. One that
+    is too long for the free memory becomes an error entry as well.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     rate = bundle.sample_rate
     decoder = decoder or Decoder(bundle.tokens)
 
-    def load(path: Path) -> Loaded:
+    def load(source: Any) -> Loaded:
         try:
-            samples = to_pcm(load_audio(path, rate)).samples  # rounded as a dataset rounds
+            samples = to_pcm(_samples(source, sample_rate, rate)).samples  # as a dataset rounds
             if not torch.cuda.is_available():
-                _check_memory(path, len(samples) / rate)
-            return path, torch.from_numpy(samples)
+                _check_memory(source, len(samples) / rate)
+            return source, torch.from_numpy(samples)
         except AudioError as error:
-            return path, error
+            return source, error
 
     waiting: list[Loaded] = []
     count = longest = 0  # of the waves that wait, in samples
-    with prefetch(load, map(Path, paths), depth=16) as results:
+    with prefetch(load, sources, depth=16) as results:
         for loaded in results:
             _, wave = loaded
             length = 0 if isinstance(wave, AudioError) else len(wave)
@@ -98,14 +116,28 @@ def transcribe(
     yield from _decode(bundle, decoder, waiting, words)
 
 
-def _check_memory(path: Path, seconds: float) -> None:
+def _samples(source: Any, sample_rate: int | None, rate: int) -> np.ndarray:
+    """The samples of any source at `rate` Hz. Shape: [S]. Raises AudioError."""
+    if not is_source(source):
+        raise AudioError(
+            "expected a path, bytes, an open file or an array of samples, got "
+            f"{type(source).__name__}: convert it"
+        )
+    if isinstance(source, os.PathLike):
+        source = Path(source)
+    elif hasattr(source, "__array__"):
+        source = as_recording(source, sample_rate)
+    return load_audio(source, rate)
+
+
+def _check_memory(source: Any, seconds: float) -> None:
     """Raise AudioError where the free memory is too small to decode a recording as a whole."""
     most = psutil.virtual_memory().available / BYTES_A_SECOND
     if seconds > most:
         raise AudioError(
-            f"{printable_name(path)}: expected at most {most / 60:.0f} minutes of sound, for which"
-            f" the free memory suffices, got {seconds / 60:.0f}; cut the recording into shorter"
-            " files, or end other programs"
+            f"{printable(name_of(source))}: expected at most {most / 60:.0f} minutes of sound, for"
+            f" which the free memory suffices, got {seconds / 60:.0f}; cut the recording into"
+            " shorter files, or end other programs"
         )
 
 
@@ -119,7 +151,8 @@ def _decode(
         results = iter([(row.text, row.words) for row in rows])
     elif waves:
         results = iter([(text, ()) for text in decode_waves(bundle.model, pad(waves), decoder)])
-    for path, wave in loaded:
+    for source, wave in loaded:
+        path = Path(source) if isinstance(source, str | os.PathLike) else None
         if isinstance(wave, AudioError):
             yield Transcript(path, error=str(wave))
         else:

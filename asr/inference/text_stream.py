@@ -1,0 +1,112 @@
+"""Text while somebody speaks: samples in, the text so far out.
+
+S samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import soxr
+import torch
+
+from asr.decoding.decoder import Decoder
+from asr.decoding.incremental import IncrementalDecoder
+from asr.errors import StreamError
+from asr.inference.streaming import Stream
+from asr.models.bundle import Bundle
+
+_RATES = range(1_000, 1_000_001)  # Hz
+
+
+@dataclass(frozen=True)
+class StreamText:
+    """What is recognized so far."""
+
+    text: str
+    """Final: later texts of the stream begin with it. Its last word may be incomplete."""
+    partial: str = ""
+    """What follows `text` by now; later samples may change it."""
+
+
+class TextStream:
+    """One utterance as it arrives: `push` samples, then `finish`, which the end of a `with` block
+    also does. `text` is what is recognized so far.
+
+    Raises ConfigError for a model that needs the whole utterance, StreamError for a wrong rate.
+    """
+
+    def __init__(self, bundle: Bundle, decoder: Decoder, sample_rate: int | None = None) -> None:
+        """`sample_rate` is that of the samples, in Hz; by default that of the model."""
+        rate = bundle.sample_rate if sample_rate is None else sample_rate
+        if rate not in _RATES:
+            raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
+        self._scores = Stream(bundle.model)
+        self._decoder = IncrementalDecoder(decoder)
+        self._resampler = None
+        if rate != bundle.sample_rate:
+            self._resampler = soxr.ResampleStream(
+                rate, bundle.sample_rate, 1, dtype="float32", quality="HQ"
+            )
+        self._text = StreamText("")
+        self._finished = False
+
+    def push(self, samples: Any) -> StreamText:
+        """Recognize more. Shape: [S], any S; floating point within [-1, 1] or 16-bit integers.
+
+        Raises StreamError for other samples and after `finish`.
+        """
+        if self._finished:
+            raise StreamError("expected no samples after the end, got some: begin a new stream")
+        return self._advance(_mono(samples), last=False)
+
+    def finish(self) -> StreamText:
+        """The whole text, all of it final. Once finished, a stream gives it again."""
+        if not self._finished:
+            self._advance(np.zeros(0, np.float32), last=True)
+            self._finished = True
+        return self._text
+
+    @property
+    def text(self) -> str:
+        """The final text so far; after the stream's end, all of it."""
+        return self._text.text
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.finish()
+
+    def _advance(self, samples: np.ndarray, last: bool) -> StreamText:
+        if self._resampler is not None:
+            samples = self._resampler.resample_chunk(samples, last=last)
+        scores = self._scores.push(torch.from_numpy(samples))
+        final, best = self._decoder.push(scores)
+        if last:
+            self._decoder.push(self._scores.finish())
+            final = best = self._decoder.finish()
+        self._text = StreamText(final, best[len(final) :])
+        return self._text
+
+
+def _mono(samples: Any) -> np.ndarray:
+    """Float32 samples with full scale 1. Shape: [S] -> [S]."""
+    array = np.asarray(samples)
+    if array.dtype == np.int16:
+        array = array / np.float32(32768)
+    if array.ndim != 1 or array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise StreamError(
+            "expected finite mono samples [S], floating point or 16-bit integers, got "
+            f"{array.dtype} of shape {list(array.shape)}: convert them"
+        )
+    return np.ascontiguousarray(array, np.float32)
