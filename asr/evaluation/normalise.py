@@ -29,13 +29,19 @@ from asr.io.files import digest
 from asr.text.characters import Language, canonical, lower
 from asr.text.normalise import without_punctuation
 
+LIMIT_S = 5.0
+"""Processor seconds for one pattern on one text. Nested repeats may take time that is exponential
+in the length of a text."""
+
 _CHARACTER = regex.compile(r"\X")
 
 
 def _checked_replacement(pair: tuple[str, str]) -> tuple[str, str]:
     try:
-        re.compile(pair[0]).sub(pair[1], "")
-    except (re.error, IndexError, RecursionError, OverflowError) as error:
+        # regex, which applies the pattern, also accepts much that is a mistake in Python.
+        for package in (re, regex):
+            package.compile(pair[0]).sub(pair[1], "")
+    except (re.error, regex.error, IndexError, RecursionError, OverflowError) as error:
         raise ValueError(f"expected a regular expression ({error})") from None
     return pair
 
@@ -61,7 +67,7 @@ class Rules(Config):
     language: Language = ""
     """Language by whose rules letters become lower case: see text.language of a recipe."""
     remove: tuple[Pattern, ...] = ()
-    """Python regular expressions; what they match is taken out."""
+    """Python regular expressions; what they match is taken out. \\w includes combining marks."""
     replace: tuple[Replacement, ...] = ()
     """Pairs of a Python regular expression and what is put for it (\\1: its first group)."""
     remove_punctuation: bool = False
@@ -79,6 +85,8 @@ class Profile:
     def apply(self, text: str) -> str:
         """The text after all rules, with single spaces between words; it may be empty.
 
+        Raises ConfigError for a pattern that takes more than `LIMIT_S`.
+
         >>> Profile("mine", Rules(lowercase=True, remove_punctuation=True)).apply("Don’t  STOP!")
         "don't stop"
         """
@@ -90,13 +98,23 @@ class Profile:
         if rules.lowercase:
             text = lower(text, rules.language)
         for pattern in rules.remove:
-            text = re.sub(pattern, "", text)
+            text = self._replaced(pattern, "", text)
         for pattern, replacement in rules.replace:
-            text = re.sub(pattern, replacement, text)
+            text = self._replaced(pattern, replacement, text)
         if rules.remove_punctuation:
             text = without_punctuation(text)
         # Once more: letters in lower case, and new neighbours, may compose.
         return " ".join(_in_form(text, rules.unicode).split())
+
+    def _replaced(self, pattern: str, replacement: str, text: str) -> str:
+        try:
+            return str(regex.sub(pattern, replacement, text, timeout=LIMIT_S))
+        except TimeoutError:
+            raise ConfigError(
+                f"{self.name}: expected a regular expression that ends within {LIMIT_S:g} s, got"
+                f" {shown(pattern)}, which did not on {shown(text)}: rewrite it so that no repeated"
+                " group matches the same text in two ways, as (a|aa)+ does"
+            ) from None
 
     @property
     def description(self) -> str:

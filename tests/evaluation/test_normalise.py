@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.errors import ConfigError
+from asr.evaluation import normalise
 from asr.evaluation.normalise import Profile, Rules, load_profile, split_characters
 from asr.io.files import digest
 
@@ -138,6 +139,7 @@ def test_descriptions_tell_what_is_needed_to_do_it_again(tmp_path: Path) -> None
         ({"lowercase": "perhaps"}, "at lowercase: input should be a valid boolean"),
         ({"remove": "abc"}, "at remove: input should be a valid tuple, got 'abc'"),
         ({"remove": ["a", "("]}, "at remove.1: expected a regular expression (missing )"),
+        ({"remove": ["\\p{L}"]}, "at remove.0: expected a regular expression (bad escape"),
         ({"remove": [5]}, "at remove.0: input should be a valid string, got 5"),
         ({"replace": [["[", "x"]]}, "at replace.0: expected a regular expression (unterminated ch"),
         ({"replace": [["a", "\\1"]]}, "at replace.0: expected a regular expression (invalid group"),
@@ -154,6 +156,21 @@ def test_a_wrong_rule_is_named_with_its_file(
         load_profile(path)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("rules", [{"remove": ["(a|aa)+$"]}, {"replace": [["(a|aa)+$", "b"]]}])
+def test_a_pattern_without_end_is_named_with_its_file(
+    rules: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(normalise, "LIMIT_S", 0.05)
+    mine = load_profile(saved(tmp_path / "r.yaml", rules))
+    with pytest.raises(ConfigError) as caught:
+        mine.apply("a" * 60 + "!")
+    assert str(caught.value).startswith(
+        "r.yaml: expected a regular expression that ends within 0.05 s, got '(a|aa)+$'"
+    )
+    assert "\n" not in str(caught.value)
+    assert mine.apply("b" * 60) == "b" * 60
 
 
 def test_neither_a_name_nor_a_file(tmp_path: Path) -> None:
