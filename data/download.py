@@ -9,10 +9,12 @@ import shutil
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from asr.errors import AsrError, disk_trouble
 from asr.io.files import atomic_path, digest, locked, read_json, write_json
@@ -54,7 +56,8 @@ def download(
     `progress` gets the bytes done and in all (0 when unknown); `md5` is what the publisher says of
     the file, against damage, not against malice. Without one, the SHA-256 of the first download is
     written to `path`.sha256, and later downloads must be equal to it. Raises AsrError naming the
-    URL, also where it leads to something else than http or https, stalls, or does not fit the disk.
+    URL, also where it leads to something else than http or https, or from https to http, stalls, or
+    does not fit the disk.
     """
     if path.exists():
         return path
@@ -190,8 +193,21 @@ def _copy(
 # --- http ---
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, except from https to http, where a file can be changed on the way."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        schemes = [urllib.parse.urlsplit(url).scheme for url in (req.full_url, newurl)]
+        if schemes == ["https", "http"]:
+            fp.close()
+            raise ValueError(f"a redirect from https to http ({newurl})")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _opened(request: urllib.request.Request) -> http.client.HTTPResponse:
-    """The answer to a request, after redirects to http and https alone.
+    """The answer to a request, after redirects to http and https alone, and not from https to http.
 
     The timeout of a socket starts anew with each byte, so it does not limit how long headers take.
     They are read in a thread, which is abandoned after `ANSWER_S`.
@@ -203,7 +219,7 @@ def _opened(request: urllib.request.Request) -> http.client.HTTPResponse:
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        _Redirects(),
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)

@@ -24,6 +24,8 @@ from asr.io.files import atomic_path
 FETCHERS = 4
 TRIES = 3
 TELL_S = 60.0  # at most so often
+BLOCK = 1 << 20
+RESERVE = 1 << 30  # bytes of the disk that a shard larger than expected must leave free
 WAIT_S = 2.0  # before the second try; twice as long before the third
 
 
@@ -161,11 +163,30 @@ def fetch(origin: str, shard: Shard) -> None:
 
 
 def _copy(address: str, shard: Shard) -> None:
+    """Raises ValueError where the source is larger than the manifest implies and would leave less
+    than `RESERVE` of the disk: its true size is unknown, because other manifests may name more of
+    it."""
+    folder = shard.path.parent
     with (
         atomic_path(shard.path) as temporary,
         fsspec.open(address, "rb") as source,
         temporary.open("wb") as target,
     ):
-        shutil.copyfileobj(source, target, 1 << 20)
+        stated = getattr(source, "size", None) or 0
+        left = shutil.disk_usage(folder).free - RESERVE
+        if stated > max(shard.bytes, left):
+            raise ValueError(_too_large(stated, shard))
+        while block := source.read(BLOCK):
+            target.write(block)
+            done = target.tell()
+            if done > shard.bytes and shutil.disk_usage(folder).free < RESERVE:
+                raise ValueError(_too_large(done, shard))
         if target.tell() < shard.bytes:
             raise OSError(f"{target.tell()} of {shard.bytes} bytes")
+
+
+def _too_large(size: int, shard: Shard) -> str:
+    return (
+        f"{size:,} bytes or more instead of the {shard.bytes:,} of the manifest, which would fill "
+        "the disk"
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import http.server
 import shutil
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,6 +282,35 @@ def test_redirects_stay_with_http_and_end(
     assert words in refused(server.url, tmp_path / "file")
     if ":" in target:
         assert words in refused(target, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [(["https", "http"], False), (["http", "https", "http"], False), (["http", "https"], True)],
+)
+def test_redirects_do_not_leave_https(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: list[str], allowed: bool
+) -> None:
+    # The server has no certificate: https goes to it without encryption.
+    monkeypatch.setattr(
+        urllib.request.HTTPSHandler,
+        "https_open",
+        lambda self, request: self.do_open(http.client.HTTPConnection, request),
+    )
+    urls = [server.url.replace("http:", f"{scheme}:") for scheme in path]
+    real, hops = server.answer, iter(urls[1:])
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        target = next(hops, None)
+        (redirecting(target) if target else real)(handler)
+
+    server.answer = answer  # type: ignore[method-assign]
+    if allowed:
+        assert download(urls[0], tmp_path / "file").read_bytes() == CONTENT
+    else:
+        words = f"expected to download {urls[0]}, got a redirect from https to http ({urls[-1]}):"
+        assert words in refused(urls[0], tmp_path / "file")
+        assert server.asked == []
 
 
 def test_a_file_larger_than_the_disk_is_refused_before_it_is_fetched(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -143,6 +145,41 @@ def test_a_shard_cut_short_is_tried_again_and_never_kept(
     assert waits == [2.0, 4.0]
     assert list((tmp_path / "here").iterdir()) == []
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: short.write_bytes(bytes(SIZE)))
+    assert len(one(origin, tmp_path / "here")) == 1
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_shard_that_would_fill_the_disk_is_refused(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: bool
+) -> None:
+    class Endless:
+        size = 10**9 if stated else None
+        sent = 0
+
+        def read(self, size: int) -> bytes:
+            self.sent += size
+            assert self.sent <= 10 * SIZE
+            return bytes(size)
+
+    source = Endless()
+    disk = 5 * SIZE
+    monkeypatch.setattr(remote, "BLOCK", SIZE)
+    monkeypatch.setattr(remote, "RESERVE", 2 * SIZE)
+    monkeypatch.setattr(
+        remote.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, disk - source.sent)
+    )
+    monkeypatch.setattr(remote.fsspec, "open", lambda *_: contextlib.nullcontext(source))
+    size = "1,000,000,000" if stated else "400"
+    with pytest.raises(AsrError, match=f"got {size} bytes or more instead of the 100 of the man"):
+        one(origin, tmp_path / "here")
+    assert source.sent == (0 if stated else 4 * SIZE)
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_shard_as_large_as_expected_may_take_the_reserve(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, SIZE))
     assert len(one(origin, tmp_path / "here")) == 1
 
 
