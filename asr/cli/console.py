@@ -7,7 +7,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
@@ -110,7 +110,8 @@ def _damage_in_one_line() -> Iterator[None]:
             others(message, category, filename, lineno, file, line)
         elif message.name not in reported:
             reported.add(message.name)
-            tell(f"warning: {message}")
+            with suppress(BrokenPipeError):  # which Python also does with other warnings
+                tell(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", AudioWarning)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from asr.io.printable import printable, printable_lines
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from asr.io.error_console import ErrorConsole
 
 _quiet = False
 
@@ -23,11 +23,11 @@ def set_quiet(quiet: bool) -> None:
 
 
 @functools.cache
-def errors() -> Console:
+def errors() -> ErrorConsole:
     """The console on stderr. rich is imported when the first line is printed, not before."""
-    from rich.console import Console
+    from asr.io.error_console import ErrorConsole
 
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    return ErrorConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def tell(message: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from asr.io.error_console import ErrorConsole
 from asr.io.printable import printable_lines
+from asr.io.terminal import errors
 
 PLAIN_S = 30.0  # between two lines of progress where there is no terminal
 
@@ -25,7 +28,7 @@ class Display:
         # Imported here: it takes a second, and only training needs it.
         from torch.utils.tensorboard import SummaryWriter
 
-        self.console = console or Console(stderr=True)
+        self.console = console or errors()
         self._scalars = SummaryWriter(str(folder / "tensorboard"))
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -57,9 +60,17 @@ class Display:
         self._bar.stop()
         self._scalars.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the reader of what is displayed has gone, as `head` does."""
+        return isinstance(self.console, ErrorConsole) and self.console.closed
+
     def say(self, message: str) -> None:
-        """Print a line above the bar."""
-        self.console.print(printable_lines(message), highlight=False, markup=False, soft_wrap=True)
+        """Print a line above the bar, if anybody can read it."""
+        with suppress(BrokenPipeError):
+            self.console.print(
+                printable_lines(message), highlight=False, markup=False, soft_wrap=True
+            )
 
     def step(self, done: float, loss: float, hours_per_hour: float) -> None:
         """After a step: epochs done (a fraction), loss so far, hours of audio an hour."""

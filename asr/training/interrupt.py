@@ -1,4 +1,5 @@
-"""Ctrl-C, SIGTERM and SIGHUP become a request that the training loop answers between two steps."""
+"""Ctrl-C, SIGTERM, SIGHUP and an output that nobody reads become a request that the training loop
+answers between two steps."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 HANGUP = getattr(signal, "SIGHUP", None)
+PIPE = getattr(signal, "SIGPIPE", 13)
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -21,7 +23,8 @@ pass a signal on that their child has got already, so that one Ctrl-C arrives tw
 
 
 class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked
-    """Training stopped by a signal after saving; `signal` is its number."""
+    """Training stopped after saving; `signal` is the number of the signal, `PIPE` where nobody read
+    the output any more."""
 
     def __init__(self, number: int, folder: Path) -> None:
         super().__init__(

@@ -25,7 +25,7 @@ from asr.training.checkpoint import (
     save_checkpoint,
 )
 from asr.training.display import Display
-from asr.training.interrupt import StopRequest
+from asr.training.interrupt import PIPE, StopRequest
 from asr.training.recipe import Recipe
 
 
@@ -51,6 +51,11 @@ class Run:
     """When the last checkpoint was written, or the run began."""
     needed: set[Path] = field(default_factory=set)
     """Files and folders that the newest checkpoint on disk refers to."""
+
+    @property
+    def stop_signal(self) -> int | None:
+        """The signal for which to save and end, if any; `PIPE` where nobody reads the output."""
+        return PIPE if self.display.closed else self.stop.signal
 
     @property
     def model(self) -> AcousticModel:

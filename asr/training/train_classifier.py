@@ -26,6 +26,7 @@ from asr.dataset.prefetch import prefetch
 from asr.dataset.sampler import plan_epoch, plan_in_order
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.errors import AsrError, TrainingError
+from asr.io.terminal import errors
 from asr.models.classifier import LEVEL_DB, Classifier, ClassifierBundle, Inputs, checked_classes
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
@@ -303,7 +304,7 @@ def _device(model: Classifier) -> torch.device:
 
 @contextmanager
 def _bar(epochs: int, console: Console | None) -> Iterator[Progress]:
-    console = console or Console(stderr=True)
+    console = console or errors()
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -17,6 +17,7 @@ from torch import Tensor
 from asr.config import Config
 from asr.errors import LanguageModelError, TrainingError
 from asr.io.files import check_replaceable, locked
+from asr.io.terminal import errors
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
 from asr.text.normalise import TextConfig
@@ -87,7 +88,7 @@ def train_language_model(
     optimizer = build_optimizer(model, config)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
-    console = console or Console(stderr=True)
+    console = console or errors()
     with (
         locked(out.with_name(f".{out.name}.lock"), "training"),
         Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
@@ -110,10 +111,10 @@ def train_language_model(
                     "rate (learning_rate)"
                 )
             history.append(Epoch(number + 1, total / units, perplexity, seconds))
-            console.print(_line(history[-1]), highlight=False)
             if history[-1] == min(history, key=lambda row: row.perplexity):
                 best = {name: value.clone() for name, value in model.state_dict().items()}
                 save_neural(out, NeuralLm(model, tokens, _info(history[-1], config), text))
+            console.print(_line(history[-1]), highlight=False)  # last: nobody may read it
     model.load_state_dict(best)
     chosen = min(history, key=lambda row: row.perplexity)
     return NeuralLm(model.eval(), tokens, _info(chosen, config), text)

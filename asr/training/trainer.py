@@ -53,7 +53,7 @@ def train(recipe: Recipe, console: Console | None = None, finish_now: bool = Fal
 
     Returns the folder of the final model. Raises AsrError for bad data or configuration, for
     another training in the same folder and for a full disk, InterruptedTraining after Ctrl-C,
-    SIGTERM or SIGHUP.
+    SIGTERM or SIGHUP, or where the reader of stderr has gone.
     """
     refuse_many_processes()
     try:
@@ -206,9 +206,9 @@ def _train_epoch(run: Run) -> float:
                 progress.loss_sum / max(1, progress.loss_units),
                 _hours_per_hour(run, progress.batch / len(plan)),
             )
-            if run.stop.signal is not None:
+            if (number := run.stop_signal) is not None:
                 save(run)
-                raise InterruptedTraining(run.stop.signal, run.recipe.out)
+                raise InterruptedTraining(number, run.recipe.out)
             if _is_save_due(run) and progress.batch < len(plan):
                 save(run)
                 before = run.saved
@@ -296,8 +296,8 @@ def _dev_errors(run: Run) -> ErrorCounts:
     """In words, or in characters where the dev set does not part words."""
 
     def answer_stop(_done: int, _total: int) -> None:
-        if run.stop.signal is not None:
-            raise InterruptedTraining(run.stop.signal, run.recipe.out)
+        if (number := run.stop_signal) is not None:
+            raise InterruptedTraining(number, run.recipe.out)
 
     hypotheses = decode_dataset(
         run.model, run.dev, Decoder(run.bundle.tokens), progress=answer_stop

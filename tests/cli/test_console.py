@@ -64,6 +64,34 @@ def test_a_closed_output_ends_a_command_quietly(kind: str) -> None:
     assert ended(PRINTS[kind]) == (CLOSED, "")
 
 
+WARNS = (
+    RUN
+    + """
+import warnings
+from asr.errors import AudioWarning
+def work():
+    for name in ("a", "b"):
+        warnings.warn(AudioWarning(name, "damaged"))
+        print(name)
+run_command(work)
+"""
+)
+
+
+def test_warnings_that_nobody_reads_take_no_results_with_them() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    begun = subprocess.run(
+        [sys.executable, "-c", WARNS],
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (begun.returncode, begun.stdout) == (0, "a\nb\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("kind", ["small", "typer"])
 def test_a_full_disk_under_the_output_is_one_line(kind: str) -> None:

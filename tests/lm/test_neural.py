@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from asr.decoding.folder import load_decoder, save_decoder
 from asr.decoding.rescoring import RescoreConfig, Scored, rescored, text_scores
 from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError, TrainingError
+from asr.io.error_console import ErrorConsole
 from asr.io.files import locked
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
@@ -87,6 +89,17 @@ def test_a_training_that_diverges_is_told(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"expected a finite .* lower the learning rate"):
         train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm")
     assert not (tmp_path / "lm").exists()
+
+
+def test_an_epoch_that_nobody_reads_of_is_saved(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    config = LanguageTraining(model=SMALL, epochs=2)
+    with os.fdopen(writing, "w") as unread:
+        console = ErrorConsole(file=unread)
+        with pytest.raises(BrokenPipeError):
+            train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm", console)
+    assert load_neural(tmp_path / "lm").info["epoch"] == 1
 
 
 def test_samples_follow_prompt_and_temperature(trained: NeuralLm) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,34 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert not failed
+
+
+UNREAD = """
+import sys
+from pathlib import Path
+from asr.cli.console import run_command
+from asr.cli.main import train_model
+from tests.tones import one_thread, tone_recipe
+train, dev, out = map(Path, sys.argv[1:])
+recipe = tone_recipe({"train": train, "dev": dev}, out, epochs=500, patience=500)
+with one_thread():
+    run_command(lambda: train_model(recipe))
+"""
+
+
+def test_a_training_whose_output_is_no_longer_read_saves_and_ends(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UNREAD, manifests["train"], manifests["dev"], tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as training:
+        assert training.stdout is not None
+        assert "12 utterances" in training.stdout.readline()
+        training.stdout.close()
+        assert training.wait(300) == 128 + signal.SIGPIPE
+    saved = read_json(tmp_path / "checkpoint" / "state.json")["progress"]
+    assert saved["step"] >= 1
+    assert saved["epoch"] < 10
