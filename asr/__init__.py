@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asr.evaluation.evaluate import Evaluation
     from asr.inference.recognizer import Recognizer
     from asr.inference.text_stream import StreamText, TextStream
-    from asr.inference.time_formats import WordTime
+    from asr.inference.time_formats import Word
     from asr.inference.transcribe import Source, Transcript
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "StreamText",
     "TextStream",
     "Transcript",
-    "WordTime",
+    "Word",
     "evaluate",
     "load",
     "train",
@@ -46,7 +46,7 @@ _HOMES = {
     "StreamText": "asr.inference.text_stream",
     "TextStream": "asr.inference.text_stream",
     "Transcript": "asr.inference.transcribe",
-    "WordTime": "asr.inference.time_formats",
+    "Word": "asr.inference.time_formats",
 }
 
 # libgomp's threads spin for 300,000 turns where they wait for each other. While another program has

@@ -138,13 +138,7 @@ def _details(utterance: Utterance, found: Recognition | None, snr: float | None)
     known = replace(details_of(utterance), snr=snr)
     if found is None:
         return replace(known, audio=None)  # nobody can play it either
-    return replace(
-        known,
-        heard=tuple(word.word for word in found.words),
-        confidences=tuple(word.confidence or 0.0 for word in found.words),
-        times=tuple((word.start, word.end) for word in found.words),
-        posteriors=found.posteriors,
-    )
+    return replace(known, words=found.words, posteriors=found.posteriors)
 
 
 def _snr(dataset: SpeechDataset, index: int, unreadable: Mapping[str, str]) -> float | None:

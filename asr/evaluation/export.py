@@ -42,20 +42,14 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
             raise ReportError(
                 f"expected ids without spaces for stm and ctm, got '{utterance.id}': export jsonl"
             )
-        if known.seconds is None or len(known.times) != len(heard):
+        if known.seconds is None or len(known.words) != len(heard):
             raise ReportError(
                 f"expected the times of all words, got none for {utterance.id} in {report.name}: "
                 "evaluate with a model and without normalisation, or export trn"
             )
-        sure = known.confidences or (None,) * len(heard)
-        if len(sure) != len(heard):
-            raise ReportError(
-                f"expected a confidence for each of the {len(heard)} words, got {len(sure)} for "
-                f"{utterance.id} in {report.name}: evaluate again, or export trn"
-            )
         words += [
-            CtmWord(utterance.id, "1", start, round(end - start, 3), word, confidence)
-            for word, (start, end), confidence in zip(heard, known.times, sure, strict=True)
+            CtmWord(utterance.id, "1", w.start, round(w.end - w.start, 3), text, w.confidence)
+            for text, w in zip(heard, known.words, strict=True)
         ]
         speaker = "_".join(known.speaker.split()) or "unknown"  # a space would begin a field
         segments.append(

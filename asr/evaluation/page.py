@@ -263,12 +263,13 @@ def _row(utterance: UtteranceScore, known: Details) -> dict[str, Any]:
         row["t"] = round(known.seconds, 3)
     if known.snr is not None:
         row["q"] = round(known.snr, 1)
-    if known.heard and " ".join(known.heard) != utterance.hypothesis:
-        row["w"] = known.heard
-    if known.confidences:
-        row["c"] = [round(sure, 3) for sure in known.confidences]
-    if known.times:
-        row["m"] = [round(time, 3) for pair in known.times for time in pair]
+    if known.words:
+        words = [word.text for word in known.words]
+        if " ".join(words) != utterance.hypothesis:
+            row["w"] = words
+        row["m"] = [round(time, 3) for word in known.words for time in (word.start, word.end)]
+    if sure := [word.confidence for word in known.words if word.confidence is not None]:
+        row["c"] = [round(confidence, 3) for confidence in sure]
     if known.posteriors is not None:
         seen = known.posteriors
         entries = [value for entry in seen.entries for value in entry]

@@ -141,9 +141,11 @@ def build_report(
         ),
     )
     judged = [
-        (details[u.id].confidences, u.right)
+        (word.confidence, right)
         for u in (heard or scores).utterances
-        if u.id in details and len(details[u.id].confidences) == len(u.right)
+        if u.id in details and len(details[u.id].words) == len(u.right)
+        for word, right in zip(details[u.id].words, u.right, strict=True)
+        if word.confidence is not None
     ]
     return EvaluationReport(
         scores=scores,
@@ -161,10 +163,7 @@ def build_report(
         if scores.words.errors
         else None,
         speakers=len(by_speaker),
-        calibration=calibration(
-            [sure for confidences, _ in judged for sure in confidences],
-            [right for _, truth in judged for right in truth],
-        ),
+        calibration=calibration([sure for sure, _ in judged], [right for _, right in judged]),
         facts=facts,
         unreadable=unreadable or {},
     )

@@ -26,6 +26,8 @@ from asr.evaluation.reliability_plot import write_picture
 from asr.evaluation.report import PLAIN, VERSION, EvaluationReport, RunFacts, Units, to_json
 from asr.evaluation.report_text import to_text
 from asr.evaluation.utterance import Details
+from asr.inference.time_formats import Word
+from asr.inference.time_formats import to_json as words_to_json
 from asr.io.files import atomic_path, read_json, write_json
 from asr.io.paths import as_stored
 from asr.io.printable import printable_name
@@ -77,9 +79,7 @@ def _row(utterance: UtteranceScore, known: Details, folder: Path) -> dict[str, A
         "id": utterance.id,
         "reference": utterance.reference,
         "hypothesis": utterance.hypothesis,
-        "heard": list(known.heard),
-        "confidences": [round(sure, 4) for sure in known.confidences],
-        "times": [[round(start, 3), round(end, 3)] for start, end in known.times],
+        "words": words_to_json(known.words, units=False),
         "speaker": known.speaker,
         "seconds": known.seconds,
         "snr": None if known.snr is None else round(known.snr, 1),
@@ -119,9 +119,7 @@ class _Line(BaseModel):
     id: str
     reference: str
     hypothesis: str
-    heard: tuple[str, ...] = ()
-    confidences: tuple[float, ...] = ()
-    times: tuple[tuple[float, float], ...] = ()
+    words: tuple[Word, ...] = ()
     speaker: str = ""
     seconds: float | None = None
     snr: float | None = None
@@ -252,7 +250,5 @@ def _details(line: _Line, folder: Path) -> Details:
         packed=line.packed,
         columns=line.columns,
         snr=line.snr,
-        heard=line.heard,
-        confidences=line.confidences,
-        times=line.times,
+        words=line.words,
     )

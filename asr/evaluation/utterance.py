@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.dataset.manifest import Utterance
-from asr.inference.time_formats import Posteriors
+from asr.inference.time_formats import Posteriors, Word
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,8 @@ class Details:
     """What else the manifest says of it: accent, gender, ..."""
     snr: float | None = None
     """Estimated ratio of signal to noise, in dB."""
-    heard: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
     """The words that a model wrote, before normalisation."""
-    confidences: tuple[float, ...] = ()
-    """Of each of them."""
-    times: tuple[tuple[float, float], ...] = ()
-    """Beginning and end of each of them."""
     posteriors: Posteriors | None = None
 
 

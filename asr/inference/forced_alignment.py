@@ -17,7 +17,7 @@ from asr.ctc.align import align
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AsrError, AudioError, reason
-from asr.inference.time_formats import UnitTime, WordTime, ctm_names, to_ctm, to_json, to_textgrid
+from asr.inference.time_formats import UnitTime, Word, ctm_names, to_ctm, to_json, to_textgrid
 from asr.io.files import atomic_path
 from asr.io.printable import printable_json, printable_name
 from asr.models.bundle import Bundle
@@ -36,7 +36,7 @@ class Aligned:
 
     id: str
     seconds: float = 0.0
-    words: tuple[WordTime, ...] = ()
+    words: tuple[Word, ...] = ()
     error: str | None = None
     recording: str = ""
     start: float = 0.0
@@ -65,7 +65,7 @@ def align_all(bundle: Bundle, utterances: Sequence[Utterance]) -> Iterator[Align
 
 
 @torch.inference_mode()
-def align_words(bundle: Bundle, samples: Tensor, text: str, name: str) -> list[WordTime]:
+def align_words(bundle: Bundle, samples: Tensor, text: str, name: str) -> list[Word]:
     """When each word of `text` is said in a recording of any length; see `time_words`.
 
     Shape: samples [S] in [-1, 1] at the bundle's rate. Raises AlignmentError naming the recording
@@ -86,7 +86,7 @@ def align_words(bundle: Bundle, samples: Tensor, text: str, name: str) -> list[W
 
 def time_words(
     tokens: Tokens, log_probs: Tensor, spells: bool, text: str, seconds: float, name: str
-) -> list[WordTime]:
+) -> list[Word]:
     """When each word of a normalised text is said, by the best CTC path that writes it.
 
     The log-probabilities [T, V] are best those of a spelling layer, and then `spells` is true: it
@@ -115,7 +115,7 @@ def time_words(
     return _words(text.split(), times, step)
 
 
-def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list[WordTime]:
+def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list[Word]:
     """Units grouped by the marks that begin words.
 
     A word begins with the last frame of its mark, which fills the silence before it, and ends with
@@ -130,7 +130,7 @@ def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list
         start = units[0].start
         if units[0].unit == WORD_START:
             start = max(start, units[0].end - step, units[1].start - MARK_LEAD)
-        found.append(WordTime(word, round(start, 3), units[-1].end, units))
+        found.append(Word(word, round(start, 3), units[-1].end, units=units))
     return found
 
 

@@ -86,7 +86,7 @@ def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> 
             for a, b in itertools.pairwise(words)
         ]
         duration = len(samples) / bundle.sample_rate
-        yield Cut(tuple(_segments(u, [w.word for w in words], gaps, duration, seconds)))
+        yield Cut(tuple(_segments(u, [w.text for w in words], gaps, duration, seconds)))
 
 
 def _segments(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from asr.io.printable import printable_name
 
@@ -21,43 +23,55 @@ class UnitTime:
 
 
 @dataclass(frozen=True)
-class WordTime:
-    """A word and when it is said, in seconds, with its units.
+class Word:
+    """A word, when it is said in seconds, and what else is known of it.
 
-    `confidence` is the probability that it was said; of a text that is known there is none.
+    This one type goes from recognition and alignment to every format, report and page. `to_json`
+    writes each of its fields, and pydantic reads them back.
     """
 
-    word: str
+    text: Annotated[str, Field(validation_alias="word")]
     start: float
     end: float
-    units: tuple[UnitTime, ...]
     confidence: float | None = None
+    """The probability that it was said; None in a text that is known."""
+    units: tuple[UnitTime, ...] = ()
+    """The tokens that spell it, where they are known."""
 
 
-def to_json(words: Sequence[WordTime]) -> list[dict[str, Any]]:
-    """Plain JSON values; times in seconds."""
+def to_json(words: Sequence[Word], units: bool = True) -> list[dict[str, Any]]:
+    """Plain JSON values, with or without the units; times in seconds.
+
+    >>> to_json([Word("yes", 0.5, 0.75, 0.91234)], units=False)
+    [{'word': 'yes', 'start': 0.5, 'end': 0.75, 'confidence': 0.9123}]
+    """
     rows = []
     for word in words:
-        sure = {} if word.confidence is None else {"confidence": round(word.confidence, 4)}
-        units = [{"unit": u.unit, "start": u.start, "end": u.end} for u in word.units]
-        times = {"word": word.word, "start": word.start, "end": word.end}
-        rows.append(times | sure | {"units": units})
+        row = {"word": word.text} | asdict(word)
+        del row["text"]
+        if word.confidence is None:
+            del row["confidence"]
+        else:
+            row["confidence"] = round(word.confidence, 4)
+        if not units:
+            del row["units"]
+        rows.append(row)
     return rows
 
 
-def to_ctm(name: str, words: Sequence[WordTime], start: float = 0.0) -> str:
+def to_ctm(name: str, words: Sequence[Word], start: float = 0.0) -> str:
     """Lines of NIST's time-marked conversation format: file, channel, start, duration, word and,
     where there is one, confidence. Its times count from the beginning of the recording, `start`
     seconds before that of the utterance.
 
-    >>> print(to_ctm("talk", [WordTime("yes", 0.5, 0.75, (), 0.9)], 60.0), end="")
+    >>> print(to_ctm("talk", [Word("yes", 0.5, 0.75, 0.9)], 60.0), end="")
     talk 1 60.500 0.250 yes 0.9000
     """
     lines = []
     for word in words:
         sure = "" if word.confidence is None else f" {word.confidence:.4f}"
         times = f"{start + word.start:.3f} {word.end - word.start:.3f}"
-        lines.append(f"{name} 1 {times} {word.word}{sure}\n")
+        lines.append(f"{name} 1 {times} {word.text}{sure}\n")
     return "".join(lines)
 
 
@@ -88,12 +102,12 @@ def _one_field(name: str) -> str:
     return f"_{field}" if field.startswith(";;") else field  # which would begin a comment
 
 
-def to_textgrid(words: Sequence[WordTime], seconds: float) -> str:
+def to_textgrid(words: Sequence[Word], seconds: float) -> str:
     """A TextGrid file for Praat, with the tiers "words" and "units"."""
     seconds = round(seconds, 3)  # as the times are, so that the last interval is not empty
     units = [unit for word in words for unit in word.units]
     tiers = {
-        "words": [(word.start, word.end, word.word) for word in words],
+        "words": [(word.start, word.end, word.text) for word in words],
         "units": [(unit.start, unit.end, unit.unit) for unit in units],
     }
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]

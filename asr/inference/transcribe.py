@@ -20,7 +20,7 @@ from asr.dataset.prefetch import prefetch
 from asr.decoding.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
 from asr.inference.decode import BATCH_SECONDS, decode_waves
-from asr.inference.time_formats import WordTime
+from asr.inference.time_formats import Word
 from asr.inference.word_times import recognize_waves
 from asr.io.printable import printable
 from asr.models.bundle import Bundle
@@ -35,7 +35,7 @@ Source = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray
 """A recording: a path, the bytes of a file, an open binary file, or an array of samples."""
 
 Loaded = tuple[Any, torch.Tensor | AudioError]  # a source, and its samples or why there are none
-Timed = tuple[str, tuple[WordTime, ...]]  # a text, and its words if they were asked for
+Timed = tuple[str, tuple[Word, ...]]  # a text, and its words if they were asked for
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Transcript:
     """The file; of bytes, open files and samples None."""
     text: str = ""
     seconds: float = 0.0
-    words: tuple[WordTime, ...] = ()
+    words: tuple[Word, ...] = ()
     """With times in seconds and confidences, unless only the text was asked for."""
     error: str | None = None
     """One line: what was expected, what came, what to do."""

@@ -18,7 +18,7 @@ from asr.decoding.rescoring import Scored
 from asr.errors import AlignmentError, AudioError
 from asr.inference.decode import batch_seconds, evaluating, load_batches
 from asr.inference.forced_alignment import time_words
-from asr.inference.time_formats import Posteriors, WordTime
+from asr.inference.time_formats import Posteriors, Word
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 from asr.text.tokens import BLANK_ID, Tokens
@@ -33,7 +33,7 @@ class Recognition:
     it is to be drawn."""
 
     text: str
-    words: tuple[WordTime, ...]
+    words: tuple[Word, ...]
     posteriors: Posteriors | None = None
 
 
@@ -79,7 +79,7 @@ def _recognize(
 
 def _times(
     tokens: Tokens, sound: Tensor, own: Tensor, spells: bool, text: str, seconds: float
-) -> list[WordTime]:
+) -> list[Word]:
     """Times of each word of a recognized text, by the log-probabilities [T, V] of the spelling and
     of the last layer."""
     for log_probs, spelling in ((sound, spells), (own, False)):
@@ -91,7 +91,7 @@ def _times(
     words = text.split()
     step = seconds / max(1, len(words))
     ends = [round(i * step, 3) for i in range(len(words) + 1)]
-    return [WordTime(word, ends[i], ends[i + 1], ()) for i, word in enumerate(words)]
+    return [Word(word, ends[i], ends[i + 1]) for i, word in enumerate(words)]
 
 
 def likeliest_units(log_probs: Tensor, seconds: float) -> Posteriors:

@@ -14,7 +14,7 @@ from asr.evaluation.error_rate import score
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import write_report
 from asr.evaluation.utterance import Details
-from asr.inference.time_formats import Posteriors
+from asr.inference.time_formats import Posteriors, Word
 from tests.bench.timing import verdict
 
 UTTERANCES = 10_000
@@ -72,8 +72,10 @@ def details(hypotheses: dict[str, str]) -> dict[str, Details]:
             seconds=0.36 * count + 0.5,
             columns={"accent": f"accent {place % 7}", "gender": "fm"[place % 2]},
             snr=float(10 + place % 40),
-            confidences=tuple(0.99 - 0.001 * (k % 300) for k in range(count)),
-            times=tuple((0.36 * k, 0.36 * k + 0.3) for k in range(count)),
+            words=tuple(
+                Word(word, 0.36 * k, 0.36 * k + 0.3, 0.99 - 0.001 * (k % 300))
+                for k, word in enumerate(text.split())
+            ),
             posteriors=Posteriors(FRAMES_PER_WORD * count, 0.03, peaks),
         )
     return found

@@ -22,7 +22,7 @@ from asr.evaluation.error_rate import score
 from asr.evaluation.page import Epoch, Extras, embedded, write_page
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.utterance import Details
-from asr.inference.time_formats import Posteriors
+from asr.inference.time_formats import Posteriors, Word
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -64,6 +64,10 @@ def tone(path: Path, seconds: float = 1.0) -> Path:
     return path
 
 
+def timed(words: list[str]) -> tuple[Word, ...]:
+    return tuple(Word(word, 0.2 * i, 0.2 * i + 0.15, 0.9 - 0.1 * i) for i, word in enumerate(words))
+
+
 def details(name: str, folder: Path) -> Details:
     words = HYPOTHESES[name].split()
     return Details(
@@ -71,8 +75,7 @@ def details(name: str, folder: Path) -> Details:
         seconds=1.0,
         audio=tone(folder / f"{name}.wav"),
         snr=20.0,
-        confidences=tuple(0.9 - 0.1 * i for i in range(len(words))),
-        times=tuple((0.2 * i, 0.2 * i + 0.15) for i in range(len(words))),
+        words=timed(words),
         posteriors=Posteriors(33, 0.03, ((2, 5, 90), (3, 12, 60), (3, 13, 40))),
     )
 
@@ -173,7 +176,7 @@ def test_a_link_shows_all_that_it_counts(page: Page) -> None:
 
 def test_normalised_words_play_as_they_were_heard(browser: Browser, tmp_path: Path) -> None:
     known = {
-        name: replace(details(name, tmp_path), heard=("uh", *HYPOTHESES[name].split()))
+        name: replace(details(name, tmp_path), words=timed(["uh", *HYPOTHESES[name].split()]))
         for name in REFERENCES
     }
     write_page(build_report(score(REFERENCES, HYPOTHESES), known, FACTS), tmp_path / "report.html")

@@ -16,6 +16,7 @@ from asr.evaluation.report import EvaluationReport, RunFacts, build_report, to_j
 from asr.evaluation.report_folder import write_report
 from asr.evaluation.report_text import to_text
 from asr.evaluation.utterance import Details
+from asr.inference.time_formats import Word
 from asr.io.files import read_json
 
 FACTS = RunFacts(
@@ -50,7 +51,10 @@ SPEAKERS = {"u1": "eve", "u2": "eve", "u3": "伊藤", "u4": "mia", "u5": "mia"}
 def built(scores: Scores, speakers: dict[str, str], facts: RunFacts) -> EvaluationReport:
     """The report of a recogniser that is equally sure of every word."""
     details = {
-        u.id: Details(speaker=speakers[u.id], confidences=(0.75,) * len(u.right))
+        u.id: Details(
+            speaker=speakers[u.id],
+            words=tuple(Word(word, 0.0, 0.1, 0.75) for word in u.hypothesis.split()),
+        )
         for u in scores.utterances
     }
     return build_report(scores, details, facts)
@@ -330,7 +334,7 @@ def test_confidence_beside_the_truth(report: EvaluationReport, tmp_path: Path) -
     assert values["error"] == pytest.approx(0.75 - 5 / 9, abs=1e-6)
     assert [row["words"] for row in values["bins"]] == [9]
     write_report(report, tmp_path)
-    assert [len(pair["confidences"]) for pair in read_pairs(tmp_path / "hypotheses.jsonl")] == [
+    assert [len(pair["words"]) for pair in read_pairs(tmp_path / "hypotheses.jsonl")] == [
         len(pair["hypothesis"].split()) for pair in read_pairs(tmp_path / "hypotheses.jsonl")
     ]
     with Image.open(tmp_path / "reliability.png") as picture:
@@ -341,7 +345,7 @@ def test_the_figures_can_be_computed_again(report: EvaluationReport, tmp_path: P
     write_report(report, tmp_path)
     pairs = read_pairs(tmp_path / "hypotheses.jsonl")
     assert [list(pair)[:5] for pair in pairs] == [
-        ["id", "reference", "hypothesis", "heard", "confidences"]
+        ["id", "reference", "hypothesis", "words", "speaker"]
     ] * 5
     again = score(
         {pair["id"]: pair["reference"] for pair in pairs},

@@ -24,6 +24,7 @@ from asr.evaluation.leaderboard import gather, ranks, write_board
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import check_writable, read_report, write_report
 from asr.evaluation.utterance import Details
+from asr.inference.time_formats import Word
 from asr.io.files import read_json, write_json
 
 REFERENCES = {f"u{i:02}": f"one two three w{i}" for i in range(40)}
@@ -60,8 +61,9 @@ def saved(tmp_path: Path) -> Writer:
                 speaker=u[-1],
                 seconds=2.0,
                 audio=tmp_path / "wav" / f"{u}.wav",
-                confidences=(0.9,) * len(text.split()),
-                times=tuple((0.25 * k, 0.25 * k + 0.2) for k in range(len(text.split()))),
+                words=tuple(
+                    Word(word, 0.25 * k, 0.25 * k + 0.2, 0.9) for k, word in enumerate(text.split())
+                ),
                 columns={"room": u[1]},
             )
             for u, text in hypotheses.items()
@@ -85,8 +87,8 @@ def test_a_report_comes_back_as_it_was(saved: Writer, tmp_path: Path) -> None:
     known = report.details["u03"]
     assert known.audio == tmp_path / "wav" / "u03.wav"
     assert (known.speaker, known.seconds, known.columns) == ("3", 2.0, {"room": "0"})
-    assert known.times[1] == (0.25, 0.45)
-    assert known.confidences == (0.9,) * 4
+    assert known.words[1] == Word(known.words[1].text, 0.25, 0.45, 0.9)
+    assert " ".join(word.text for word in known.words) == heard(7)["u03"]
     # The manifest's own columns become a breakdown.
     assert [row["label"] for row in read_json(folder / "report.json")["breakdowns"]["room"]] == [
         "0",
@@ -312,13 +314,9 @@ def test_times_go_out_and_come_back(saved: Writer, tmp_path: Path) -> None:
     assert again.scores.words == report.scores.words
     assert {row.speaker for row in again.details.values()} == set("0123456789")
     rows = [json.loads(line) for line in (report.folder / "hypotheses.jsonl").open()]
-    rows[4]["times"] = []
+    rows[4]["words"] = []
     (report.folder / "hypotheses.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ReportError, match="expected the times of all words, got none for u04"):
-        export(read_report(report.folder), tmp_path / "out", "stm")
-    rows[4]["times"], rows[4]["confidences"] = rows[3]["times"], [0.5]
-    (report.folder / "hypotheses.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(ReportError, match="each of the 4 words, got 1 for u04"):
         export(read_report(report.folder), tmp_path / "out", "stm")
 
 

@@ -69,7 +69,7 @@ def test_words_that_cannot_be_spelled_in_their_frames_have_times(
     monkeypatch.setattr(word_times, "_forward", lambda *_: (pad([scores]), None))
     (result,) = recognize_waves(bundle.model, Decoder(tokens), pad([torch.zeros(RATE)]), RATE)
     assert result.text == "high loww"
-    assert [(word.word, word.start, word.end) for word in result.words] == [
+    assert [(word.text, word.start, word.end) for word in result.words] == [
         ("high", 0.0, 0.5),
         ("loww", 0.5, 1.0),
     ]
@@ -100,7 +100,7 @@ def test_a_recurrent_language_model_is_asked_once(
     assert {name: row.text for name, row in results.items()} == texts
     for row in results.values():
         assert row.posteriors is not None
-        assert [word.word for word in row.words] == row.text.split()
+        assert [word.text for word in row.words] == row.text.split()
 
 
 def test_what_nobody_draws_is_not_gathered(bundle: Bundle, utterances: list[Utterance]) -> None:
@@ -236,7 +236,7 @@ def test_texts_are_aligned_once_unless_they_are_normalised(
     scoring = Scoring(Profile("mine", Rules(replace=replaced)))
     report = evaluate(model, tmp_path / "test.jsonl", scoring=scoring).report
     assert len(aligned) == times
-    assert report.calibration.words == sum(len(row.heard) for row in report.details.values())
+    assert report.calibration.words == sum(len(row.words) for row in report.details.values())
 
 
 def test_facts_say_what_was_measured(

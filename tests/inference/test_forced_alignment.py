@@ -16,7 +16,7 @@ from asr.audio.load import write_wav
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AlignmentError
 from asr.inference.forced_alignment import align_words, time_words
-from asr.inference.time_formats import UnitTime, WordTime, to_textgrid
+from asr.inference.time_formats import UnitTime, Word, to_textgrid
 from asr.inference.transcribe import transcribe
 from asr.models.bundle import load_bundle
 from asr.text.tokens import TokenConfig, build_tokens
@@ -36,7 +36,7 @@ def test_words_are_where_they_are_said(tones: Tones) -> None:
     bundle = load_bundle(tones[1])
     text = "low up down high up"
     words = align_words(bundle, torch.from_numpy(speak(text, seed=3)), text, "a")
-    assert [word.word for word in words] == text.split()
+    assert [word.text for word in words] == text.split()
     for word, middle in zip(words, true_middles(5), strict=True):
         # A word that is one unit may be written in a single frame.
         assert abs((word.start + word.end) / 2 - middle) < 0.1
@@ -54,7 +54,7 @@ def test_a_long_recording(tones: Tones) -> None:
     assert off[-1] < 0.2
 
 
-def spelled_times(path: str, text: str) -> list[WordTime]:
+def spelled_times(path: str, text: str) -> list[Word]:
     """Words of a path with a unit a frame of 0.1 s: "." is a blank, "_" the mark of a word."""
     tokens = build_tokens([text], TokenConfig())
     units = ["<blank>" if c == "." else "▁" if c == "_" else c for c in path]
@@ -76,7 +76,7 @@ def test_a_word_begins_with_the_last_frame_of_its_mark() -> None:
 
 def test_textgrid_covers_the_recording() -> None:
     units = (UnitTime("▁", 0.2, 0.3), UnitTime('"', 0.3, 0.4))
-    words = [WordTime('"', 0.2, 0.4, units), WordTime("b", 0.4, 0.5, ())]
+    words = [Word('"', 0.2, 0.4, units=units), Word("b", 0.4, 0.5)]
     text = to_textgrid(words, 1.0)
     tiers = re.split(r"item \[\d\]:", text)[1:]
     edges = re.findall(r"xmin = (\S+)\n +xmax = (\S+)\n +text = (.*)", tiers[0])
@@ -90,7 +90,7 @@ def test_textgrid_covers_the_recording() -> None:
     assert 'name = "units"' in tiers[1]
     assert 'text = ""\n' in to_textgrid([], 1.0)
     # A word that ends with the recording, whose length is no whole number of milliseconds.
-    ended = to_textgrid([WordTime("a", 0.2, 1.234, ())], 1.23437)
+    ended = to_textgrid([Word("a", 0.2, 1.234)], 1.23437)
     assert "xmin = 1.234" not in ended
     assert ended.count("xmax = 1.234") == 5
 
@@ -215,7 +215,7 @@ def test_transcripts_with_words(run: Command, tones: Tones, tmp_path: Path) -> N
         list(transcribe(bundle, [tmp_path / "talk.wav"], words=words)) for words in (False, True)
     )
     assert plain.words == ()
-    assert " ".join(word.word for word in timed.words) == timed.text == plain.text
+    assert " ".join(word.text for word in timed.words) == timed.text == plain.text
     for word in timed.words:
         assert word.confidence is not None
         assert 0 < word.confidence < 1
