@@ -152,7 +152,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
     for name in re.findall(r"`([\w./]+/[\w./]+\.(?:py|md|yaml))`", text):
         if not name.startswith("greetings/"):
             assert (ROOT / name).exists() or (ROOT / "asr" / name).exists(), name
-    for name, module in re.findall(r"`(\w+)` of `(asr[.\w]*)`", text):
+    for name, module in re.findall(r"`(\w+)`\s+of\s+`(asr[.\w]*)`", text):
         assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
     for name in re.findall(r"python -m (tests(?:\.bench \w+|\.\w+))", text):
         path = ROOT / name.replace(".", "/").replace(" ", "/")
