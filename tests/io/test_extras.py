@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,63 @@ def test_a_missing_package_is_named(module: str, monkeypatch: pytest.MonkeyPatch
 def test_any_other_missing_module_is_a_bug() -> None:
     with pytest.raises(ModuleNotFoundError), extras_explained():
         import nothing_of_this_name  # type: ignore[import-not-found]  # noqa: F401
+
+
+def imported(nodes: Iterable[ast.AST]) -> set[str]:
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def extras_of(names: Iterable[str]) -> set[str]:
+    """Modules of extras that are loaded with these, through the top level of all that they load."""
+    modules = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "asr").rglob("*.py")}
+    known = {".".join(path.parts) for path in modules}
+    found, seen, waiting = set(), set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        found |= {name.partition(".")[0]} & set(EXTRAS)
+        module = name if name in known else name.rpartition(".")[0]
+        if module in known and module not in seen:
+            seen.add(module)
+            path = ROOT / (module.replace(".", "/") + ".py")
+            waiting += imported(ast.parse(path.read_text(encoding="utf-8")).body)
+    return found
+
+
+def test_commands_need_the_extra_that_the_page_names() -> None:
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    plain, train = (
+        set(re.findall(r"`([a-z ]+)`", re.findall(rf"^\| {extra} \|.*\|(.*)\|$", page, re.M)[0]))
+        for extra in ("none", "`train`")
+    )
+    needed: dict[str, set[str]] = {}
+    for file in ("main", "data", "lm", "reports"):
+        path = ROOT / "asr" / "cli" / f"{file}.py"
+        functions = {
+            node.name: node
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef)
+        }
+        for name, function in functions.items():
+            if not any("command" in ast.unparse(d) for d in function.decorator_list):
+                continue
+            called = {
+                node.func.id
+                for node in ast.walk(function)
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            }
+            parts = [function, *(functions[other] for other in called & functions.keys())]
+            nodes = [node for part in parts for node in ast.walk(part)]
+            required = {"matplotlib"} if "require" in called else set()
+            command = f"lm {name}" if file == "lm" else name
+            needed[command] = extras_of(imported(nodes)) | required
+    assert {name for name, found in needed.items() if not found} == plain
+    assert {name for name, found in needed.items() if found} == train | {"demo"}
 
 
 WITHOUT = """
