@@ -79,10 +79,13 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
 
     Returns the folder of the model. Raises AsrError for bad data or settings.
     """
-    from asr.training.recipe import read_recipe
-    from asr.training.trainer import train as train_model
+    from asr.io.extras import extras_explained
 
-    return train_model(read_recipe(Path(recipe), overrides))
+    with extras_explained():
+        from asr.training.recipe import read_recipe
+        from asr.training.trainer import train as train_model
+
+        return train_model(read_recipe(Path(recipe), overrides))
 
 
 def evaluate(model: str | Path, manifest: str | Path, out: str | Path | None = None) -> Evaluation:
@@ -91,9 +94,12 @@ def evaluate(model: str | Path, manifest: str | Path, out: str | Path | None = N
     The report is written into the folder `out`, if one is given. Raises AsrError for a bad model or
     manifest.
     """
-    from asr.evaluation.evaluate import evaluate as evaluate_model
+    from asr.io.extras import extras_explained
 
-    return evaluate_model(Path(model), Path(manifest), None if out is None else Path(out))
+    with extras_explained():
+        from asr.evaluation.evaluate import evaluate as evaluate_model
+
+        return evaluate_model(Path(model), Path(manifest), None if out is None else Path(out))
 
 
 def __getattr__(name: str) -> Any:

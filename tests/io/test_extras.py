@@ -114,23 +114,36 @@ WITHOUT = """
 import sys
 from asr.io.extras import EXTRAS
 sys.modules.update(dict.fromkeys(EXTRAS))
+"""
+COMMAND = """
 from asr.cli.main import main
-sys.argv[0] = "asr"
 main()
+"""
+FRONT_DOOR = """
+import asr
+for call in (lambda: asr.train(sys.argv[2]), lambda: asr.evaluate("model", "test.jsonl")):
+    try:
+        call()
+    except asr.AsrError as error:
+        print("error:", error, file=sys.stderr)
+sys.exit(1)
 """
 
 
-def test_a_command_says_in_one_line_which_extra_it_needs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("program", "lines"), [(COMMAND, 1), (FRONT_DOOR, 2)])
+def test_one_line_says_which_extra_is_needed(program: str, lines: int, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("data: {train: t.jsonl, dev: d.jsonl}\nout: run\n")
     ended = subprocess.run(
-        [sys.executable, "-c", WITHOUT, "train", str(recipe)],
+        [sys.executable, "-c", WITHOUT + program, "train", str(recipe)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 1
-    (line,) = ended.stderr.splitlines()
-    assert line.startswith("error: expected the Python module")
-    assert line.endswith("pip install 'lstm-asr[train]'")
+    told = ended.stderr.splitlines()
+    assert len(told) == lines
+    for line in told:
+        assert line.startswith("error: expected the Python module")
+        assert line.endswith("pip install 'lstm-asr[train]'")
