@@ -20,6 +20,7 @@ from asr.models.bundle import Bundle
 from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig, build_tokens
+from asr.training.loop import Hook
 from asr.training.recipe import DataConfig, Recipe, TrainConfig
 from asr.training.trainer import train
 
@@ -151,8 +152,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def run_quietly(recipe: Recipe) -> tuple[Path, str]:
+def run_quietly(recipe: Recipe, hook: Hook = lambda task: task) -> tuple[Path, str]:
     """Train; the model's folder and everything that was displayed."""
     shown = io.StringIO()
     with one_thread():
-        return train(recipe, Console(file=shown, width=200)), shown.getvalue()
+        return train(recipe, Console(file=shown, width=200), hook=hook), shown.getvalue()

@@ -12,7 +12,7 @@ from asr.evaluation.scoring import guess_units
 from asr.models.bundle import Bundle, load_bundle, others_files, save_bundle
 from asr.models.weights import load_weights
 from asr.training.checkpoint import average_weights, best_epochs, epoch_path, is_intact
-from asr.training.finetune import interpolate_with_init
+from asr.training.finetune import interpolate
 from asr.training.run import Run
 
 
@@ -97,7 +97,7 @@ def choose_weights(run: Run, count_errors: Callable[[], int]) -> tuple[str, int]
     init = recipe.init
     if init.model is not None and init.interpolation:
         trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        interpolate_with_init(model, run.bundle.tokens, init, recipe.features, recipe.model)
+        interpolate(model, run.bundle.tokens, init.model, init.interpolation)
         if (blended := count_errors()) <= errors:
             return f"{chosen}, and {init.interpolation:g} of {init.model}", blended
         model.load_state_dict(trained)

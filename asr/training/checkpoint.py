@@ -1,9 +1,8 @@
 """Checkpoints of a run: everything that decides its future, whole on disk or not at all.
 
-A checkpoint is a folder: `model/` (a bundle), `optimizer.safetensors`, `state.json` and
+A checkpoint is a folder: `model`, `best`, `optimizer` and `random` as safetensors, `state.json` and
 `digests.json` with the SHA-256 of each file. The checkpoint before the newest is kept beside it and
-used where the newest is damaged. Random numbers need no saving: batches are a function of
-(seed, epoch), every step seeds from (seed, step).
+used where the newest is damaged. The batches need no saving: they are a function of (seed, epoch).
 """
 
 from __future__ import annotations
@@ -17,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.errors import CheckpointError, reason
 from asr.io.files import atomic_path, digest, read_json, write_json
-from asr.models.bundle import Bundle, load_bundle, save_bundle
-from asr.models.weights import load_weights, read_tensors, write_tensors
+from asr.models.bundle import Bundle, save_bundle
+from asr.models.weights import load_weights, read_tensors, save_weights, write_tensors
 from asr.training.health import Health
 
 DIGESTS = "digests.json"
-REQUIRED = ("model/model.safetensors", "optimizer.safetensors", "state.json")
+TENSORS = ("model", "best", "optimizer", "random")
+REQUIRED = {"state.json", *(f"{name}.safetensors" for name in TENSORS)}
 
 
 @dataclass
@@ -51,27 +51,37 @@ class Progress:
     word_starts: str = ""
     """Name and SHA-256 of the file of word starts that this epoch is planned with, or empty."""
 
+    @property
+    def mean_loss(self) -> float:
+        return self.loss_sum / max(1, self.loss_units)
+
 
 def save_checkpoint(
     folder: Path,
-    bundle: Bundle,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scale: dict[str, Any],
     progress: Progress,
+    best: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint; the one that is in `folder` is kept as the one before.
 
-    `scale` is the state of fp16 loss scaling, or empty.
+    `scale` is the state of fp16 loss scaling, or empty; `best` the weights of the best epoch, where
+    they are not in a file of their own.
     """
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda"] = torch.cuda.get_rng_state()
     with atomic_path(folder, before=before(folder)) as temporary:
         temporary.mkdir()
-        save_bundle(temporary / "model", bundle)
+        save_weights(temporary / "model.safetensors", model)
+        write_tensors(best or {}, temporary / "best.safetensors")
+        write_tensors(random, temporary / "random.safetensors")
         write_tensors(_flatten(optimizer), temporary / "optimizer.safetensors")
         state = {"progress": dataclasses.asdict(progress), "scale": scale}
         write_json(temporary / "state.json", state)
-        files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        digests = {path.relative_to(temporary).as_posix(): digest(path) for path in files}
-        write_json(temporary / DIGESTS, digests)
+        files = sorted(temporary.iterdir())
+        write_json(temporary / DIGESTS, {path.name: digest(path) for path in files})
 
 
 def before(folder: Path) -> Path:
@@ -86,18 +96,19 @@ def has_checkpoint(folder: Path) -> bool:
 
 def load_checkpoint(
     folder: Path,
-    bundle: Bundle,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     identity: Mapping[str, Any],
     say: Callable[[str], None],
-) -> tuple[Progress, dict[str, Any]]:
-    """Restore weights and optimizer in place; return progress and loss-scaling state.
+) -> tuple[Progress, dict[str, Any], dict[str, Tensor]]:
+    """Restore weights, optimizer and random numbers in place; return progress, loss-scaling state
+    and the weights of the best epoch.
 
     Where the newest checkpoint is damaged, the one before takes its place: this is reported with
     `say`, and the damaged one is moved aside.
 
-    Raises CheckpointError where both are damaged, or the run began with another `identity`,
-    vocabulary or model.
+    Raises CheckpointError where both are damaged, or the run began with another `identity` or
+    model.
     """
     try:
         verify_checkpoint(folder)
@@ -110,10 +121,9 @@ def load_checkpoint(
                 "from the start"
             ) from None
         _set_aside(folder)
-        loaded = _load(folder, bundle, optimizer, identity)
-        say(f"{damage}: resumed from the checkpoint before it, of step {loaded[0].step}")
-        return loaded
-    return _load(folder, bundle, optimizer, identity)
+        progress, _ = _read_state(folder / "state.json")
+        say(f"{damage}: resumed from the checkpoint before it, of step {progress.step}")
+    return _load(folder, model, optimizer, identity)
 
 
 def verify_checkpoint(folder: Path) -> None:
@@ -122,7 +132,7 @@ def verify_checkpoint(folder: Path) -> None:
     digests = None
     with contextlib.suppress(OSError, ValueError):
         digests = read_json(path)
-    if not isinstance(digests, dict) or not all(name in digests for name in REQUIRED):
+    if not isinstance(digests, dict) or not digests.keys() >= REQUIRED:
         what = "something else" if path.is_file() else "no such file"
         raise CheckpointError(f"expected the digests of a checkpoint, got {what} at {path}")
     for name, expected in digests.items():
@@ -148,19 +158,19 @@ def _set_aside(folder: Path) -> None:
 
 
 def _load(
-    folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
-) -> tuple[Progress, dict[str, Any]]:
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
+) -> tuple[Progress, dict[str, Any], dict[str, Tensor]]:
     progress, scale = _read_state(folder / "state.json")
     _check_identity(progress.identity, identity, folder)
-    saved = load_bundle(folder / "model")
-    if saved.tokens != bundle.tokens:
-        raise CheckpointError(
-            f"expected the units of this training data, got others in {folder}: "
-            "choose another out folder, or remove this one"
-        )
-    load_weights(bundle.model, saved.model.state_dict(), folder)
-    _unflatten(optimizer, read_tensors(folder / "optimizer.safetensors"), folder)
-    return progress, scale
+    weights, best, moments, random = (
+        read_tensors(folder / f"{name}.safetensors") for name in TENSORS
+    )
+    load_weights(model, weights, folder)
+    _unflatten(optimizer, moments, folder)
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
+    return progress, scale, best
 
 
 def _read_state(path: Path) -> tuple[Progress, dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -19,17 +18,22 @@ PLAIN_S = 30.0  # between two lines of progress where there is no terminal
 
 
 class Display:
-    """A progress bar over the whole training, one line an epoch, and TensorBoard scalars.
+    """A progress bar over the whole training, one line an epoch, and TensorBoard scalars in the
+    folder `curves`, if there is one.
 
     Without a terminal a line now and then takes the place of the bar.
     """
 
-    def __init__(self, folder: Path, epochs: int, console: Console | None = None) -> None:
-        # Imported here: it takes a second, and only training needs it.
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(
+        self, epochs: int, console: Console | None = None, curves: Path | None = None
+    ) -> None:
         self.console = console or errors()
-        self._scalars = SummaryWriter(str(folder / "tensorboard"))
+        self._scalars = None
+        if curves is not None:
+            # Imported here: it takes a second, and only training needs it.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._scalars = SummaryWriter(str(curves))
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -51,14 +55,10 @@ class Display:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        self._scalars.close()
+        if self._scalars is not None:
+            self._scalars.close()
 
     @property
     def closed(self) -> bool:
@@ -73,9 +73,10 @@ class Display:
             )
 
     def step(self, done: float, loss: float, hours_per_hour: float) -> None:
-        """After a step: epochs done (a fraction), loss so far, hours of audio an hour."""
+        """After a step: epochs done (a fraction), loss so far, hours of audio an hour, if any."""
         epoch = min(int(done) + 1, self._epochs)
-        text = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  {hours_per_hour:.0f} h/h{self._dev}"
+        pace = f"  {hours_per_hour:.0f} h/h" if hours_per_hour else ""
+        text = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}{pace}{self._dev}"
         self._bar.update(self._task, completed=done, description=text)
         now = time.monotonic()
         if self._begun is None:
@@ -90,18 +91,16 @@ class Display:
         """After the last epoch, however many there were."""
         self._bar.update(self._task, completed=self._epochs, description="trained")
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        """After an epoch: its row of the history."""
-        rate = "CER" if row.get("dev_units") == "characters" else "WER"
-        self._dev = f"  dev {rate} {100 * row['dev_wer']:.1f} %"
-        self.say(
-            f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}  "
-            f"dev {rate} {100 * row['dev_wer']:6.2f} % ({row['dev_errors']}/{row['dev_words']})  "
-            f"{row['seconds']:.1f} s"
-        )
-        for name in ("loss", "dev_wer", "learning_rate", "hours_per_hour", "fill_share"):
-            self._scalars.add_scalar(name, row[name], row["epoch"])
-        self._scalars.flush()
+    def epoch(self, row: dict[str, Any], dev: str) -> None:
+        """After an epoch: its row of the history, and what of dev is shown."""
+        dev = f"  {dev}" if dev else ""
+        self._dev = dev.partition(" (")[0]
+        self.say(f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}{dev}  {row['seconds']:.1f} s")
+        if self._scalars is not None:
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._scalars.add_scalar(name, value, row["epoch"])
+            self._scalars.flush()
 
 
 def time_left(seconds: float, begun: float, done: float, epochs: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -11,6 +10,7 @@ from asr.augment.noise import load_sounds
 from asr.dataset.cuts import Item
 from asr.dataset.sampler import plan_epoch
 from asr.models.acoustic import AcousticModel
+from asr.training.device import build_accelerator
 from asr.training.prepare import datasets, precision, training_corpus
 from asr.training.recipe import Recipe
 from asr.training.step import batch_loss
@@ -25,14 +25,9 @@ def measure_training(recipe: Recipe) -> float:
 
     Raises AsrError as training would before its first step.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
-        precision(recipe.train.precision, lambda _: None)
-    )
-
-    def autocast() -> AbstractContextManager[None]:
-        return nullcontext() if kind is None else torch.autocast(device, kind)
-
+    computed = precision(recipe.train.precision, lambda _: None)
+    accelerator = build_accelerator(computed, lambda _: None)
+    device, autocast = accelerator.device, accelerator.autocast
     tokens, _, data, _ = datasets(recipe)
     model = AcousticModel(recipe.features, recipe.model, len(tokens)).to(device).train()
     corpus = training_corpus(recipe, model, data, None)
@@ -46,7 +41,7 @@ def measure_training(recipe: Recipe) -> float:
         loss = batch_loss(model, batch, recipe.augment, train.cr_ctc_weight, autocast, sounds)
         loss.objective.backward()
         model.zero_grad()
-        if device == "cuda":
+        if device.type == "cuda":
             torch.cuda.synchronize()
         return time.monotonic() - started
 

@@ -10,10 +10,8 @@ from torch import nn
 
 from asr.config import Config
 from asr.errors import ConfigError
-from asr.features.extractor import FeatureConfig
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
-from asr.models.config import ModelConfig
 from asr.text.tokens import Tokens
 
 # Differences that leave every weight its meaning.
@@ -41,14 +39,8 @@ class InitConfig(Config):
     (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1)."""
 
 
-def initialise_from(
-    model: AcousticModel,
-    tokens: Tokens,
-    init: InitConfig,
-    features: FeatureConfig,
-    config: ModelConfig,
-) -> str:
-    """Copy the weights of another model into `model`, and say in words what came of it.
+def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
+    """Copy the weights of the model in `folder` into `model`, and say in words what came of it.
 
     Layers are copied as they are, a lookahead as far as both go, and so are the statistics of
     cmvn=global: what the layers have learnt is of that scale, and frozen ones cannot learn
@@ -57,14 +49,12 @@ def initialise_from(
 
     Raises CheckpointError for a bad folder, and ConfigError naming every setting that differs.
     """
-    assert init.model is not None
-    other = load_bundle(init.model)
-    known = {"features": other.model.features.config, "model": other.model.config}
+    other = load_bundle(folder)
+    own_settings = _settings(model)
     differing = [
-        f"{section}.{key}={value} as in {init.model}"
-        for section, mine in (("features", features), ("model", config))
-        for key, value in known[section].model_dump(mode="json").items()
-        if key not in FREE and mine.model_dump(mode="json")[key] != value
+        f"{key}={value} as in {folder}"
+        for key, value in _settings(other.model).items()
+        if own_settings[key] != value
     ]
     if differing:
         raise ConfigError(f"expected {', '.join(differing)}, got others: set them")
@@ -87,23 +77,28 @@ def initialise_from(
             with torch.no_grad():
                 mine.weight[here] = theirs.weight[there].to(mine.weight.device)
                 mine.bias[here] = theirs.bias[there].to(mine.bias.device)
-    return f"started from {init.model}: {len(here)} of {len(tokens)} units are its own"
+    return f"started from {folder}: {len(here)} of {len(tokens)} units are its own"
 
 
-def interpolate_with_init(
-    model: AcousticModel,
-    tokens: Tokens,
-    init: InitConfig,
-    features: FeatureConfig,
-    config: ModelConfig,
-) -> None:
-    """Move all weights by `init.interpolation` of the way back to the initial ones; those of units
-    that the other model does not write stay. Raises as `initialise_from` does."""
+def _settings(model: AcousticModel) -> dict[str, object]:
+    """By key, those that give the weights their meaning."""
+    sections = {"features": model.features.config, "model": model.config}
+    return {
+        f"{section}.{key}": value
+        for section, config in sections.items()
+        for key, value in config.model_dump(mode="json").items()
+        if key not in FREE
+    }
+
+
+def interpolate(model: AcousticModel, tokens: Tokens, folder: Path, share: float) -> None:
+    """Move all weights by `share` of the way back to those of the model in `folder`; those of units
+    that it does not write stay. Raises as `initialise_from` does."""
     trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    initialise_from(model, tokens, init, features, config)
+    initialise_from(model, tokens, folder)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
-            tensor.copy_(torch.lerp(trained[name], tensor, init.interpolation))
+            tensor.copy_(torch.lerp(trained[name], tensor, share))
         else:
             tensor.copy_(trained[name])
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 HANGUP = getattr(signal, "SIGHUP", None)
@@ -15,8 +15,6 @@ PIPE = getattr(signal, "SIGPIPE", 13)
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-
-
 IMPATIENT_S = 1.0
 """A second Ctrl-C counts as one only so long after the first: shells, timeout and program runners
 pass a signal on that their child has got already, so that one Ctrl-C arrives twice."""
@@ -24,12 +22,11 @@ pass a signal on that their child has got already, so that one Ctrl-C arrives tw
 
 class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked
     """Training stopped after saving; `signal` is the number of the signal, `PIPE` where nobody read
-    the output any more."""
+    the output any more. `hint`: what else can be done with the training."""
 
-    def __init__(self, number: int, folder: Path) -> None:
+    def __init__(self, number: int, folder: Path, hint: str = "") -> None:
         super().__init__(
-            f"stopped and saved in {folder}: the same command resumes the training; asr train with "
-            "--finish makes a model of the epochs so far"
+            f"stopped and saved in {folder}: the same command resumes the training{hint}"
         )
         self.signal = number
 
@@ -54,12 +51,7 @@ class StopRequest:
                     self._previous[number] = signal.signal(number, self._remember)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

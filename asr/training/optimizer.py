@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import nn
 
+from asr.config import Config
 from asr.io.caches import settle
 
+# Those of which every kind of training has its own default.
+Epochs = Annotated[int, Field(ge=1, description="How often the training set is gone through.")]
+LearningRate = Annotated[
+    float, Field(gt=0, description="Highest learning rate, reached after the warm-up.")
+]
+ClipNorm = Annotated[
+    float, Field(gt=0, description="Longest gradient, as a Euclidean norm, of the loss in nats.")
+]
 
-class Schedule(Protocol):
-    """What every kind of training is configured with, besides what is its own."""
 
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def warmup(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
+class OptimizationConfig(Config):
+    """The optimisation: the settings that every kind of training has."""
+
+    epochs: Epochs = 30
+    learning_rate: LearningRate = 1e-3
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the training in which the learning rate rises; after it, it falls as a cosine."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's pull of the weight matrices towards zero."""
+    clip_norm: ClipNorm = 5.0
+    seed: int = Field(1, ge=0)
+    """Decides the first weights, the batches and every random draw."""
 
 
 def build_optimizer(
-    model: nn.Module, config: Schedule, lower_lr_factor: float = 1.0
+    model: nn.Module, config: OptimizationConfig, lower_lr_factor: float = 1.0
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales. What is below
     the output layers learns at `lower_lr_factor` times the rate (see `set_rate`), what is frozen
@@ -54,11 +68,10 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def learning_rate(done: float, config: Schedule) -> float:
+def learning_rate(done: float, config: OptimizationConfig) -> float:
     """The rate after a share `done` (0 to 1) of the training; needs no state, so resumes exactly.
 
-    >>> from asr.training.recipe import TrainConfig
-    >>> config = TrainConfig(learning_rate=1.0, warmup=0.5)
+    >>> config = OptimizationConfig(learning_rate=1.0, warmup=0.5)
     >>> [round(learning_rate(done, config), 2) for done in (0.25, 0.5, 0.75)]
     [0.5, 1.0, 0.5]
     """

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from asr.augment.config import AugmentConfig
-from asr.config import Config
 from asr.dataset.cuts import Corpus
 from asr.dataset.manifest import Selection, Utterance, read_manifest
 from asr.dataset.remote import Supply, fetch_all, supply
@@ -25,7 +23,6 @@ from asr.models.bundle import Bundle
 from asr.models.kernels.dense import trains_lstm_in
 from asr.text.normalise import TextConfig, as_units, normalise
 from asr.text.tokens import Tokens, build_tokens
-from asr.training.finetune import InitConfig
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 
@@ -39,19 +36,6 @@ FREE = {
     "train.patience",
     "train.average",
     "train.save_seconds",
-}
-
-# Settings that came after the first runs: at their default they change nothing, and a run that
-# began before them can be resumed.
-LATER = {
-    "text": ("punctuation", "language"),
-    "augment": ("tempos", "codec_prob", "codecs", "noise", "reverb", "telephone_prob", "time_warp"),
-    "init": tuple(InitConfig.model_fields),
-}
-DEFAULTS: dict[str, Config] = {
-    "text": TextConfig(),
-    "augment": AugmentConfig(),
-    "init": InitConfig(),
 }
 
 # Settings that only these kinds of units know.
@@ -177,7 +161,9 @@ def training_corpus(
     return replace(corpus, shards=shards.of, shard_bytes=sizes, room=room)
 
 
-def identity(recipe: Recipe, train: SpeechDataset, dev: SpeechDataset) -> dict[str, Any]:
+def identity(
+    recipe: Recipe, tokens: Tokens, train: SpeechDataset, dev: SpeechDataset
+) -> dict[str, Any]:
     """What must stay the same for a run to be resumed: settings by key, and the data. The dev set
     too: epochs are ranked by their errors on it."""
     settings = recipe.model_dump(mode="json")
@@ -189,14 +175,9 @@ def identity(recipe: Recipe, train: SpeechDataset, dev: SpeechDataset) -> dict[s
     for key, kinds in OF_KINDS.items():
         if recipe.tokens.kind not in kinds:
             del kept[key]
-    for section, keys in LATER.items():
-        defaults = DEFAULTS[section].model_dump(mode="json")
-        for key in keys:
-            name = f"{section}.{key}"
-            if name in kept and kept[name] == defaults[key]:
-                del kept[name]
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
+    kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]
     as_units = recipe.tokens.kind == "phones"
     return kept | {"data.train": _digest(train, as_units), "data.dev": _digest(dev, as_units)}
 

@@ -17,6 +17,7 @@ from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig
 from asr.training.finetune import InitConfig
+from asr.training.optimizer import Epochs, OptimizationConfig
 
 
 class DataConfig(Config):
@@ -34,21 +35,12 @@ class DataConfig(Config):
     """Gigabytes of fetched shards of the training set that are on disk at a time."""
 
 
-class TrainConfig(Config):
-    """The optimisation."""
+class TrainConfig(OptimizationConfig):
+    """The optimisation of an acoustic model."""
 
-    epochs: int = Field(60, ge=1)
-    """How often the training set is gone through."""
+    epochs: Epochs = 60
     batch_seconds: float = Field(48.0, gt=0)
     """Seconds of audio in a batch, padding included."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Highest learning rate, reached after the warm-up."""
-    warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the training in which the learning rate rises; after it, it falls as a cosine."""
-    weight_decay: float = Field(0.01, ge=0)
-    """AdamW's pull of the weight matrices towards zero."""
-    clip_norm: float = Field(5.0, gt=0)
-    """Longest gradient, as a Euclidean norm, of the loss in nats a unit."""
     cr_ctc_weight: float = Field(0.2, ge=0)
     """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off, and
     halves the time of a step."""
@@ -60,8 +52,6 @@ class TrainConfig(Config):
     """auto: fp16 on a GPU, bf16 on a CPU that computes LSTMs in it, else fp32."""
     save_seconds: float = Field(60.0, ge=0)
     """Longest time between two checkpoints: what a crash can cost."""
-    seed: int = Field(1, ge=0)
-    """Decides the first weights, the batches and every random draw."""
 
 
 class Recipe(Config):

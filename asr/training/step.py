@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,17 +17,7 @@ from asr.ctc.loss import ctc_loss
 from asr.dataset.speech_dataset import Batch
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
-
-
-@dataclass(frozen=True)
-class StepLoss:
-    """What a step minimises, and what is worth knowing about it.
-
-    Shape: utterances [B], nats; infinite where a target cannot fit.
-    """
-
-    objective: Tensor
-    utterances: Tensor
+from asr.training.loop import Loss
 
 
 def vary(batch: Batch, augment: AugmentConfig, sounds: Sounds, gain: bool) -> Padded:
@@ -47,7 +36,7 @@ def batch_loss(
     cr_ctc_weight: float,
     autocast: Callable[[], AbstractContextManager[None]],
     sounds: Sounds,
-) -> StepLoss:
+) -> Loss:
     """CTC loss per unit of an augmented batch, plus disagreement between its two views.
 
     With `cr_ctc_weight` each utterance is masked twice, and every frame of either view is pulled
@@ -68,10 +57,10 @@ def batch_loss(
     if spelled is None:
         return loss
     spelling = _ctc_of_views(spelled, batch.spelled, views, cr_ctc_weight)
-    return StepLoss(loss.objective + spelling.objective, loss.utterances)
+    return Loss(loss.objective + spelling.objective, loss.items, loss.units)
 
 
-def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, cr_ctc_weight: float) -> StepLoss:
+def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, cr_ctc_weight: float) -> Loss:
     """Shape: log_probs [views * B, T, V], targets [B, U]."""
     repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
     losses = ctc_loss(log_probs, repeated)
@@ -82,7 +71,8 @@ def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, cr_ctc_weight:
     objective = kept / units
     if cr_ctc_weight:
         objective = objective + cr_ctc_weight * _disagreement(log_probs) / units
-    return StepLoss(objective, losses.detach().unflatten(0, (views, -1)).mean(dim=0))
+    items = losses.detach().unflatten(0, (views, -1)).mean(dim=0)
+    return Loss(objective, items, targets.lengths)
 
 
 def _disagreement(log_probs: Padded) -> Tensor:

@@ -3,59 +3,37 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
-from asr.config import Config
 from asr.errors import LanguageModelError, TrainingError
-from asr.io.files import check_replaceable, locked
-from asr.io.terminal import errors
+from asr.io.files import check_replaceable
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.padded import pad
 from asr.text.normalise import TextConfig
 from asr.text.tokens import Tokens
-from asr.training.device import refuse_many_processes
-from asr.training.optimizer import build_optimizer, learning_rate, set_rate
+from asr.training import loop
+from asr.training.checkpoint import Progress
+from asr.training.optimizer import ClipNorm, LearningRate, OptimizationConfig
 
 LARGEST = 700.0  # nats whose exponential is still a number
 
 
-class LanguageTraining(Config):
+class LanguageTraining(OptimizationConfig):
     """The network, and how it learns."""
 
     model: NeuralConfig = NeuralConfig()
-    epochs: int = Field(30, ge=1)
-    """How often the text is gone through."""
     batch_units: int = Field(512, ge=1)
     """Units in a batch, padding included; with much text, or on a GPU, more are faster."""
-    learning_rate: float = Field(5e-3, gt=0)
-    """Highest learning rate, reached after the warm-up."""
-    warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the training in which the learning rate rises; after it, it falls as a cosine."""
-    weight_decay: float = Field(0.01, ge=0)
-    """AdamW's pull of the weight matrices towards zero."""
-    clip_norm: float = Field(1.0, gt=0)
-    """Longest gradient, as a Euclidean norm, of the loss in nats a unit."""
-    seed: int = Field(1, ge=0)
-    """Decides the first weights, the batches and every random draw."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Mean loss in training and perplexity on dev, by word with ends of sentences."""
-
-    number: int
-    loss: float
-    perplexity: float
-    seconds: float
+    learning_rate: LearningRate = 5e-3
+    clip_norm: ClipNorm = 1.0
 
 
 def train_language_model(
@@ -66,58 +44,49 @@ def train_language_model(
     out: Path,
     console: Console | None = None,
     text: TextConfig | None = None,
+    hook: loop.Hook = lambda task: task,
 ) -> NeuralLm:
     """The model of the epoch with the lowest perplexity on `dev`, which is kept in `out` as soon as
-    it is found, with `text`: how the sentences are spelled. A lock file beside `out` keeps a second
-    training out.
+    it is found, with `text`: how the sentences are spelled. Checkpoints are in a folder beside
+    `out`, which is removed in the end: the same call resumes a training that was stopped. `hook`
+    may replace functions of the training's `Task`.
 
     Raises AsrError where another training is at work there, LanguageModelError where there is no
-    text or the units cannot write it, TrainingError for a loss or a perplexity that is not finite.
+    text or the units cannot write it, TrainingError for a loss or a perplexity that is not finite,
+    InterruptedTraining after Ctrl-C, SIGTERM or SIGHUP.
     """
     if not train or not dev:
         raise LanguageModelError("expected sentences to learn from and dev, got none: give some")
-    refuse_many_processes()
     check_replaceable(out, "lstm.json")
     torch.manual_seed(config.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = NeuralModel(config.model, len(tokens)).to(device)
+    model = NeuralModel(config.model, len(tokens))
     lm = NeuralLm(model, tokens)
     encoded = [lm.encode(sentence) for sentence in train]
     for sentence in dev:
         lm.encode(sentence)  # what cannot be written is reported before any time is spent
-    optimizer = build_optimizer(model, config)
-    history: list[Epoch] = []
-    best: dict[str, Tensor] = {}
-    console = console or errors()
-    with (
-        locked(out.with_name(f".{out.name}.lock"), "training"),
-        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
-        task = bar.add_task("training", total=float(config.epochs))
-        for number in range(config.epochs):
-            started, total, units = time.monotonic(), 0.0, 0
-            batches = list(_batches(encoded, config, number))
-            for place, batch in enumerate(batches):
-                done = number + place / len(batches)
-                set_rate(optimizer, learning_rate(done / config.epochs, config))
-                loss, count = _step(model, batch, optimizer, config)
-                total, units = total + loss, units + count
-                bar.update(task, completed=number + (place + 1) / len(batches))
-            seconds = time.monotonic() - started
-            perplexity = word_perplexity(lm, dev)
-            if not math.isfinite(perplexity):
-                raise TrainingError(
-                    f"expected a finite perplexity on dev, got {perplexity}: lower the learning "
-                    "rate (learning_rate)"
-                )
-            history.append(Epoch(number + 1, total / units, perplexity, seconds))
-            if history[-1] == min(history, key=lambda row: row.perplexity):
-                best = {name: value.clone() for name, value in model.state_dict().items()}
-                save_neural(out, NeuralLm(model, tokens, _info(history[-1], config), text))
-            console.print(_line(history[-1]), highlight=False)  # last: nobody may read it
-    model.load_state_dict(best)
-    chosen = min(history, key=lambda row: row.perplexity)
-    return NeuralLm(model.eval(), tokens, _info(chosen, config), text)
+    folder = out.with_name(f"{out.name}.training")
+    hint = f"; {out} has the best epoch so far"
+    with loop.working_in(folder, config.epochs, console, hint=hint) as place:
+        fixed = loop.fixed(config, [train, dev, tokens.units])
+        state = loop.begin(model, config, place, fixed)
+
+        def written(row: dict[str, Any]) -> NeuralLm:
+            perplexity = round(row["dev_perplexity"], 4)
+            info = {"epoch": row["epoch"], "dev_perplexity": perplexity, "seed": config.seed}
+            chosen = NeuralLm(model.eval(), tokens, info, text)
+            save_neural(out, chosen)
+            return chosen
+
+        task = loop.Task(
+            batches=lambda: _batches(encoded, config, state.progress),
+            loss=lambda batch: _loss(model, batch),
+            validate=lambda: _validate(lm, dev),
+            keep=lambda row: state.keep_best(row is _chosen(state)) and written(row),
+            size=lambda batch: f"{len(batch)} sentences: lower batch_units ({config.batch_units})",
+        )
+        loop.run_epochs(state, hook(task))
+        model.load_state_dict(state.best)
+        return written(_chosen(state))  # again: it may have been removed since
 
 
 def word_perplexity(lm: NeuralLm, sentences: Sequence[str]) -> float:
@@ -128,10 +97,10 @@ def word_perplexity(lm: NeuralLm, sentences: Sequence[str]) -> float:
 
 
 def _batches(
-    encoded: Sequence[Tensor], config: LanguageTraining, epoch: int
-) -> Iterator[list[Tensor]]:
+    encoded: Sequence[Tensor], config: LanguageTraining, progress: Progress
+) -> tuple[int, AbstractContextManager[Iterable[list[Tensor]]]]:
     """Sentences of similar length together, in another order each epoch."""
-    random = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+    random = torch.Generator().manual_seed(config.seed * 100_003 + progress.epoch)
     noise = torch.rand(len(encoded), generator=random).tolist()
     order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]) + noise[i], i))
     batches: list[list[Tensor]] = []
@@ -142,42 +111,27 @@ def _batches(
             batch = []
         batch.append(encoded[i])
     batches.append(batch)
-    for place in torch.randperm(len(batches), generator=random).tolist():
-        yield batches[place]
+    shuffled = torch.randperm(len(batches), generator=random).tolist()
+    left = (batches[place] for place in shuffled[progress.batch :])
+    return len(batches), nullcontext(left)
 
 
-def _step(
-    model: NeuralModel,
-    batch: Sequence[Tensor],
-    optimizer: torch.optim.Optimizer,
-    config: LanguageTraining,
-) -> tuple[float, int]:
-    """Learn from a batch; the sum of its losses in nats, and of how many units."""
-    model.train()
+def _loss(model: NeuralModel, batch: Sequence[Tensor]) -> loop.Loss:
     scores = model.targets(pad(batch).to(model.bias.device))
-    loss = -scores.values[scores.mask()].mean()
-    if not math.isfinite(loss.item()):
+    mean = -scores.values[scores.mask()].mean()
+    units = scores.lengths.sum()[None]
+    return loop.Loss(mean, mean.detach().double() * units, units)
+
+
+def _validate(lm: NeuralLm, dev: Sequence[str]) -> tuple[dict[str, Any], str]:
+    perplexity = word_perplexity(lm, dev)
+    if not math.isfinite(perplexity):
         raise TrainingError(
-            f"expected a finite loss, got {loss.item()}: lower the learning rate (learning_rate)"
+            f"expected a finite perplexity on dev, got {perplexity}: lower the learning rate "
+            "(learning_rate)"
         )
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-    optimizer.step()
-    count = int(scores.lengths.sum())
-    return loss.item() * count, count
+    return {"dev_perplexity": perplexity}, f"dev perplexity {perplexity:.2f} a word"
 
 
-def _info(epoch: Epoch, config: LanguageTraining) -> dict[str, float | int]:
-    return {
-        "epoch": epoch.number,
-        "dev_perplexity": round(epoch.perplexity, 4),
-        "seed": config.seed,
-    }
-
-
-def _line(row: Epoch) -> str:
-    return (
-        f"epoch {row.number:3d}  loss {row.loss:.4f} a unit  dev perplexity "
-        f"{row.perplexity:.2f} a word  {row.seconds:.1f} s"
-    )
+def _chosen(state: loop.Loop) -> dict[str, Any]:
+    return min(state.progress.history, key=lambda row: float(row["dev_perplexity"]))

@@ -17,7 +17,7 @@ from asr.errors import AsrError
 from asr.io.files import read_json
 from asr.models.bundle import load_bundle
 from asr.training import trainer
-from asr.training.trainer import InterruptedTraining
+from asr.training.interrupt import InterruptedTraining
 from tests.commands import Command
 from tests.tones import tone_recipe, write_corpus
 

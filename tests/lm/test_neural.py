@@ -23,6 +23,7 @@ from asr.lm.ngram import measure_perplexity
 from asr.lm.storage import save_ngram
 from asr.padded import pad
 from asr.text.tokens import TokenConfig, Tokens, build_tokens
+from asr.training.interrupt import InterruptedTraining
 from asr.training.train_lm import LanguageTraining, train_language_model, word_perplexity
 from tests.commands import Command
 
@@ -97,7 +98,7 @@ def test_an_epoch_that_nobody_reads_of_is_saved(tmp_path: Path) -> None:
     config = LanguageTraining(model=SMALL, epochs=2)
     with os.fdopen(writing, "w") as unread:
         console = ErrorConsole(file=unread)
-        with pytest.raises(BrokenPipeError):
+        with pytest.raises(InterruptedTraining):
             train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm", console)
     assert load_neural(tmp_path / "lm").info["epoch"] == 1
 
@@ -212,7 +213,7 @@ def test_the_commands(run: Command, tmp_path: Path) -> None:
 def test_a_second_training_of_a_model_is_refused(tmp_path: Path) -> None:
     config = LanguageTraining(model=SMALL, epochs=1)
     with (
-        locked(tmp_path / ".lm.lock", "training"),
+        locked(tmp_path / "lm.training" / ".lock", "training"),
         pytest.raises(AsrError, match="no other training at work"),
     ):
         train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm")

@@ -25,8 +25,9 @@ from asr.project.defaults import examine, propose
 from asr.project.new import new_project, split_utterances
 from asr.text.normalise import TextConfig
 from asr.training.estimate import measure_training
+from asr.training.loop import Loss
 from asr.training.recipe import read_recipe
-from asr.training.step import StepLoss, batch_loss
+from asr.training.step import batch_loss
 from tests.commands import Command
 from tests.processes import NOBODY, left_by
 from tests.tones import RATE, SMALL, sentence, write_recordings
@@ -147,8 +148,8 @@ def test_the_time_of_a_training_is_measured(
     assert measure_training(recipe) > usual + 0.4 * recipe.train.epochs
 
 
-def _slow(seconds: float) -> Callable[..., StepLoss]:
-    def step(*given: Any) -> StepLoss:
+def _slow(seconds: float) -> Callable[..., Loss]:
+    def step(*given: Any) -> Loss:
         time.sleep(seconds)
         return batch_loss(*given)
 

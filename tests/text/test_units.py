@@ -13,7 +13,7 @@ from asr.dataset.speech_dataset import SpeechDataset
 from asr.io.files import read_json
 from asr.models.bundle import load_bundle
 from asr.text.normalise import TextConfig
-from asr.text.tokens import WORD_START, TokenConfig, Tokens
+from asr.text.tokens import WORD_START, TokenConfig, Tokens, build_tokens
 from asr.training.prepare import identity
 from asr.training.recipe import Recipe
 from tests.commands import Command
@@ -149,13 +149,13 @@ def test_a_spelling_layer_below_pieces_and_a_second_session(tmp_path: Path) -> N
 
 def test_what_other_units_alone_know_is_no_part_of_a_run(tmp_path: Path) -> None:
     recipe = recipe_for(tmp_path, TokenConfig())
+    units = build_tokens(["a"], TokenConfig())
     data = SpeechDataset(read_manifest(recipe.data.train), None, TextConfig(), RATE)
 
-    def known(tokens: TokenConfig) -> set[str]:
-        found = identity(recipe.model_copy(update={"tokens": tokens}), data, data)
+    def known(config: TokenConfig) -> set[str]:
+        found = identity(recipe.model_copy(update={"tokens": config}), units, data, data)
         return {key for key in found if key.startswith("tokens.")}
 
-    # A run that began before there were pieces can be resumed.
-    assert known(TokenConfig()) == {"tokens.kind", "tokens.word_count"}
+    assert known(TokenConfig()) == {"tokens.kind", "tokens.word_count", "tokens.units"}
     assert "tokens.size" in known(PIECES["bpe"])
     assert "tokens.espeak" in known(TokenConfig(kind="phones", espeak="de"))

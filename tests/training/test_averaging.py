@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from asr.dataset.manifest import read_manifest, write_manifest
 from asr.errors import CheckpointError, TrainingError
 from asr.io.files import locked, read_json, write_json
 from asr.models.bundle import load_bundle
-from asr.training import device, trainer
+from asr.training import device
 from asr.training.device import build_accelerator, refuse_many_processes
 from asr.training.display import Display
+from asr.training.loop import Loop, Task
 from asr.training.recipe import Recipe
 from asr.training.trainer import train
 from tests.commands import Command
@@ -77,21 +80,24 @@ def test_a_folder_trained_in_anew_is_not_taken_for_its_earlier_model(
 
 
 def test_a_stopped_run_can_be_finished_and_resumed(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     recipe = tone_recipe(manifests, tmp_path, epochs=3)
     with pytest.raises(TrainingError, match="expected an epoch that has ended"):
         train(recipe, finish_now=True)
-    real, calls = trainer._train_epoch, iter([False, True])
 
-    def stopping(run: Any) -> float:
-        if next(calls, False):
-            raise KeyboardInterrupt
-        return real(run)
+    def stopped(task: Task[Any]) -> Task[Any]:
+        epochs = itertools.count(1)
 
-    monkeypatch.setattr(trainer, "_train_epoch", stopping)
+        def batches() -> Any:
+            if next(epochs) == 2:
+                raise KeyboardInterrupt
+            return task.batches()
+
+        return replace(task, batches=batches)
+
     with pytest.raises(KeyboardInterrupt):
-        run_quietly(recipe.model_copy(update={"train": _saving(recipe)}))
+        run_quietly(recipe.model_copy(update={"train": _saving(recipe)}), stopped)
     model = train(recipe, finish_now=True)
     assert load_bundle(model).info["epochs"] == 1
     run_quietly(recipe)
@@ -176,32 +182,33 @@ def test_an_accelerator_is_of_one_process() -> None:
 
 
 def test_a_disk_that_fills_is_one_line_and_the_run_goes_on_with_room(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     recipe = tone_recipe(manifests, tmp_path, epochs=2)
-    saves = iter([False, True])
-    real = trainer.save
 
-    def filling(run: Any) -> None:
-        if next(saves, False):
-            raise OSError(28, "No space left on device", "x")
-        real(run)
+    def filled(task: Task[Any]) -> Task[Any]:
+        saves = itertools.count(1)
 
-    monkeypatch.setattr(trainer, "save", filling)
+        def save(loop: Loop) -> None:
+            if next(saves) == 2:
+                raise OSError(28, "No space left on device", "x")
+            task.save(loop)
+
+        return replace(task, save=save)
+
     with pytest.raises(TrainingError, match="got a full disk: make room, and the same command"):
-        run_quietly(recipe.model_copy(update={"train": _saving(recipe)}))
-    monkeypatch.undo()
+        run_quietly(recipe.model_copy(update={"train": _saving(recipe)}), filled)
     model, shown = run_quietly(recipe)
     assert "resumed at epoch 1" in shown or "resumed at epoch 2" in shown
     assert load_bundle(model).info["epochs"] == 2
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seconds = iter([0.0, 0.0, 20.0, 31.0, 40.0])
     monkeypatch.setattr("asr.training.display.time.monotonic", lambda: next(seconds))
-    with Display(tmp_path, 4) as display:
+    with Display(4) as display:
         for done in (0.1, 0.2, 0.3, 0.4):
             display.step(done, 1.5, 100.0)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from asr.dataset.speech_dataset import SpeechDataset
 from asr.errors import CheckpointError
 from asr.io.files import read_json, write_json
 from asr.models.acoustic import AcousticModel
@@ -25,7 +26,7 @@ from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import Tokens
-from asr.training import checkpoint, trainer
+from asr.training import checkpoint
 from asr.training.checkpoint import (
     Progress,
     average_weights,
@@ -37,18 +38,28 @@ from asr.training.checkpoint import (
 from asr.training.display import Display
 from asr.training.health import Health
 from asr.training.interrupt import StopRequest
+from asr.training.loop import Place
 from asr.training.optimizer import build_optimizer
+from asr.training.prepare import identity
 from asr.training.recipe import TrainConfig
 from asr.training.run import Run, save
-from tests.tones import FEATURES, MODEL, run_quietly, tone_recipe, untrained_bundle, write_corpus
+from asr.training.trainer import prepare
+from tests.tones import (
+    FEATURES,
+    MODEL,
+    RATE,
+    run_quietly,
+    tone_recipe,
+    untrained_bundle,
+    write_corpus,
+)
 
 FILES = (
     "state.json",
     "optimizer.safetensors",
-    "model/model.safetensors",
-    "model/config.json",
-    "model/tokens.json",
-    "model/info.json",
+    "model.safetensors",
+    "best.safetensors",
+    "random.safetensors",
     "digests.json",
 )
 PROGRESS = Progress(
@@ -63,6 +74,7 @@ PROGRESS = Progress(
     health=Health(skipped_steps=1, infinite_losses={"a": 2}, blank_epochs=1),
 )
 SCALE = {"scale": 1024.0, "_growth_tracker": 3}
+BEST = {"weight": torch.arange(3.0)}
 
 
 def with_a_step(bundle: Bundle) -> torch.optim.Optimizer:
@@ -77,13 +89,15 @@ def with_a_step(bundle: Bundle) -> torch.optim.Optimizer:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     bundle = untrained_bundle()
-    save_checkpoint(tmp_path / "checkpoint", bundle, with_a_step(bundle), SCALE, PROGRESS)
+    save_checkpoint(tmp_path / "checkpoint", bundle.model, with_a_step(bundle), SCALE, PROGRESS)
     return tmp_path / "checkpoint"
 
 
-def load(folder: Path) -> tuple[Progress, dict[str, Any]]:
+def load(folder: Path) -> tuple[Progress, dict[str, Any], dict[str, torch.Tensor]]:
     bundle = untrained_bundle()
-    return load_checkpoint(folder, bundle, build_optimizer(bundle.model, TrainConfig()), {}, print)
+    return load_checkpoint(
+        folder, bundle.model, build_optimizer(bundle.model, TrainConfig()), {}, print
+    )
 
 
 def refused(folder: Path) -> str:
@@ -102,12 +116,18 @@ def refused(folder: Path) -> str:
 def test_a_checkpoint_restores_everything(tmp_path: Path) -> None:
     bundle = untrained_bundle()
     optimizer = with_a_step(bundle)
-    save_checkpoint(tmp_path / "c", bundle, optimizer, SCALE, PROGRESS)
+    save_checkpoint(tmp_path / "c", bundle.model, optimizer, SCALE, PROGRESS, BEST)
+    random = torch.get_rng_state()
     other = untrained_bundle()
     restored = build_optimizer(other.model, TrainConfig())
-    progress, scale = load_checkpoint(tmp_path / "c", other, restored, {}, print)
+    torch.set_rng_state(random)
+    drawn = torch.rand(3)
+    progress, scale, best = load_checkpoint(tmp_path / "c", other.model, restored, {}, print)
     assert progress == PROGRESS
     assert scale == SCALE
+    assert best.keys() == BEST.keys()
+    assert torch.equal(best["weight"], BEST["weight"])
+    assert torch.equal(torch.rand(3), drawn)
     for name, weight in bundle.model.state_dict().items():
         assert torch.equal(weight, other.model.state_dict()[name]), name
     expected, got = optimizer.state_dict()["state"], restored.state_dict()["state"]
@@ -120,8 +140,8 @@ def test_a_checkpoint_restores_everything(tmp_path: Path) -> None:
 def test_an_optimizer_without_a_step_is_saved_too(tmp_path: Path) -> None:
     bundle = untrained_bundle()
     optimizer = build_optimizer(bundle.model, TrainConfig())
-    save_checkpoint(tmp_path / "c", bundle, optimizer, {}, Progress())
-    assert load(tmp_path / "c") == (Progress(), {})
+    save_checkpoint(tmp_path / "c", bundle.model, optimizer, {}, Progress())
+    assert load(tmp_path / "c") == (Progress(), {}, {})
 
 
 def test_loading_never_unpickles(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,12 +232,12 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     optimizer = with_a_step(bundle)
     for step in (5, 6, 7):
         progress = dataclasses.replace(PROGRESS, step=step)
-        save_checkpoint(tmp_path / "c", bundle, optimizer, SCALE, progress)
+        save_checkpoint(tmp_path / "c", bundle.model, optimizer, SCALE, progress)
     DAMAGES[damage](tmp_path / "c" / file)
     said: list[str] = []
     other = untrained_bundle()
     restored = build_optimizer(other.model, TrainConfig())
-    progress, _ = load_checkpoint(tmp_path / "c", other, restored, {}, said.append)
+    progress, *_ = load_checkpoint(tmp_path / "c", other.model, restored, {}, said.append)
     assert progress.step == 6
     (line,) = said
     assert line.startswith("expected ")
@@ -232,7 +252,7 @@ def test_a_checkpoint_that_cannot_be_read_counts_as_damaged(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = untrained_bundle()
-    save_checkpoint(saved, bundle, with_a_step(bundle), SCALE, PROGRESS)
+    save_checkpoint(saved, bundle.model, with_a_step(bundle), SCALE, PROGRESS)
     real = checkpoint.digest
 
     def failing(path: Path) -> str:
@@ -247,7 +267,7 @@ def test_a_checkpoint_that_cannot_be_read_counts_as_damaged(
 
 def test_two_damaged_checkpoints_are_one_line(saved: Path) -> None:
     bundle = untrained_bundle()
-    save_checkpoint(saved, bundle, with_a_step(bundle), SCALE, PROGRESS)
+    save_checkpoint(saved, bundle.model, with_a_step(bundle), SCALE, PROGRESS)
     for folder in (saved, saved.with_name("checkpoint-before")):
         (folder / "state.json").write_text("")
     message = refused(saved)
@@ -258,20 +278,11 @@ def test_two_damaged_checkpoints_are_one_line(saved: Path) -> None:
 # --- of something else ---
 
 
-def test_other_units_are_refused(tmp_path: Path) -> None:
-    bundle = untrained_bundle()
-    units = list(bundle.tokens.units)
-    units[2], units[3] = units[3], units[2]  # as many as before, so the weights would fit
-    swapped = Bundle(bundle.model, Tokens(tuple(units)), TextConfig())
-    save_checkpoint(tmp_path / "c", swapped, with_a_step(swapped), {}, Progress())
-    assert "units of this training data" in refused(tmp_path / "c")
-
-
 def test_another_model_is_refused(tmp_path: Path) -> None:
     bundle = untrained_bundle()
     config = MODEL.model_copy(update={"hidden": MODEL.hidden + 8})
     other = Bundle(AcousticModel(FEATURES, config, len(bundle.tokens)), bundle.tokens, TextConfig())
-    save_checkpoint(tmp_path / "c", other, with_a_step(other), {}, Progress())
+    save_checkpoint(tmp_path / "c", other.model, with_a_step(other), {}, Progress())
     assert "of different models" in refused(tmp_path / "c")
 
 
@@ -279,22 +290,19 @@ def test_another_models_optimizer_is_refused(saved: Path, tmp_path: Path) -> Non
     deeper = ModelConfig(channels=(4,), strides=(2,), layers=2, hidden=MODEL.hidden)
     bundle = untrained_bundle()
     other = Bundle(AcousticModel(FEATURES, deeper, len(bundle.tokens)), bundle.tokens, TextConfig())
-    save_checkpoint(tmp_path / "other", other, with_a_step(other), {}, Progress())
+    save_checkpoint(tmp_path / "other", other.model, with_a_step(other), {}, Progress())
     shutil.copy(tmp_path / "other" / "optimizer.safetensors", saved / "optimizer.safetensors")
     assert "optimizer" in refused(saved)
 
 
-def test_a_checkpoint_of_other_units_is_refused(saved: Path) -> None:
-    other = untrained_bundle()
-    tokens = Tokens((*other.tokens.units[:-1], "▁sideways"))
-    with pytest.raises(CheckpointError, match="expected the units of this training data"):
-        load_checkpoint(
-            saved,
-            Bundle(other.model, tokens, other.text),
-            build_optimizer(other.model, TrainConfig()),
-            {},
-            print,
-        )
+def test_the_units_are_part_of_what_a_run_keeps_to(tmp_path: Path) -> None:
+    tokens = untrained_bundle().tokens
+    # As many as before, so that the weights would fit.
+    swapped = Tokens((*tokens.units[:-2], tokens.units[-1], tokens.units[-2]))
+    recipe = tone_recipe({"train": tmp_path, "dev": tmp_path}, tmp_path)
+    data = SpeechDataset([], tokens, TextConfig(), RATE)
+    known, other = (identity(recipe, units, data, data) for units in (tokens, swapped))
+    assert {key for key in known if known[key] != other[key]} == {"tokens.units"}
 
 
 def test_a_run_with_other_units_is_not_gone_on_with(tmp_path: Path) -> None:
@@ -320,8 +328,8 @@ def test_a_run_killed_anywhere_in_a_save_goes_on(tmp_path: Path) -> None:
     for number in itertools.count(1):
         copy = recipe.model_copy(update={"out": tmp_path / f"killed{number}"})
         shutil.copytree(recipe.out, copy.out)
-        with Display(copy.out, 1, Console(file=io.StringIO())) as display:
-            run = trainer._prepare(copy, display, StopRequest())
+        with Display(1, Console(file=io.StringIO())) as display:
+            run = prepare(copy, Place(copy.out, display, StopRequest()))
         if _save_and_die_at_rename(run, number) != DIED:
             break
         _, shown = run_quietly(copy)

@@ -35,7 +35,7 @@ def test_layers_are_copied_and_shared_units_keep_their_rows(tones: Tones) -> Non
     tokens = build_tokens(["low elsewhere"], TokenConfig(kind="words", word_count=1))
     model = type(known.model)(FEATURES, MODEL, len(tokens))
     before = model.output.weight.clone()
-    said = initialise_from(model, tokens, InitConfig(model=tones[1]), FEATURES, MODEL)
+    said = initialise_from(model, tokens, tones[1])
     shared = [unit for unit in tokens.units if unit in known.tokens.units]
     assert f"{len(shared)} of {len(tokens)} units" in said
     for name, tensor in below_output(known.model).items():
@@ -61,7 +61,7 @@ def test_a_lookahead_may_be_another(tmp_path: Path, frames: int) -> None:
     save_bundle(tmp_path / "known", Bundle(known, tokens, TextConfig()))
     config = one_way.model_copy(update={"lookahead": frames})
     model = AcousticModel(features, config, len(tokens))
-    initialise_from(model, tokens, InitConfig(model=tmp_path / "known"), features, config)
+    initialise_from(model, tokens, tmp_path / "known")
     if model.encoder.lookahead is not None:
         shared, own = known.encoder.lookahead.weight[: frames + 1], model.encoder.lookahead.weight
         assert torch.equal(own[: len(shared)], shared)
@@ -71,15 +71,14 @@ def test_a_lookahead_may_be_another(tmp_path: Path, frames: int) -> None:
 def test_other_shapes_are_named(tones: Tones, tmp_path: Path) -> None:
     bundle = untrained_bundle()
     other = MODEL.model_copy(update={"hidden": MODEL.hidden + 1, "dropout": 0.4})
-    start = InitConfig(model=tones[1])
+    model = AcousticModel(FEATURES, other, len(bundle.tokens))
     with pytest.raises(
         ConfigError, match=rf"expected model\.hidden={MODEL.hidden} as in"
     ) as caught:
-        initialise_from(bundle.model, bundle.tokens, start, FEATURES, other)
+        initialise_from(model, bundle.tokens, tones[1])
     assert "dropout" not in str(caught.value)
-    absent = InitConfig(model=tmp_path / "absent")
     with pytest.raises(CheckpointError, match="expected a model folder"):
-        initialise_from(bundle.model, bundle.tokens, absent, FEATURES, MODEL)
+        initialise_from(bundle.model, bundle.tokens, tmp_path / "absent")
 
 
 def test_frozen_layers_stay_and_slower_ones_move_less(tones: Tones, tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,7 +23,9 @@ from asr.padded import Padded
 from asr.text.normalise import TextConfig
 from asr.training import trainer
 from asr.training.health import PLATEAU_ADVICE, PLATEAU_EPOCHS, Health, fastest_speeds, infeasible
+from asr.training.loop import Loop, Loss, Task
 from asr.training.recipe import Recipe
+from tests.hooks import watching, with_dev_errors
 from tests.tones import (
     FEATURES,
     MODEL,
@@ -50,18 +52,12 @@ def rewrite(manifest: Path, texts: dict[str, str]) -> None:
 
 
 def test_transcripts_that_cannot_fit_are_named_and_left_out(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     trained: set[str] = set()
-    real = trainer._train_step
-
-    def noting(run: Any, batch: Batch, config: Any) -> None:
-        trained.update(batch.ids)
-        real(run, batch, config)
-
-    monkeypatch.setattr(trainer, "_train_step", noting)
     rewrite(manifests["train"], {"train03": "low " * 200})
-    _, shown = run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1))
+    recipe = tone_recipe(manifests, tmp_path / "out", epochs=1)
+    _, shown = run_quietly(recipe, watching(lambda batch, loss: trained.update(batch.ids)))
     lines = [line for line in shown.splitlines() if "cannot fit" in line]
     assert len(lines) == 1
     assert "train03" in lines[0]
@@ -119,7 +115,7 @@ def test_infinite_losses_are_counted_for_each_utterance() -> None:
 
 
 def test_an_infinite_loss_neither_stops_nor_spoils_training(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     # A manifest that promises more audio than there is passes the check before training.
     utterances = [
@@ -129,19 +125,16 @@ def test_an_infinite_loss_neither_stops_nor_spoils_training(
     write_manifest(manifests["train"], utterances)
     losses: list[float] = []
     units = 0
-    real = trainer.batch_loss
 
-    def noting(model: Any, batch: Batch, *rest: Any) -> Any:
+    def note(batch: Batch, loss: Loss) -> None:
         nonlocal units
-        loss = real(model, batch, *rest)
-        for value, length in zip(loss.utterances, batch.targets.lengths, strict=True):
+        for value, length in zip(loss.items, batch.targets.lengths, strict=True):
             if torch.isfinite(value):
                 losses.append(float(value))
                 units += int(length)
-        return loss
 
-    monkeypatch.setattr(trainer, "batch_loss", noting)
-    model, _ = run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1, batch_seconds=30.0))
+    recipe = tone_recipe(manifests, tmp_path / "out", epochs=1, batch_seconds=30.0)
+    model, _ = run_quietly(recipe, watching(note))
     bundle = load_bundle(model)
     assert bundle.info["infinite_losses"] == {"train05": 1}
     assert bundle.info["skipped_steps"] == 0
@@ -153,44 +146,41 @@ def test_an_infinite_loss_neither_stops_nor_spoils_training(
     )
 
 
-def poison(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def poisoned(task: Task[Batch], how: str) -> Task[Batch]:
     """Spoil the second step's gradient, by an infinite objective or by NaN among the samples."""
-    real = trainer.batch_loss
-    calls = 0
+    calls = itertools.count(1)
 
-    def spoiled(model: AcousticModel, batch: Batch, *rest: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2 and how == "samples":
+    def spoiled(batch: Batch) -> Loss:
+        if next(calls) != 2:
+            return task.loss(batch)
+        if how == "samples":
             waves = batch.waves
             values = waves.values.clone()
             values[0, 100] = torch.nan
-            batch = replace(batch, waves=Padded(values, waves.lengths))
-        loss = real(model, batch, *rest)
-        if calls == 2 and how == "objective":
-            return replace(loss, objective=loss.objective * torch.inf)
-        return loss
+            return task.loss(replace(batch, waves=Padded(values, waves.lengths)))
+        loss = task.loss(batch)
+        return replace(loss, objective=loss.objective * torch.inf)
 
-    monkeypatch.setattr(trainer, "batch_loss", spoiled)
+    return replace(task, loss=spoiled)
 
 
 @pytest.mark.parametrize("how", ["objective", "samples"])
 def test_a_step_with_a_bad_gradient_is_skipped_and_counted(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    manifests: dict[str, Path], tmp_path: Path, how: str
 ) -> None:
-    poison(monkeypatch, how)
     snapshots: list[dict[str, torch.Tensor]] = []
-    real = trainer._train_step
 
-    def noting(run: Any, batch: Batch, config: Any) -> None:
-        real(run, batch, config)
-        moments = run.optimizer.optimizer.state_dict()["state"]
-        snapshot = {name: p.detach().clone() for name, p in run.model.named_parameters()}
-        snapshot |= {f"{i}.{k}": v.clone() for i, e in moments.items() for k, v in e.items()}
-        snapshots.append(snapshot)
+    def watched(task: Task[Batch]) -> Task[Batch]:
+        def stepped(loop: Loop, batch: Batch, loss: Loss) -> None:
+            moments = loop.optimizer.optimizer.state_dict()["state"]
+            snapshot = {name: p.detach().clone() for name, p in loop.model.named_parameters()}
+            snapshot |= {f"{i}.{k}": v.clone() for i, e in moments.items() for k, v in e.items()}
+            snapshots.append(snapshot)
+            task.stepped(loop, batch, loss)
 
-    monkeypatch.setattr(trainer, "_train_step", noting)
-    model, _ = run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1))
+        return replace(poisoned(task, how), stepped=stepped)
+
+    model, _ = run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1), watched)
     first, second, third = snapshots[:3]
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(second["output.weight"], third["output.weight"])
@@ -251,38 +241,19 @@ def test_a_training_that_writes_nothing_shows_the_advice(
     ],
 )
 def test_training_stops_when_the_dev_set_gets_no_better(
-    manifests: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    errors: list[int],
-    epochs: int,
+    manifests: dict[str, Path], tmp_path: Path, errors: list[int], epochs: int
 ) -> None:
-    coming = iter([*errors, 0])
-    real = trainer._dev_errors
-
-    def scripted(run: Any) -> Any:
-        counts = real(run)
-        return type(counts)(insertions=next(coming), reference_length=counts.reference_length)
-
-    monkeypatch.setattr(trainer, "_dev_errors", scripted)
-    monkeypatch.setattr(trainer, "finish", lambda run, count_errors: run.recipe.out)
-    run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=6, patience=2))
+    recipe = tone_recipe(manifests, tmp_path / "out", epochs=6, patience=2)
+    run_quietly(recipe, with_dev_errors([*errors, 0]))
     assert len(read_json(tmp_path / "out" / "history.json")) == epochs
 
 
 def test_the_batch_with_the_most_memory_comes_first(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     sizes: list[int] = []
-    real = trainer._train_step
-
-    def noting(run: Any, batch: Batch, config: Any) -> None:
-        sizes.append(batch.waves.values.numel())
-        real(run, batch, config)
-
-    monkeypatch.setattr(trainer, "_train_step", noting)
     recipe = tone_recipe(manifests, tmp_path / "out", epochs=1, batch_seconds=1.5)
-    run_quietly(recipe)
+    run_quietly(recipe, watching(lambda batch, loss: sizes.append(batch.waves.values.numel())))
     assert len(sizes) > 2
     assert sizes[0] == max(sizes)
     assert sizes[0] <= recipe.train.batch_seconds * RATE

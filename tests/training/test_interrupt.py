@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.dataset.speech_dataset import Batch
 from asr.io.files import read_json
-from asr.training import interrupt, trainer
-from asr.training.interrupt import StopRequest
-from asr.training.trainer import InterruptedTraining
+from asr.training import interrupt
+from asr.training.display import Display
+from asr.training.interrupt import InterruptedTraining, StopRequest
+from asr.training.loop import Task
+from tests.hooks import before_step
 from tests.tones import run_quietly, tone_recipe, write_corpus
 
 
@@ -28,23 +30,16 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 12, "dev": 4})
 
 
+def terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
 def test_a_stop_signal_saves_and_tells_how_to_resume(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
-    real = trainer._train_step
-    steps = 0
-
-    def stopping(run: Any, batch: Batch, config: Any) -> None:
-        nonlocal steps
-        real(run, batch, config)
-        steps += 1
-        if steps == 2:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(trainer, "_train_step", stopping)
     recipe = tone_recipe(manifests, tmp_path)
     with pytest.raises(InterruptedTraining, match="the same command resumes the training") as stop:
-        run_quietly(recipe)
+        run_quietly(recipe, before_step(2, terminate))
     assert stop.value.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     saved = read_json(tmp_path / "checkpoint" / "state.json")["progress"]
@@ -56,43 +51,40 @@ def test_a_stop_signal_saves_and_tells_how_to_resume(
 def test_a_second_signal_does_not_hide_that_the_training_was_saved(
     manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, close = trainer._train_step, trainer.Display.__exit__
-
-    def stopping(*arguments: Any) -> None:
-        step(*arguments)
-        signal.raise_signal(signal.SIGTERM)
+    close = Display.__exit__
 
     def interrupted(*arguments: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         close(*arguments)
 
-    monkeypatch.setattr(trainer, "_train_step", stopping)
-    monkeypatch.setattr(trainer.Display, "__exit__", interrupted)
+    monkeypatch.setattr(Display, "__exit__", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(InterruptedTraining):
-            run_quietly(tone_recipe(manifests, tmp_path))
+            run_quietly(tone_recipe(manifests, tmp_path), before_step(1, terminate))
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("scoring", [1, 3])
 def test_a_stop_signal_is_answered_while_the_dev_set_is_scored(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoring: int
+    manifests: dict[str, Path], tmp_path: Path, scoring: int
 ) -> None:
     # Scored in order: the first epoch, the second, the average.
-    real, calls = trainer.decode_dataset, itertools.count(1)
+    calls = itertools.count(1)
 
-    def stopping(*arguments: Any, **more: Any) -> Any:
-        if next(calls) == scoring:
-            signal.raise_signal(signal.SIGTERM)
-        return real(*arguments, **more)
+    def stopping(task: Task[Any]) -> Task[Any]:
+        def validate() -> Any:
+            if next(calls) == scoring:
+                terminate()
+            return task.validate()
+
+        return replace(task, validate=validate)
 
     undisturbed, _ = run_quietly(tone_recipe(manifests, tmp_path / "undisturbed"))
-    monkeypatch.setattr(trainer, "decode_dataset", stopping)
     recipe = tone_recipe(manifests, tmp_path / "stopped")
     with pytest.raises(InterruptedTraining):
-        run_quietly(recipe)
+        run_quietly(recipe, stopping)
     model, _ = run_quietly(recipe)
     weights = load_file(model / "model.safetensors")
     expected = load_file(undisturbed / "model.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from asr.dataset.manifest import read_manifest
 from asr.dataset.sampler import plan_all
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.bundle import load_bundle
-from asr.training import trainer
+from asr.training.loop import Loop, Loss, Task
 from asr.training.realign import word_starts
 from asr.training.recipe import Recipe
 from tests.tones import (
@@ -78,27 +79,28 @@ def spliced(manifests: dict[str, Path], out: Path, epochs: int) -> Recipe:
 
 
 def test_an_epoch_is_resumed_with_the_word_starts_it_began_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     manifests = write_corpus(tmp_path / "corpus", {"train": 8, "dev": 2})
     whole, _ = run_quietly(spliced(manifests, tmp_path / "whole", 3))
     # Killed in its second epoch after the words were aligned anew, and before any checkpoint.
     recipe = spliced(manifests, tmp_path / "killed", 3)
-    real = trainer._train_step
 
-    def dying(run: Any, *arguments: Any) -> None:
-        if run.progress.epoch == 1:
-            raise MemoryError
-        real(run, *arguments)
+    def dying(task: Task[Any]) -> Task[Any]:
+        def stepped(loop: Loop, batch: Any, loss: Loss) -> None:
+            task.stepped(loop, batch, loss)
+            if loop.progress.epoch == 1:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "_train_step", dying)
-    # The last checkpoint is within the first epoch.
-    monkeypatch.setattr(
-        trainer, "_is_save_due", lambda run: (run.progress.epoch, run.progress.batch) == (0, 1)
-    )
-    with pytest.raises(MemoryError):
-        run_quietly(recipe)
-    monkeypatch.undo()
+        def save(loop: Loop) -> None:
+            # The last checkpoint is within the first epoch.
+            if (loop.progress.epoch, loop.progress.batch) == (0, 1):
+                task.save(loop)
+
+        return replace(task, stepped=stepped, save=save)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(recipe, dying)
     files = sorted(path.name for path in (tmp_path / "killed").glob("word_starts-*"))
     assert files == ["word_starts-0001.json", "word_starts-0002.json"]
     killed, _ = run_quietly(recipe)

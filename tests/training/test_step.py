@@ -20,6 +20,7 @@ from asr.padded import Padded
 from asr.text.normalise import TextConfig
 from asr.text.tokens import BLANK_ID
 from asr.training import step
+from asr.training.loop import Loss
 from tests.tones import FEATURES, MODEL, RATE, untrained_bundle, write_corpus
 
 SILENCE = Sounds(RATE, NO_NOISE)
@@ -41,7 +42,7 @@ def model() -> AcousticModel:
     return untrained_bundle().model.train()
 
 
-def loss_of(model: AcousticModel, batch: Batch, cr_ctc_weight: float = 0.0) -> step.StepLoss:
+def loss_of(model: AcousticModel, batch: Batch, cr_ctc_weight: float = 0.0) -> Loss:
     return step.batch_loss(model, batch, PLAIN, cr_ctc_weight, contextlib.nullcontext, SILENCE)
 
 
@@ -56,7 +57,7 @@ def test_the_loss_is_nats_a_unit(model: AcousticModel, tones_batch: Batch) -> No
         blank=BLANK_ID,
         reduction="none",
     )
-    torch.testing.assert_close(loss.utterances, expected.detach())
+    torch.testing.assert_close(loss.items, expected.detach())
     units = tones_batch.targets.lengths.sum()
     torch.testing.assert_close(loss.objective, expected.sum() / units)
 
@@ -76,7 +77,7 @@ def test_a_spelling_layer_adds_its_loss(tones_batch: Batch) -> None:
         + letters.sum() / tones_batch.spelled.lengths.sum()
     )
     torch.testing.assert_close(loss.objective, expected)
-    torch.testing.assert_close(loss.utterances, words.detach())
+    torch.testing.assert_close(loss.items, words.detach())
     loss.objective.backward()
     assert model.spelling is not None
     assert model.spelling.weight.grad is not None
@@ -87,13 +88,13 @@ def test_padding_does_not_reach_the_loss(model: AcousticModel, tones_batch: Batc
     waves = tones_batch.waves
     garbage = torch.where(waves.mask(), waves.values, torch.nan)
     dirty = replace(tones_batch, waves=Padded(garbage, waves.lengths))
-    assert torch.equal(loss_of(model, dirty).utterances, clean.utterances)
+    assert torch.equal(loss_of(model, dirty).items, clean.items)
 
 
 def test_two_equal_views_agree(model: AcousticModel, tones_batch: Batch) -> None:
     alone = loss_of(model, tones_batch)
     twice = loss_of(model, tones_batch, cr_ctc_weight=0.5)
-    torch.testing.assert_close(twice.utterances, alone.utterances)
+    torch.testing.assert_close(twice.items, alone.items)
     torch.testing.assert_close(twice.objective, alone.objective)
 
 
@@ -114,7 +115,7 @@ def test_disagreement_is_the_divergence_of_each_view_from_the_other(
     mask = log_probs.mask()[: len(first), :, None]
     divergence = (first.exp() * (first - second) + second.exp() * (second - first)) * mask
     units = 2 * tones_batch.targets.lengths.sum()
-    ctc = 2 * loss.utterances.double().sum()
+    ctc = 2 * loss.items.double().sum()
     expected = (ctc + 0.2 * divergence.sum()) / units
     torch.testing.assert_close(loss.objective.double(), expected, rtol=1e-5, atol=1e-6)
 
@@ -136,7 +137,7 @@ def test_everything_at_once_is_finite_and_repeats(model: AcousticModel, tones_ba
         model.zero_grad()
         loss = step.batch_loss(model, batch, everything, 0.2, contextlib.nullcontext, sounds)
         losses.append(loss.objective.item())
-        assert torch.isfinite(loss.utterances).all()
+        assert torch.isfinite(loss.items).all()
     assert losses[0] == losses[1]
     assert losses[0] != loss_of(model, tones_batch, 0.2).objective.item()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from asr.dataset.cuts import Corpus
 from asr.dataset.manifest import read_manifest, write_manifest
 from asr.dataset.sampler import plan_epoch
-from asr.dataset.speech_dataset import Batch
 from asr.errors import AudioError, CheckpointError, ConfigError, TrainingError
 from asr.evaluation.evaluate import evaluate
 from asr.features.extractor import FeatureConfig
@@ -25,11 +24,12 @@ from asr.io.files import read_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
 from asr.models.kernels.dense import trains_lstm_in
-from asr.training import prepare, trainer
+from asr.training import prepare
 from asr.training.checkpoint import average_weights
 from asr.training.display import Display
 from asr.training.optimizer import learning_rate
 from asr.training.recipe import Recipe
+from tests.hooks import before_step, watching, with_dev_errors
 from tests.tones import (
     FEATURES,
     MODEL,
@@ -103,38 +103,24 @@ def test_only_the_best_epochs_are_kept_and_their_mean_is_the_model(
     assert_same(load_file(model / "model.safetensors"), average_weights(kept))
 
 
-def script_dev_errors(monkeypatch: pytest.MonkeyPatch, script: Sequence[int | Exception]) -> None:
-    """Let scoring on dev find so many errors each time, or fail so."""
-    left, real = iter(script), trainer._dev_errors
-
-    def scripted(run: Any) -> Any:
-        counts = real(run)
-        if isinstance(errors := next(left), Exception):
-            raise errors
-        return type(counts)(deletions=errors, reference_length=counts.reference_length)
-
-    monkeypatch.setattr(trainer, "_dev_errors", scripted)
-
-
 def test_no_epoch_is_removed_that_the_last_checkpoint_may_come_back_to(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     # Every epoch is better than the one before, and the third ends without a checkpoint of its own.
-    script_dev_errors(monkeypatch, [3, 2, MemoryError()])
     rarely = {"average": 1, "save_seconds": 1000.0}
+    recipe = tone_recipe(manifests, tmp_path, epochs=3, **rarely)
     with pytest.raises(MemoryError):
-        run_quietly(tone_recipe(manifests, tmp_path, epochs=3, **rarely))
+        run_quietly(recipe, with_dev_errors([3, 2, MemoryError()]))
     assert not (tmp_path / "checkpoint").exists()
     kept = sorted(path.name for path in (tmp_path / "epochs").iterdir())
     assert kept == ["epoch-0001", "epoch-0002"]
 
 
 def test_the_best_epoch_alone_is_kept_where_the_average_is_worse(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     # Scores in order: two epochs, then their average.
-    script_dev_errors(monkeypatch, [3, 2, 4])
-    model, shown = run_quietly(tone_recipe(manifests, tmp_path))
+    model, shown = run_quietly(tone_recipe(manifests, tmp_path), with_dev_errors([3, 2, 4]))
     assert "final model: epoch 2, dev 2/" in shown
     info = load_bundle(model).info
     assert (info["weights"], info["dev_errors"]) == ("epoch 2", 2)
@@ -155,17 +141,10 @@ def test_the_seed_decides_the_weights(manifests: dict[str, Path], tmp_path: Path
     assert not torch.equal(runs["first"]["output.weight"], runs["other"]["output.weight"])
 
 
-def test_a_finished_run_is_not_trained_again(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_is_not_trained_again(manifests: dict[str, Path], tmp_path: Path) -> None:
     recipe = tone_recipe(manifests, tmp_path)
     before = load_file(run_quietly(recipe)[0] / "model.safetensors")
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(trainer, "_train_step", refuse)
-    model, shown = run_quietly(recipe)
+    model, shown = run_quietly(recipe, watching(lambda *_: pytest.fail("trained again")))
     assert "already trained for 2 epochs" in shown
     after = load_file(model / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -220,28 +199,23 @@ def test_global_statistics_are_those_of_the_training_set(
 
 
 def test_gradients_are_clipped_and_the_rate_follows_the_schedule(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     norms: list[float] = []
     rates: list[float] = []
 
-    def watched(model: AcousticModel, config: Any, *rest: Any) -> torch.optim.Optimizer:
-        optimizer = build(model, config, *rest)
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad.flatten() for p in parameters if p.grad is not None]
+        norms.append(float(torch.linalg.vector_norm(torch.cat(gradients))))
+        rates.append(optimizer.param_groups[0]["lr"])
 
-        def note(*_: object) -> None:
-            gradients = [p.grad for p in model.parameters() if p.grad is not None]
-            norms.append(
-                float(torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients])))
-            )
-            rates.append(optimizer.param_groups[0]["lr"])
-
-        optimizer.register_step_pre_hook(note)
-        return optimizer
-
-    build = trainer.build_optimizer
-    monkeypatch.setattr(trainer, "build_optimizer", watched)
     recipe = tone_recipe(manifests, tmp_path, clip_norm=0.25)
-    run_quietly(recipe)
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        run_quietly(recipe)
+    finally:
+        handle.remove()
     assert norms
     assert max(norms) == pytest.approx(0.25, rel=1e-3)
     steps = len(rates)
@@ -317,16 +291,15 @@ def test_a_recording_that_broke_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 def test_running_out_of_memory_comes_with_advice(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    manifests: dict[str, Path], tmp_path: Path, where: str
 ) -> None:
-    def exhaust(*_: object) -> None:
+    def exhaust() -> None:
         if where == "cuda":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         torch.empty(1 << 60)  # what a processor's allocator raises is an error of another class
 
-    monkeypatch.setattr(trainer, "batch_loss", exhaust)
     with pytest.raises(TrainingError, match=r"lower train\.batch_seconds \(now 2\)") as error:
-        run_quietly(tone_recipe(manifests, tmp_path))
+        run_quietly(tone_recipe(manifests, tmp_path), before_step(1, exhaust))
     one_line(error)
 
 
@@ -335,23 +308,13 @@ def test_running_out_of_memory_comes_with_advice(
 
 def test_the_display_shows_loss_dev_wer_pace_and_time_left(tmp_path: Path) -> None:
     shown = io.StringIO()
-    row = {
-        "epoch": 1,
-        "loss": 1.25,
-        "dev_wer": 0.375,
-        "dev_errors": 3,
-        "dev_words": 8,
-        "seconds": 2.0,
-        "learning_rate": 0.001,
-        "hours_per_hour": 120.0,
-        "fill_share": 0.97,
-    }
-    with Display(tmp_path, 4, Console(file=shown, force_terminal=True, width=200)) as display:
-        display.epoch(row)
+    row = {"epoch": 1, "loss": 1.25, "seconds": 2.0, "dev_errors": 3}
+    with Display(4, Console(file=shown, force_terminal=True, width=200), tmp_path) as display:
+        display.epoch(row, "dev WER  37.50 % (3/8)")
         display.step(1.5, 0.875, 120.0)
     text = shown.getvalue()
     assert "dev WER  37.50 % (3/8)" in text
-    assert "epoch 2/4  loss 0.875  120 h/h  dev WER 37.5 %" in text
+    assert "epoch 2/4  loss 0.875  120 h/h  dev WER  37.50 %" in text
     assert "left" in text
 
 
@@ -359,18 +322,11 @@ def test_the_display_shows_loss_dev_wer_pace_and_time_left(tmp_path: Path) -> No
 
 
 def test_batches_of_an_epoch_are_those_of_the_plan(
-    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     seen: list[list[str]] = []
-    real = trainer._train_step
-
-    def noting(run: Any, batch: Batch, config: Any) -> None:
-        seen.append(batch.ids)
-        real(run, batch, config)
-
-    monkeypatch.setattr(trainer, "_train_step", noting)
     recipe = tone_recipe(manifests, tmp_path)
-    run_quietly(recipe)
+    run_quietly(recipe, watching(lambda batch, loss: seen.append(batch.ids)))
     utterances = read_manifest(manifests["train"])
     durations = [u.duration for u in utterances]
     plans = [

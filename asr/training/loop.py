@@ -1,0 +1,350 @@
+"""The training loop that acoustic models, language models and classifiers share.
+
+An epoch is a list of batches, and a batch is a step: set the learning rate, compute the loss and
+its gradient, clip it, step the optimizer. After each step the loop shows its progress, answers a
+stop signal and saves when it is due; after each epoch it validates and adds a row to the history.
+What differs between kinds of training is a `Task`: functions that the loop calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor, nn
+
+from asr.errors import TrainingError
+from asr.io.files import locked, restore_folders
+from asr.training.checkpoint import Progress, has_checkpoint, load_checkpoint, save_checkpoint
+from asr.training.device import build_accelerator, refuse_many_processes
+from asr.training.display import Display
+from asr.training.interrupt import PIPE, InterruptedTraining, StopRequest
+from asr.training.optimizer import OptimizationConfig, build_optimizer, learning_rate, set_rate
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a step minimises, and the loss of each item of its batch over so many units.
+
+    Shape: objective [], items [N] in nats, infinite where a target cannot fit, units [N].
+    """
+
+    objective: Tensor
+    items: Tensor
+    units: Tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training works: its folder (None: in memory alone), its display, its stop request."""
+
+    folder: Path | None
+    display: Display
+    stop: StopRequest
+    hint: str = ""
+    """What else a person can do with a training that was stopped."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the newest checkpoint."""
+        return (self.folder or Path()) / "checkpoint"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a checkpoint to resume."""
+        return self.folder is not None and has_checkpoint(self.checkpoint)
+
+    def answer_stop(self, *_: object) -> None:
+        """Raise InterruptedTraining where a signal has asked to stop or nobody reads the output,
+        or BrokenPipeError where nothing can be saved."""
+        number = PIPE if self.display.closed else self.stop.signal
+        if number is not None:
+            if self.folder is None:
+                raise BrokenPipeError
+            raise InterruptedTraining(number, self.folder, self.hint)
+
+
+@dataclass
+class Loop:
+    """The state of a training, of whatever kind."""
+
+    model: nn.Module
+    config: OptimizationConfig
+    accelerator: Accelerator
+    optimizer: Any
+    progress: Progress
+    place: Place
+    save_seconds: float = 60.0
+    audio_seconds: float = 0.0
+    """Of an epoch, to show the pace; 0 where there is no audio."""
+    saved: float = field(default_factory=time.monotonic)
+    """When the last checkpoint was written, or the training began."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of the best epoch, where they are not in files of their own."""
+
+    @property
+    def hours_per_hour(self) -> float:
+        """Hours of audio that are learnt in an hour, at the pace of a whole epoch."""
+        return self.audio_seconds / max(self.progress.seconds, 1e-9)
+
+    def keep_best(self, is_best: bool) -> bool:
+        """Remember the weights of an epoch that is better than all before."""
+        if is_best:
+            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return is_best
+
+
+def save(loop: Loop) -> None:
+    """Write a checkpoint into the training's folder, if it has one."""
+    if loop.place.folder is not None:
+        scaler, folder = loop.accelerator.scaler, loop.place.checkpoint
+        scale = scaler.state_dict() if scaler is not None else {}
+        optimizer = loop.optimizer.optimizer
+        save_checkpoint(folder, loop.model, optimizer, scale, loop.progress, loop.best)
+
+
+def refuse_bad_step(loop: Loop, _batch: object, loss: Loss) -> None:
+    """Raise TrainingError where the loss, or a gradient so far, is not finite."""
+    value = loss.objective.item()
+    if loop.progress.health.skipped_steps or not math.isfinite(value):
+        raise TrainingError(
+            f"expected a finite loss and gradient, got a loss of {value} in epoch "
+            f"{loop.progress.epoch + 1}: lower the learning rate (learning_rate), or look for "
+            "broken inputs"
+        )
+
+
+@dataclass(frozen=True)
+class Task(Generic[B]):
+    """What one kind of training does in the loop. A test watches or disturbs a training by
+    replacing some of these functions (`hook` of each kind's `train` function)."""
+
+    batches: Callable[[], tuple[int, AbstractContextManager[Iterable[B]]]]
+    """How many the current epoch has, and those that are left. The model is in training mode."""
+    loss: Callable[[B], Loss]
+    validate: Callable[[], tuple[dict[str, Any], str]]
+    """Values for the row of the epoch, and what of them is shown."""
+    keep: Callable[[dict[str, Any]], object]
+    """Given the row of an epoch that has ended: keep its weights if it is among the best."""
+    size: Callable[[B], str]
+    """The size of a batch in words, and the setting that makes it smaller."""
+    save: Callable[[Loop], None] = save
+    """Write a checkpoint."""
+    stepped: Callable[[Loop, B, Loss], None] = refuse_bad_step
+    """Called after each step."""
+    ends_early: Callable[[], bool] = lambda: False
+    """Whether training ends before its last epoch."""
+
+
+Hook = Callable[[Task[Any]], Task[Any]]
+
+
+@contextmanager
+def working_in(
+    folder: Path | None, epochs: int, console: Console | None, lasting: bool = False, hint: str = ""
+) -> Iterator[Place]:
+    """Hold the folder of a training, show its progress and turn signals into a request to stop.
+
+    A `lasting` folder also gets curves; any other is removed once the training has ended. Without a
+    folder nothing is saved, and signals are left alone.
+
+    Raises AsrError for another training in the same folder, several processes and a full disk.
+    """
+    refuse_many_processes()
+    if folder is None:
+        with Display(epochs, console) as display:
+            yield Place(None, display, StopRequest())
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"expected a folder to write to, got {folder}: {error.strerror}; choose another out"
+        ) from None
+    try:
+        # Until all is closed, no signal may take the place of the report that the run is saved.
+        with (
+            StopRequest() as stop,
+            locked(folder / ".lock", "training") as held,
+            Display(epochs, console, folder / "tensorboard" if lasting else None) as display,
+        ):
+            if not held:
+                display.say(
+                    f"no locks on the file system of {folder}: nothing keeps a second training "
+                    "out of this folder"
+                )
+            restore_folders(folder)
+            yield Place(folder, display, stop, hint)
+            if not lasting:
+                shutil.rmtree(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TrainingError(
+            f"expected space to write {folder}, got a full disk: make room, and the same "
+            "command resumes the training"
+        ) from None
+
+
+def begin(
+    model: nn.Module,
+    config: OptimizationConfig,
+    place: Place,
+    identity: dict[str, Any],
+    precision: str = "no",
+    lower_lr_factor: float = 1.0,
+) -> Loop:
+    """A training at its start, or where an earlier one with the same `identity` was stopped."""
+    accelerator = build_accelerator(precision, place.display.say)
+    model.to(accelerator.device)
+    optimizer = accelerator.prepare(build_optimizer(model, config, lower_lr_factor))
+    progress = Progress(identity=identity, precision=accelerator.mixed_precision)
+    loop = Loop(model, config, accelerator, optimizer, progress, place)
+    if place.is_begun:
+        _resume(loop)
+    return loop
+
+
+def fixed(config: OptimizationConfig, data: object) -> dict[str, Any]:
+    """What must stay the same for a training to be resumed: settings and data (JSON)."""
+    total = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+    return config.model_dump(mode="json", exclude={"epochs"}) | {"data": total}
+
+
+def _resume(loop: Loop) -> None:
+    before, scaler, say = loop.progress, loop.accelerator.scaler, loop.place.display.say
+    loop.progress, scale, loop.best = load_checkpoint(
+        loop.place.checkpoint, loop.model, loop.optimizer, before.identity, say
+    )
+    if scaler is not None and scale:
+        scaler.load_state_dict(scale)
+    if loop.progress.precision != before.precision:
+        say(
+            f"resumed in {before.precision}, which was {loop.progress.precision} before (no is "
+            "float32): the result differs from that of one machine"
+        )
+        loop.progress.precision = before.precision
+
+
+def run_epochs(loop: Loop, task: Task[B]) -> None:
+    """Train what is left. Raises InterruptedTraining, after saving, where a signal asks to stop."""
+    display, progress = loop.place.display, loop.progress
+    if progress.step and _is_finished(loop, task):
+        display.say(f"already trained for {progress.epoch} epochs in {loop.place.folder}")
+    elif progress.step:
+        display.say(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
+    while not _is_finished(loop, task):
+        try:
+            _run_epoch(loop, task)
+            _finish_epoch(loop, task)
+        except InterruptedTraining:
+            task.save(loop)
+            raise
+        # On a GPU an epoch can be shorter than a checkpoint takes to write.
+        _save_if(loop, task, _is_finished(loop, task))
+    display.complete()
+
+
+def _is_finished(loop: Loop, task: Task[B]) -> bool:
+    return loop.progress.epoch >= loop.config.epochs or task.ends_early()
+
+
+def _save_if(loop: Loop, task: Task[B], due: bool = False) -> None:
+    if due or time.monotonic() - loop.saved >= loop.save_seconds:
+        task.save(loop)
+        loop.saved = time.monotonic()
+
+
+def _run_epoch(loop: Loop, task: Task[B]) -> None:
+    """Run what is left of the current epoch, saving as time passes."""
+    progress, config = loop.progress, loop.config
+    loop.model.train()
+    count, left = task.batches()
+    before = time.monotonic()
+    with left as batches:
+        for batch in batches:
+            done = (progress.epoch + progress.batch / count) / config.epochs
+            set_rate(loop.optimizer, learning_rate(done, config))
+            loss = _step(loop, task, batch)
+            progress.batch += 1
+            progress.step += 1
+            progress.seconds += time.monotonic() - before
+            before = time.monotonic()
+            share = progress.batch / count
+            pace = share * loop.hours_per_hour
+            loop.place.display.step(progress.epoch + share, progress.mean_loss, pace)
+            task.stepped(loop, batch, loss)
+            loop.place.answer_stop()
+            if progress.batch < count:
+                _save_if(loop, task)
+                before = max(before, loop.saved)
+
+
+def _step(loop: Loop, task: Task[B], batch: B) -> Loss:
+    progress, accelerator = loop.progress, loop.accelerator
+    statistics = [buffer.clone() for buffer in loop.model.buffers()]
+    try:
+        loss = task.loss(batch)
+        accelerator.backward(loss.objective)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"expected batches that fit into memory, got none left at {task.size(batch)} ({error})"
+        ) from None
+    norm = accelerator.clip_grad_norm_(loop.model.parameters(), loop.config.clip_norm)
+    # Under fp16 the scaler itself leaves out overflowing steps and adapts.
+    if accelerator.scaler is not None or bool(torch.isfinite(norm)):
+        loop.optimizer.step()
+    if not bool(torch.isfinite(norm)):
+        progress.health.skipped_steps += 1
+        # The forward pass has already moved the running statistics of the normalisation.
+        for buffer, before in zip(loop.model.buffers(), statistics, strict=True):
+            buffer.copy_(before)
+    loop.optimizer.zero_grad()
+    finite = torch.isfinite(loss.items)
+    progress.loss_sum += float(loss.items[finite].sum())
+    progress.loss_units += int(loss.units[finite].sum())
+    return loss
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # A processor's allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(
+        error
+    )
+
+
+def _finish_epoch(loop: Loop, task: Task[B]) -> None:
+    """Validate, add the epoch's row to the history, keep its weights if they are wanted."""
+    progress, config = loop.progress, loop.config
+    started = time.monotonic()
+    values, shown = task.validate()
+    progress.total_seconds += progress.seconds + time.monotonic() - started
+    row = {
+        "epoch": progress.epoch + 1,
+        "step": progress.step,
+        "loss": progress.mean_loss,
+        **values,
+        "learning_rate": learning_rate((progress.epoch + 1) / config.epochs, config),
+        "seconds": progress.seconds,
+    }
+    progress.history.append(row)
+    loop.place.display.epoch(row, shown)
+    task.keep(row)
+    progress.epoch += 1
+    progress.batch, progress.loss_sum, progress.loss_units, progress.seconds = 0, 0.0, 0, 0.0
