@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from asr.inference.time_formats import Word
     from asr.inference.transcribe import Source, Transcript
 
+__version__ = "0.1.0"  # as in pyproject.toml
+
 __all__ = [
     "AsrError",
     "AudioError",

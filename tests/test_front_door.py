@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Command
+from tests.tones import tone_recipe, write_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "numpy", "numba", "pydantic", "regex", "rich", "yaml", "psutil", "soundfile")
@@ -65,3 +66,14 @@ def test_quiet_leaves_errors_alone(
         assert quiet.err.splitlines() == loud.errors
     again = run("transcribe", tmp_path, tmp_path / "absent.wav", "--model", model)
     assert again == loud
+
+
+def test_quiet_training_is_silent(run: Command, tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path / "corpus", {"train": 4, "dev": 2})
+    recipe = tone_recipe(manifests, tmp_path / "run", epochs=1)
+    (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json())
+    ended = run("train", tmp_path / "recipe.yaml", "--quiet")
+    assert (ended.status, ended.out, ended.err) == (0, "", "")
+    assert "epoch" in run("train", tmp_path / "recipe.yaml", f"out={tmp_path / 'loud'}").err
+    (tmp_path / "recipe.yaml").write_text("data: nothing")
+    assert run("train", tmp_path / "recipe.yaml", "--quiet").error()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from asr import __version__
 from asr.cli.console import run_command, show_settings
 from asr.cli.data import app as data_app
 from asr.cli.decoder_options import (
@@ -74,9 +75,7 @@ app.add_typer(reports_app)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        show(f"asr {version('lstm-asr')}")
+        show(f"asr {__version__}")
         raise typer.Exit
 
 

@@ -13,8 +13,7 @@ from asr.dataset.manifest import read_manifest
 from asr.demo.synthesis import make_corpus
 from asr.evaluation.evaluate import evaluate
 from asr.evaluation.report_text import to_text
-from asr.inference.transcribe import transcribe
-from asr.models.bundle import load_bundle
+from asr.inference.recognizer import load_recognizer
 from asr.models.config import ModelConfig
 from asr.training.recipe import DataConfig, Recipe, TrainConfig
 from asr.training.trainer import train
@@ -72,10 +71,8 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     console.print(to_text(report, worst=3))
     console.print("4. Transcribing a few of those files")
     chosen = read_manifest(manifests["test"])[:: max(1, len(report.scores.utterances) // SHOWN)]
-    bundle = load_bundle(model)
-    for utterance, result in zip(
-        chosen[:SHOWN], transcribe(bundle, [u.audio for u in chosen[:SHOWN]]), strict=True
-    ):
+    results = load_recognizer(model).transcribe([u.audio for u in chosen[:SHOWN]], words=False)
+    for utterance, result in zip(chosen[:SHOWN], results, strict=True):
         console.print(f"   said   {utterance.text}\n   heard  {result.text}")
     console.print(
         f"Done in {(time.monotonic() - started) / 60:.1f} minutes. "

@@ -22,10 +22,16 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
-@functools.cache
 def errors() -> ErrorConsole:
-    """The console on stderr. rich is imported when the first line is printed, not before."""
-    from asr.io.error_console import ErrorConsole
+    """The console on stderr, for notes and progress; silent with `asr --quiet`."""
+    console = _console()
+    console.quiet = _quiet
+    return console
+
+
+@functools.cache
+def _console() -> ErrorConsole:
+    from asr.io.error_console import ErrorConsole  # rich is imported when a line is printed
 
     return ErrorConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
@@ -33,8 +39,10 @@ def errors() -> ErrorConsole:
 def tell(message: object) -> None:
     """Print one line on stderr, without anything that a terminal would obey."""
     line = printable(str(message))
-    if not _quiet or line.startswith("error: "):
-        errors().print(line)
+    console = errors()
+    console.quiet = _quiet and not line.startswith("error: ")
+    console.print(line)
+    console.quiet = _quiet
 
 
 def show(text: str, end: str = "\n") -> None:
