@@ -1,5 +1,5 @@
-"""Files that hold several recordings one after the other: ogg, flac and wav joined by `cat`, and
-what radio stations send as ogg, a link for each song. libsndfile reads the first of them only."""
+"""Files of several recordings one after another: ogg, flac or wav files joined by `cat`, and ogg
+streams of radio stations, with one link per song. libsndfile reads only the first recording."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from asr.audio.damage import boxes, damage
 from asr.audio.source import Stream, View
 
+# Signature of each file type, by its first bytes. Each is too long to occur by chance.
 # How each kind of file begins, by its first bytes, in marks that are too long to come by chance.
 _BEGINS = {
     b"OggS": rb"OggS\0[\x02\x06]",  # the first page of a track (RFC 3533)
@@ -33,7 +34,7 @@ _CHUNK = 1 << 22  # bytes
 
 @dataclass(frozen=True)
 class Link:
-    """One of the recordings in a file, and what is missing in it, "" for nothing."""
+    """One of the recordings in a file, and a description of its damage ("" for none)."""
 
     stream: Stream
     damage: str
@@ -43,7 +44,7 @@ Place = tuple[int, int, str]  # first byte and end of a recording, and its damag
 
 
 def links(stream: Stream) -> list[Link]:
-    """The recordings in a file, in their order: mostly one, the stream itself."""
+    """The recordings in a file, in order; usually one, the stream itself."""
     places = _places_in_file(stream) if isinstance(stream, io.FileIO) else _places(stream)
     if len(places) == 1:
         return [Link(stream, places[0][2])]
@@ -57,7 +58,7 @@ def _places_in_file(stream: io.FileIO) -> list[Place]:
 
 @lru_cache(maxsize=1024)
 def _remembered(path: str, _number: int, _size: int, _time: int) -> list[Place]:
-    """`_places` in a file, which is read through once however many stretches of it are wanted."""
+    """`_places` of a file, cached: the file is read once for all segments taken from it."""
     with Path(path).open("rb", buffering=0) as stream:
         return _places(stream)
 

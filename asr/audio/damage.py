@@ -1,4 +1,4 @@
-"""What the frame of an ogg or mp4 file tells of damage: the decoders pass over it in silence."""
+"""Damage of ogg and mp4 files, from their containers: the decoders do not report it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def damage(stream: Stream) -> str:
-    """What is missing in an ogg or mp4 file; "" for nothing, and for other files."""
+    """What is missing in an ogg or mp4 file; "" for an intact file and for other formats."""
     stream.seek(0)
     head = stream.read(12)
     if head.startswith(b"OggS"):
@@ -24,8 +24,8 @@ def damage(stream: Stream) -> str:
 
 
 def _ogg_damage(stream: Stream) -> str:
-    """Pages follow each other without room between them, those of each track by number, and each
-    has a checksum (RFC 3533)."""
+    """Pages follow each other without gaps. The pages of each track are numbered, and each has a
+    checksum (RFC 3533)."""
     total = stream.seek(0, io.SEEK_END)
     numbers: dict[bytes, int] = {}
     at = 0
@@ -48,8 +48,8 @@ def _ogg_damage(stream: Stream) -> str:
 
 
 def _checksum(content: bytes) -> int:
-    """Ogg's CRC of 32 bits: zlib's without its complements, and with the bits of bytes and of the
-    result in the other order."""
+    """Ogg's 32-bit CRC: zlib's without its complements, with the bits of the bytes and of the
+    result in reverse order."""
     plain = zlib.crc32(content.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{plain:032b}"[::-1], 2)
 
@@ -60,7 +60,7 @@ def _is_cut_mp4(stream: Stream) -> bool:
 
 
 def boxes(stream: Stream) -> Iterator[tuple[int, bytes, int]]:
-    """First byte, kind and size of the boxes that are mp4's outermost frame (ISO 14496-12)."""
+    """First byte, type and size of the top-level boxes of an mp4 file (ISO 14496-12)."""
     at = 0
     while True:
         stream.seek(at)

@@ -1,7 +1,7 @@
-"""Decoding by FFmpeg, through PyAV: mp3, mp4, m4a, webm, aac and all else that holds sound.
+"""Decoding by FFmpeg, through PyAV: mp3, mp4, m4a, webm, aac and other formats with audio.
 
-Samples are put where their timestamps say, so that times are those of a player: a track that begins
-late or has a gap gets silence there, and so does a packet that cannot be decoded.
+Samples are placed at their timestamps, so that times agree with those of a player. A track that
+begins late, a gap, and a packet that cannot be decoded are filled with silence.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from asr.audio.tracks import choose_track, frame_channels, open_pyav
 Say = Callable[[str], None]
 Timed = tuple[Any, Fraction | None]  # a decoded frame, and its seconds since time zero
 
-# Containers whose header says how long all of it is; elsewhere FFmpeg estimates that.
+# Containers whose header states the total duration; for others, FFmpeg estimates it.
 _TIMED_CONTAINERS = ("mov", "matroska", "flv", "asf", "avi")
-# Those without timestamps: FFmpeg counts samples, at the first frame's rate.
+# Containers without timestamps: FFmpeg counts samples, at the first frame's rate.
 _UNTIMED_CONTAINERS = ("mp3", "aac", "ac3")
-# Those in which time may begin anew: a long jump there is another recording, not a pause.
+# Containers whose clock may restart: a long jump there is another recording, not a pause.
 _BROADCASTS = ("mpegts", "mpeg")
-# Mostly of one bit rate, so that all packets have one size.
+# Usually of constant bit rate, so that all packets have the same size.
 _SIZED_FRAMES = ("mp1", "mp2", "mp3", "ac3")
 
-# Those in which a gap means that something was not received.
+# Containers in which a gap means that data was not received.
 _LOSSY = (*_BROADCASTS, "ogg")
 
-_MISSING = 0.5  # seconds that may lack of the stated duration before the file counts as cut off
-_JITTER = 0.05  # seconds; encoders' delays and rounded timestamps are no gaps
-_LONGEST_GAP = 24 * 3600.0  # seconds; what is longer is a damaged timestamp
-_LONGEST_BROADCAST_GAP = 10.0  # as FFmpeg's own -dts_delta_threshold
-_MOST_UNTIMED = 64  # frames without a timestamp that wait for one
-_MOST_ERRORS = 1000  # of reading packets, so that no file is read for ever
+_MISSING = 0.5  # seconds by which an intact file may be shorter than stated
+_JITTER = 0.05  # seconds; encoder delays and rounded timestamps are not gaps
+_LONGEST_GAP = 24 * 3600.0  # seconds; a longer gap is a damaged timestamp
+_LONGEST_BROADCAST_GAP = 10.0  # the same as FFmpeg's -dts_delta_threshold
+_MOST_UNTIMED = 64  # frames without a timestamp that are held until one has a timestamp
+_MOST_ERRORS = 1000  # read errors per file, so that reading always ends
 
 
 @dataclass
@@ -61,11 +61,11 @@ class _Damage:
 
 
 def pyav_blocks(stream: Stream, say: Say) -> Generator[Block, None, None]:
-    """All of one audio track from time zero on, one block after the other: of the track that a
-    player takes, or of the first one with sound where that one is silent.
+    """All of one audio track from time zero on, as consecutive blocks. The track is the one that a
+    player chooses, or the first one with sound if that one is silent.
 
-    Time zero is where the earliest track begins, and in mp4 where the film begins. `say` is told
-    what cannot be decoded, when the blocks end or the caller wants no more.
+    Time zero is the start of the earliest track; in mp4, the start of the movie. `say` reports what
+    cannot be decoded, when the blocks end or the caller closes the generator.
     """
     chosen = choose_track(stream, say)
     with open_pyav(stream) as container:
@@ -79,16 +79,16 @@ def pyav_blocks(stream: Stream, say: Say) -> Generator[Block, None, None]:
                 raise damage.reason
             stated = _stated_end(container, track, zero)
             if damage.last + _MISSING < stated:
-                say(f"cut off: {damage.last:.1f} s of the {stated:.1f} s that its header says")
+                say(f"cut off: {damage.last:.1f} s of the {stated:.1f} s stated in its header")
             elif damage.cut_off or (damage.last_is_short and damage.short == 1):
                 say(f"cut off at {damage.last:.1f} s")
         finally:
             if damage.missing:
-                say(f"{damage.missing:.1f} s of sound are missing; there is silence in their place")
+                say(f"{damage.missing:.1f} s of sound are missing; silence replaces them")
             if damage.undecodable and damage.decoded:
                 say(
                     f"{damage.undecodable} of {damage.packets} packets cannot be decoded, the first"
-                    f" at {damage.first:.1f} s; there is silence in their place"
+                    f" at {damage.first:.1f} s; silence replaces them"
                 )
 
 
@@ -104,22 +104,22 @@ def _zero(container: Any, stream: Stream) -> Fraction:
 
 
 def _stated_end(container: Any, track: Any, zero: Fraction) -> float:
-    """Seconds from time zero to the end of the longest track as the header has it; 0 where it does
-    not say."""
+    """Seconds from time zero to the end of the longest track, from the header; 0 if the header does
+    not state it."""
     name = container.format.name
     if not container.duration or not name.startswith((*_TIMED_CONTAINERS, "mp3")):
         return 0.0
     duration = Fraction(container.duration, av.time_base)
-    if name == "mp3":  # in its first frame, or else estimated from the bit rate
+    if name == "mp3":  # stated in its first frame, or estimated from the bit rate
         estimate = 8 * container.size / (track.bit_rate or 1)
         return float(duration) if duration > 1.05 * estimate else 0.0
-    if name.startswith("mov"):  # the duration is that from the first to the last of the tracks
+    if name.startswith("mov"):  # first track's start to last track's end
         duration += Fraction(container.start_time or 0, av.time_base)
     return float(duration - zero)
 
 
 def _packets(container: Any, track: Any, damage: _Damage) -> Iterator[Any]:
-    """Packets of the sound and, since they tell when a cut-off file ends, of the picture."""
+    """Packets of the sound and of the picture, which shows where a cut-off file ends."""
     tracks = [track, *container.streams.video]
     for _ in range(_MOST_ERRORS):
         try:
@@ -158,8 +158,8 @@ def _frames(container: Any, track: Any, zero: Fraction, damage: _Damage) -> Iter
 
 
 def _is_short(packet: Any, frame: Any) -> bool:
-    """Whether a packet has fewer bytes than its bit rate demands: all of them where that is an
-    average, and the last of a file that was cut off."""
+    """Whether a packet has fewer bytes than its bit rate demands. With an average bit rate all
+    packets may be short; otherwise only the last packet of a cut-off file is."""
     codec = packet.stream.codec_context
     if not codec.name.startswith(_SIZED_FRAMES) or not codec.bit_rate:
         return False
@@ -168,8 +168,8 @@ def _is_short(packet: Any, frame: Any) -> bool:
 
 
 def _timed(frames: Iterable[Timed]) -> Iterator[Timed]:
-    """The same; frames without a timestamp, as FLAC has after damage, get theirs from the next one
-    that has it."""
+    """The same frames; a frame without a timestamp, as in damaged FLAC, gets it from the next frame
+    with one."""
     waiting: list[Any] = []
     for frame, time in frames:
         waiting.append(frame)
@@ -185,7 +185,7 @@ def _timed(frames: Iterable[Timed]) -> Iterator[Timed]:
 def _placed(
     frames: Iterable[Timed], container: str, damage: _Damage, weights: np.ndarray
 ) -> Iterator[Block]:
-    """Each frame where its timestamp says, silence in between."""
+    """Each frame at its timestamp, with silence in the gaps."""
     longest_gap = _LONGEST_BROADCAST_GAP if container in _BROADCASTS else _LONGEST_GAP
     position, rate, shift, believed = 0, 0, Fraction(), True
     for frame, time in frames:
@@ -194,13 +194,13 @@ def _placed(
             position = round(position * frame.sample_rate / rate) if rate else 0
             rate = frame.sample_rate
         lack = 0 if time is None or not believed else round((time + shift) * rate) - position
-        # What the picture goes on through is a gap, however long.
+        # While the picture continues, silence of any length is a gap.
         most = max(longest_gap, damage.picture + _JITTER - position / rate)
         if not -_JITTER * rate <= lack <= (most if position else _LONGEST_GAP) * rate:
             shift, lack = shift - Fraction(lack, rate), 0
         if lack > _JITTER * rate or (lack > 0 and damage.fresh):
             damage.missing += lack / rate if position and container in _LOSSY else 0
-            # One zero for all, so that a timestamp cannot claim memory.
+            # A broadcast zero, so that a wrong timestamp cannot allocate much memory.
             yield Block(position, np.broadcast_to(np.float32(0), (lack,)), rate)
             position += lack
         damage.fresh = False

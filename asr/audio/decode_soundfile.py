@@ -1,4 +1,4 @@
-"""Decoding by libsndfile: wav, flac, ogg and opus, NIST SPHERE and their relatives."""
+"""Decoding by libsndfile: wav, flac, ogg and opus, NIST SPHERE and similar formats."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from asr.audio.channels import MOST_SECONDS, channel_weights, inverted, mixed
 from asr.audio.source import LONGEST, Block, Span, Stream, View
 from asr.errors import AudioError
 
-# First bytes of what soundfile is asked to read. Other content never reaches libsndfile, which
-# would take some non-audio files (Matlab, headerless) for sound.
+# Signatures of the files that soundfile reads. libsndfile must not get other content: it would
+# accept some non-audio files (Matlab, headerless) as sound.
 _SOUNDFILE_MAGIC = (
     b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"NIST_1A", b"FORM", b".snd", b"caff",
 )  # fmt: skip
-_BLOCK = 1 << 22  # samples of all channels per read, so that a lying header cannot claim memory
+_BLOCK = 1 << 22  # samples of all channels per read, to limit the memory of a false header
 _LONGEST_PAGE = 60  # seconds
-_STEPS = 50  # a second, in which damage is passed
+_STEPS = 50  # steps per second in which damage is skipped
 _GLIMPSES = 40
 
 
@@ -35,12 +35,12 @@ def _is_soundfile(stream: Stream) -> bool:
 
 
 def open_soundfile(stream: Stream) -> soundfile.SoundFile | None:
-    """None where the content is nothing for soundfile."""
+    """None if libsndfile cannot read the content."""
     if not _is_soundfile(stream):
         return None
     try:
         if isinstance(stream, io.FileIO):
-            # By descriptor, since given a name soundfile and libsndfile look at the suffix.
+            # By descriptor: given a name, soundfile and libsndfile would consider the suffix.
             file = soundfile.SoundFile(stream.fileno(), closefd=False)
         else:
             file = soundfile.SoundFile(stream if isinstance(stream, View) else View(stream))
@@ -53,8 +53,8 @@ def open_soundfile(stream: Stream) -> soundfile.SoundFile | None:
 
 
 def is_complete(file: soundfile.SoundFile) -> bool:
-    """Whether the last sample that the header promises is there. FLAC alone may lack it: elsewhere
-    libsndfile counts what the file holds."""
+    """Whether the last sample stated in the header exists. Only FLAC may lack it: for other
+    formats, libsndfile counts the samples in the file."""
     if file.format != "FLAC" or not file.frames:
         return bool(file.frames)
     try:
@@ -67,11 +67,11 @@ def is_complete(file: soundfile.SoundFile) -> bool:
 def soundfile_blocks(
     file: soundfile.SoundFile, span: Span, say: Callable[[str], None]
 ) -> Generator[Block, None, None]:
-    """What lies in `span`, sought and not decoded up to. `say` reports inverted channels.
+    """The samples in `span`, reached by seeking. `say` reports inverted channels.
 
     Raises:
-        soundfile.SoundFileError: damage that libsndfile notices.
-        EOFError: less than the header promises: libsndfile passes silently over holes in ogg.
+        soundfile.SoundFileError: damage that libsndfile detects.
+        EOFError: fewer samples than the header states: libsndfile skips holes in ogg silently.
     """
     first, stop = (min(frame, file.frames) for frame in span.frames(file.samplerate))
     if not file.frames:
@@ -83,7 +83,7 @@ def soundfile_blocks(
     while position < stop:
         block = file.read(min(stop - position, max(1, _BLOCK // file.channels)), dtype="float32")
         if not len(block):
-            raise EOFError("a hole in it")
+            raise EOFError("a hole in the file")
         yield Block(position, _mono(block, weights), file.samplerate)
         position += len(block)
 
@@ -97,19 +97,19 @@ def _mono(block: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _glimpses(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """Short stretches from all over the recording, `MOST_SECONDS` together. Shape: each [C, S]."""
+    """Short segments spread over the recording, `MOST_SECONDS` in total. Shape: each [C, S]."""
     size = max(1, min(file.frames, round(MOST_SECONDS * file.samplerate)) // _GLIMPSES)
     try:
         for first in np.linspace(0, file.frames - size, _GLIMPSES).astype(int).tolist():
             file.seek(first)
             yield file.read(size, dtype="float32", always_2d=True).T
     except soundfile.SoundFileError:
-        return  # damaged: found again, and said, when it is read
+        return  # damaged: reported when it is read
 
 
 def _sought(file: soundfile.SoundFile, first: int) -> int:
-    """The frame that is read next: `first`, or an earlier one. In the last page of Ogg Vorbis
-    libsndfile would land a packet too late, and a page may last a minute."""
+    """The frame that is read next: `first`, or an earlier one. In the last page of Ogg Vorbis,
+    libsndfile would seek one packet too far, and a page may last a minute."""
     if file.format == "OGG" and file.frames - first < _LONGEST_PAGE * file.samplerate:
         first = max(0, file.frames - 2 * _LONGEST_PAGE * file.samplerate)
     if first or file.channels > 1:  # glimpses of several channels were taken
@@ -118,8 +118,8 @@ def _sought(file: soundfile.SoundFile, first: int) -> int:
 
 
 def salvaged_blocks(stream: Stream, span: Span) -> Generator[Block, None, None]:
-    """What libsndfile decodes of a damaged FLAC file in `span`, with silence for the rest: it finds
-    its way again where it is told to seek. FFmpeg would lose some frames around the damage."""
+    """What libsndfile decodes of a damaged FLAC file in `span`, with silence for the rest.
+    libsndfile resynchronises after a seek; FFmpeg would lose some frames around the damage."""
     position, stop, failures = 0, 1, 0
     weights: np.ndarray | None = None
     while position < stop:
@@ -128,7 +128,7 @@ def salvaged_blocks(stream: Stream, span: Span) -> Generator[Block, None, None]:
         with file:
             if weights is None:
                 weights = _weights(file)
-                continue  # with a decoder that has met no damage
+                continue  # with a new decoder, which has met no damage
             rate = file.samplerate
             first, stop = (min(frame, file.frames) for frame in span.frames(rate))
             position = max(position, first)
@@ -142,7 +142,7 @@ def salvaged_blocks(stream: Stream, span: Span) -> Generator[Block, None, None]:
                     yield Block(position, _mono(block, weights), rate)
                     position += len(block)
             except soundfile.SoundFileError:
-                # Longer and longer steps, so that long damage does not take long.
+                # The steps grow, so that long damage does not take long.
                 step = min(rate // _STEPS << min(failures, 5), stop - position)
                 failures += 1
                 yield Block(position, np.zeros(step, np.float32), rate)

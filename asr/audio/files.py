@@ -1,4 +1,4 @@
-"""Which files are recordings: those that are named, and those in folders."""
+"""The recordings among given files and folders."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ AUDIO_SUFFIXES = (
     ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".mp2", ".mpga", ".ac3", ".aif", ".aiff", ".aifc",
     ".au", ".snd", ".caf", ".w64", ".rf64", ".bwf", ".wave", ".nist", ".wv1", ".wv2",
 )  # fmt: skip
-"""What `find_audio` looks for in a folder, in lower case, the usual ones first."""
+"""The suffixes that `find_audio` accepts in a folder, in lower case, the usual ones first."""
 
-# What may lie beside recordings without a word: transcripts, lists and notes.
+# Files that are skipped without a message beside recordings: transcripts, lists and notes.
 _TEXTS = frozenset(
     {".txt", ".lab", ".trn", ".stm", ".ctm", ".csv", ".tsv", ".json", ".jsonl", ".textgrid"}
     | {".srt", ".vtt", ".eaf", ".phn", ".wrd", ".md"}
@@ -29,23 +29,23 @@ _SHOWN = 10
 
 
 def is_recording(path: Path) -> bool:
-    """By its suffix."""
+    """Whether the suffix is that of a recording."""
     return path.suffix.lower() in AUDIO_SUFFIXES
 
 
 def find_audio(paths: Iterable[str | Path], say: Say | None = None) -> list[Path]:
-    """The recordings meant by `paths`: files as they are, folders searched below, each file once.
+    """The recordings in `paths`: files as given, and the files below folders, each file once.
 
-    Within a folder only files with a suffix in `AUDIO_SUFFIXES` count, in sorted order, and links
-    to folders are followed (`files_below`). `say` reports what is passed over there: what is
-    neither a recording nor a text, and folders that cannot be read.
+    In a folder only files with a suffix in `AUDIO_SUFFIXES` count, in sorted order. Links to
+    folders are followed (`files_below`). `say` reports skipped files that are neither recordings
+    nor texts, and folders that cannot be read.
 
     Raises:
         AudioError: a path that does not exist.
     """
     found: list[Path] = []
     for path in map(as_stored, paths):
-        # os.path says False, where Path raises, to names that no file system takes.
+        # os.path returns False for names that no file system accepts; Path would raise.
         if os.path.isdir(path):  # noqa: PTH112
             files = files_below(path, say)
             recordings = [p for p in files if is_recording(p) and p.is_file()]
@@ -58,15 +58,14 @@ def find_audio(paths: Iterable[str | Path], say: Say | None = None) -> list[Path
             found.append(path)
         else:
             raise AudioError(
-                f"{one_line(path)}: expected a recording or a folder, got a path to nothing;"
-                " check it"
+                f"{one_line(path)}: expected a recording or a folder, got no such file; check it"
             )
     return list(dict.fromkeys(found))
 
 
 def passed_over(files: Sequence[Path], folder: Path) -> str:
-    """A line that counts files which are neither recordings nor texts, and names the first."""
+    """The number of files that are neither recordings nor texts, with the first names."""
     names = ", ".join(printable_name(p.relative_to(folder)) for p in files[:_SHOWN])
     more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
     count = f"{len(files)} file{'s' if len(files) > 1 else ''}"
-    return f"passed over {count}, neither recordings nor texts: {names}{more}"
+    return f"skipped {count}, neither recordings nor texts: {names}{more}"

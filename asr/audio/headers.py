@@ -1,5 +1,5 @@
-"""Headers that do not say how much sound follows: a program that crashed, a pipe, or more than the
-4 GiB that the field can count. Where nothing follows the stated sound, it goes on to the end."""
+"""Headers with a wrong size: from a program that crashed, from a pipe, or for more than the 4 GiB
+that the field can count. If nothing follows the stated sound, it extends to the end of the file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from asr.audio.source import Stream, View
 
 Say = Callable[[str], None]
 
-_WRAP = 1 << 32  # bytes: what a size of 32 bits is counted by
-# What is written to a pipe, besides 0: the largest numbers with and without a sign, less a header.
+_WRAP = 1 << 32  # bytes: the modulus of a 32-bit size
+# Sizes written to a pipe, besides 0: the largest signed and unsigned numbers, less a header.
 _UNKNOWN = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, _WRAP))
-_LONGEST_HEADER = 1 << 16  # bytes before the sound, for covers and the like
+_LONGEST_HEADER = 1 << 16  # bytes before the sound, for cover pictures and the like
 _MOST_CHUNKS = 1000
-# What players write after the sound in files of any kind.
+# Tags that players append after the sound, in files of any format.
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
@@ -27,7 +27,7 @@ _W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
 
 @dataclass(frozen=True)
 class _Field:
-    """Where a header counts bytes or samples: `(sound + more) // unit`, in `kind` of struct."""
+    """A count of bytes or samples: `(sound + more) // unit`, in `struct` format `kind`."""
 
     at: int
     kind: str
@@ -37,24 +37,24 @@ class _Field:
 
 @dataclass(frozen=True)
 class _Header:
-    """Sound begins at byte `data` and has `stated` bytes (None: up to the end), as `fields` say."""
+    """Sound begins at byte `data` and has `stated` bytes (None: to the end), by `fields`."""
 
     data: int
     stated: int | None
     fields: tuple[_Field, ...]
     order: str = "<"
-    """Byte order of the sizes of chunks, as struct has it."""
+    """Byte order of the chunk sizes, in `struct` notation."""
     chunked: bool = True
     """Whether other chunks may follow the sound."""
     align: int = 2
-    """Chunks begin at multiples of this."""
+    """Alignment of chunks in bytes."""
     wide: bool = False
     """Whether sizes have 64 bits."""
 
 
 def with_true_size(stream: Stream, say: Say) -> Stream:
-    """The same recording under a header that counts all of its sound. `say` reports a size that
-    was wrong, except for those that are written where it is not known."""
+    """The same recording with a header that counts all of its sound. `say` reports a wrong size,
+    except for the values that stand for an unknown size."""
     header = _header(stream)
     if header is None:
         return stream
@@ -65,7 +65,7 @@ def with_true_size(stream: Stream, say: Say) -> Stream:
         return stream
     if stated and not any(stated in sizes for sizes in _UNKNOWN):
         what = "it is cut off" if true < stated else "all of it is read"
-        say(f"its header says {stated} bytes of sound, and {true} are there: {what}")
+        say(f"its header states {stated} bytes of sound, the file has {true}: {what}")
     return View(stream, header.data, header.data + true, _patched(stream, header, true))
 
 
@@ -77,7 +77,7 @@ def _true_size(stream: Stream, header: _Header, stated: int, total: int) -> int:
     for size in range(stated, there + 1, step):
         end = header.data + size
         end += -end % header.align
-        if total - end < 8 and size:  # less than a chunk: filling
+        if total - end < 8 and size:  # less than a chunk: padding
             return size
         if header.chunked and _follows(stream, header, end, total):
             return size
@@ -85,7 +85,7 @@ def _true_size(stream: Stream, header: _Header, stated: int, total: int) -> int:
 
 
 def _follows(stream: Stream, header: _Header, at: int, total: int) -> bool:
-    """Whether chunks stand here, one after the other to the end of the file, or tags, or zeros."""
+    """Whether only chunks, tags or zeros follow here up to the end of the file."""
     stream.seek(at)
     rest = stream.read(1 << 16)
     if rest.startswith(_TAGS) or (at > header.data and at + len(rest) == total and not any(rest)):
@@ -103,7 +103,7 @@ def _follows(stream: Stream, header: _Header, at: int, total: int) -> bool:
 
 
 def _chunk(content: bytes, header: _Header) -> tuple[bytes, int | None, int]:
-    """Name, number of bytes, and bytes of the header of a chunk; None where there is none."""
+    """Name, size in bytes, and header size of a chunk; None if there is none."""
     if not header.wide:
         size = struct.unpack_from(f"{header.order}I", content, 4)[0] if len(content) >= 8 else None
         return content[:4], size, 8
@@ -119,7 +119,7 @@ def _patched(stream: Stream, header: _Header, size: int) -> bytes:
     stream.seek(0)
     head = bytearray(stream.read(header.data))
     if head.startswith(b"RIFF") and size + header.data >= _WRAP:
-        # RF64 (EBU Tech 3306): the same with sizes of 64 bits.
+        # RF64 (EBU Tech 3306): the same with 64-bit sizes.
         sizes = struct.pack("<QQQI", size + header.data + 28, size, 0, 0)
         middle = bytes(head[12 : header.data - 8])
         unknown = b"\xff\xff\xff\xff"
@@ -132,11 +132,11 @@ def _patched(stream: Stream, header: _Header, size: int) -> bytes:
     return bytes(head)
 
 
-# --- where each kind of file counts its sound ---
+# --- the size fields of each format ---
 
 
 def _header(stream: Stream) -> _Header | None:
-    """None for other kinds, and where the sound is not found."""
+    """None for other formats, and if the sound is not found."""
     stream.seek(0)
     head = stream.read(_LONGEST_HEADER)
     try:
@@ -162,7 +162,7 @@ def _header(stream: Stream) -> _Header | None:
 
 
 def _chunks(head: bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte of the content, and size of every chunk after the first 12 bytes."""
+    """Name, first content byte, and size of every chunk after the first 12 bytes."""
     at = 12
     while at + 8 <= len(head):
         name, size = struct.unpack_from(f"{order}4sI", head, at)

@@ -1,4 +1,4 @@
-"""Recordings that are nearly silent, or whose peaks are cut off. Letters: S samples."""
+"""Detection of nearly silent and clipped recordings. Letters: S samples."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 
 import numpy as np
 
-_SILENT_PEAK = 1e-4  # full scale 1; a 16-bit recording with three steps of noise is below
-_QUIET_PEAK = 0.01  # -40 dB; in 16 bits the noise of rounding is then 50 dB below the peak
-# A peak is cut off where so many samples in a row are within 1 % of the loudest. Of 209 recordings
-# of AN4 none has one such place; clipped at a third of their peak, nine in ten have 31 and more.
+_SILENT_PEAK = 1e-4  # full scale 1; a 16-bit recording with three steps of noise is below it
+_QUIET_PEAK = 0.01  # -40 dB; the quantisation noise of 16 bits is then 50 dB below the peak
+# A peak is clipped if this many consecutive samples are within 1 % of the loudest. None of 209 AN4
+# recordings has such a place; clipped at a third of their peak, nine in ten have 31 or more.
 _FLAT_SAMPLES = 4
 _FLAT_SHARE = 0.99
 _MOST_FLAT = 4
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Shape: [S], full scale 1."""
+    """Whether the peak is below `_SILENT_PEAK`. Shape: [S], full scale 1."""
     return float(np.abs(samples).max()) < _SILENT_PEAK
 
 
 def level_problems(samples: np.ndarray) -> list[tuple[str, str]]:
-    """Kind and figure of what is wrong with the level of a recording. Shape: [S], full scale 1."""
+    """Name and figure of each problem with the level of a recording. Shape: [S], full scale 1."""
     peak = float(np.abs(samples).max())
     if peak < _SILENT_PEAK:
         return [("silent audio", f"peak {peak:.1e}")]

@@ -1,11 +1,10 @@
-"""Any recording to mono float32 samples at one rate, whatever its container, rate and channels.
+"""Any recording as mono float32 samples at one rate, whatever its format, rate and channels.
 
-soundfile reads wav, flac, ogg/opus, NIST SPHERE and their relatives; PyAV reads the rest (mp3, mp4,
-m4a, webm, aac, ...) and what is damaged. Which one is decided by the first bytes, never by the
-suffix. mp3 goes to PyAV because libsndfile's decoder seeks inexactly there and writes its
-complaints to stderr.
+soundfile reads wav, flac, ogg/opus, NIST SPHERE and similar formats; PyAV reads the rest (mp3, mp4,
+m4a, webm, aac, ...) and damaged files. The first bytes decide which one, never the suffix. PyAV
+reads mp3 because libsndfile's decoder seeks inexactly there and writes messages to stderr.
 
-A damaged file gives what can be decoded, with silence for what cannot, and an `AudioWarning`.
+A damaged file yields all that can be decoded, with silence for the rest, and an `AudioWarning`.
 
 Letters: S samples, C channels.
 """
@@ -42,15 +41,15 @@ from asr.errors import AudioError, AudioWarning, disk_trouble
 from asr.io.files import atomic_path
 
 SAMPLE_RATE = 16000
-"""The sample rate of models in Hz unless their configuration says otherwise."""
+"""The sample rate of models in Hz, unless their configuration sets another."""
 
 MOST_HOURS = 4
-"""Of a recording, or a stretch of one, that is decoded at once: 0.9 GB of samples at 16 kHz."""
+"""The most that is decoded at once: 0.9 GB of samples at 16 kHz."""
 
 Say = Callable[[str], None]
 
-_RATES = range(1_000, 1_000_001)  # Hz; anything outside is a damaged header
-_LARGEST_PEAK = 8.0  # decoders overshoot 1 a little; more than 18 dB is a file with another scale
+_RATES = range(1_000, 1_000_001)  # Hz; a rate outside comes from a damaged header
+_LARGEST_PEAK = 8.0  # decoders overshoot 1 a little; above 18 dB the file has another scale
 _PIECE = 1 << 22  # samples that are resampled at once
 _NOTHING = np.zeros(0, np.float32)
 
@@ -62,22 +61,21 @@ def load_audio(
     end: float | None = None,
     say: Say | None = None,
 ) -> np.ndarray:
-    """Samples of a recording, or of the seconds `start` to `end` of it.
+    """Samples of a recording, or of its seconds `start` to `end`.
 
-    Channels are added so that none cancels another (`audio/channels.py`), and the result is
-    resampled (soxr, high quality) where the file has another rate. A stretch is sought, not decoded
-    up to, in what soundfile reads; in mp3, mp4 and the like decoding runs from the beginning to
-    `end`. An `end` past the last sample is cut there. Times are those that a player shows: gaps and
-    a late beginning are silence. Recordings that were joined into one file are read one after the
-    other.
+    Channels are mixed so that none cancels another (`audio/channels.py`), and the result is
+    resampled (soxr, high quality) if the file has another rate. A segment is reached by seeking in
+    formats that soundfile reads; in mp3, mp4 and the like, decoding runs from the beginning to
+    `end`. An `end` past the last sample is clipped. Times are those of a player: gaps and a late
+    beginning are silence. Recordings joined into one file are read one after another.
 
     Args:
-        source: a file, its bytes, or a binary stream (read from where it stands).
+        source: a file, its bytes, or a binary stream (read from its position).
         rate: Hz of the result.
-        say: reports what is damaged; by default that becomes an `AudioWarning`.
+        say: reports damage; the default is an `AudioWarning`.
 
     Shape: float32 [S], S about seconds * rate and at least 1. Full scale is 1; louder samples of a
-    floating-point file are kept up to a peak of 8.
+    floating-point file are kept, up to a peak of 8.
 
     Raises:
         AudioError: missing or undecodable file, no samples, samples that are not finite, more than
@@ -97,7 +95,7 @@ def load_audio(
     if not len(samples):
         where = f" from {start} s on" if start else ""
         raise AudioError(
-            f"{name}: expected audio, got no samples{where}; record it anew or leave it out"
+            f"{name}: expected audio, got no samples{where}; record it again or leave it out"
         )
     _report(name, problems, say)
     finished: np.ndarray = samples
@@ -105,28 +103,28 @@ def load_audio(
 
 
 def audio_duration(path: str | Path, say: Say | None = None) -> float:
-    """Seconds of a whole recording, from its header where that is exact, else by decoding.
+    """Seconds of a whole recording, from its header if that is exact, else by decoding.
 
-    `say` reports what is damaged; by default that becomes an `AudioWarning`. Raises AudioError:
+    `say` reports damage; the default is an `AudioWarning`. Raises AudioError:
     missing or undecodable file, no samples.
     """
     problems: list[str] = []
     seconds = _guarded(name_of(path), path, lambda stream: _duration(stream, problems.append))
     if not 0 < seconds < math.inf:
         raise AudioError(
-            f"{name_of(path)}: expected audio, got no samples; record it anew or leave it out"
+            f"{name_of(path)}: expected audio, got no samples; record it again or leave it out"
         )
     _report(name_of(path), problems, say)
     return float(seconds)
 
 
 def write_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
-    """Write mono samples as a 16-bit PCM wav, whole or not at all; what exceeds [-1, 1] is clipped.
+    """Write mono samples as a 16-bit PCM wav, atomically; samples outside [-1, 1] are clipped.
 
     Shape: samples [S], floating point.
 
     Raises:
-        AudioError: samples that are not finite or not one channel; a place that cannot be written.
+        AudioError: samples that are not finite or not one channel; a path that cannot be written.
         OSError: a full disk.
     """
     samples = np.asarray(samples)
@@ -135,7 +133,7 @@ def write_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
             f"{path}: expected finite floating-point samples of one channel, got {samples.dtype} of"
             f" shape {list(samples.shape)}; convert them before writing"
         )
-    sound = io.BytesIO()  # the library's own error does not say that a disk is full
+    sound = io.BytesIO()  # the library's own error does not report a full disk
     try:
         soundfile.write(sound, to_int16(samples), rate, subtype="PCM_16", format="WAV")
         with atomic_path(path) as temporary:
@@ -144,7 +142,7 @@ def write_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
         if isinstance(error, OSError) and disk_trouble(error):
             raise
         raise AudioError(
-            f"{path}: expected a place to write to, got {one_line(error)}; choose another path"
+            f"{path}: expected a writable path, got {one_line(error)}; choose another path"
         ) from error
 
 
@@ -161,12 +159,12 @@ def _check_request(name: str, rate: int, start: float, end: float | None) -> Non
 
 
 def _guarded(name: str, source: Any, read: Any) -> Any:
-    """`read` applied to the opened source; whatever goes wrong becomes one AudioError."""
+    """`read` applied to the opened source; every failure becomes one AudioError."""
     try:
         return _beside_signals(source, read)
     except AudioError as error:
         raise AudioError(f"{name}: {error}") from error.__cause__
-    except Exception as error:  # the decoders raise nearly everything on damaged bytes
+    except Exception as error:  # the decoders raise almost any exception on damaged bytes
         raise AudioError(
             f"{name}: expected decodable audio, got '{reason_of(error)}' from the decoder;"
             " convert it again from the original or leave it out"
@@ -176,8 +174,8 @@ def _guarded(name: str, source: Any, read: Any) -> Any:
 def _beside_signals(source: Any, read: Any) -> Any:
     """`read` applied to the opened source, in a thread that no signal interrupts.
 
-    Decoders call Python to read a stream, and ignore what is raised there: a KeyboardInterrupt
-    would be lost, and the read count as one of nothing.
+    Decoders call Python to read a stream, and ignore exceptions raised there: a KeyboardInterrupt
+    would be lost, and the read would count as empty.
     """
 
     def opened() -> Any:
@@ -198,11 +196,11 @@ def _report(name: str, problems: list[str], say: Say | None) -> None:
         warnings.warn(AudioWarning(name, "; ".join(problems)), stacklevel=3)
 
 
-# --- one recording after the other ---
+# --- consecutive recordings of one file ---
 
 
 def _load(stream: BinaryIO, span: Span, rate: int, say: Say) -> np.ndarray:
-    """Samples at `rate` Hz of what lies in `span`, of all recordings that the file holds."""
+    """Samples at `rate` Hz in `span`, over all recordings in the file."""
     parts: list[np.ndarray] = []
 
     def load(link: Link, begin: float) -> float:
@@ -222,8 +220,8 @@ def _duration(stream: BinaryIO, say: Say) -> float:
 
 
 def _all_links(stream: BinaryIO, read: Callable[[Link, float], float], say: Say) -> float:
-    """Seconds of all recordings in a file, by `read`, which takes each of them and the seconds
-    before it, and gives its own. One that cannot be decoded costs itself alone."""
+    """Seconds of all recordings in a file. `read` takes each one and the seconds before it, and
+    returns its seconds. A recording that cannot be decoded is skipped alone."""
     found = links(stream)
     seconds, errors = 0.0, []
     for number, link in enumerate(found, start=1):
@@ -250,7 +248,7 @@ def _load_link(link: Link, span: Span, rate: int, say: Say) -> tuple[float, np.n
                 return file.frames / file.samplerate, samples
             except (soundfile.SoundFileError, EOFError) as error:
                 if file.frames:
-                    say(f"damaged ({reason_of(error)}): what can be decoded is read")
+                    say(f"damaged ({reason_of(error)}): only the intact part is read")
                 lasting = _promised(stream)
     if lasting and file is not None and file.format == "FLAC":
         return lasting, _resampled(salvaged_blocks(stream, span), span, rate)[0]
@@ -263,7 +261,7 @@ def _load_link(link: Link, span: Span, rate: int, say: Say) -> tuple[float, np.n
 
 
 def _promised(stream: Stream) -> float:
-    """Seconds that the header states, where the last of their samples is there; else 0."""
+    """Seconds stated in the header if the last of these samples exists; else 0."""
     file = open_soundfile(stream)
     if file is None:
         return 0.0
@@ -283,10 +281,10 @@ def _link_duration(link: Link, say: Say) -> float:
 
 
 def _opened(link: Link, say: Say) -> tuple[Stream, soundfile.SoundFile | None]:
-    """A recording under its true size, and open for libsndfile where that is to decode it."""
+    """A recording with its true size, opened by libsndfile if that decodes it."""
     if link.damage:
         say(link.damage)
-        return link.stream, None  # libsndfile would close holes, and what follows came too early
+        return link.stream, None  # libsndfile would shorten the sound by each hole
     stream = with_true_size(link.stream, say)
     return stream, open_soundfile(stream)
 
@@ -294,7 +292,7 @@ def _opened(link: Link, say: Say) -> tuple[Stream, soundfile.SoundFile | None]:
 def _all_blocks(
     stream: Stream, say: Say, file: soundfile.SoundFile | None
 ) -> Generator[Block, None, None]:
-    """What PyAV decodes, also of a `file` that is too damaged for soundfile: nothing where that
+    """What PyAV decodes, also of a `file` that is too damaged for soundfile; nothing if that file
     is empty."""
     if file is not None and not file.frames and file.format != "OGG":
         return
@@ -305,7 +303,7 @@ def _all_blocks(
             raise
 
 
-# --- samples as they are wanted ---
+# --- resampled samples ---
 
 
 class _TooLongError(AudioError):
@@ -316,15 +314,15 @@ def _check_length(seconds: float) -> None:
     if seconds > MOST_HOURS * 3600:
         raise _TooLongError(
             f"expected at most {MOST_HOURS} hours of sound at once, got more;"
-            " cut the recording into shorter files, or name stretches of it by start and end"
+            " cut the recording into shorter files, or select segments of it by start and end"
         )
 
 
 def _resampled(
     blocks: Generator[Block, None, None], span: Span, rate: int
 ) -> tuple[np.ndarray, float]:
-    """What lies in `span`, checked, at `rate` Hz; and the seconds from the beginning of the
-    recording to where the blocks end."""
+    """The checked samples in `span` at `rate` Hz, and the seconds from the beginning of the
+    recording to the end of the blocks."""
     kept: list[np.ndarray] = []
     resampler, file_rate, wanted, end = None, 0, 0.0, 0.0
     with closing(blocks):

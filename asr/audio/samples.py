@@ -1,4 +1,4 @@
-"""Samples in memory as a recording, so that they are checked and resampled as a file is."""
+"""Samples in memory as a recording, checked and resampled like a file."""
 
 from __future__ import annotations
 

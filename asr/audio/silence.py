@@ -1,4 +1,4 @@
-"""The quietest places of a recording, where it can be cut between words."""
+"""The quietest moments of a recording, where it can be cut between words."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WINDOW_S = 0.01  # resolution at which the quietest place between two words is sought
+WINDOW_S = 0.01  # resolution of the search for the quietest moment between two words
 
 
 @dataclass(frozen=True)
 class Gap:
-    """The quietest place between a word and the next one: its second, and the energy there."""
+    """The quietest moment between a word and the next: its second, and the energy there."""
 
     second: float
     energy: float
 
 
 def quietest(samples: np.ndarray, before: float, after: float, rate: int) -> Gap:
-    """Where the signal [S] is weakest between two seconds, or close by if there is little between.
+    """The moment at which the signal [S] is weakest between two seconds, or near a short interval.
 
     The energy is the variance of the samples, averaged over three windows.
     """
@@ -30,6 +30,6 @@ def quietest(samples: np.ndarray, before: float, after: float, rate: int) -> Gap
         return Gap((before + after) / 2, 0.0)
     blocks = samples[low : low + count * window].reshape(count, window).astype(np.float64)
     energy = np.convolve(blocks.var(axis=1), np.ones(3) / 3, mode="same")
-    energy[[0, -1]] *= 1.5  # what lies outside is not counted there
+    energy[[0, -1]] *= 1.5  # their mean includes a zero from outside
     best = int(energy.argmin())
     return Gap(float(low + (best + 0.5) * window) / rate, float(energy[best]))

@@ -1,4 +1,4 @@
-"""A recording as the decoders get it: opened, named in one line, and the stretch that is wanted."""
+"""A recording as the decoders get it: opened, named in one line, with the wanted segment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from asr.errors import AudioError
 from asr.io.paths import as_stored
 
-LONGEST = 1 << 62  # frames; libsndfile says "unknown" with the largest integer
+LONGEST = 1 << 62  # frames; libsndfile states an unknown length as the largest integer
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a recording in seconds; `end` None means to the last sample."""
+    """A segment of a recording in seconds; `end` None is the last sample."""
 
     start: float
     end: float | None
@@ -28,7 +28,7 @@ class Span:
         return round(min(self.start * rate, LONGEST)), stop
 
     def after(self, seconds: float) -> Span:
-        """The same stretch, counted from a later moment."""
+        """The same segment, counted from a later moment."""
         end = None if self.end is None else max(self.end - seconds, 0.0)
         return Span(max(self.start - seconds, 0.0), end)
 
@@ -47,7 +47,7 @@ def one_line(value: object) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """The decoder's own words, without error numbers and file names."""
+    """The decoder's message, without error numbers and file names."""
     words = getattr(error, "strerror", None) or getattr(error, "error_string", None) or error
     return one_line(words).removeprefix("Error : ")
 
@@ -56,9 +56,9 @@ def open_source(source: Any) -> BinaryIO:
     if isinstance(source, (str, Path)):
         path = as_stored(source)
         if not path.is_file():
-            what = "something else" if path.exists() else "a path to nothing"
+            what = "something else" if path.exists() else "no such file"
             raise AudioError(f"expected an audio file, got {what}; check the path")
-        # Unbuffered: libsndfile reads the same descriptor, so its position must be the true one.
+        # Unbuffered: libsndfile reads the same descriptor, so its position must be correct.
         return path.open("rb", buffering=0)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
@@ -66,11 +66,11 @@ def open_source(source: Any) -> BinaryIO:
 
 
 class View:
-    """The bytes `head` and then those from `start` to `stop` of a stream: what a decoder takes for
-    the whole file.
+    """The bytes `head`, then those from `start` to `stop` of a stream, presented to a decoder as a
+    whole file.
 
-    Positions before the first byte are refused with -1, as the decoders expect; for those that
-    Python refuses they would print a traceback.
+    Positions before the first byte return -1, as the decoders expect; an exception would make them
+    print a traceback.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ Stream = BinaryIO | View
 
 @dataclass(frozen=True)
 class Block:
-    """Decoded sound: mono `samples` float32 [S] at `rate` Hz, the first of them number `first` of
-    the recording, counted at that rate."""
+    """Decoded sound: mono `samples` float32 [S] at `rate` Hz; the first has index `first` in the
+    recording, counted at that rate."""
 
     first: int
     samples: np.ndarray

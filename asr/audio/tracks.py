@@ -1,4 +1,4 @@
-"""The audio tracks of a container that FFmpeg reads, and which of them is the recording."""
+"""The audio tracks of a container that FFmpeg reads, and the choice of the one to decode."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PYAV_FORMATS = (
     "avi,mpegts,mpeg,ac3"
 )
 _DEFAULT = Disposition.default
-_SILENT_PEAK = 1e-4  # full scale 1; what `asr check` calls silent as well
+_SILENT_PEAK = 1e-4  # full scale 1; the same limit as for silence in `asr check`
 
 
 @dataclass(frozen=True)
 class Track:
-    """Its place among the audio tracks, and what its channels are multiplied by. Shape: [C]."""
+    """Its index among the audio tracks, and the factors of its channels. Shape: [C]."""
 
     place: int
     weights: np.ndarray
@@ -42,9 +42,9 @@ def open_pyav(stream: Stream, options: dict[str, str] | None = None) -> Any:
 
 
 def choose_track(stream: Stream, say: Callable[[str], None]) -> Track:
-    """The track that a player takes, or the first one with sound where that one is silent.
+    """The track that a player chooses, or the first one with sound if that one is silent.
 
-    `say` reports other tracks, which are not read, and inverted channels.
+    `say` reports the other tracks, which are not read, and inverted channels.
     """
     with open_pyav(stream) as container:
         tracks = container.streams.audio
@@ -78,7 +78,7 @@ def frame_channels(frame: Any) -> np.ndarray:
 
 
 def _frames(stream: Stream, place: int) -> Iterator[Any]:
-    """What can be decoded of a track."""
+    """The frames of a track that can be decoded."""
     with open_pyav(stream) as container:
         try:
             for packet in container.demux(container.streams.audio[place]):
@@ -87,7 +87,7 @@ def _frames(stream: Stream, place: int) -> Iterator[Any]:
                 except av.FFmpegError:
                     continue
         except av.FFmpegError:
-            return  # damage is said when the track is read
+            return  # the damage is reported when the track is read
 
 
 def _has_sound(stream: Stream, place: int) -> bool:
@@ -98,7 +98,7 @@ def _has_sound(stream: Stream, place: int) -> bool:
 
 
 def _beginning(stream: Stream, place: int) -> Iterator[np.ndarray]:
-    """The first `MOST_SECONDS` of a track that are no digital silence. Shape: each [C, S]."""
+    """The first `MOST_SECONDS` of a track, without digital silence. Shape: each [C, S]."""
     seconds, channels = 0.0, 0
     for frame in _frames(stream, place):
         samples = frame_channels(frame)

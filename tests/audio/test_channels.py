@@ -95,8 +95,8 @@ def test_inverted_channels_are_told() -> None:
     load_audio(encoded("WAV", [SPEECH, -SPEECH]), say=told.append)
     load_audio(encoded("matroska", [SPEECH, -SPEECH]), say=told.append)
     load_audio(encoded("WAV", [SPEECH, SPEECH]), say=told.append)
-    assert told == ["channel 2 is inverted, and turned round"] * 2
-    assert inverted(np.array([1.0, -1.0, -1.0])) == "channels 2, 3 are inverted, and turned round"
+    assert told == ["channel 2 is inverted; this is corrected"] * 2
+    assert inverted(np.array([1.0, -1.0, -1.0])) == "channels 2, 3 are inverted; this is corrected"
 
 
 def test_two_speakers_and_two_microphones_are_a_mean() -> None:

@@ -202,7 +202,7 @@ def test_write_wav_refuses(bad: np.ndarray, tmp_path: Path) -> None:
 
 def test_write_wav_to_an_impossible_place(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(AudioError, match="expected a place to write to"):
+    with pytest.raises(AudioError, match="expected a writable path"):
         write_wav(tmp_path / "file" / "a.wav", np.zeros(5), 16000)
 
 

@@ -238,8 +238,8 @@ def test_damage_is_told_once_a_recording_and_what_is_passed_over(
     ended = run("transcribe", cut, folder, "--model", model)
     assert (ended.status, len(ended.out.splitlines())) == (0, 2)
     note, warning = ended.err.splitlines()
-    assert note == f"note: {folder}: passed over 1 file, neither recordings nor texts: film.xyz"
-    assert warning.startswith(f"warning: {cut}: its header says")
+    assert note == f"note: {folder}: skipped 1 file, neither recordings nor texts: film.xyz"
+    assert warning.startswith(f"warning: {cut}: its header states")
 
 
 def test_training_tells_damage_once_a_recording(run: Command, recipe: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_read_is_told(
     monkeypatch.setattr(os, "scandir", refuse)
     said: list[str] = []
     assert files_below(tmp_path, said.append) == [tmp_path / "a.wav"]
-    assert said == [f"{tmp_path}/closed: Permission denied, so that what is in it is left out"]
+    assert said == [f"{tmp_path}/closed: Permission denied; its files are left out"]
     with pytest.raises(PermissionError):
         files_below(tmp_path)
 
@@ -91,12 +91,12 @@ def test_every_suffix_is_found_and_other_files_are_named(tmp_path: Path) -> None
     said: list[str] = []
     assert len(find_audio([tmp_path], said.append)) == len(recordings)
     assert said == [
-        f"{tmp_path}: passed over 2 files, neither recordings nor texts: film.xyz, notes\\n.pdf"
+        f"{tmp_path}: skipped 2 files, neither recordings nor texts: film.xyz, notes\\n.pdf"
     ]
     made(tmp_path, *(f"x{number}.dat" for number in range(20)))
     said.clear()
     find_audio([tmp_path], said.append)
-    assert "passed over 22 files" in said[0]
+    assert "skipped 22 files" in said[0]
     assert said[0].endswith("and 12 more")
 
 
@@ -163,7 +163,7 @@ def test_linked_speakers_and_other_files_of_a_source(tmp_path: Path) -> None:
     (tmp_path / "corpus" / "ben").symlink_to("../store/ben")
     source = read_source(tmp_path / "corpus")
     assert [u.speaker for u in source.utterances] == ["ann", "ben"]
-    assert source.note == "passed over 1 file, neither recordings nor texts: list.pdf"
+    assert source.note == "skipped 1 file, neither recordings nor texts: list.pdf"
 
 
 def test_noise_in_linked_folders(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_noise_in_linked_folders(tmp_path: Path) -> None:
     (tmp_path / "noise" / "kind").symlink_to("../store")
     made(tmp_path / "noise", "odd.bin")
     augment = AugmentConfig(noise=NoiseConfig(folder=tmp_path / "noise"))
-    with pytest.warns(UserWarning, match=r"noise: passed over 1 file.*odd\.bin"):
+    with pytest.warns(UserWarning, match=r"noise: skipped 1 file.*odd\.bin"):
         sounds = load_sounds(augment, 16000)
     assert len(sounds.noise) == 8000
     assert np.abs(sounds.noise.numpy()).max() > 0
