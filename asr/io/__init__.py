@@ -1,1 +1,1 @@
-"""The file system and text from outside: whole files, safe JSON and YAML, caches, paths."""
+"""The file system and external text: atomic files, safe JSON and YAML, caches, paths."""

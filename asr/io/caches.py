@@ -1,4 +1,4 @@
-"""Where this user's caches may lie."""
+"""Cache folders of the user."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from pathlib import Path
 
 @functools.cache
 def private_folder() -> Path | None:
-    """A folder for caches: the user's own, else one among the temporary files; None where neither
-    can be written to.
+    """A folder for caches: the user's own, else a temporary one; None if neither is writable.
 
-    What numba and Triton keep is code. So no other user may be able to put a file there, and the
-    folder does not depend on where the command is run.
+    The caches of numba and Triton contain code. So no other user may be able to put a file there,
+    and the folder does not depend on the working directory.
     """
     for folder in _candidates():
         try:
@@ -32,30 +31,30 @@ def private_folder() -> Path | None:
 
 @functools.cache
 def settle(last: Path | None = None) -> None:
-    """Let libraries keep their caches in `private_folder` where their own choice would fail.
+    """Point libraries to `private_folder` for their caches if their own choice would fail.
 
-    Without a home that can be written to, matplotlib complains, and Triton and datasets make a
-    folder "~" where the command is run. torch's optimisers make a folder named after the user,
-    whom the system may not know. What the environment says already stays as it is. datasets cannot
-    do without: `last` serves it where nothing else does.
+    Without a writable home, matplotlib warns, and Triton and datasets create a folder "~" in the
+    working directory. torch's optimisers create a folder named after the user, who may be unknown
+    to the system. Existing environment variables are kept. datasets must have a folder: `last` is
+    used if there is no other.
     """
     homeless, nameless = not has_home(), not _inductor_finds_a_folder()
     folder = private_folder() if homeless or nameless else None
     if homeless:
-        nowhere = Path(os.devnull, "no-cache")  # cannot be made, unlike "~"
+        nowhere = Path(os.devnull, "no-cache")  # cannot be created, unlike "~"
         os.environ.setdefault("TRITON_HOME", str(folder or nowhere))
         if "XDG_CACHE_HOME" not in os.environ:
             os.environ.setdefault("HF_HOME", str((folder or last or nowhere) / "huggingface"))
         if folder is not None:
             os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
     if nameless:
-        # Any folder that exists will do: torch fills it only when it compiles, which asr does not
-        # ask for.
+        # Any existing folder will do: torch writes to it only when it compiles, which asr does not
+        # request.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder or "/"))
 
 
 def has_home() -> bool:
-    """Whether the user has a home that can be written to."""
+    """Whether the user has a writable home."""
     home = _home()
     return home is not None and os.access(home, os.W_OK)
 
@@ -69,7 +68,7 @@ def _inductor_finds_a_folder() -> bool:
 
 
 def _home() -> Path | None:
-    """The user's home, wherever it is; None where nothing says which it is."""
+    """The user's home, wherever it is; None if it is unknown."""
     if os.environ.get("HOME") == "":
         return None
     try:
@@ -91,7 +90,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether the folder is this user's alone, and no other user can put another in its place."""
+    """Whether only this user can write to the folder or replace it."""
     own = folder.lstat()
     if not stat.S_ISDIR(own.st_mode) or own.st_uid != os.geteuid() or own.st_mode & 0o077:
         return False
@@ -99,7 +98,7 @@ def _is_private(folder: Path) -> bool:
         above = parent.stat()
         if above.st_uid not in (0, os.geteuid()):
             return False
-        # In a sticky folder, such as /tmp, nobody renames what is another's.
+        # In a sticky folder, such as /tmp, only owners can rename their files.
         if above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX:
             return False
     return True

@@ -1,4 +1,4 @@
-"""The console of stderr when its reader has gone."""
+"""The console on stderr after its reader has closed it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rich.console import Console
 
 
 class ErrorConsole(Console):
-    """A console that raises BrokenPipeError at the first print after its reader has gone, and
-    prints nothing from then on. rich's own redirects stdout, where results may go, and exits."""
+    """A console that raises BrokenPipeError at the first print after its reader has closed it, and
+    prints nothing afterwards. rich itself redirects stdout, which may carry results, and exits."""
 
     closed = False
-    """Whether the reader has gone."""
+    """Whether the reader has closed the console."""
 
     def on_broken_pipe(self) -> None:
         self.closed = True
-        # What is still buffered is written there at exit.
+        # Buffered output is written there at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
         raise BrokenPipeError

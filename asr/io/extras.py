@@ -1,4 +1,4 @@
-"""Packages that only some commands need, and the extra of the project that installs each."""
+"""Optional packages, and the extra of the project that installs each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXTRAS = {
 
 @contextmanager
 def extras_explained() -> Iterator[None]:
-    """While inside: a missing package of an extra is an AsrError that says how to install it."""
+    """Turn a missing optional package into an AsrError that says how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -35,7 +35,7 @@ def extras_explained() -> Iterator[None]:
 
 
 def require(name: str) -> None:
-    """Raise AsrError unless this module is installed: before work that needs it at its end."""
+    """Raise AsrError unless this module is installed; called before long work."""
     if find_spec(name) is None:
         raise _missing(name)
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Atomic writing of files and folders: under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import psutil
 from asr.errors import AsrError, disk_trouble
 from asr.io.structured import parse_json
 
-MOST_JSON = 1 << 28  # bytes of a file: the values that it is read into take many times the room
+MOST_JSON = 1 << 28  # bytes of a file: the parsed values take many times as much memory
 
 try:
     import fcntl
@@ -30,7 +30,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 DAY_S = 86400.0
-LONGEST_NAME = 200  # bytes, so that what `_owner` adds has room
+LONGEST_NAME = 200  # bytes, so that there is room for the suffix of `_owner`
 MOST_SYNCED = 256  # files of a folder that are synced one by one
 
 
@@ -38,14 +38,14 @@ MOST_SYNCED = 256  # files of a folder that are synced one by one
 def atomic_path(path: str | Path, before: str | Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place on success, remove it on error.
 
-    Works for a file or a folder. What is written is on the disk before it is renamed, so that a
-    power cut leaves the old content or the new. An existing folder is replaced only once the new
-    one is whole; a kill between the two renames that this takes is undone by `restore_folders`.
-    With `before` the old folder is kept under that name, in place of an earlier one.
+    Works for a file or a folder. The content is synced before the rename, so that a power failure
+    leaves the old content or the new. An existing folder is replaced only when the new one is
+    complete; a kill between the two renames of a replacement is undone by `restore_folders`. With
+    `before`, the old folder is kept under that name and replaces an earlier one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # File systems take names of 255 bytes; a long one is shortened, and only its end differs.
+    # File systems limit names to 255 bytes; a long name is shortened and given a digest.
     short = path.name if len(os.fsencode(path.name)) < LONGEST_NAME else path.name[:40]
     temporary = path.with_name(f".{short}.{_owner()}.tmp")
     try:
@@ -58,20 +58,20 @@ def atomic_path(path: str | Path, before: str | Path | None = None) -> Iterator[
         _sync(path.parent)
     except OSError as error:
         if disk_trouble(error):
-            error.filename = os.fspath(path)  # an error of `write` has no name
+            error.filename = os.fspath(path)  # an error of `write` has no file name
         raise
     finally:
         _remove(temporary)
 
 
 def _owner() -> str:
-    """Names the process that writes: its number, where that number holds, and what nobody can
-    guess, so that no link can lie in wait under the temporary name."""
+    """Identifies the writing process: its number, its machine or container, and a random part, so
+    that no link can be prepared under the temporary name."""
     return f"{os.getpid()}-{_place()}-{secrets.token_hex(8)}"
 
 
 def _place() -> str:
-    """Tells machines and containers apart, in which the same number is another process."""
+    """Identifies the machine or container, since another one may have the same process number."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -80,8 +80,8 @@ def _place() -> str:
 
 
 def _is_abandoned(leftover: Path) -> bool:
-    """Whether the process that wrote it has ended. Of another machine nobody can tell: what it
-    wrote counts as abandoned after a day."""
+    """Whether the writing process has ended. For another machine this is unknown: its files count
+    as abandoned after a day."""
     process, place, _ = leftover.name.rsplit(".", 2)[1].split("-")
     try:
         if place == _place():
@@ -89,7 +89,7 @@ def _is_abandoned(leftover: Path) -> bool:
         return time.time() - leftover.lstat().st_mtime > DAY_S
     except psutil.NoSuchProcess:
         return True
-    except (OSError, psutil.AccessDenied):  # it has gone meanwhile, or lives out of sight
+    except (OSError, psutil.AccessDenied):  # it has ended meanwhile, or is not visible
         return False
 
 
@@ -98,7 +98,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems cannot sync a folder. A full disk may show here and must be reported.
+        # Some file systems cannot sync a folder. An error of a full disk must be reported.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -120,8 +120,8 @@ def _sync_below(path: Path) -> None:
 
 
 def check_replaceable(path: str | Path, marker: str) -> None:
-    """Raise AsrError where a folder is to be written over something else than an earlier one of its
-    kind, which holds a file named `marker`: what a slip of the keyboard names must not be lost."""
+    """Raise AsrError if a folder to be replaced does not hold a file named `marker`, as an earlier
+    folder of its kind does: a mistyped name must not delete other data."""
     path = Path(path)
     empty = path.is_dir() and not any(path.iterdir())
     if path.resolve() == Path.cwd() or (
@@ -134,7 +134,7 @@ def check_replaceable(path: str | Path, marker: str) -> None:
 
 
 def _replace_folder(new: Path, path: Path, before: Path | None) -> None:
-    # POSIX cannot rename over a folder that has content, so the old one steps aside first.
+    # POSIX cannot rename over a folder with content, so the old one is moved first.
     old = before or path.with_name(f".{path.name}.{_owner()}.old")
     if path.exists():
         if before is not None:
@@ -149,7 +149,7 @@ _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9]+-[0-9a-f]{6}-[0-9a-f]{16}\.(?P<ki
 
 
 def _leftovers(parent: Path) -> Iterator[tuple[Path, str, str]]:
-    """What processes that have ended left in `parent`, with the name it was for and its kind."""
+    """Temporary files that ended processes left in `parent`, with their target and kind."""
     if not parent.is_dir():
         return
     for path in sorted(parent.iterdir()):
@@ -159,8 +159,8 @@ def _leftovers(parent: Path) -> Iterator[tuple[Path, str, str]]:
 
 
 def restore_folders(parent: str | Path) -> None:
-    """Undo replacements in `parent` that a kill cut short, and remove what they left behind. What
-    a living process is writing stays."""
+    """Undo replacements in `parent` that a kill interrupted, and remove their temporary files.
+    Files of running processes stay."""
     for path, name, kind in _leftovers(Path(parent)):
         if kind == "old" and not path.with_name(name).exists():
             path.rename(path.with_name(name))
@@ -169,7 +169,7 @@ def restore_folders(parent: str | Path) -> None:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what processes that were killed while they wrote `path` left beside it."""
+    """Remove temporary files beside `path` from processes that were killed while writing it."""
     path = Path(path)
     for leftover, name, kind in _leftovers(path.parent):
         if kind == "tmp" and name == path.name:
@@ -185,10 +185,10 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def locked(path: str | Path, work: str) -> Iterator[bool]:
-    """Hold the lock file `path` while entered: only one process at a time can.
+    """Hold the lock file `path` while entered; only one process at a time can hold it.
 
-    The lock belongs to the open file, so it ends with its process, however that ends. False where
-    the file system has no locks. `work` says in the error what the other process does.
+    The lock belongs to the open file and ends with its process. False if the file system has no
+    locks. The error names the other process's task as `work`.
 
     Raises AsrError naming the process that holds it.
     """
@@ -213,23 +213,23 @@ def locked(path: str | Path, work: str) -> Iterator[bool]:
 
 @contextmanager
 def _opened_lock(path: Path, work: str) -> Iterator[TextIO | None]:
-    """The open lock file, locked; None where the file system has no locks."""
+    """The open lock file, locked; None if the file system has no locks."""
     while True:
-        # Not through a link, which could point at a file of somebody else.
+        # Links are not followed: they could point at a file of another user.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         with os.fdopen(descriptor, "r+", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise AsrError(
-                    f"expected no other {work} at work, got {lock.read(200) or 'a process'}, which "
+                    f"expected no other {work} to run, got {lock.read(200) or 'a process'}, which "
                     f"holds {path}: wait for it, stop it, or choose another folder"
                 ) from None
             except OSError:
                 yield None
                 return
-            # Whoever held it before removed the file at its end: then this is no longer the one
-            # that others open.
+            # The previous holder removes the file at its end: then this is no longer the file that
+            # others open.
             if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 yield lock
                 return
@@ -243,7 +243,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file, as `parse_json` has it. Raises OSError or ValueError."""
+    """The content of a JSON file, by `parse_json`. Raises OSError or ValueError."""
     path = Path(path)
     if path.stat().st_size > MOST_JSON:
         raise ValueError(f"more than {MOST_JSON >> 20} MB")

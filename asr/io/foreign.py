@@ -1,4 +1,4 @@
-"""What a file or folder of another program is, told by its first bytes and by names within it."""
+"""Recognition of files and folders of other programs, by first bytes and by names inside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 _HEAD = 512  # bytes
 
-# First bytes of files, longest first where one begins with another.
+# First bytes of files; if one is a prefix of another, the longer one comes first.
 _MAGIC = (
     (b"mmap lm http://kheafield.com/code", "a binary model of KenLM: give the ARPA file"),
     (b"SRILM_BINARY_NGRAM", "a binary model of SRILM: write it as ARPA with ngram -write-lm"),
@@ -17,11 +17,11 @@ _MAGIC = (
     (b"iARPA", "a model in IRSTLM's own iARPA form: write it as ARPA with compile-lm"),
     (
         b"\xd6\xfd\xb2\x7e",
-        "an OpenFst transducer, as Kaldi's G.fst and HCLG.fst: give the ARPA file",
+        "an OpenFst transducer, such as Kaldi's G.fst and HCLG.fst: give the ARPA file",
     ),
-    (b"GGUF", "a GGUF file, as of llama.cpp or whisper.cpp"),
-    (b"lmgg", "a GGML file, as of whisper.cpp"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as of Keras"),
+    (b"GGUF", "a GGUF file, used by llama.cpp or whisper.cpp"),
+    (b"lmgg", "a GGML file, used by whisper.cpp"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, used by Keras"),
     (b"\x93NUMPY", "an array of NumPy"),
     (b"PAR1", "a Parquet table"),
     (b"ARROW1", "an Arrow table"),
@@ -36,7 +36,7 @@ _MAGIC = (
     (b"{\\rtf", "a document in rich text: save it as plain text"),
     (b"\x1f\x8b", "a file packed with gzip: unpack it"),
 )
-# Names within zip archives.
+# Names inside zip archives.
 _ZIPPED = (
     ("[Content_Types].xml", "an Office document: save it as csv or plain text"),
     ("mimetype", "an OpenDocument file: save it as csv or plain text"),
@@ -44,7 +44,7 @@ _ZIPPED = (
     ("keras_metadata.pb", "a model of Keras"),
     (".npy", "arrays of NumPy"),
 )
-# Names within folders; each of them must be there.
+# Names inside folders; all of them must exist.
 _FOLDERS = (
     (("saved_model.pb",), "a SavedModel of TensorFlow"),
     (("am/final.mdl",), "a model of Vosk"),
@@ -53,15 +53,15 @@ _FOLDERS = (
     (("preprocessor_config.json",), "a model of Hugging Face's transformers"),
     (("config.json", "pytorch_model.bin"), "a model of Hugging Face's transformers"),
     (("config.json", "tokenizer_config.json"), "a model of Hugging Face's transformers"),
-    (("config.json", "model.bin"), "a model of CTranslate2, as of faster-whisper"),
+    (("config.json", "model.bin"), "a model of CTranslate2, used by faster-whisper"),
     (("model_config.yaml",), "an unpacked model of NeMo"),
     (("checkpoint.pt",), "a model of fairseq"),
 )
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
-    """What `path` is, with what to do about it where something can be done; "" for a file that
-    tells nothing, or none at all. Nothing in it is run or unpacked.
+    """The kind of file that `path` is, with advice if there is any; "" for an unknown or missing
+    file. Nothing in it is run or unpacked.
 
     >>> kind_of("/dev/null")
     ''
@@ -84,10 +84,10 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it"
     if _is_pickle(head):
-        return "a pickle, as PyTorch and other Python programs write"
-    if head[8:10] == b'{"' and head[4:8] == bytes(4):  # the length of its header comes first
+        return "a pickle, written by PyTorch or another Python program"
+    if head[8:10] == b'{"' and head[4:8] == bytes(4):  # the header begins with its length
         return "weights in safetensors without their configuration: give the folder"
-    # Protocol buffers have no magic: the version of the format, then the name of what wrote it.
+    # Protocol buffers have no magic: the format version comes first, then the name of the writer.
     if len(head) > 3 and head[:1] == b"\x08" and head[2:3] == b"\x12":
         return "a model in ONNX"
     if (
@@ -101,7 +101,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 
 def which_is(path: str | os.PathLike[str]) -> str:
-    """`kind_of` as a clause for the message of an error, or ""."""
+    """`kind_of` as a clause for an error message, or ""."""
     kind = kind_of(path)
     return kind and f", which is {kind}"
 

@@ -1,4 +1,4 @@
-"""Paths as the file system has them: all files below a folder, and names in either Unicode form."""
+"""Paths in the file system: all files below a folder, and names in either Unicode form."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ Say = Callable[[str], None]
 
 
 def files_below(folder: str | Path, say: Say | None = None) -> list[Path]:
-    """All files in a folder and in those below it, sorted, without names that begin with a dot.
+    """All files in a folder and below it, sorted, without names that begin with a dot.
 
-    Links to folders are followed, except to one that holds the link. A folder that several ways
-    lead to counts once, under its own name if that lies below `folder`. There are none in what is
-    no folder.
+    Links to folders are followed, except to a folder that contains the link. A folder with several
+    paths counts once, under its own name if that lies below `folder`. The result is empty if
+    `folder` is not a folder.
 
-    `say` reports folders that cannot be read. Raises OSError for the first of them without it.
+    `say` reports folders that cannot be read. Without it, the first one raises OSError.
     """
 
     def unreadable(error: OSError) -> None:
         if say is None:
             raise error
-        say(
-            f"{printable_name(error.filename)}: {error.strerror}, so that what is in it is left out"
-        )
+        say(f"{printable_name(error.filename)}: {error.strerror}; its files are left out")
 
     if not os.path.isdir(folder):  # noqa: PTH112 (False, no error, on impossible names)
         return []
@@ -49,22 +47,21 @@ def files_below(folder: str | Path, say: Say | None = None) -> list[Path]:
 
 
 def _holds(link: str, place: str) -> bool:
-    """Whether a link leads to a folder that it lies in."""
+    """Whether a link leads to a folder that contains it."""
     target, own = os.path.realpath(link), os.path.realpath(place)
     return os.path.commonpath([target, own]) == target
 
 
 def as_stored(path: str | Path) -> Path:
-    """The path under which its file is there, where that differs in Unicode form only: a Mac writes
-    an umlaut as a letter and a mark (NFD), most tables as one character (NFC). Else the path as it
-    is.
+    """The path of an existing file whose name differs only in Unicode form: macOS writes an umlaut
+    as a letter and a mark (NFD), most tables as one character (NFC). Otherwise the path unchanged.
 
     >>> as_stored("missing.wav")
     PosixPath('missing.wav')
     """
     path = Path(path)
     name = os.fspath(path)
-    # os.path says False, where Path raises, to names that no file system takes.
+    # os.path returns False for names that no file system accepts; Path would raise.
     if name.isascii() or os.path.lexists(name):
         return path
     for form in forms(name):
@@ -84,5 +81,5 @@ def forms(name: str) -> list[str]:
 
 
 def composed(name: str) -> str:
-    """A name in the form by which names are compared (NFC)."""
+    """A name in the form in which names are compared (NFC)."""
     return unicodedata.normalize("NFC", name)

@@ -1,4 +1,4 @@
-"""Text from outside, such as file names, as one printable line that UTF-8 can hold."""
+"""Text from outside, such as file names, as one printable line of valid UTF-8."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-# Control characters, marks of format, lone surrogates, separators of lines and paragraphs.
+# Control and format characters, lone surrogates, line and paragraph separators.
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"  # part of the spelling of Persian and of Indian languages
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_BYTES = range(0xDC80, 0xDD00)  # how Python holds bytes of a name that are not UTF-8 (PEP 383)
+_BYTES = range(0xDC80, 0xDD00)  # Python's codes for bytes of a name that are not UTF-8 (PEP 383)
 
 
 def printable(text: str) -> str:
-    r"""The text on one line, with escapes for what would end it, steer a terminal or not be seen.
+    r"""The text on one line, with escapes for line ends, control and invisible characters.
 
     Bytes that are not UTF-8 become `\xff`, other characters `\n`, `\t`, `\x1b` or `\u202e`.
 
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    r"""The text as `printable` has it, in its own lines and with its tabs.
+    r"""The text escaped as by `printable`, but with its line ends and tabs.
 
     >>> print(printable_lines("one\x1b[2J\ntwo"))
     one\x1b[2J
@@ -41,8 +41,8 @@ def printable_lines(text: str) -> str:
 
 
 def printable_json(value: Any) -> str:
-    r"""A value as JSON on one line that reads back as the same, with JSON's own escapes for what
-    `printable` escapes.
+    r"""A value as JSON on one line that reads back unchanged, with JSON escapes for the characters
+    that `printable` escapes.
 
     >>> print(printable_json({"text": "é\x9b2J"}))
     {"text": "é\u009b2J"}
@@ -51,15 +51,15 @@ def printable_json(value: Any) -> str:
 
 
 def escape_json(text: str) -> str:
-    """JSON without line ends as `printable_json` has it."""
+    """JSON without line ends, escaped as by `printable_json`."""
     if text.isprintable():
         return text
     return "".join(c if _escape(c) == c else json.dumps(c)[1:-1] for c in text)
 
 
 def printable_name(path: str | os.PathLike[str]) -> str:
-    r"""The name of a file as `printable` has it, and each backslash of it twice, so that no two
-    names look alike.
+    r"""The name of a file as by `printable`, with backslashes doubled, so that different names look
+    different.
 
     >>> print(printable_name("a\nb"), printable_name(r"a\nb"))
     a\nb a\\nb
@@ -68,8 +68,8 @@ def printable_name(path: str | os.PathLike[str]) -> str:
 
 
 def name_fields(path: str | os.PathLike[str], key: str = "file") -> dict[str, str]:
-    """The name of a file for JSON: as text, in which U+FFFD stands for bytes that are not UTF-8,
-    and in that case also as a file URI, which has the exact bytes.
+    """The name of a file for JSON: as text, with U+FFFD for bytes that are not UTF-8; such a name
+    is also given as a file URI with the exact bytes.
 
     >>> name_fields("a.wav")
     {'file': 'a.wav'}
@@ -82,7 +82,7 @@ def name_fields(path: str | os.PathLike[str], key: str = "file") -> dict[str, st
 
 
 def shown_character(character: str) -> str:
-    """One character of a text, for a list of them."""
+    """One character of a text, for a list of characters."""
     if character == " ":
         return "space"
     return character if character.isprintable() else ascii(character)

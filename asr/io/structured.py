@@ -1,8 +1,8 @@
-"""JSON and YAML from outside, as plain values of bounded depth and size.
+"""JSON and YAML from outside, as plain values of limited depth and size.
 
-What Python's readers let through or stumble over is refused here with ValueError: nesting that
-exhausts the stack, numbers beyond 64 bits, NaN and infinity, keys given twice, halves of
-characters, and YAML whose aliases stand for billions of values or for themselves.
+Content that Python's readers accept or fail on is refused here with ValueError: nesting that
+exhausts the stack, numbers beyond 64 bits, NaN and infinity, repeated keys, lone surrogates, and
+YAML whose aliases expand to billions of values or to themselves.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 DEEPEST = 64
-LARGEST = 2**64  # of numbers without a fraction
+LARGEST = 2**64  # limit of numbers without a fraction
 MOST_YAML = 1 << 20  # characters
-MOST_VALUES = 1 << 17  # of YAML, with aliases written out
-# What may stand for a number or a character that is refused; most JSON has none of it.
+MOST_VALUES = 1 << 17  # of YAML, with aliases expanded
+# What every refused number or character contains; most JSON has none of it.
 _SUSPECT = re.compile(r"[0-9]{16}|[0-9][eE]\+?[0-9]{3}|\\u[dD][89a-fA-F]|NaN|Infinity")
 _SUSPECT_IN_RECORD = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -27,15 +27,15 @@ Check = Callable[[Any], None]
 
 
 class StructureError(ValueError):
-    """JSON or YAML that can be read and holds what no file of ours does."""
+    """JSON or YAML that is readable but has content that no file of this project has."""
 
 
 class HalfCharacterError(StructureError):
-    """A lone surrogate, which no file can hold."""
+    """A lone surrogate, which UTF-8 cannot encode."""
 
 
 class RepeatedKeyError(StructureError):
-    """Of two values under one key neither is chosen."""
+    """Two values under one key; neither is chosen."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"the key {key[:60]!a} twice")
@@ -43,7 +43,7 @@ class RepeatedKeyError(StructureError):
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The value of a JSON text; a byte order mark is passed over.
+    """The value of a JSON text; a byte order mark is ignored.
 
     Raises UnicodeDecodeError, json.JSONDecodeError or StructureError, all of which are ValueError.
     """
@@ -51,8 +51,8 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def parse_record(content: str | bytes) -> Any:
-    """As `parse_json`, of people's own data: any number and character that Python can hold is let
-    through, since whoever wants a field looks at its value, and others' fields are theirs."""
+    """As `parse_json`, for users' data: any number and character that Python can hold is accepted.
+    The reader of a field checks its value; other fields may belong to other programs."""
     return _parsed(content, _SUSPECT_IN_RECORD, _check_whole)
 
 
@@ -64,15 +64,15 @@ def _parsed(content: str | bytes, suspect: re.Pattern[str], check: Check) -> Any
         value = json.loads(text, object_pairs_hook=_once)
     except (json.JSONDecodeError, StructureError):
         raise
-    except (ValueError, RecursionError):  # integers of so many digits that Python refuses them
-        raise StructureError("numbers or nesting beyond reason") from None
+    except (ValueError, RecursionError):  # integers with more digits than Python accepts
+        raise StructureError("too large numbers or too deep nesting") from None
     if text.count("[") + text.count("{") > DEEPEST or suspect.search(text):
         _check(value, check)
     return value
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text. Raises yaml.YAMLError, mostly with the line, or ValueError."""
+    """The value of a YAML text. Raises yaml.YAMLError, usually with the line, or ValueError."""
     if len(text) > MOST_YAML:
         raise StructureError(f"{len(text)} characters, more than {MOST_YAML}")
     loader = yaml.SafeLoader(text)
@@ -83,10 +83,10 @@ def parse_yaml(text: str) -> Any:
         _measure(node, {}, 0)
         value = loader.construct_document(node)
     except RecursionError:
-        raise StructureError("nesting beyond reason") from None
+        raise StructureError("too deep nesting") from None
     except (TypeError, LookupError, AttributeError, OverflowError) as error:
-        # PyYAML's own stumbles, such as over `!!int ""`.
-        raise StructureError(f"a value that is none ({type(error).__name__})") from None
+        # Failures of PyYAML itself, such as for `!!int ""`.
+        raise StructureError(f"an invalid value ({type(error).__name__})") from None
     finally:
         loader.dispose()
     _check(value, _check_setting)
@@ -103,13 +103,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check(value: Any, check: Check) -> None:
-    """Raise StructureError for nesting beyond reason, or where `check` does for a value within."""
+    """Raise StructureError for too deep nesting, or if `check` raises for a value."""
     waiting = [(value, 0)]
     while waiting:
         value, depth = waiting.pop()
         if isinstance(value, dict | list):
             if depth == DEEPEST:
-                raise StructureError("nesting beyond reason")
+                raise StructureError("too deep nesting")
             inner = value if isinstance(value, list) else [*value, *value.values()]
             waiting += [(each, depth + 1) for each in inner]
         else:
@@ -121,12 +121,12 @@ def _check_value(value: Any) -> None:
     if isinstance(value, int) and abs(value) >= LARGEST:
         raise StructureError("a number beyond 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
-        raise StructureError(f"{value}, which is no number")
+        raise StructureError(f"{value}, which is not a number")
 
 
 def _check_setting(value: Any) -> None:
     _check_value(value)
-    if isinstance(value, str) and "\0" in value:  # no path can hold it
+    if isinstance(value, str) and "\0" in value:  # no path can contain it
         raise StructureError("a NUL character")
 
 
@@ -139,11 +139,11 @@ def _check_whole(value: Any) -> None:
 
 
 def _measure(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
-    """How many values a node stands for with its aliases written out."""
+    """The number of values of a node, with aliases expanded."""
     size = sizes.get(id(node))
     if size is None:
-        if depth == DEEPEST:  # a node within itself as well
-            raise _yaml_error(node, "nesting beyond reason")
+        if depth == DEEPEST:  # or a node that contains itself
+            raise _yaml_error(node, "too deep nesting")
         size = 1
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)
@@ -162,7 +162,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
     seen = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
-            continue  # that a list is no key PyYAML says itself
+            continue  # PyYAML itself reports a list as a key
         if (key.tag, key.value) in seen:
             raise _yaml_error(key, f"the key {key.value[:60]!a} twice")
         seen.add((key.tag, key.value))

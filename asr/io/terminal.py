@@ -17,7 +17,7 @@ _quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
-    """Print errors only: no notes, warnings or progress on stderr (`asr --quiet`)."""
+    """Print only errors to stderr: no notes, warnings or progress (`asr --quiet`)."""
     global _quiet
     _quiet = quiet
 
@@ -37,7 +37,7 @@ def _console() -> ErrorConsole:
 
 
 def tell(message: object) -> None:
-    """Print one line on stderr, without anything that a terminal would obey."""
+    """Print one line on stderr, with control characters escaped."""
     line = printable(str(message))
     console = errors()
     console.quiet = _quiet and not line.startswith("error: ")
@@ -46,7 +46,7 @@ def tell(message: object) -> None:
 
 
 def show(text: str, end: str = "\n") -> None:
-    """Print lines on stdout at once, without anything that a terminal would obey."""
+    """Print lines on stdout and flush, with control characters escaped."""
     print(printable_lines(text), end=end, flush=True)
 
 
@@ -58,8 +58,8 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         return
     from rich.progress import Progress
 
-    # Where both are the terminal, rich prints above the bar what goes to stdout; a file or a pipe
-    # must get it itself.
+    # If stdout and stderr are the same terminal, rich prints stdout above the bar; a file or a pipe
+    # must get stdout directly.
     terminal = sys.stdout.isatty()
     with Progress(console=errors(), transient=True, redirect_stdout=terminal) as bar:
         task = bar.add_task(what, total=None)

@@ -1,4 +1,4 @@
-"""Characters as Unicode defines them: canonical form, characters that are not seen, letter case.
+"""Unicode properties of characters: canonical form, invisible characters, letter case.
 
 Sources: Unicode Standard Annex 15 (canonical equivalence); Default_Ignorable_Code_Point in
 DerivedCoreProperties.txt; Annex 31, section 2.3 (where joiners matter); SpecialCasing.txt (Turkish
@@ -14,8 +14,8 @@ from typing import Annotated
 import regex
 from pydantic import BeforeValidator
 
-# ZWNJ and ZWJ belong to the spelling between letters of cursive and Indic scripts, and after a
-# virama. Mongolian selectors and its vowel separator belong to the letter before them.
+# ZWNJ and ZWJ are part of the spelling between letters of cursive and Indic scripts, and after a
+# virama. Mongolian selectors and vowel separators belong to the preceding letter.
 _SHAPED = (
     r"[[[\p{L}\p{M}]&&[^\p{Indic_Syllabic_Category=Other}]]"
     r"\p{Joining_Type=Dual_Joining}\p{Joining_Type=Right_Joining}\p{Joining_Type=Left_Joining}]"
@@ -37,7 +37,7 @@ _DOTTED = frozenset({"tr", "tur", "az", "aze"})  # i and dotless ı are two lett
 
 
 def _checked_language(value: object) -> str:
-    value = "no" if value is False else value  # YAML takes the tag of Norwegian for a truth value
+    value = "no" if value is False else value  # YAML reads the tag of Norwegian as a boolean
     if not isinstance(value, str) or (value and not _TAG.fullmatch(value)):
         raise ValueError("expected a language tag, such as tr or az-Latn")
     return value
@@ -48,7 +48,7 @@ Language = Annotated[str, BeforeValidator(_checked_language)]
 
 
 def canonical(text: str) -> str:
-    """The text composed (NFC) and without characters that are not seen (`unseen`).
+    """The text composed (NFC) and without invisible characters (`unseen`).
 
     >>> canonical("cafe\\u0301 n\\u200boir"), canonical("می\\u200cخواهم") == "می\\u200cخواهم"
     ('café noir', True)
@@ -59,9 +59,9 @@ def canonical(text: str) -> str:
 
 
 def unseen(text: str) -> Counter[str]:
-    """The characters that `canonical` drops: those that have neither width nor a sound, such as
-    zero-width spaces, soft hyphens, byte order marks, marks of direction and control characters.
-    Joiners are kept where they change how words of cursive and Indic scripts are written.
+    """The characters that `canonical` drops: those with neither width nor sound, such as zero-width
+    spaces, soft hyphens, byte order marks, direction marks and control characters. Joiners are kept
+    if they change the spelling of words in cursive and Indic scripts.
 
     >>> dict(unseen("n\\u200boir"))
     {'\\u200b': 1}
@@ -73,7 +73,7 @@ def unseen(text: str) -> Counter[str]:
 
 
 def has_dotless_i(language: Language) -> bool:
-    """Whether the language has I with ı and İ with i, as Turkish and Azerbaijani have."""
+    """Whether the language pairs I with ı and İ with i, as Turkish and Azerbaijani do."""
     return language.partition("-")[0].lower() in _DOTTED
 
 
@@ -86,7 +86,7 @@ def lower(text: str, language: Language = "") -> str:
     if has_dotless_i(language):
         text = text.replace("İ", "i").replace("I", "ı")
     lowered = text.lower()
-    # Python's own lower case of İ is i with a dot above, which texts may have from elsewhere.
+    # Python lowers İ to i with a combining dot, which texts from other sources may contain.
     return lowered.replace("i\u0307", "i") if has_dotless_i(language) else lowered
 
 

@@ -15,7 +15,7 @@ WORDS = jiwer.ReduceToListOfListOfWords()
 
 
 class AlignedWord(NamedTuple):
-    """One column of an alignment; the side that has no word is None."""
+    """One column of an alignment; a missing word is None."""
 
     operation: Operation
     reference: str | None
@@ -23,14 +23,14 @@ class AlignedWord(NamedTuple):
 
     @property
     def unsaid(self) -> bool:
-        """Whether this is an optional word of the reference that is rightly missing."""
+        """Whether this is an optional reference word, correctly omitted."""
         return self.operation == "C" and self.hypothesis is None
 
 
 def align_words(
     references: Sequence[str], hypotheses: Sequence[str]
 ) -> list[tuple[AlignedWord, ...]]:
-    """Each hypothesis beside its reference, word by word, with as few errors as can be.
+    """Hypothesis and reference aligned word by word, with the fewest errors.
 
     >>> [tuple(column) for column in align_words(["a b"], ["a c"])[0]]
     [('C', 'a', 'a'), ('S', 'b', 'c')]
@@ -51,7 +51,7 @@ def comparable(text: str) -> str:
 def align_chunks(
     references: Sequence[str], hypotheses: Sequence[str], split: jiwer.AbstractTransform
 ) -> list[list[jiwer.AlignmentChunk]]:
-    """The spans that match, differ, are missing or are added, for each pair, in one call."""
+    """The matching, substituted, deleted and inserted spans of each pair, in one call."""
     # jiwer documents no result for an empty side, and its splitter none for an empty list.
     both = [pair for pair in zip(references, hypotheses, strict=True) if all(pair)]
     aligned = iter(
@@ -68,7 +68,7 @@ def align_chunks(
 def _one_sided(
     reference: str, hypothesis: str, split: jiwer.AbstractTransform
 ) -> list[jiwer.AlignmentChunk]:
-    """The alignment where at least one side is empty: all deleted, all inserted, or nothing."""
+    """The alignment if a side is empty: all deleted, all inserted, or nothing."""
     length = len(split([reference or hypothesis])[0])
     if reference:
         return [jiwer.AlignmentChunk("delete", 0, length, 0, 0)]

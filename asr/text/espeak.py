@@ -1,6 +1,6 @@
-"""espeak-ng, loaded from the package espeakng-loader: the C library, its voices, and phones.
+"""espeak-ng, loaded from the package espeakng-loader: C library, voices, and phones.
 
-Needs the extra `demo`: `pip install 'lstm-asr[demo]'`.
+Requires the extra `demo`: `pip install 'lstm-asr[demo]'`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 from asr.errors import AsrError
 from asr.io.extras import extras_explained
 
-RATE = 22050  # Hz of what it speaks
+RATE = 22050  # Hz of its output
 
 # From its C interface (speak_lib.h).
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
 _IPA = 0x02
-_DATA_PATH_LIMIT = 140  # a longer one overruns a fixed buffer, and espeak-ng looks elsewhere
+_DATA_PATH_LIMIT = 140  # a longer path overflows a fixed buffer, and espeak-ng searches elsewhere
 
-_APART = ord("_")  # between phones, which may have several letters
+_APART = ord("_")  # separates phones, which may have several letters
 _STRESS = re.compile("[ˈˌ]")
 _LANGUAGE = re.compile(r"\([^)]*\)")  # such as (en) before a foreign word
 
@@ -34,11 +34,11 @@ _library_lock = threading.Lock()
 
 @contextmanager
 def library() -> Iterator[ctypes.CDLL]:
-    """A freshly loaded espeak-ng, unloaded on the way out.
+    """A newly loaded espeak-ng, unloaded at exit.
 
-    Pitch flutter, gain control and noise live in static variables that no call resets, so one
-    loaded library would speak the second utterance differently from the first. Loading takes
-    about four milliseconds.
+    Pitch flutter, gain control and noise are static variables that no call resets. A library that
+    stays loaded would therefore speak the second utterance differently from the first. Loading
+    takes about four milliseconds.
     """
     with extras_explained():
         import espeakng_loader
@@ -73,11 +73,11 @@ def library() -> Iterator[ctypes.CDLL]:
 
 
 def set_voice(library: ctypes.CDLL, voice: str) -> None:
-    """Speak like this from now on. Raises AsrError for a voice that espeak-ng does not have."""
+    """Select the voice. Raises AsrError for a voice that espeak-ng does not have."""
     import espeakng_loader
 
     _, plus, variant = voice.partition("+")
-    # espeak-ng quietly ignores a variant that it does not have.
+    # espeak-ng ignores an unknown variant silently.
     known = not plus or Path(espeakng_loader.get_data_path(), "voices", "!v", variant).is_file()
     if not known or library.espeak_SetVoiceByName(voice.encode()) != 0:
         raise AsrError(
@@ -87,10 +87,10 @@ def set_voice(library: ctypes.CDLL, voice: str) -> None:
 
 
 def phones_of(words: Iterable[str], voice: str) -> dict[str, str]:
-    """The phones of each word by itself, in IPA without stress, parted by spaces; none for what
-    cannot be said.
+    """The phones of each word alone, in IPA without stress, separated by spaces; none for text that
+    espeak-ng does not speak.
 
-    Raises AsrError where espeakng-loader is missing or does not know the voice.
+    Raises AsrError if espeakng-loader is missing or does not have the voice.
     """
     found = {}
     with library() as loaded:
@@ -99,7 +99,7 @@ def phones_of(words: Iterable[str], voice: str) -> dict[str, str]:
         convert.restype = ctypes.c_char_p
         convert.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
         for word in words:
-            # It moves the pointer on to the next clause, and to nothing after the last.
+            # The call moves the pointer to the next clause, and to null after the last.
             rest, said = ctypes.c_char_p(word.encode()), []
             while rest.value:
                 clause = convert(ctypes.byref(rest), _CHARS_UTF8, _IPA | _APART << 8)

@@ -1,4 +1,4 @@
-"""One spelling for transcripts, applied alike before training and before scoring."""
+"""One spelling for transcripts, applied in the same way before training and before scoring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asr.text.characters import Language, canonical, lower, upper
 from asr.text.phones import Phones, collect_phones, to_phones
 from asr.text.tokens import TokenConfig
 
-# regex, not re, where classes of characters are needed. The lookarounds find the inside of a word.
+# regex, not re, for character classes. The lookarounds match the inside of a word.
 _APOSTROPHE = regex.compile(r"(?V1)(?<=[\p{L}\p{M}\p{N}])['’＇](?=[\p{L}\p{M}\p{N}])")
 _PUNCTUATION = regex.compile(
     r"(?V1)[[\p{P}\p{S}]--[']]|(?<![\p{L}\p{M}\p{N}])'|'(?![\p{L}\p{M}\p{N}])"
@@ -24,28 +24,28 @@ class TextConfig(Config):
     """How transcripts are normalised."""
 
     case: Literal["keep", "lower", "upper"] = "lower"
-    """Letter case of every transcript, and so of what the model writes."""
+    """Letter case of every transcript, and therefore of the model's output."""
     language: Language = ""
-    """Language of the transcripts, such as tr or az-Latn, where its letters have a case of their
-    own: in Turkish (tr) and Azerbaijani (az) I becomes ı, and İ becomes i. tr also serves other
-    languages that have both letters. Without it, letters have the case that Unicode gives them."""
+    """Language of the transcripts, such as tr or az-Latn, if its letter case differs from
+    Unicode's: in Turkish (tr) and Azerbaijani (az), I becomes ı and İ becomes i. tr also serves
+    other languages that have both letters."""
     punctuation: Literal["keep", "remove"] = "keep"
     """remove: punctuation and symbols become spaces, which are not spoken; apostrophes
     within words stay, as '."""
     phones: Phones | None = None
-    """Of words, where the model writes phones. Training fills it in as tokens.lexicon and
-    tokens.espeak say."""
+    """Pronunciations of words, for a model of phones. Training fills it in from tokens.lexicon and
+    tokens.espeak."""
 
 
 def normalise(text: str, config: TextConfig) -> str:
-    """Canonical Unicode (NFC) without characters that are not seen, one case, without punctuation
-    if so, single spaces between words, and phones for them where the model writes phones. Raises
-    AsrError for words that have none.
+    """Canonical Unicode (NFC) without invisible characters, in one case, with single spaces between
+    words; without punctuation and as phones if configured. Raises AsrError for words without
+    phones.
 
     >>> normalise("  Turn  ON ", TextConfig())
     'turn on'
     """
-    # Composed before the change of case, which may undo it, and again after.
+    # Composed before the change of case, which may undo it, and again afterwards.
     text = canonical(text)
     if config.case != "keep":
         text = (lower if config.case == "lower" else upper)(text, config.language)
@@ -57,7 +57,7 @@ def normalise(text: str, config: TextConfig) -> str:
 
 
 def without_punctuation(text: str) -> str:
-    """Punctuation and symbols as spaces; apostrophes within words stay, as '.
+    """Replace punctuation and symbols with spaces; keep apostrophes within words, as '.
 
     >>> without_punctuation("“Don’t stop!”").split()
     ["Don't", 'stop']
@@ -66,9 +66,9 @@ def without_punctuation(text: str) -> str:
 
 
 def as_units(text: TextConfig, tokens: TokenConfig, transcripts: Iterable[str]) -> TextConfig:
-    """How transcripts are normalised for these units: with phones where those are asked for.
+    """How transcripts are normalised for these tokens: with phones if the tokens are phones.
 
-    Raises AsrError naming words of the `transcripts` that have no phones.
+    Raises AsrError naming words of the `transcripts` without phones.
     """
     if tokens.kind != "phones":
         return text

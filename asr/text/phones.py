@@ -1,9 +1,9 @@
-"""Words as phones: from a lexicon, from espeak-ng, or from the one where the other has none.
+"""Words as phones: from a lexicon, from espeak-ng, or from espeak-ng for words not in the lexicon.
 
-Where a model writes phones (`tokens.kind: phones`), the normalisation of text turns every
-transcript into phones parted by spaces, before units are built and before anything is scored. What
-reports and decoders call words are then phones, and a word error rate is a phone error rate. A
-model's folder keeps the pronunciations that it was trained with.
+For a model of phones (`tokens.kind: phones`), text normalisation converts every transcript into
+phones separated by spaces, before tokens are built and before scoring. The words of reports and
+decoders are then phones, and the word error rate is a phone error rate. The model folder keeps the
+pronunciations of its training.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from asr.text.espeak import phones_of
 
 # As in the CMU Pronouncing Dictionary, whose lines may also end in a comment.
 COMMENT, REMARK = ";;;", " #"
-NAMED = 10  # missing words in one error
+NAMED = 10  # missing words named in one error
 
 
 class Phones(Config):
-    """How words are said."""
+    """Pronunciations of words."""
 
     words: dict[str, str]
-    """Phones, parted by spaces, of each normalised word."""
+    """Phones, separated by spaces, of each normalised word."""
     espeak: str = Field("", max_length=64)
-    """Accent in which espeak-ng says all other words; without it there are no others."""
+    """Accent of espeak-ng for all other words; without it, other words have no phones."""
 
 
 def read_lexicon(path: Path, normalise: Callable[[str], str]) -> dict[str, str]:
-    """A word and its phones a line, parted by a tab or spaces. The first line of a word counts, and
-    what follows " #" is a comment.
+    """One word and its phones per line, separated by a tab or spaces. The first line of a word
+    counts; " #" begins a comment.
 
     Raises ManifestError naming file and line.
     """
@@ -62,9 +62,9 @@ def read_lexicon(path: Path, normalise: Callable[[str], str]) -> dict[str, str]:
 def collect_phones(
     words: Iterable[str], lexicon: Path | None, espeak: str, normalise: Callable[[str], str]
 ) -> Phones:
-    """All of the lexicon, and what espeak-ng says of other `words`.
+    """All of the lexicon, and the phones of other `words` from espeak-ng.
 
-    Raises AsrError naming words that neither can say.
+    Raises AsrError naming words without phones in both.
     """
     known = {} if lexicon is None else read_lexicon(lexicon, normalise)
     others = sorted(set(words) - known.keys())
@@ -82,7 +82,7 @@ def collect_phones(
 
 
 def to_phones(text: str, phones: Phones) -> str:
-    """A normalised text as phones parted by spaces. Raises AsrError naming words without any.
+    """A normalised text as phones separated by spaces. Raises AsrError naming words without phones.
 
     >>> to_phones("no no", Phones(words={"no": "n oʊ"}))
     'n oʊ n oʊ'

@@ -1,8 +1,8 @@
-"""Pieces of words, learnt by sentencepiece from text, and how a word is cut into them.
+"""Subwords: learnt from text by sentencepiece, and the segmentation of words into them.
 
-Learning needs sentencepiece; cutting needs the pieces alone, so that a model's folder holds plain
-JSON and loading it runs no foreign code. `tests/text/test_subwords.py` compares the cuts with
-sentencepiece's.
+Learning needs sentencepiece; segmentation needs only the subwords. A model folder therefore holds
+plain JSON, and loading it runs no foreign code. `tests/text/test_subwords.py` compares the
+segmentation with sentencepiece's.
 
 Sennrich et al. 2016, "Neural machine translation of rare words with subword units"; Kudo 2018,
 "Subword regularization".
@@ -18,18 +18,18 @@ from typing import Literal
 
 from asr.errors import AsrError
 
-UNKNOWN = "\u2585"  # a unit that sentencepiece wants; it learns nothing from text with it
-RESERVED = (UNKNOWN, "\0", "<blank>")  # words with these are spelled: CTC's blank is no piece
-LONGEST = 1 << 30  # bytes of a sentence; longer ones would be left out
+UNKNOWN = "\u2585"  # a token that sentencepiece requires; it skips text with it
+RESERVED = (UNKNOWN, "\0", "<blank>")  # words with these are spelled: CTC's blank is not a subword
+LONGEST = 1 << 30  # bytes of a sentence; sentencepiece would skip longer ones
 
 
 def learn_pieces(
     texts: Iterable[str], kind: Literal["bpe", "unigram"], size: int
 ) -> list[tuple[str, float]]:
-    """The `size` - 1 best pieces of normalised texts, every character among them, with scores.
+    """The best `size` - 1 subwords of normalised texts, including all characters, with scores.
 
-    A piece that begins a word begins with the mark `▁`; none goes beyond a word. The order of the
-    texts does not matter. Raises AsrError where the text cannot give so many, or has more
+    A subword that begins a word begins with the mark `▁`; none spans two words. The order of the
+    texts does not matter. Raises AsrError if the text yields fewer subwords, or has more
     characters.
     """
     # Imported here: only training needs it.
@@ -54,10 +54,10 @@ def learn_pieces(
         model_writer=model,
         model_type=kind,
         vocab_size=size - len(apart),
-        hard_vocab_limit=False,  # what it could not fill is reported below, for either kind alike
+        hard_vocab_limit=False,  # a shortfall is reported below, for both kinds
         normalization_rule_name="identity",
         character_coverage=1.0,
-        split_by_unicode_script=False,  # combining marks are of another script than their base
+        split_by_unicode_script=False,  # combining marks have another script than their base
         split_by_number=False,
         max_sentence_length=LONGEST,
         unk_piece=UNKNOWN,
@@ -65,7 +65,7 @@ def learn_pieces(
         bos_id=-1,
         eos_id=-1,
         pad_id=-1,
-        num_threads=1,  # the same pieces on every machine
+        num_threads=1,  # the same subwords on every machine
         minloglevel=3,
     )
     found = SentencePieceProcessor(model_proto=model.getvalue())
@@ -86,8 +86,8 @@ def _reserved(word: str) -> bool:
 
 
 def merge(word: str, ranks: Mapping[str, int]) -> list[int]:
-    """The ids of a word's pieces: of all neighbours that make a piece, the one learnt first is
-    joined, the leftmost of equals, until none does. `ranks` are the ids, in that order.
+    """The ids of a word's subwords (bpe). Of all neighbours that form a subword, the one learnt
+    first is joined, the leftmost of equals, until none is left. `ranks` are the ids, in that order.
 
     >>> merge("abab", {"a": 0, "b": 1, "ab": 2, "abab": 3, "ba": 4})
     [3]
@@ -105,7 +105,7 @@ def merge(word: str, ranks: Mapping[str, int]) -> list[int]:
 
 
 def likeliest(word: str, ids: Mapping[str, int], scores: Mapping[str, float]) -> list[int]:
-    """The ids of the pieces whose scores have the highest sum (Viterbi).
+    """The ids of the subwords whose scores have the highest sum (Viterbi).
 
     >>> likeliest("aab", {"a": 0, "b": 1, "ab": 2}, {"a": -1.0, "b": -1.0, "ab": -1.5})
     [0, 2]

@@ -1,9 +1,10 @@
-"""Units a model writes: characters of any script, pieces of words, words, or phones.
+"""Tokens that a model emits: characters of any script, subwords, words, or phones.
 
-A word begins with the mark `▁`. In a vocabulary of words a frequent word is one unit (`▁four`);
-any other is spelled, mark first (`▁`, `m`, `a`, `y`). In a vocabulary of characters all are. In
-one of pieces (bpe, unigram) every word is cut in one way (`▁four`, `te`, `en`), by itself. In one
-of phones, transcripts are phones parted by spaces (`asr.text.phones`), and each is a unit (`▁f`).
+A word begins with the mark `▁`. In a vocabulary of words, a frequent word is one token (`▁four`);
+any other is spelled, mark first (`▁`, `m`, `a`, `y`). In a vocabulary of characters, all words are
+spelled. In one of subwords (bpe, unigram), each word has one segmentation (`▁four`, `te`, `en`),
+independent of its context. In one of phones, transcripts are phones separated by spaces
+(`asr.text.phones`), and each is a token (`▁f`).
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ from asr.text.subwords import learn_pieces, likeliest, merge
 BLANK_ID = 0
 BLANK = "<blank>"
 WORD_START = "▁"
-REMEMBERED = 1 << 16  # words whose units are kept in memory
+REMEMBERED = 1 << 16  # words whose tokens are cached
 
 
 class TokenConfig(Config):
-    """Which units to use."""
+    """Which tokens to use."""
 
     kind: Literal["characters", "words", "bpe", "unigram", "phones"] = "characters"
-    """What the model writes: characters, frequent words with the rest spelled, pieces of words by
-    merging (bpe) or by likelihood (unigram), or the phones that lexicon or espeak give for words.
+    """What the model emits: characters, frequent words with the rest spelled, subwords (bpe or
+    unigram), or the phones that lexicon or espeak give for words.
     """
     word_count: int = Field(5, ge=1)
-    """For kind words: a word seen at least so often in training is a unit of its own."""
+    """For kind words: a word that occurs at least this often in training is one token."""
     size: int = Field(500, ge=3, le=100_000)
-    """For kind bpe and unigram: how many units, the blank of CTC among them."""
+    """For kind bpe and unigram: the number of tokens, including the blank of CTC."""
     lexicon: Path | None = None
-    """For kind phones: a file with a word and its phones on each line. The first line of a word
+    """For kind phones: a file with one word and its phones per line. The first line of a word
     counts."""
     espeak: str = Field("", max_length=64)
-    """For kind phones: the accent, such as en-us or de, in which espeak-ng gives the phones of
-    words that the lexicon lacks, or of all without one. Needs the extra demo."""
+    """For kind phones: the accent, such as en-us or de, with which espeak-ng gives the phones of
+    words that the lexicon lacks, or of all words without a lexicon. Requires the extra demo."""
 
     @model_validator(mode="after")
     def _pronounces_what_it_is_meant_to(self) -> Self:
@@ -58,10 +59,10 @@ class TokenConfig(Config):
 
 @dataclass(frozen=True)
 class Tokens:
-    """A vocabulary. Unit i is `units[i]`; unit 0 is the blank of CTC.
+    """A vocabulary. Token i is `units[i]`; token 0 is the blank of CTC.
 
-    `cut` says how a word becomes units: whole or by its characters, by merging pieces in the order
-    of the units (bpe), or so that the `scores` of its pieces have the highest sum (unigram).
+    `cut` segments a word into tokens: whole or by its characters, by merging subwords in the order
+    of the tokens (bpe), or with the highest sum of the subwords' `scores` (unigram).
     """
 
     units: tuple[str, ...]
@@ -71,7 +72,7 @@ class Tokens:
     def __post_init__(self) -> None:
         if self.units[:2] != (BLANK, WORD_START) or len(set(self.units)) != len(self.units):
             raise CheckpointError(
-                f"expected distinct units that begin with {BLANK} and {WORD_START}, got "
+                f"expected distinct tokens that begin with {BLANK} and {WORD_START}, got "
                 f"{', '.join(self.units[:5])}: train the model again"
             )
         if self.cut == "whole":
@@ -79,12 +80,12 @@ class Tokens:
         for unit in self.units[1:]:
             if not unit or WORD_START in unit[1:] or not self._ids.keys() >= set(unit):
                 raise CheckpointError(
-                    f"expected pieces of words whose characters are units too, got {unit!r}: train "
+                    f"expected subwords whose characters are tokens too, got {unit!r}: train "
                     "the model again"
                 )
         if len(self.scores) != (len(self.units) if self.cut == "unigram" else 0):
             raise CheckpointError(
-                f"expected a score for each of {len(self.units)} unigram units, none for others, "
+                f"expected a score for each of {len(self.units)} unigram tokens, none for others, "
                 f"got {len(self.scores)}: train the model again"
             )
 
@@ -97,7 +98,7 @@ class Tokens:
 
     @cached_property
     def _spelled(self) -> tuple[tuple[int, ...], ...]:
-        """Of every unit, its characters; a phone stays as it is."""
+        """The characters of every token; a phone stays as it is."""
         return tuple(
             tuple(self._ids[c] for c in unit) if self._ids.keys() >= set(unit) else (i,)
             for i, unit in enumerate(self.units)
@@ -105,7 +106,7 @@ class Tokens:
 
     @cached_property
     def _word(self) -> Callable[[str], tuple[int, ...]]:
-        """The units of a word that can be written; those of recent words are remembered."""
+        """The tokens of a word, as far as they exist; those of recent words are cached."""
         pieces = {unit: i for unit, i in self._ids.items() if i != BLANK_ID}
         scores = dict(zip(self.units[1:], self.scores[1:], strict=False))
 
@@ -125,7 +126,7 @@ class Tokens:
         return {c for word in spelled for c in word if c == WORD_START or c not in self._ids}
 
     def encode(self, text: str) -> list[int]:
-        """Unit ids of a normalised transcript. Raises AsrError naming characters it cannot write.
+        """Token ids of a normalised transcript. Raises AsrError naming characters without a token.
 
         >>> tokens = build_tokens(["ten ten"], TokenConfig(kind="words", word_count=2))
         >>> [tokens.units[i] for i in tokens.encode("ten net")]
@@ -134,7 +135,7 @@ class Tokens:
         if unknown := self.missing(text):
             raise AsrError(
                 f"expected characters of the vocabulary, got {''.join(sorted(unknown))!r} in "
-                f"{text!r}: normalise the text or build the units from it"
+                f"{text!r}: normalise the text or build the tokens from it"
             )
         return [i for word in text.split() for i in self._word(word)]
 
@@ -148,7 +149,7 @@ class Tokens:
         return [j for i in ids for j in self._spelled[i]]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of unit ids (no blanks).
+        """Text of token ids (no blanks).
 
         >>> build_tokens(["ten"], TokenConfig()).decode([1, 4, 2])
         'te'
@@ -157,7 +158,7 @@ class Tokens:
         return " ".join(text.replace(WORD_START, " ").split())
 
     def to_json(self) -> Any:
-        """A list of the units; for pieces with how they are cut."""
+        """A list of the tokens; for subwords, with their kind and scores."""
         if self.cut == "whole":
             return list(self.units)
         scores = {"scores": list(self.scores)} if self.scores else {}
@@ -165,14 +166,14 @@ class Tokens:
 
     @staticmethod
     def from_json(values: Any) -> Tokens:
-        """Raises CheckpointError unless `values` is what `to_json` gives."""
+        """Raises CheckpointError unless `values` has the form of `to_json`."""
         if isinstance(values, list) and all(isinstance(v, str) for v in values):
             return Tokens(tuple(values))
         try:
             saved = _Pieces.model_validate(values)
         except ValidationError:
             raise CheckpointError(
-                "expected a list of units, or pieces with how they are cut, got something else: "
+                "expected a list of tokens, or subwords with their kind, got something else: "
                 "rebuild the model"
             ) from None
         return Tokens(saved.units, saved.cut, saved.scores)

@@ -162,7 +162,7 @@ def test_a_lock_holds_until_its_process_ends(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(
-                AsrError, match=rf"no other training at work, got process {holder.pid} on"
+                AsrError, match=rf"no other training to run, got process {holder.pid} on"
             ),
             locked(lock, "training"),
         ):

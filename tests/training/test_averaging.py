@@ -140,7 +140,7 @@ def test_a_second_training_in_a_folder_is_refused(
     (tmp_path / "out").mkdir()
     with locked(tmp_path / "out" / ".lock", "training"):
         error = run("train", recipe).error()
-    assert f"expected no other training at work, got process {os.getpid()} on" in error
+    assert f"expected no other training to run, got process {os.getpid()} on" in error
     assert f"holds {tmp_path / 'out' / '.lock'}" in error
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == []
 
