@@ -1,7 +1,7 @@
 """Typed configuration: YAML plus dotted overrides into frozen pydantic models.
 
-Each part of the package defines its own small model beside the code it configures; this module
-only turns text into those models and mistakes into one-line errors that name the nearest key.
+Each part of the package defines its own small model beside the code that it configures. This module
+parses text into those models, and reports mistakes as one-line errors that name the nearest key.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ LONGEST_SHOWN = 120  # characters of a value in an error
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, and an unknown key is an error.
+    """Base of every configuration: immutable; an unknown key is an error.
 
-    The text under a field says what it means, and `settings` shows it.
+    The text under a field documents it, and `settings` returns it.
     """
 
     model_config = ConfigDict(
@@ -42,7 +42,7 @@ class Config(BaseModel):
 
 C = TypeVar("C", bound=Config)
 
-# Former names of settings, and what they are called now.
+# Former names of settings, and their present names.
 RENAMED = {
     "augment.codec_share": "augment.codec_prob",
     "augment.join": "augment.concatenate_prob",
@@ -105,7 +105,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
                 raise ConfigError(f"expected a section at {parent!r} of {override!r}, got a value")
         try:
             place[last] = parse_yaml(text)
-        except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
+        except (yaml.YAMLError, ValueError):  # ValueError: an invalid date, for example
             raise ConfigError(
                 f"expected a YAML value after =, got {_shown(override)}: quote it"
             ) from None
@@ -127,7 +127,7 @@ def parse(model: type[C], values: Mapping[str, Any], source: str) -> C:
 
 @dataclass(frozen=True)
 class Setting:
-    """A key as it is written in a recipe or on the command line; without a default it must be."""
+    """A key as in a recipe or on the command line; without a default it is required."""
 
     key: str
     default: str
@@ -153,7 +153,7 @@ def _explain(model: type[Config], error: Any) -> str:
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] != "extra_forbidden":
-        # Settings that do not go together name themselves; the whole section would drown that.
+        # Settings that do not fit together are named; the whole section would hide them.
         got = "" if isinstance(error["input"], dict) else f", got {_shown(error['input'])}"
         return f"at {key or 'the top'}: {error['msg'].removeprefix('Value error, ').lower()}{got}"
     given = error["input"] if isinstance(error["input"], dict) else {}
@@ -169,8 +169,8 @@ def _explain(model: type[Config], error: Any) -> str:
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
-    except ValueError:  # a number of so many digits that Python will not print it
-        text = "a number beyond reason"
+    except ValueError:  # a number with more digits than Python prints
+        text = "a too large number"
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 

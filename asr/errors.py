@@ -1,18 +1,18 @@
-"""The errors a person can cause: one line saying what was expected, what came, what to do.
+"""Errors caused by users or their data: one line with what was expected, what came, what to do.
 
-Commands catch `AsrError` and print its message; anything else is a bug and keeps its traceback.
+Commands catch `AsrError` and print its message; any other exception is a bug and has a traceback.
 """
 
 import errno
 
 
 class AsrError(Exception):
-    """Base of every error raised on purpose; its message is one line fit for a person."""
+    """Base of every error raised on purpose; its message is one line for users."""
 
 
 def reason(error: Exception) -> str:
-    """What came instead of a readable file, for the message of an error: Python's own words name
-    numbers of errors and codecs."""
+    """What came instead of a readable file, for an error message. Python's own messages contain
+    error numbers and codec names."""
     for kind, words in _REASONS.items():
         if isinstance(error, kind):
             return words
@@ -24,13 +24,13 @@ _REASONS = {
     NotADirectoryError: "no such file",
     IsADirectoryError: "a folder",
     PermissionError: "no permission to read it",
-    UnicodeDecodeError: "something else than UTF-8",
+    UnicodeDecodeError: "text that is not UTF-8",
 }
 
 
 def disk_trouble(error: OSError) -> str:
-    """What keeps a file from being written, and what to do: of a disk that is full or cannot be
-    written; "" for any other error."""
+    """Why a file cannot be written, and what to do, for a full or read-only disk; "" for any other
+    error."""
     return _DISK.get(error.errno or 0, "")
 
 
@@ -48,7 +48,7 @@ class AudioError(AsrError):
 
 
 class AudioWarning(UserWarning):
-    """A recording is damaged; what can be decoded of it is used."""
+    """A recording is damaged; its intact part is used."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name}: {problem}")
@@ -61,27 +61,27 @@ class ManifestError(AsrError):
 
 
 class ConfigError(AsrError):
-    """A recipe has an unknown key or a value of the wrong kind."""
+    """A recipe has an unknown key or a value of the wrong type."""
 
 
 class CheckpointError(AsrError):
-    """A model folder or checkpoint is missing, damaged, or does not fit."""
+    """A model folder or checkpoint is missing, damaged, or incompatible."""
 
 
 class TrainingError(AsrError):
-    """Training cannot start or go on: infeasible data, no memory, non-finite loss."""
+    """Training cannot start or continue: infeasible data, no memory, non-finite loss."""
 
 
 class StreamError(AsrError):
-    """A stream is given what it cannot take: the wrong shape, or anything after its end."""
+    """A stream got invalid input: the wrong shape, or input after its end."""
 
 
 class LanguageModelError(AsrError):
-    """A language model's file is missing, malformed or damaged; the message names file and line."""
+    """A language model file is missing, malformed or damaged; the message names file and line."""
 
 
 class AlignmentError(AsrError):
-    """A text cannot be written with a model's units, or is too long for its recording."""
+    """A text cannot be encoded with a model's tokens, or is too long for its recording."""
 
 
 class ReportError(AsrError):

@@ -1,4 +1,4 @@
-"""Functions that numba turns into machine code, kept in a cache where there is a safe one."""
+"""Functions that numba compiles to machine code, cached on disk if a safe folder exists."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _config: Any = numba.config
 def compiled(function: Function, **options: Any) -> Function:
     """`function`, compiled when it is first called with arguments of new types.
 
-    Its machine code is kept beside its source, as Python keeps its own; where that folder is
-    read-only, in the user's cache; and where there is none either, it is compiled in every process.
+    The machine code is cached beside the source, like Python's own cache; if that folder is
+    read-only, in the user's cache; without either, each process compiles again.
     """
     result: Function = numba.njit(nogil=True, error_model="numpy", **options)(function)
     with _cache_folder(Path(inspect.getfile(function)).parent) as found:
@@ -34,15 +34,15 @@ def compiled(function: Function, **options: Any) -> Function:
 
 
 def inner(function: Function) -> Function:
-    """For what is called from compiled code alone: a third of the time to compile is saved."""
+    """For functions called only from compiled code; saves a third of the compile time."""
     return compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
 
 class _Cache(FunctionCache):
-    """numba's, but neither a damaged file nor a full disk ends the command, and it is out of date
-    as soon as any compiled function has changed.
+    """numba's cache, except that a damaged file or a full disk does not end the command, and that
+    it is out of date as soon as any compiled function has changed.
 
-    numba looks at the source of the function alone. What it calls may be compiled into it.
+    numba checks the source of the function alone, but functions that it calls may be inlined.
     """
 
     def __init__(self, function: Function) -> None:
@@ -56,7 +56,7 @@ class _Cache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # whatever unpickling raises
+        except Exception:  # unpickling may raise any exception
             with contextlib.suppress(OSError):
                 self.flush()
             return None
@@ -68,10 +68,10 @@ class _Cache(FunctionCache):
 
 @contextlib.contextmanager
 def _cache_folder(source: Path) -> Iterator[bool]:
-    """Whether there is a folder for the cache; numba looks for it in here.
+    """Whether there is a folder for the cache; numba searches it here.
 
-    Left alone, numba goes on to a folder "~" below the current one where there is no home, and its
-    cache is pickled code, which anybody could have put there.
+    By default, without a home, numba would use a folder "~" in the working directory. Its cache is
+    pickled code, and any user could have written it there.
     """
     if _config.CACHE_DIR or _is_writable(source / "__pycache__"):
         yield True

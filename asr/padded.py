@@ -1,7 +1,7 @@
-"""A batch of sequences of different lengths: the padded tensor and its lengths, always together.
+"""A batch of sequences of different lengths: the padded tensor together with its lengths.
 
 Letters used across the package: B batch, T frames, S samples, F features, C channels, H hidden
-size, V units, U target units.
+size, V tokens, U target tokens.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Padded:
-    """Sequences padded to a common length; what lies past a length has no meaning.
+    """Sequences padded to a common length; the values past a length have no meaning.
 
     Shape:
         values: [B, T, ...], lengths: [B] int64 with 0 <= lengths <= T, on the same device.
 
-    Raises ValueError where they do not belong together; on a GPU, where looking at lengths would
-    wait for all work before, only for their number.
+    Raises ValueError if lengths and values do not fit. On a GPU only the number of lengths is
+    checked, since reading them would wait for all queued work.
     """
 
     values: Tensor
@@ -37,7 +37,7 @@ class Padded:
                 raise ValueError(f"expected lengths from 0 to {T}, got {self.lengths.tolist()}")
 
     def mask(self) -> Tensor:
-        """True where a frame is real. Shape: [B, T] bool.
+        """True for real frames. Shape: [B, T] bool.
 
         >>> Padded(torch.zeros(2, 3), torch.tensor([1, 3])).mask().int().tolist()
         [[1, 0, 0], [1, 1, 1]]

@@ -1,1 +1,1 @@
-"""Changes to training data that keep its words."""
+"""Changes to training data that keep the transcript valid."""

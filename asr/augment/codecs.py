@@ -1,4 +1,4 @@
-"""Recordings as they come out of a lossy codec, for training on what telephones and web pages send.
+"""Recordings after a lossy codec, for training on the sound of telephones and web pages.
 
 S samples.
 """
@@ -18,16 +18,16 @@ Codec = Literal["mp3", "opus", "vorbis"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
 
 _FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS")}
-_RATE = 16000  # which all three know
-_STRONGEST = 0.99  # compression: the fewest bits that both can do
+_RATE = 16000  # which all three codecs support
+_STRONGEST = 0.99  # compression: the lowest bit rate that both codecs support
 _MOST_AT_ONCE = 60 * _RATE  # samples
-_OPUS_BITS = 12000  # a second
+_OPUS_BITS = 12000  # per second
 
 
 def through_codec(samples: NDArray[np.int16], sample_rate: int, codec: Codec) -> NDArray[np.int16]:
-    """The same recording after the strongest compression, as long as before. Shape: [S] -> [S].
+    """The recording after the strongest compression, with its length kept. Shape: [S] -> [S].
 
-    A codec may shift it by some milliseconds, which words do not mind.
+    A codec may shift the recording by some milliseconds, which does not affect words.
     """
     if not len(samples):
         return samples
@@ -40,7 +40,8 @@ def through_codec(samples: NDArray[np.int16], sample_rate: int, codec: Codec) ->
         with soundfile.SoundFile(
             stream, "w", _RATE, 1, subtype, format=kind, compression_level=_STRONGEST
         ) as file:
-            # By parts: Vorbis takes room on the stack for all it is given, which ends the process.
+            # In parts: Vorbis allocates stack for its whole input, and an overflow ends the
+            # process.
             for at in range(0, len(at_rate), _MOST_AT_ONCE):
                 file.write(at_rate[at : at + _MOST_AT_ONCE])
     stream.seek(0)
@@ -53,7 +54,7 @@ def through_codec(samples: NDArray[np.int16], sample_rate: int, codec: Codec) ->
 
 
 def _write_opus(stream: io.BytesIO, samples: NDArray[np.int16]) -> None:
-    """By FFmpeg, which lets the encoder be quick: libsndfile's takes twice as long."""
+    """By FFmpeg, whose encoder has a fast setting: libsndfile's takes twice as long."""
     with av.open(stream, "w", format="ogg") as file:
         options = {"compression_level": "0", "application": "voip"}
         track = file.add_stream("libopus", rate=_RATE, layout="mono", options=options)

@@ -1,4 +1,4 @@
-"""Changes to training data that keep its words: speed perturbation and SpecAugment.
+"""Changes to training data that keep the transcript valid: noise, speed, SpecAugment and others.
 
 Random numbers come from torch's global generator, which the trainer seeds for every step.
 """
@@ -18,13 +18,13 @@ Seconds = Annotated[float, Field(ge=0.05, le=3)]
 
 
 class NoiseConfig(Config):
-    """Recordings of noise that are added to training utterances."""
+    """Noise recordings that are added to training utterances."""
 
     folder: Path | None = None
-    """Folder of recordings that are added from a random position; all of it is kept in memory,
-    115 MB an hour at 16 kHz."""
+    """Folder of noise recordings, added from a random position; all are kept in memory, 115 MB per
+    hour at 16 kHz."""
     prob: float = Field(0.5, ge=0, le=1)
-    """Probability that noise is added to an utterance, where there is a folder of it."""
+    """Probability that noise is added to an utterance, if there is a folder."""
     snr_db: tuple[Decibels, Decibels] = (5.0, 25.0)
     """Signal-to-noise ratio, drawn uniformly between the two."""
 
@@ -34,7 +34,7 @@ class NoiseConfig(Config):
 
 
 class ReverbConfig(Config):
-    """Rooms in which training utterances are played."""
+    """Simulated or recorded rooms for training utterances."""
 
     prob: float = Field(0.0, ge=0, le=1)
     """Probability that an utterance is reverberated."""
@@ -42,7 +42,7 @@ class ReverbConfig(Config):
     """Seconds in which the echo of a simulated room decays by 60 dB, drawn uniformly between the
     two."""
     folder: Path | None = None
-    """Folder of recorded impulse responses, in place of simulated rooms."""
+    """Folder of recorded impulse responses, instead of simulated rooms."""
 
     @model_validator(mode="after")
     def _from_low_to_high(self) -> Self:
@@ -60,16 +60,16 @@ def _ordered(config: C, name: str, bounds: tuple[float, float]) -> C:
 
 
 class AugmentConfig(Config):
-    """How training utterances are varied."""
+    """Random changes of training utterances."""
 
     speeds: list[Annotated[float, Field(ge=0.5, le=2)]] = Field([0.9, 1.0, 1.1], min_length=1)
-    """Each utterance is played at one of these speeds (from 0.5 to 2), drawn anew every epoch."""
+    """Speeds (from 0.5 to 2) at which utterances are played, drawn again in every epoch."""
     tempos: list[Annotated[float, Field(ge=0.5, le=2)]] = Field([1.0], min_length=1)
-    """The same at its own pitch, beside the speed."""
+    """Tempos at unchanged pitch, in addition to the speed."""
     codec_prob: float = Field(0.0, ge=0, le=1)
     """Probability that an utterance passes through a lossy codec, at its lowest quality."""
     codecs: list[Codec] = Field(list(CODECS), min_length=1)
-    """Which one, drawn anew every time."""
+    """The codecs, one of which is drawn each time."""
     noise: NoiseConfig = NoiseConfig()
     reverb: ReverbConfig = ReverbConfig()
     telephone_prob: float = Field(0.0, ge=0, le=1)
@@ -78,26 +78,26 @@ class AugmentConfig(Config):
     """Vocal tract length perturbation (Jaitly and Hinton 2013): largest stretch of the frequency
     axis, either way."""
     equaliser_db: float = Field(0.0, ge=0, le=20)
-    """Deviation of a random equaliser's gains (FilterAugment, Nam et al. 2022): other microphones,
-    rooms and distances."""
+    """Standard deviation of the gains of a random equaliser (FilterAugment, Nam et al. 2022), as
+    from other microphones, rooms and distances."""
     gain_db: float = Field(10.0, ge=0, le=30)
-    """Largest change of level, either way. With features.cmvn utterance, the default, none is made:
-    features are then the same at any level."""
+    """Largest change of level, up or down. It has no effect with features.cmvn utterance, the
+    default, whose features do not depend on the level."""
     concatenate_prob: float = Field(0.5, ge=0, le=1)
-    """Probability that an utterance is concatenated with another one of its speaker: the words of a
-    small corpus then stand in new places, and cannot be predicted from where a recording starts and
-    ends."""
+    """Probability that an utterance is concatenated with another one of its speaker. The words of a
+    small corpus then occur at new positions, and cannot be predicted from the start and the end of
+    a recording."""
     splice_prob: float = Field(0.0, ge=0, le=1)
     """Probability that an utterance is replaced by a new sentence of words of the same speaker."""
     splice_from: float = Field(0.3, ge=0, le=1)
     """Share of the training after which the model aligns its data and splicing begins."""
     time_warp: int = Field(0, ge=0, le=1000)
-    """SpecAugment: how far a random point of the utterance moves at most, in feature frames."""
+    """SpecAugment: largest shift of a random point of the utterance, in feature frames."""
     time_masks: int = Field(2, ge=0)
-    """SpecAugment: stretches of time hidden in each utterance."""
+    """SpecAugment: number of time masks per utterance."""
     time_mask_frames: int = Field(25, ge=1)
     """Widest time mask, in feature frames; never more than a fifth of the utterance."""
     frequency_masks: int = Field(2, ge=0)
-    """SpecAugment: stretches of the frequency axis hidden in each utterance."""
+    """SpecAugment: number of frequency masks per utterance."""
     frequency_mask_bands: int = Field(20, ge=1)
     """Widest frequency mask, in features."""

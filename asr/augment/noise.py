@@ -1,7 +1,7 @@
 """Noise, reverberation and the telephone channel.
 
-All act on a batch of waveforms, on its device. Random numbers come from torch's global generator,
-which the trainer seeds for every step.
+All functions act on a batch of waveforms, on its device. Random numbers come from torch's global
+generator, which the trainer seeds for every step.
 
 B utterances, S samples, L samples of an impulse response.
 """
@@ -24,7 +24,7 @@ from asr.augment.config import AugmentConfig, NoiseConfig, ReverbConfig
 from asr.errors import AudioWarning, ConfigError
 from asr.padded import Padded, pad
 
-DIRECT_DB = (0.0, 12.0)  # direct sound over the room's answer: from far away to close by
+DIRECT_DB = (0.0, 12.0)  # direct sound relative to the room's response: from far to near
 DECAY = 3 * math.log(10)  # nepers in 60 dB
 TELEPHONE_HZ = (300.0, 3400.0)
 LEVELS = 256  # of the telephone's 8 bits (ITU-T G.711, mu-law)
@@ -33,9 +33,9 @@ NO_NOISE = torch.zeros(0, dtype=torch.int16)
 
 @dataclass(frozen=True)
 class Sounds:
-    """Recordings that are mixed in; a folder that is not given leaves nothing.
+    """Recordings that are mixed in; without a folder there are none.
 
-    Shape: noise [S], one recording after another, as 16-bit integers; responses: each [L], its
+    Shape: noise [S], the recordings concatenated, as 16-bit integers; responses: each [L], with the
     direct sound first.
     """
 
@@ -49,8 +49,8 @@ class Sounds:
 
 
 def load_sounds(augment: AugmentConfig, sample_rate: int) -> Sounds:
-    """Read the folders. Raises ConfigError for one without recordings, and AudioError for a
-    recording that cannot be read."""
+    """Read the folders. Raises ConfigError for a folder without recordings, and AudioError for an
+    unreadable recording."""
     noise = [
         torch.from_numpy(to_pcm(load_audio(path, sample_rate)).steps)
         for path in _files(augment.noise.folder, "noise")
@@ -59,7 +59,7 @@ def load_sounds(augment: AugmentConfig, sample_rate: int) -> Sounds:
         torch.from_numpy(load_audio(path, sample_rate))
         for path in _files(augment.reverb.folder, "reverb")
     ]
-    # What comes before the direct sound is the delay of a recording, not the room.
+    # The time before the direct sound is the delay of the recording, not of the room.
     responses = tuple(room[int(room.abs().argmax()) :] for room in rooms)
     return Sounds(sample_rate, torch.cat(noise) if noise else NO_NOISE, responses)
 
@@ -104,7 +104,7 @@ def power(waves: Padded) -> Tensor:
 
 
 def add_noise(waves: Padded, config: NoiseConfig, sounds: Sounds) -> Padded:
-    """Mix in noise from a random place of the recordings, over again where they are too short.
+    """Add noise from a random position of the recordings, repeated if they are too short.
 
     Shape: [B, S] -> [B, S].
     """
@@ -122,10 +122,10 @@ def add_noise(waves: Padded, config: NoiseConfig, sounds: Sounds) -> Padded:
 
 
 def reverberate(waves: Padded, config: ReverbConfig, sounds: Sounds) -> Padded:
-    """Each chosen utterance in a room of its own, as loud as before. Shape: [B, S] -> [B, S].
+    """Play each chosen utterance in its own room, with its power kept. Shape: [B, S] -> [B, S].
 
-    A simulated room answers with noise that decays exponentially (Polack 1988), below the direct
-    sound by 0 to 12 dB.
+    The response of a simulated room is noise that decays exponentially (Polack 1988), 0 to 12 dB
+    below the direct sound.
     """
     if not config.prob:
         return waves
@@ -165,7 +165,7 @@ def _simulated(count: int, config: ReverbConfig, sample_rate: int, device: torch
 
 
 def telephone(waves: Padded, prob: float, sample_rate: int) -> Padded:
-    """Chosen utterances as a telephone has them. Shape: [B, S] -> [B, S]."""
+    """Pass chosen utterances through a telephone channel. Shape: [B, S] -> [B, S]."""
     if not prob:
         return waves
     rows = _chosen(prob, waves).nonzero()[:, 0]

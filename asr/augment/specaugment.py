@@ -14,8 +14,8 @@ LONGEST_MASK_SHARE = 0.2  # of an utterance's frames: SpecAugment's bound p (Par
 
 
 def draw_distortion(count: int, config: AugmentConfig, device: torch.device) -> Distortion:
-    """For each of `count` utterances a stretch of the frequency axis, from 1 - vtlp to 1 + vtlp,
-    and an equaliser of normally distributed gains."""
+    """For each of `count` utterances, a stretch factor of the frequency axis from 1 - vtlp to 1 +
+    vtlp, and an equaliser with normally distributed gains."""
     warp = gains = None
     if config.vtlp:
         warp = 1 + config.vtlp * (2 * torch.rand(count, device=device) - 1)
@@ -25,8 +25,8 @@ def draw_distortion(count: int, config: AugmentConfig, device: torch.device) -> 
 
 
 def warp_time(features: Padded, furthest: int) -> Padded:
-    """Move a random frame of each utterance by up to so many frames and stretch what is on either
-    side (Park et al. 2019, section 2.1). Utterances that are too short are left alone.
+    """Move a random frame of each utterance by at most the given number of frames, and stretch both
+    sides (Park et al. 2019, section 2.1). Utterances that are too short stay unchanged.
 
     Shape: [B, T, F] -> [B, T, F].
     """
@@ -54,8 +54,8 @@ def warp_time(features: Padded, furthest: int) -> Padded:
 
 
 def spec_augment(features: Padded, config: AugmentConfig) -> Padded:
-    """Zero random bands and stretches of each utterance (Park et al. 2019; `warp_time` is its
-    warping).
+    """Set random bands and time spans of each utterance to zero (Park et al. 2019; its warping is
+    `warp_time`).
 
     Meant for normalised features, where zero is the mean.
 
@@ -76,7 +76,7 @@ def spec_augment(features: Padded, config: AugmentConfig) -> Padded:
 
 
 def _stretch(longest: Tensor, lengths: Tensor, size: int) -> Tensor:
-    """One random stretch per row: width uniform up to `longest`, place uniform. [B, size] bool."""
+    """One random interval per row: uniform width up to `longest`, uniform start. [B, size] bool."""
     width = torch.rand(len(lengths), device=lengths.device) * (longest + 1)
     width = torch.minimum(width.floor(), longest.floor())
     start = (torch.rand(len(lengths), device=lengths.device) * (lengths - width + 1)).floor()

@@ -23,7 +23,7 @@ def perturb_speed(waves: Padded, speeds: Sequence[float]) -> Padded:
         return waves
     rows: list[Tensor] = [torch.empty(0)] * len(speeds)
     clean = waves.zeroed()
-    lengths = waves.lengths.tolist()  # at once: a GPU is waited for each time
+    lengths = waves.lengths.tolist()  # at once: each call waits for the GPU
     for ticks in sorted({round(20 * speed) for speed in speeds}):
         chosen = [i for i, speed in enumerate(speeds) if round(20 * speed) == ticks]
         batch = clean.values[chosen]
@@ -37,7 +37,7 @@ def perturb_speed(waves: Padded, speeds: Sequence[float]) -> Padded:
 
 
 def perturb_gain(waves: Padded, decibels: float) -> Padded:
-    """Change each utterance's level by up to so many dB. Shape: [B, S] -> [B, S]."""
+    """Change the level of each utterance by at most the given dB. Shape: [B, S] -> [B, S]."""
     if not decibels:
         return waves
     change = decibels * (2 * torch.rand(len(waves.lengths), 1, device=waves.values.device) - 1)

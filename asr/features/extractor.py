@@ -20,33 +20,33 @@ from asr.padded import Padded
 
 
 class FeatureConfig(Config):
-    """What the acoustic model sees of a waveform."""
+    """The input features of the acoustic model."""
 
     kind: Literal["mel", "mfcc"] = "mel"
-    """Log-mel energies, or the cepstra made of them."""
+    """Log-mel energies, or cepstra (MFCC) computed from them."""
     sample_rate: int = Field(16000, ge=4000, le=96000)
-    """Hz; audio of any other rate is converted to this one."""
+    """Hz; audio with another rate is resampled to it."""
     bands: int = Field(80, ge=8, le=256)
     """Mel bands of the filterbank."""
     coefficients: int = Field(13, ge=1, le=256)
-    """Cepstra kept, for kind mfcc."""
+    """Number of cepstra, for kind mfcc."""
     window_ms: float = Field(25.0, gt=1, le=200)
-    """How much of the waveform a frame looks at."""
+    """Length of the analysis window of a frame."""
     shift_ms: float = Field(10.0, gt=1, le=100)
     """Step from one frame to the next."""
     deltas: int = Field(0, ge=0, le=2)
-    """How many times to append the slope over time: 1 speed, 2 acceleration as well."""
+    """Order of appended time derivatives: 1 speed, 2 also acceleration."""
     cmvn: Literal["none", "utterance", "global"] = "utterance"
-    """Mean and variance normalisation: over each utterance, over the training set, or none.
-    Over each utterance, features do not depend on the level of the recording; else they do."""
+    """Mean and variance normalisation: over each utterance, over the training set, or none. With
+    normalisation over utterances, features do not depend on the level of the recording."""
     stack: int = Field(1, ge=1, le=16)
-    """How many neighbouring frames are joined into one."""
+    """Number of neighbouring frames joined into one."""
     stride: int = Field(1, ge=1, le=16)
-    """Of the joined frames every so many-th is kept."""
+    """Of the joined frames, every n-th is kept."""
 
     @property
     def follows_level(self) -> bool:
-        """Whether a louder recording has other features. Normalised alone, it has the same."""
+        """Whether the features depend on the level; normalised over an utterance, they do not."""
         return self.cmvn != "utterance"
 
     @model_validator(mode="after")
@@ -57,9 +57,9 @@ class FeatureConfig(Config):
 
 
 class FeatureExtractor(nn.Module):
-    """Waveforms to features. Runs on whichever device the model is on; always in float32.
+    """Waveforms to features. Runs on the device of the model, always in float32.
 
-    `shift` and `window`: samples from one frame to the next, and that a frame looks at.
+    `shift` and `window`: samples between frames, and samples of an analysis window.
     """
 
     def __init__(self, config: FeatureConfig) -> None:
@@ -80,11 +80,11 @@ class FeatureExtractor(nn.Module):
         self.size = frame_size * config.stack
 
     def output_lengths(self, samples: Tensor) -> Tensor:
-        """Feature frames of utterances of so many samples. Shape: [B] -> [B]."""
+        """Feature frames of utterances with this many samples. Shape: [B] -> [B]."""
         return stacked_lengths(self.filterbank.output_lengths(samples), self.config.stride)
 
     def observe(self, waves: Padded) -> None:
-        """Add a batch to the global statistics, where the configuration uses them."""
+        """Add a batch to the global statistics, if the configuration uses them."""
         if self.normalisation is not None:
             self.normalisation.observe(self._frames(waves))
 

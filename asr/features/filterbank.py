@@ -1,7 +1,7 @@
 """Log-mel energies and MFCCs of a padded batch of waveforms.
 
-Each utterance is framed alone: half a window of silence on both sides, so an utterance of S samples
-has 1 + S // hop frames whatever else is in its batch, and no frame sees another's padding.
+Each utterance is framed alone, with half a window of silence on both sides. An utterance of S
+samples therefore has 1 + S // hop frames in any batch, and no frame includes another's padding.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from asr.padded import Padded
 # Power below which a mel band counts as silent: about -60 dB re full scale, above 16-bit noise.
 POWER_FLOOR = 1e-6
 
-# The same relative to an utterance: so many dB below its level (`speech_level`). Chosen on AN4's
+# The same relative to an utterance: this many dB below its level (`speech_level`). Chosen on AN4's
 # training part, where 43, 45 and 47 dB changed the output of a model trained with `POWER_FLOOR` by
 # 12.7, 5.8 and 4.9 nats (KL divergence over 8184 frames); the median recording there has a level
 # 45.4 dB above `POWER_FLOOR`.
 FLOOR_BELOW_LEVEL_DB = 46.0
 LEVEL_QUANTILE = 0.9  # loud events that fill less than a tenth of the frames do not raise the level
-SILENCE_BELOW_LOUDEST_DB = 60.0  # frames that do not count: digital silence, decoders' noise
-RUMBLE_HZ = 100.0  # bands that do not count: a constant offset, mains hum
+SILENCE_BELOW_LOUDEST_DB = 60.0  # frames below are ignored: digital silence, decoder noise
+RUMBLE_HZ = 100.0  # bands below are ignored: constant offset, mains hum
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """How training changes each utterance's spectrum; None leaves it alone.
+    """Distortions of each utterance's spectrum in training; None applies none.
 
     Shape:
-        warp: [B], stretches the frequency axis by so much: see `warped_bands`.
+        warp: [B], stretch factors of the frequency axis: see `warped_bands`.
         gains: [B, K] in dB, from the lowest band to the highest: see `equaliser`.
     """
 
@@ -44,8 +44,8 @@ class Distortion:
 class LogMel(nn.Module):
     """Natural logarithm of mel-band power (Slaney's mel scale, unit-area triangles, as librosa).
 
-    Power is limited from below: by `POWER_FLOOR`, or with `relative_floor` by a floor below each
-    utterance's own level. Then a change of level adds a constant to all values and nothing else.
+    Power is limited from below: by `POWER_FLOOR`, or with `relative_floor` by a floor relative to
+    the level of each utterance. A change of level then only adds a constant to all values.
     """
 
     centres: Tensor
@@ -65,8 +65,8 @@ class LogMel(nn.Module):
         window = round(sample_rate * window_ms / 1000)
         self.shift = round(sample_rate * shift_ms / 1000)
         self.fft_size = 1 << (window - 1).bit_length()
-        # Constants, rebuilt from the configuration: not part of a saved model, and therefore made
-        # on the CPU even where the network is built on the meta device.
+        # Constants, computed from the configuration: not part of a saved model, and therefore
+        # created on the CPU even if the network is built on the meta device.
         with torch.device("cpu"):
             filters = torchaudio.functional.melscale_fbanks(
                 self.fft_size // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, "slaney", "slaney"
@@ -78,7 +78,7 @@ class LogMel(nn.Module):
         self.register_buffer("window", hann, persistent=False)
 
     def output_lengths(self, samples: Tensor) -> Tensor:
-        """Frames of utterances of so many samples. Shape: [B] -> [B]."""
+        """Frames of utterances with this many samples. Shape: [B] -> [B]."""
         return torch.where(samples > 0, 1 + samples // self.shift, 0)
 
     def forward(self, waves: Padded, distortion: Distortion | None = None) -> Padded:
@@ -114,10 +114,10 @@ _LEAST = 1e-37  # a normal float32, so that digital silence has a logarithm
 
 
 def speech_level(power: Padded, centres: Tensor) -> Tensor:
-    """The power that the loudest tenth of an utterance's frames exceeds, as a mean over its bands.
+    """The power exceeded by the loudest tenth of an utterance's frames, as a mean over its bands.
 
-    Proportional to the utterance's power, and 0 for digital silence. A quantile, because a maximum
-    or a mean would follow a slammed door.
+    Proportional to the utterance's power, and 0 for digital silence. A maximum or a mean would
+    follow short loud events such as a slammed door; a quantile does not.
 
     Shape: [B, T, bands], centres [bands] in Hz -> [B].
     """
@@ -131,7 +131,7 @@ def speech_level(power: Padded, centres: Tensor) -> Tensor:
 
 
 def equaliser(gains: Tensor, bands: int) -> Tensor:
-    """Factors on the power of each band: decibels at evenly spaced bands, and lines between them.
+    """Factors on the power of each band: evenly spaced gains in dB, interpolated linearly.
 
     Shape: [B, K] in dB, K at least 2 -> [B, bands].
     """
@@ -145,22 +145,22 @@ def band_centres(bands: int, highest: float) -> Tensor:
     Slaney's mel scale (Auditory Toolbox, 1998): linear to 1 kHz, logarithmic above.
     """
     linear = 200 / 3  # Hz per mel below 1 kHz, which is 15 mel
-    step = math.log(6.4) / 27  # of the logarithm per mel above
+    step = math.log(6.4) / 27  # of the logarithm per mel above 1 kHz
     top = highest / linear if highest < 1000 else 15 + math.log(highest / 1000) / step
     mels = torch.linspace(0, top, bands + 2, dtype=torch.float64)[1:-1]
     return torch.where(mels < 15, mels * linear, 1000 * torch.exp((mels - 15) * step)).float()
 
 
-# Above this share of the highest band's frequency the stretch fades out, so that the top band
-# stays where it is (Jaitly and Hinton 2013, F_hi = 4.8 kHz at a Nyquist frequency of 8 kHz).
+# Above this share of the highest band's frequency the stretch decreases to none, so that the top
+# band stays in place (Jaitly and Hinton 2013, F_hi = 4.8 kHz at a Nyquist frequency of 8 kHz).
 WARP_TOP = 0.6
 
 
 def warped_bands(centres: Tensor, warp: Tensor) -> Tensor:
-    """Where each band is read from under vocal tract length perturbation, as fractional bands.
+    """The position from which vocal tract length perturbation reads each band, in fractional bands.
 
-    Frequencies below `WARP_TOP` of the highest are scaled by `warp`, those above run linearly to
-    the top (Jaitly and Hinton 2013, section 3).
+    Frequencies below `WARP_TOP` of the highest are scaled by `warp`; those above are mapped
+    linearly up to the top (Jaitly and Hinton 2013, section 3).
 
     Shape: centres [F] in Hz, warp [B] near 1 -> [B, F] from 0 to F - 1.
     """
@@ -196,7 +196,7 @@ class MFCC(nn.Module):
         self.register_buffer("transform", transform, persistent=False)
 
     def output_lengths(self, samples: Tensor) -> Tensor:
-        """Frames of utterances of so many samples. Shape: [B] -> [B]."""
+        """Frames of utterances with this many samples. Shape: [B] -> [B]."""
         return self.log_mel.output_lengths(samples)
 
     def forward(self, waves: Padded, distortion: Distortion | None = None) -> Padded:

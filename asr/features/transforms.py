@@ -14,7 +14,7 @@ VARIANCE_FLOOR = 1e-5
 def append_deltas(features: Padded, order: int) -> Padded:
     """Append `order` time derivatives, by linear regression over +-2 frames (HTK book, eq. 5.16).
 
-    Past the ends an utterance's first or last frame is repeated, never its padding.
+    Past the ends, the first or last frame of the utterance is repeated, never its padding.
 
     Shape: [B, T, F] -> [B, T, F * (order + 1)].
     """
@@ -56,7 +56,7 @@ def normalise_utterance(features: Padded) -> Padded:
 
 
 class GlobalNormalisation(nn.Module):
-    """Normalisation with the mean and variance of a training set, kept with the model."""
+    """Normalisation with the mean and variance of a training set, stored with the model."""
 
     frames: Tensor
     sums: Tensor
@@ -80,7 +80,7 @@ class GlobalNormalisation(nn.Module):
         frames = self.frames.clamp(min=1)
         mean = self.sums / frames
         variance = (self.squares / frames - mean.square()).clamp(min=0)
-        # Before any observation the statistics are zero: pass features through unscaled.
+        # Before any observation the statistics are zero: features stay unscaled.
         scale = torch.where(self.frames > 0, torch.rsqrt(variance + VARIANCE_FLOOR), 1.0)
         values = (features.values - mean.float()) * scale.float()
         return Padded(values, features.lengths).zeroed()

@@ -121,7 +121,7 @@ def test_refusals(published: Path, tmp_path: Path) -> None:
     assert "got 'BAC009S0002W0124'" in message
     assert "v0.8.txt:10" in message
     transcripts.write_bytes(b"\xff")
-    assert "something else than UTF-8" in refused(out, published)
+    assert "text that is not UTF-8" in refused(out, published)
     transcripts.write_text(
         "".join(line for line in content.splitlines(True) if "S0764" not in line)
     )

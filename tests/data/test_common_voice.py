@@ -156,6 +156,6 @@ def test_refusals(published: Path, tmp_path: Path) -> None:
     (published / "dev.tsv").write_text("path\tsentence\n")
     assert "expected the column client_id" in refused(out, published)
     (published / "dev.tsv").write_bytes(b"client_id\tpath\tsentence\n\xff\t\t\n")
-    assert "something else than UTF-8" in refused(out, published)
+    assert "text that is not UTF-8" in refused(out, published)
     (published / "dev.tsv").unlink()
     assert "no such file" in refused(out, published)

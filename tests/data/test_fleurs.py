@@ -128,7 +128,7 @@ def test_refusals(published: Path, tmp_path: Path) -> None:
         table.write_text(content)
         assert f"dev.tsv:1: expected {problem}" in refused(out, published)
     table.write_bytes(b"\xff\n")
-    assert "something else than UTF-8" in refused(out, published)
+    assert "text that is not UTF-8" in refused(out, published)
     table.write_text(line(9, "999", "MALE"))
     assert "expected utterances in dev, got none" in refused(out, published)
     (root / "audio" / "dev.tar.gz").write_bytes(b"nothing")

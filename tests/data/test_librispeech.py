@@ -117,7 +117,7 @@ def test_what_is_missing_is_told(published: Path, tmp_path: Path) -> None:
         librispeech.prepare("mini", tmp_path / "data", published)
     assert not (tmp_path / "data" / "test.jsonl").exists()
     (chapter / "20-200.trans.txt").write_bytes(b"20-200-0000 CAF\xc9\n")
-    with pytest.raises(AsrError, match=r"20-200\.trans\.txt: something else than UTF-8"):
+    with pytest.raises(AsrError, match=r"20-200\.trans\.txt: text that is not UTF-8"):
         librispeech.prepare("mini", tmp_path / "data", published)
     for path in published.glob("LibriSpeech/dev-clean-2/*/*/*.trans.txt"):
         path.unlink()

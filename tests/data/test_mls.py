@@ -135,7 +135,7 @@ def test_refusals(published: Path, tmp_path: Path) -> None:
         message = refused(out, published)
         assert "transcripts.txt:1" in message
     transcripts.write_bytes(b"\xff\n")
-    assert "something else than UTF-8" in refused(out, published)
+    assert "text that is not UTF-8" in refused(out, published)
     transcripts.write_text("")
     (published / "dev" / "transcripts.txt").write_text("")
     assert "expected utterances in dev, got none" in refused(out, published)

@@ -248,5 +248,5 @@ def test_lists_are_refused_by_line(tmp_path: Path) -> None:
         with pytest.raises(AsrError, match=r"list:2: expected a new id"):
             read_table(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(AsrError, match="something else than UTF-8; get the corpus again"):
+    with pytest.raises(AsrError, match="text that is not UTF-8; get the corpus again"):
         read_lines(path)

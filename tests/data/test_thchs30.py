@@ -132,7 +132,7 @@ def test_refusals(published: Path, tmp_path: Path, said: list[str]) -> None:
         assert "expected words, got" in message
         assert "D4_750.wav.trn:1" in message
     words.write_bytes(b"\xff\n")
-    assert "something else than UTF-8" in refused(out, published)
+    assert "text that is not UTF-8" in refused(out, published)
     words.unlink()
     assert "no such file" in refused(out, published)
     (published / "dev" / "C6_2.wav").unlink()
