@@ -1,4 +1,4 @@
-"""New training utterances from old ones: two concatenated, words of a speaker in new order."""
+"""New training utterances: concatenations, and sentences of a speaker's words."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import numpy as np
 
 from asr.augment.codecs import Codec
 
-LONGEST_STRETCH = 3  # words that stay together when a sentence is spliced
+LONGEST_STRETCH = 3  # most words of a stretch in a spliced sentence
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is known of the training utterances before their audio is read, by place."""
+    """The training utterances as far as known without their audio, by index."""
 
     durations: Sequence[float]
     """Seconds."""
     speakers: Sequence[str] = ()
     fastest: Sequence[float] = ()
-    """The highest speed at which each transcript still fits; empty: any speed does."""
+    """The highest speed at which each transcript still fits; empty: any speed fits."""
     word_starts: Mapping[int, Sequence[float]] = field(default_factory=dict)
-    """Seconds at which each word begins, of the utterances whose words are known."""
+    """Start of each word in seconds, for utterances with known word times."""
     shards: Sequence[int] = ()
-    """The shard of each utterance, where they are fetched; empty: all are at hand."""
+    """The shard of each utterance, if shards are fetched; empty: all are on disk."""
     shard_bytes: Sequence[int] = ()
     room: int = 0
-    """Bytes of shards that batches may be drawn from at a time."""
+    """Bytes of shards from which batches are drawn at a time."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Utterance `index`, or words [first, last) of it, spoken from `start` to `end` seconds.
+    """Utterance `index`, or its words [first, last), spoken from `start` to `end` seconds.
 
     None is the end of the utterance.
     """
@@ -54,7 +54,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a batch: what is played, one stretch after another, and how."""
+    """One row of a batch: stretches in playing order, with their changes."""
 
     stretches: tuple[Stretch, ...]
     speed: float = 1.0
@@ -63,18 +63,18 @@ class Item:
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """The utterances it is made of."""
+        """The utterances that it consists of."""
         return tuple(stretch.index for stretch in self.stretches)
 
     def seconds(self, durations: Sequence[float]) -> float:
-        """How long it plays."""
+        """Its duration when played."""
         return sum(stretch.seconds(durations) for stretch in self.stretches) / (
             self.speed * self.tempo
         )
 
 
 def whole(*indices: int, speed: float = 1.0) -> Item:
-    """Whole utterances, one after another.
+    """Whole utterances in sequence.
 
     >>> whole(3, 5).indices
     (3, 5)
@@ -83,8 +83,8 @@ def whole(*indices: int, speed: float = 1.0) -> Item:
 
 
 def windows(corpus: Corpus, random: np.random.Generator) -> list[np.ndarray]:
-    """All places of utterances: in random parts of a few shards each, which take no more than
-    `corpus.room`, or in one part where there is room for all."""
+    """All indices of utterances: in random groups of a few shards that fit into `corpus.room`, or
+    in one group if everything fits."""
     places = np.arange(len(corpus.durations))
     if sum(corpus.shard_bytes) <= corpus.room:
         return [places]
@@ -103,7 +103,7 @@ def windows(corpus: Corpus, random: np.random.Generator) -> list[np.ndarray]:
 def concatenated(
     corpus: Corpus, prob: float, random: np.random.Generator, places: np.ndarray
 ) -> list[tuple[int, ...]]:
-    """Every utterance of `places` once, some of them in pairs of one speaker."""
+    """Every utterance of `places` once; some are paired with another one of their speaker."""
     durations, speakers = corpus.durations, corpus.speakers
     if not prob or not speakers:
         return [(i,) for i in places.tolist()]
@@ -116,7 +116,7 @@ def concatenated(
             groups.append((mate, i))
         else:
             groups += [] if mate is None else [(mate,)]
-            # Both utterances of a pair count, hence the draw by the first alone.
+            # Both utterances of a pair count, so only the draw of the first decides.
             if speakers[i] and random.random() < prob:
                 waiting[speakers[i]] = i
             else:
@@ -131,10 +131,10 @@ def spliced(
     random: np.random.Generator,
     places: np.ndarray,
 ) -> list[Item]:
-    """Replace each item, with the probability `prob`, by words of the same speaker, about as long,
-    from the utterances of `places`.
+    """Replace each item, with probability `prob`, by words of the same speaker from the utterances
+    of `places`, with about the same duration.
 
-    Speakers without a name, or of whom no words are known, are left as they are.
+    Items of unnamed speakers, or of speakers without known word times, stay unchanged.
     """
     words: dict[str, list[tuple[int, int]]] = {}
     near = set(places.tolist())
@@ -154,7 +154,7 @@ def spliced(
 def _new_sentence(
     words: Sequence[tuple[int, int]], corpus: Corpus, seconds: float, random: np.random.Generator
 ) -> tuple[Stretch, ...]:
-    """Random stretches from (utterance, word) on, together about `seconds` long; at least one."""
+    """Random stretches from (utterance, word) on, about `seconds` long in total; at least one."""
     chosen: list[Stretch] = []
     total = 0.0
     while total < seconds:

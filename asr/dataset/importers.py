@@ -1,12 +1,12 @@
-"""Recordings with texts as people and other systems keep them, read as utterances.
+"""Recordings with texts in common layouts, read as utterances.
 
     a folder        recordings, each with a text of the same name (.txt or .lab)
-    a table         csv, tsv, json, jsonl or LJ Speech's bars: a recording and a text a row
-    Kaldi           wav.scp, text, and where there are such segments and utt2spk
+    a table         csv, tsv, json, jsonl or LJ Speech's format: a recording and a text per row
+    Kaldi           wav.scp and text, with segments and utt2spk if they exist
     Hugging Face    an audio folder: metadata.csv or metadata.jsonl beside the recordings
     Common Voice    clips with validated.tsv or train.tsv
 
-Nothing is decoded here: the duration of every utterance is 0 until somebody measures it.
+Nothing is decoded here: the duration of every utterance is 0 until it is measured.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PARTS = frozenset({"train", "dev", "test", "valid", "validation", "eval"})
 
 
 def detect(path: Path) -> Kind:
-    """What kind of source a path names. Raises AsrError where it is none."""
+    """The type of source at a path. Raises AsrError if it is none."""
     if path.is_dir():
         if (path / "wav.scp").is_file():
             return "Kaldi"
@@ -59,17 +59,17 @@ def detect(path: Path) -> Kind:
         return "table"
     if path.is_file() and path.suffix.lower() == ".txt" and delimiter_of(path) == "|":
         return "table"
-    got = kind_of(path) or "another file" if path.exists() else "a path to nothing"
+    got = kind_of(path) or "another file" if path.exists() else "no such file"
     raise AsrError(
         f"expected a folder or a table (.csv, .tsv, .json, .jsonl), got {got} ({path}): check it"
     )
 
 
 def read_source(path: str | Path) -> Source:
-    """The utterances of a source, with absolute audio paths, ids that differ and duration 0.
+    """The utterances of a source, with absolute audio paths, distinct ids and duration 0.
 
-    What lacks its partner is left out by name. Raises AsrError naming file and line where a table
-    is malformed, or where there is nothing.
+    Recordings without text and texts without recording are listed as left out. Raises AsrError
+    naming file and line for a malformed table, and for a source without utterances.
     """
     path = as_stored(path)
     kind = detect(path)
@@ -135,13 +135,13 @@ def _read_folder(folder: Path) -> Source:
 
 
 def _folders_as_speakers(recordings: Sequence[Path], folder: Path) -> dict[Path, str]:
-    """The first sub-folder that differs, where every recording has one; none otherwise."""
+    """The first sub-folder level that differs, if every recording has one; otherwise none."""
     common = Path(os.path.commonpath([p.parent for p in recordings]))
     base = common if common.is_relative_to(folder) else folder
     names = {}
     for path in recordings:
         parts = list(path.relative_to(base).parts[:-1])
-        while parts and parts[0].lower() in _PARTS:  # of a corpus, no person
+        while parts and parts[0].lower() in _PARTS:  # part of a corpus, not a speaker
             del parts[0]
         if not parts:
             return {}
@@ -153,8 +153,8 @@ def _folders_as_speakers(recordings: Sequence[Path], folder: Path) -> dict[Path,
 
 
 def _metadata(folder: Path) -> list[Path]:
-    """The metadata of a folder, or of its parts (train, test). Two files of it say the same of the
-    same recordings: the first counts."""
+    """The metadata of a folder, or of its parts (train, test). If two files describe the same
+    recordings, the first counts."""
     parts = sorted(p for p in folder.glob("*") if p.name.lower() in _PARTS)
     found = []
     for place in (folder, *parts):
@@ -202,7 +202,7 @@ def _lack(name: str, recording: Path | None) -> str:
 
 
 def _common_voice_tables(folder: Path) -> list[Path]:
-    """The best table of each language in a release, which may lie one or two folders down."""
+    """The best table of each language in a release, at most two folders below."""
     places = {
         p.parent for pattern in ("clips", "*/clips", "*/*/clips") for p in folder.glob(pattern)
     }
@@ -222,7 +222,7 @@ def _read_common_voice(folder: Path) -> Source:
     (table,) = tables
     header: list[str] = []
     found, left_out = [], []
-    # Quotation marks are part of sentences, so that this is no csv.
+    # Quotation marks are part of sentences, so this is not csv.
     for number, line in enumerate(split_lines(read_utf8(table)), start=1):
         where, values = f"{table}:{number}", line.split("\t")
         if not header:
@@ -249,7 +249,7 @@ def _read_common_voice(folder: Path) -> Source:
 
 
 def _with_own_ids(utterances: Sequence[Utterance]) -> tuple[Utterance, ...]:
-    """The same, a number after every id that came before."""
+    """The same utterances; a repeated id gets a number."""
     seen: set[str] = set()
     result = []
     for utterance in utterances:

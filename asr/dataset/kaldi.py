@@ -1,7 +1,7 @@
-"""Kaldi's data folders: wav.scp, text, and where there are such segments, utt2spk or spk2utt.
+"""Kaldi's data folders: wav.scp and text, with segments, utt2spk or spk2utt if they exist.
 
-Entries of wav.scp may be commands whose output Kaldi reads. None is run here. A command that only
-decodes one file to wav is understood, and its file is read; an utterance of any other is left out.
+Entries of wav.scp may be commands whose output Kaldi reads. No command is run here. For a command
+that only decodes one file to wav, the file is read; utterances of other commands are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asr.errors import AsrError
 
 Stretch = tuple[str, float, float | None]  # recording, start and end in seconds
 
-# Options, with how many values they take, that change neither what is heard nor how long.
+# Options that change neither the sound nor its duration, with their number of values.
 _DECODERS = {
     "cat": {},
     "flac": {"--decode": 0, "--stdout": 0, "--silent": 0, "--totally-silent": 0},
@@ -36,7 +36,7 @@ _ARCHIVED = re.compile(r".*\.ark:\d+(\[.*\])?")
 def read_kaldi(folder: Path) -> Source:
     """The utterances of a folder with wav.scp.
 
-    Raises AsrError or TranscriptError naming file and line where a list is malformed.
+    Raises AsrError or TranscriptError naming file and line for a malformed list.
     """
     recordings = _recordings(folder / "wav.scp")
     texts = _table(folder / "text")
@@ -61,7 +61,7 @@ def read_kaldi(folder: Path) -> Source:
 def _place(
     name: str, recordings: dict[str, Path | str], segments: dict[str, Stretch | str] | None
 ) -> tuple[Path, float, float | None] | str:
-    """Where an utterance is heard, or why nowhere."""
+    """The segment of an utterance, or why there is none."""
     where = (name, 0.0, None) if segments is None else segments.get(name, "not in segments")
     if isinstance(where, str):
         return where
@@ -71,7 +71,7 @@ def _place(
 
 
 def _table(path: Path) -> dict[str, tuple[int, str]]:
-    """Line and the rest of it by the first word."""
+    """The first word of each line, with the line number and the rest of the line."""
     found: dict[str, tuple[int, str]] = {}
     lines: dict[str, int] = {}
     for number, line in numbered_lines(path):
@@ -90,7 +90,7 @@ def _speakers(folder: Path) -> dict[str, str]:
         speakers = {name: who for who, (_, names) in lists for name in split_fields(names)}
     else:
         return {}
-    # An utterance that is its own speaker is Kaldi's way to say that the speaker is unknown.
+    # In Kaldi, an unknown speaker has the name of the utterance.
     return {} if all(who == name for name, who in speakers.items()) else speakers
 
 
@@ -116,7 +116,7 @@ def _recording(folder: Path, place: str) -> Path | str:
 
 
 def decoded_file(command: str) -> str | None:
-    """The file that a command decodes to wav on its output, if that is all that it does.
+    """The file that a command decodes to wav on its output, if the command does nothing else.
 
     >>> decoded_file("flac -c -d -s a.flac"), decoded_file("sox a.wav -t wav - speed 0.9")
     ('a.flac', None)
@@ -133,7 +133,7 @@ def decoded_file(command: str) -> str | None:
     while arguments:
         argument = arguments.pop(0)
         if program == "sox" and "-" in files:
-            return None  # what follows the output are effects
+            return None  # effects follow the output
         if argument in options:
             del arguments[: options[argument]]
         elif program == "sox" and argument == "-":
@@ -148,7 +148,7 @@ def decoded_file(command: str) -> str | None:
 
 
 def _segments(path: Path) -> dict[str, Stretch | str]:
-    """The stretch of each segment, or why it cannot be used."""
+    """The interval of each segment, or why it cannot be used."""
     found: dict[str, Stretch | str] = {}
     for name, (line, rest) in _table(path).items():
         where, fields = f"{path}:{line}", split_fields(rest)

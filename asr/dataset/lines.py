@@ -1,4 +1,4 @@
-"""UTF-8 files of lines, read and written whole, with the line named in every complaint."""
+"""UTF-8 text files, read and written atomically; errors name the line."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def read_utf8(path: str | Path) -> str:
 
 
 def numbered_lines(path: str | Path, comments: bool = False) -> Iterator[tuple[int, str]]:
-    """Each line with its number, from 1, without spaces around it. Blank lines are passed over,
-    and with `comments` those that begin with ;; as well. Raises TranscriptError as `read_utf8`."""
+    """Each line with its number, from 1, stripped. Empty lines are skipped; with `comments`, also
+    lines that begin with ;;. Raises TranscriptError as `read_utf8`."""
     for number, line in enumerate(split_lines(read_utf8(path)), start=1):
         line = line.strip()
         if line and not (comments and line.startswith(";;")):
@@ -52,9 +52,9 @@ def numbered_lines(path: str | Path, comments: bool = False) -> Iterator[tuple[i
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a file: they end in LF or CR LF, or in CR where there is no LF at all.
+    """The lines of a file: they end in LF or CR LF, or in CR if there is no LF.
 
-    Not `splitlines`, which also parts lines at U+0085, U+2028 and others, which belong to texts.
+    Not `splitlines`, which also splits at U+0085, U+2028 and others that belong to texts.
     """
     if "\n" not in text:
         return text.split("\r")
@@ -62,8 +62,8 @@ def split_lines(text: str) -> list[str]:
 
 
 def split_fields(line: str, most: int = 0) -> list[str]:
-    """What ASCII spaces part, in at most `most` pieces if that is not 0. Names and words may hold
-    other spaces, such as no-break and ideographic ones, where `str.split` would part them.
+    """Fields separated by ASCII spaces, at most `most` if that is not 0. Names and words may
+    contain other spaces, such as no-break and ideographic ones, at which `str.split` would split.
 
     >>> split_fields(" a\\tb\u3000c  d ", 2)
     ['a', 'b\u3000c  d']
@@ -73,12 +73,12 @@ def split_fields(line: str, most: int = 0) -> list[str]:
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Write lines, whole or not at all. Raises TranscriptError: no line, no place to write to."""
+    """Write lines atomically. Raises TranscriptError: no line, or no writable path."""
     text = "".join(f"{line}\n" for line in lines)
     if not text:
         raise TranscriptError(f"{path}: expected at least one utterance to write, got none")
     if text.startswith("\ufeff"):
-        text = "\ufeff" + text  # reading takes the first for a byte order mark
+        text = "\ufeff" + text  # a reader drops the first as a byte order mark
     try:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="")
@@ -86,12 +86,12 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> None:
         if disk_trouble(error):
             raise
         raise TranscriptError(
-            f"{path}: expected a place to write to, got '{error.strerror}'; choose another path"
+            f"{path}: expected a writable path, got '{error.strerror}'; choose another path"
         ) from None
 
 
 def check_new(seen: dict[str, int], id_: str, line: int, path: str | Path) -> None:
-    """Remember the line of an id. Raises TranscriptError where an earlier line had it."""
+    """Record the line of an id. Raises TranscriptError if an earlier line has the same id."""
     first = seen.setdefault(id_, line)
     if first != line:
         raise TranscriptError(
@@ -101,7 +101,7 @@ def check_new(seen: dict[str, int], id_: str, line: int, path: str | Path) -> No
 
 
 def is_whole(text: str) -> bool:
-    """Whether UTF-8 can hold the text, which it cannot where half a surrogate pair is alone."""
+    """Whether UTF-8 can encode the text, that is, it has no lone surrogate."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -117,6 +117,6 @@ def shown(value: object) -> str:
     """
     try:
         text = repr(value) if repr(value).isprintable() else ascii(value)
-    except (ValueError, RecursionError):  # integers and nesting that Python will not print
+    except (ValueError, RecursionError):  # integers and nesting that Python does not print
         text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -2,10 +2,10 @@
 
     {"id": "a1", "audio": "wav/a1.wav", "text": "yes", "duration": 1.2, "speaker": "ann"}
 
-`start` and `end` (seconds) name a stretch of a longer recording; `duration` is then that of the
-stretch. `packed` names the bytes of a recording within an archive, as [first, count]. Audio paths
-are relative to the manifest's folder or absolute. Keys beyond these are kept in `Utterance.extra`
-and written back.
+`start` and `end` (seconds) select a segment of a longer recording; `duration` is then that of the
+segment. `packed` gives the bytes of a recording within an archive, as [first, count]. Audio paths
+are relative to the manifest's folder or absolute. Other keys are kept in `Utterance.extra` and
+written back.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LARGEST = 1 << 60  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One stretch of speech and what is said in it; times in seconds."""
+    """One segment of speech and its transcript; times in seconds."""
 
     id: str
     audio: Path
@@ -43,13 +43,13 @@ class Utterance:
     start: float = 0.0
     end: float | None = None
     packed: tuple[int, int] | None = None
-    """First byte and number of bytes of its recording within `audio`; None: all of the file."""
+    """First byte and number of bytes of its recording within `audio`; None: the whole file."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class BadLine:
-    """A manifest line that is no utterance: why, and its id where that could be read (else "")."""
+    """A malformed manifest line: the reason, and its id if that is readable (else "")."""
 
     line: int
     id: str
@@ -57,14 +57,14 @@ class BadLine:
 
 
 class Manifest(Sequence[Utterance]):
-    """The utterances of a manifest in its order; each is made when it is asked for.
+    """The utterances of a manifest in order; each object is created on access.
 
-    The file's bytes are kept, which take a fifth of the room that their utterances would: 200 MB
-    for a million of them.
+    The bytes of the file are kept. They take a fifth of the memory of the objects: 200 MB for a
+    million utterances.
     """
 
     def __init__(self, path: str | Path, audio: Path | None) -> None:
-        """Read and judge every line. Raises ManifestError as `read_manifest` says."""
+        """Read and check every line. Raises ManifestError like `read_manifest`."""
         self._content = _content(path)
         self._folder = _folder(path) if audio is None else os.fspath(audio.absolute())
         self._starts = array("q")
@@ -106,7 +106,7 @@ class Manifest(Sequence[Utterance]):
 
 @dataclass(frozen=True)
 class Selection(Sequence[Utterance]):
-    """Some utterances of many, by their places."""
+    """A selection of utterances by index."""
 
     utterances: Sequence[Utterance]
     places: Sequence[int]
@@ -125,8 +125,8 @@ class Selection(Sequence[Utterance]):
 
 
 def read_manifest(path: str | Path, audio: Path | None = None) -> Manifest:
-    """The utterances of a manifest in its order, with absolute audio paths: below the folder
-    `audio` where they are relative, or else below that of the manifest.
+    """The utterances of a manifest in order, with absolute audio paths: relative ones are below the
+    folder `audio` if given, else below that of the manifest.
 
     Raises:
         ManifestError: the first wrong line, as `path:line: expected ..., got ...; do ...`; a
@@ -136,12 +136,12 @@ def read_manifest(path: str | Path, audio: Path | None = None) -> Manifest:
 
 
 def read_entries(path: str | Path) -> Iterator[tuple[int, Utterance | BadLine]]:
-    """Each line's number and its utterance, or what is wrong with it; blank lines are passed over.
+    """Each line's number and its utterance, or its error; empty lines are skipped.
 
-    Lines are judged alone: repeated ids are for the caller to find.
+    Lines are checked independently: the caller finds repeated ids.
 
     Raises:
-        ManifestError: the file is missing or cannot be read at all.
+        ManifestError: the file is missing or unreadable.
     """
     folder = _folder(path)
     for number, _, line in _lines(_content(path)):
@@ -150,13 +150,14 @@ def read_entries(path: str | Path) -> Iterator[tuple[int, Utterance | BadLine]]:
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    """Write utterances as a manifest, whole or not at all.
+    """Write utterances as a manifest, atomically.
 
-    Audio below the manifest's folder is written relative to it, so that the folder can be moved.
+    Audio below the manifest's folder is written with a relative path, so that the folder can be
+    moved.
 
     Raises:
-        ManifestError: an utterance that `read_manifest` would refuse, a repeated id, no utterance
-            at all, a place that cannot be written.
+        ManifestError: an utterance that `read_manifest` would refuse, a repeated id, no utterance,
+        or a path that cannot be written.
     """
     folder = os.fspath(Path(path).absolute().parent)
     seen: set[str] = set()
@@ -179,7 +180,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
         if disk_trouble(error):
             raise
         raise ManifestError(
-            f"{path}: expected a place to write to, got '{error.strerror}'; choose another path"
+            f"{path}: expected a writable path, got '{error.strerror}'; choose another path"
         ) from error
 
 
@@ -201,7 +202,7 @@ def _folder(path: str | Path) -> str:
 
 
 def _lines(content: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Number, first byte and content of every line that is not blank."""
+    """Number, first byte and content of every non-empty line."""
     start = 0
     for number, line in enumerate(io.BytesIO(content), start=1):
         if not line.isspace():
@@ -216,7 +217,7 @@ def _repeated(name: str, content: bytes) -> str:
 
 
 def _parsed(number: int, line: bytes) -> dict[str, Any] | BadLine:
-    """What a line says, if it is an utterance."""
+    """The utterance of a line, or its error."""
     try:
         record = parse_record(line.decode("utf-8"))
     except HalfCharacterError:
@@ -256,7 +257,7 @@ def _utterance(record: dict[str, Any], folder: str) -> Utterance:
 
 
 def _record(utterance: Utterance, folder: str) -> dict[str, Any]:
-    """The JSON object of an utterance; keys at their default are left out."""
+    """The JSON object of an utterance, without keys at their default."""
     audio = os.fspath(utterance.audio.absolute())
     record: dict[str, Any] = {
         "id": utterance.id,
@@ -293,7 +294,7 @@ def _problem(record: Any) -> str | None:
             return f"expected {key!r} to be text, got {shown(record[key])}; put it in quotes"
     for key in ("id", "audio"):
         if not record[key].strip() or "\0" in record[key]:
-            return f"expected {key!r} to say something, got {shown(record[key])}; fill it in"
+            return f"expected {key!r} to be non-empty text, got {shown(record[key])}; fill it in"
     if not isinstance(record.get("speaker", ""), str | None):
         return f"expected 'speaker' to be text, got {shown(record['speaker'])}; put it in quotes"
     return _time_problem(record) or _packed_problem(record.get("packed"))
@@ -330,7 +331,7 @@ def _packed_problem(packed: Any) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    """A number that can be seconds of a recording; NaN, infinity and decades cannot."""
+    """A plausible number of seconds; not NaN, infinity or decades."""
     return type(value) in (int, float) and abs(value) < _LONGEST
 
 
@@ -353,6 +354,6 @@ def shown(value: Any) -> str:
         value = value.decode("utf-8", "replace").strip()
     try:
         text = ascii(value) if not str(value).isprintable() else repr(value)
-    except (ValueError, RecursionError):  # integers and nesting that Python will not print
+    except (ValueError, RecursionError):  # integers and nesting that Python does not print
         text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

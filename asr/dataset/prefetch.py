@@ -1,4 +1,4 @@
-"""Work done ahead in one thread, in order."""
+"""Prefetching in one thread, in order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def prefetch(
 ) -> Iterator[Iterator[R]]:
     """Apply `function` to `items` in order, in a thread that stays up to `depth` results ahead.
 
-    An exception of `function` is raised where its result would have come. The thread has ended when
-    the block is left: one that still ran while Python shuts down could abort the process.
+    An exception of `function` is raised in place of its result. The thread has ended when the block
+    is left, because a thread that runs while Python shuts down could abort the process.
 
     >>> with prefetch(abs, [-1, -2]) as results:
     ...     list(results)
@@ -53,7 +53,7 @@ def prefetch(
                 raise error
             yield cast(R, value)
 
-    # Not a daemon: where a signal interrupts `join`, Python waits for it before it shuts down.
+    # Not a daemon: if a signal interrupts `join`, Python waits for it before shutdown.
     thread = threading.Thread(target=work)
     try:
         thread.start()

@@ -1,7 +1,7 @@
-"""Texts under names: utterances as JSON objects and as rows of a table.
+"""Texts by id: utterances as JSON objects and as rows of a table.
 
-The readers take the names that the text may have; what the first utterance has, all must have.
-Each complaint is a TranscriptError of one line with path and line, or the number of the object.
+The readers take the keys that may hold the text; the key of the first utterance is required in all.
+Every error is a TranscriptError of one line with path and line, or the number of the object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Entry = tuple[int, str, str]  # line, id, text
 
 
 def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
-    """The utterances of a file with an object a line."""
+    """The utterances of a file with one object per line."""
     key = None
     for number, line in numbered_lines(path):
         where = f"{path}:{number}"
@@ -36,7 +36,7 @@ def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, str]:
-    """The texts of an object of texts by id, or of a list of objects."""
+    """The texts of an object with texts by id, or of a list of objects."""
     content = parse_json(read_utf8(path), path)
     if isinstance(content, dict):
         if is_record(content, keys):
@@ -74,14 +74,14 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, str]:
 
 
 def is_record(content: Mapping[str, Any], keys: Sequence[str]) -> bool:
-    """Whether an object seems to be one utterance, rather than texts by id."""
+    """Whether an object is probably one utterance and not texts by id."""
     return "id" in content and any(
         key in content for key in (*keys, "reference", "hypothesis", "text")
     )
 
 
 def parse_json(text: str, path: Path, line: int | None = None) -> Any:
-    """JSON whose objects have each key once: of two texts under one id neither is chosen."""
+    """JSON without repeated keys: of two texts under one id, neither is chosen."""
     where = str(path) if line is None else f"{path}:{line}"
 
     try:
@@ -132,7 +132,7 @@ def _record(record: Any, key: str, where: str) -> tuple[str, str]:
 
 
 def checked(id_: Any, text: Any, key: str, where: str) -> tuple[str, str]:
-    """An id and a text, if they are such."""
+    """An id and a text, if they are valid."""
     for name, value in (("id", id_), (key, text)):
         if not isinstance(value, str):
             raise TranscriptError(
@@ -145,7 +145,7 @@ def checked(id_: Any, text: Any, key: str, where: str) -> tuple[str, str]:
             )
     if not id_.strip():
         raise TranscriptError(
-            f"{where}: expected 'id' to say something, got {shown(id_)}; fill it in"
+            f"{where}: expected 'id' to be non-empty text, got {shown(id_)}; fill it in"
         )
     return id_, text
 
@@ -154,21 +154,21 @@ def checked(id_: Any, text: Any, key: str, where: str) -> tuple[str, str]:
 
 
 def read_csv(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
-    """The utterances of a table parted by commas; a quoted text may have several lines."""
+    """The utterances of a comma-separated table; a quoted text may have several lines."""
     return _entries(path, csv_rows(path), keys)
 
 
 def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Each row of a table with the line where it begins."""
+    """Each row of a table with the number of its first line."""
     text = io.StringIO(read_utf8(path), newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
-    line = 1  # of the row's beginning: quoted texts may have several
+    line = 1  # first line of the row; quoted texts may have several lines
     while True:
         try:
             row = next(reader, None)
         except csv.Error as error:
             raise TranscriptError(
-                f"{path}:{line}: expected CSV, got a row that is none ({error}); fix its quotes"
+                f"{path}:{line}: expected CSV, got an invalid row ({error}); fix its quotes"
             ) from None
         if row is None:
             return
@@ -177,19 +177,19 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]
 
 
 def read_tsv(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
-    """The utterances of a table parted by tabs, one a line."""
+    """The utterances of a tab-separated table, one per line."""
     return _entries(path, tsv_rows(path), keys)
 
 
 def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Each row of a table parted by tabs, with its line."""
+    """Each row of a tab-separated table, with its line number."""
     for number, line in enumerate(split_lines(read_utf8(path)), start=1):
         yield number, _tsv_row(line)
 
 
 def _tsv_row(line: str) -> list[str]:
-    """The fields of a line. Some programs quote them as in CSV, others write quotes as they are:
-    what is no proper CSV was not quoted, and no quote reaches into the next line."""
+    """The fields of a line. Some programs quote them as in CSV, others write literal quotes: a line
+    that is not valid CSV is taken literally, and quotes never span lines."""
     try:
         return next(csv.reader([line], delimiter="\t", strict=True), [])
     except csv.Error:
@@ -221,7 +221,7 @@ def _entries(
         if len(row) != len(header):
             raise TranscriptError(
                 f"{path}:{number}: expected {len(header)} fields as in the header, got {len(row)}"
-                f" in {shown(row)}; quote or remove what parts them"
+                f" in {shown(row)}; quote or remove the separators"
             )
         fields = dict(zip(header, row, strict=True))
         yield number, *checked(fields["id"].strip(), fields[key or ""], "text", f"{path}:{number}")

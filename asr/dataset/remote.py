@@ -1,7 +1,7 @@
-"""Shards that are fetched while training wants them, so that a corpus may be larger than the disk.
+"""Shards fetched during training, so that a corpus may be larger than the disk.
 
 The plan of an epoch draws its batches from a few shards at a time (`asr.dataset.cuts.windows`).
-While these are trained on, the next ones are fetched, and those that are used up are removed.
+During training on these, the next ones are fetched and used ones are removed.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from asr.io.files import atomic_path
 
 FETCHERS = 4
 TRIES = 3
-TELL_S = 60.0  # at most so often
+TELL_S = 60.0  # shortest interval between messages
 BLOCK = 1 << 20
-RESERVE = 1 << 30  # bytes of the disk that a shard larger than expected must leave free
+RESERVE = 1 << 30  # free bytes that a shard larger than expected must leave on the disk
 WAIT_S = 2.0  # before the second try; twice as long before the third
 
 
 @dataclass(frozen=True)
 class Supply:
-    """The shards of a training set: all are at `origin`, and some of them on disk.
+    """The shards of a training set: all are at `origin`, some of them on disk.
 
-    What lies on disk was fetched, and may be removed: it takes `room` bytes, and more only where a
-    single batch wants more.
+    The shards on disk were fetched and may be removed. They take at most `room` bytes, unless a
+    single batch needs more.
     """
 
     origin: str
     shards: Sequence[Shard]
     of: Sequence[int]
-    """The place among `shards` of each utterance's."""
+    """The index in `shards` for each utterance."""
     room: int
 
     def arriving(
         self, plan: Sequence[list[Item]], say: Callable[[str], None]
     ) -> Iterator[list[Item]]:
-        """The batches of a plan in order, each once its shards are on disk; waiting is reported.
+        """The batches of a plan in order, each when its shards are on disk; waiting is reported.
 
-        To ask for a batch says that the one before has been read. Raises AsrError naming a shard
+        Requesting a batch means that the previous one has been read. Raises AsrError naming a shard
         that cannot be fetched.
         """
         reported = -TELL_S
@@ -61,7 +61,7 @@ class Supply:
         try:
             for place, batch in enumerate(plan):
                 while queue:
-                    # First what is used up, then what is wanted last.
+                    # First used shards, then those that are needed last.
                     spare = [i for i in here if last.get(i, -1) < place]
                     spare += [i for i in reversed(queue[1:]) if i in here]
                     if queue[0] not in wanted[place] and not self._fits(here, queue[0], spare):
@@ -89,8 +89,8 @@ class Supply:
         return self._bytes((here - set(spare)) | {shard}) <= self.room
 
     def _with(self, here: set[int], shard: int, spare: Iterable[int]) -> set[int]:
-        """What is on disk once there is room for `shard`: as many of `spare` as needed are removed,
-        the first ones first."""
+        """The shards on disk after making room for `shard`, by removing as many of `spare` as
+        needed, first ones first."""
         here = here | {shard}
         for i in spare:
             if self._bytes(here) <= self.room:
@@ -103,21 +103,21 @@ class Supply:
 def at_hand(
     plan: Sequence[list[Item]], shards: Supply | None, say: Callable[[str], None]
 ) -> Iterator[list[Item]]:
-    """The batches of a plan, each once its recordings can be read."""
+    """The batches of a plan, each when its recordings can be read."""
     return iter(plan) if shards is None else shards.arriving(plan, say)
 
 
 def supply(origin: str, folder: Path, utterances: Sequence[Utterance], room: int) -> Supply:
-    """Where the shards of these utterances come from, which are kept in `folder`.
+    """The origin of the shards of these utterances; fetched shards are stored in `folder`.
 
-    Raises AsrError where recordings are not packed, or shards are named that are elsewhere.
+    Raises AsrError if recordings are not packed, or if shards have a path outside the folder.
     """
     shards, of = _shards_in(folder, utterances)
     return Supply(origin, shards, of, room)
 
 
 def _shards_in(folder: Path, utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:
-    # What lies elsewhere is somebody's own: it must be neither removed nor written.
+    # Files outside the folder belong to the user: they must be neither removed nor overwritten.
     shards, of = by_shard(utterances)
     for shard in shards:
         if shard.path.parent != folder.absolute():
@@ -129,7 +129,7 @@ def _shards_in(folder: Path, utterances: Sequence[Utterance]) -> tuple[list[Shar
 
 
 def fetch_all(origin: str, folder: Path, utterances: Sequence[Utterance]) -> None:
-    """Fetch into `folder` what is not there of the shards of these utterances. Raises AsrError."""
+    """Fetch missing shards of these utterances into `folder`. Raises AsrError."""
     shards, _ = _shards_in(folder, utterances)
     with ThreadPoolExecutor(FETCHERS) as workers:
         for _ in workers.map(fetch, [origin] * len(shards), shards):
@@ -137,7 +137,7 @@ def fetch_all(origin: str, folder: Path, utterances: Sequence[Utterance]) -> Non
 
 
 def fetch(origin: str, shard: Shard) -> None:
-    """Copy a shard from its origin if it is not on disk, whole or not at all.
+    """Copy a shard from its origin atomically if it is not on disk.
 
     Raises AsrError naming the address, after a few tries.
     """
@@ -148,14 +148,18 @@ def fetch(origin: str, shard: Shard) -> None:
         try:
             _copy(address, shard)
             return
-        except (FileNotFoundError, ImportError, ValueError) as error:  # to try again is no use
-            # Behind a file that is not there may be a host that is not there.
+        except (
+            FileNotFoundError,
+            ImportError,
+            ValueError,
+        ) as error:  # another try would fail again
+            # The host of a missing file may be missing as well.
             known = error.__cause__ or not isinstance(error, FileNotFoundError)
             reason = " ".join(str(error.__cause__ or error).split()) if known else "nothing there"
             break
-        except Exception as error:  # each kind of store has errors of its own
+        except Exception as error:  # each type of storage has its own exceptions
             if isinstance(error, OSError) and disk_trouble(error):
-                raise  # the trouble is here, not at the origin
+                raise  # a local problem, not one of the origin
             reason = " ".join(str(error).split()) or type(error).__name__
             if attempt < TRIES - 1:
                 time.sleep(WAIT_S * 2**attempt)
@@ -163,9 +167,9 @@ def fetch(origin: str, shard: Shard) -> None:
 
 
 def _copy(address: str, shard: Shard) -> None:
-    """Raises ValueError where the source is larger than the manifest implies and would leave less
-    than `RESERVE` of the disk: its true size is unknown, because other manifests may name more of
-    it."""
+    """Raises ValueError if the source is larger than the manifest implies and would leave less than
+    `RESERVE` of the disk: the true size is unknown, because other manifests may list more of the
+    shard."""
     folder = shard.path.parent
     with (
         atomic_path(shard.path) as temporary,

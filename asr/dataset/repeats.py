@@ -1,4 +1,4 @@
-"""Which utterances are of the same recording, so that none is learnt and tested at once."""
+"""Utterances of the same recording, so that none is in both training and test data."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from asr.audio.files import AUDIO_SUFFIXES
 from asr.dataset.manifest import Utterance
 from asr.io.paths import as_stored
 
-# Stretches of a recording overlap a little where silence was added at their edges.
+# Segments of a recording overlap a little if silence was added at their edges.
 _SECONDS = 0.5
-_SHARE = 0.25  # of the shorter one
+_SHARE = 0.25  # of the shorter segment
 
 Keys = list[list[Hashable]]
 
 
 def recording_keys(utterances: Sequence[Utterance], sounds: Mapping[str, str]) -> Keys:
-    """Of each utterance, names of what is heard in it: two that share one are of one recording.
+    """The keys of each utterance's sound: two utterances that share a key are of one recording.
 
-    That are stretches of one file that overlap by more than half a second or a quarter of the
-    shorter one, files that differ in their suffix alone, and equal samples, of which `sounds` has a
-    digest by utterance id.
+    Shared keys arise from segments of one file that overlap by more than half a second or a quarter
+    of the shorter one, from files that differ only in their suffix, and from equal samples, whose
+    digests `sounds` gives by utterance id.
     """
     keys: Keys = [[] for _ in utterances]
     files: dict[Hashable, list[int]] = defaultdict(list)
@@ -66,19 +66,19 @@ def _without_suffix(path: str) -> str:
 
 
 def _clusters(utterances: Sequence[Utterance], places: Sequence[int]) -> dict[int, int]:
-    """The stretches of one file, by a number that those which overlap share."""
+    """The segments of one file, by a number that overlapping segments share."""
     spans = {}
     for place in places:
         end = utterances[place].end
         spans[place] = (utterances[place].start, float("inf") if end is None else end)
     ordered = sorted(places, key=spans.__getitem__)
     own: list[list[Hashable]] = []
-    active: list[int] = []  # places whose stretches have not ended
+    active: list[int] = []  # indices whose segments have not ended
     for number, place in enumerate(ordered):
         start, end = spans[place]
         active = [other for other in active if spans[other][1] > start]
         own.append([place, *(other for other in active if _overlap(spans[other], spans[place]))])
-        # Of equal stretches one stands for all.
+        # One of several equal segments stands for all.
         if number == 0 or spans[ordered[number - 1]] != (start, end):
             active.append(place)
     return dict(zip(ordered, joined(own), strict=True))

@@ -11,22 +11,22 @@ import numpy as np
 from asr.augment.config import AugmentConfig
 from asr.dataset.cuts import Corpus, Item, concatenated, spliced, whole, windows
 
-# Durations are shaken by up to this share before sorting, so that batches differ every epoch.
+# Durations vary by up to this share before sorting, so that batches differ in every epoch.
 JITTER = 0.02
 
 
 def plan_epoch(
     corpus: Corpus, augment: AugmentConfig, batch_seconds: float, seed: int, epoch: int
 ) -> list[list[Item]]:
-    """The batches of a training epoch; a pure function, so that a resumed run sees the same ones.
+    """The batches of a training epoch; a pure function, so that a resumed run gets the same ones.
 
-    Utterances are sorted by length and cut where the padded batch would pass `batch_seconds`.
-    Batches come in random order, except in epoch 0: the largest first, so that running out of
-    memory shows at once, then from short to long (SortaGrad, Amodei et al. 2016).
+    Utterances are sorted by length and split into batches whose padded length is at most
+    `batch_seconds`. Batches come in random order, except in epoch 0: the largest first, so that a
+    lack of memory appears at once, then from short to long (SortaGrad, Amodei et al. 2016).
 
-    `augment` decides the speeds, which utterances of one speaker are concatenated (never longer
-    than the longest utterance alone), and, where words are known, which are replaced by words of
-    the same speaker in new order. Where shards are fetched, this is done with a few at a time.
+    `augment` sets the speeds, which utterances of one speaker are concatenated (never longer than
+    the longest single utterance), and, with known word times, which are replaced by words of the
+    same speaker in new order. If shards are fetched, this is done within groups of shards.
     """
     random = np.random.default_rng([seed, epoch])
     return [
@@ -71,7 +71,7 @@ def _speed(
 def _varied(
     item: Item, corpus: Corpus, augment: AugmentConfig, random: np.random.Generator
 ) -> Item:
-    """The same at another tempo and through a codec; nothing is drawn for what is not asked for."""
+    """The same with another tempo and codec; no random number is drawn for a change that is off."""
     if augment.tempos != [1.0]:
         fastest = min([2.0, *(corpus.fastest[index] for index in item.indices if corpus.fastest)])
         tempo = min(float(random.choice(augment.tempos)), fastest / item.speed)
@@ -92,14 +92,14 @@ def plan_in_order(
 
 
 def plan_all(corpus: Corpus, batch_seconds: float) -> list[list[Item]]:
-    """Every training utterance once, unchanged; where shards are fetched, a few after another."""
+    """Every training utterance once, unchanged; if shards are fetched, group by group."""
     parts = windows(corpus, np.random.default_rng(0))
     durations = corpus.durations
     return [b for part in parts for b in plan_in_order(durations, batch_seconds, part.tolist())]
 
 
 def fill_share(batches: Sequence[Sequence[Item]], durations: Sequence[float]) -> float:
-    """Share of the padded batches' seconds that is speech rather than padding, 0 to 1."""
+    """Fraction of the padded batches' seconds that is speech rather than padding."""
     real = sum(item.seconds(durations) for batch in batches for item in batch)
     padded = math.fsum(_padded_seconds(batch, durations) for batch in batches)
     return real / padded if padded else 1.0

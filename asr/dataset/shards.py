@@ -1,9 +1,9 @@
 """Shards: recordings packed into tar archives of a few hours each.
 
 A corpus of a million files is slow to copy, to list and to read from a disk or an object store; a
-few hundred archives are not. A shard is an ordinary tar with `00000012.flac` and `00000012.json` of
-every utterance, as WebDataset has them, so that other tools read it, too. The manifest says which
-bytes of which shard a recording is, and any of them is read without reading the others.
+few hundred archives are not. A shard is an ordinary tar with `00000012.flac` and `00000012.json`
+for every utterance, the layout of WebDataset, so that other tools can read it. The manifest gives
+the bytes of each recording in its shard, so that each can be read alone.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from asr.errors import AsrError, AudioError
 from asr.io.files import atomic_path, remove_leftovers
 from asr.io.structured import parse_json
 
-FINEST = 2.0**-23  # a step of 24 bits, full scale 1
+FINEST = 2.0**-23  # one step of 24 bits, full scale 1
 SHARD_HOURS = 4.0
 """Hours of audio in a shard, about 250 megabytes."""
 _STAMP = "shard.json"
 MOST_STAMP = 1 << 16  # bytes
-_ORDER = 1  # seed of the order in which utterances are dealt to shards
+_ORDER = 1  # seed of the order in which utterances are assigned to shards
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """An archive, and as many bytes of it as its recordings reach."""
+    """An archive, and the number of bytes up to the end of its recordings."""
 
     path: Path
     bytes: int
@@ -53,7 +53,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Packed:
-    """The manifests written, and why recordings are missing from them."""
+    """The written manifests, and why recordings are missing from them."""
 
     manifests: tuple[Path, ...]
     shards: int
@@ -68,10 +68,10 @@ def load_recording(
     packed: tuple[int, int] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> np.ndarray:
-    """Samples of a recording, or of the seconds `start` to `end` of it, as `load_audio` gives them.
+    """Samples of a recording, or of its seconds `start` to `end`, as from `load_audio`.
 
-    `packed` is its first byte and number of bytes within the shard `audio`. `say` reports what is
-    damaged; by default that becomes an `AudioWarning`. In a shard damage is an error.
+    `packed` is its first byte and number of bytes within the shard `audio`. `say` reports damage;
+    the default is an `AudioWarning`. Damage in a shard is an error.
 
     Shape: float32 [S]. Raises AudioError naming the file.
     """
@@ -90,8 +90,8 @@ def load_recording(
         ) from error
     if len(content) < count:
         raise AudioError(
-            f"{where}: expected {count} bytes, got {len(content)}; the shard is not whole: fetch or"
-            " pack it again"
+            f"{where}: expected {count} bytes, got {len(content)}; the shard is incomplete: fetch"
+            " or pack it again"
         )
     damage: list[str] = []
     with suppress(AudioError):
@@ -99,13 +99,13 @@ def load_recording(
         if not damage:
             return samples
     raise AudioError(
-        f"{where}: expected a recording, got bytes that are none; the shard is damaged, or of"
-        " another packing than the manifest: pack again, or delete it, to fetch it again"
+        f"{where}: expected a recording, got other bytes; the shard is damaged, or of"
+        " another packing than the manifest: pack again, or delete it to fetch it again"
     )
 
 
 def by_shard(utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:
-    """The shards of packed utterances, and the place of each utterance's among them.
+    """The shards of packed utterances, and the index of each utterance's shard.
 
     Raises AsrError for an utterance that is not packed.
     """
@@ -129,15 +129,14 @@ def pack(
     rate: int = SAMPLE_RATE,
     progress: Progress | None = None,
 ) -> Packed:
-    """Write the recordings of manifests into shards in `folder`, and a manifest of the same name.
+    """Write the recordings of manifests into shards in `folder`, with a manifest of the same name.
 
-    Samples are kept at `rate`, as a model of that rate is given them: training on shards gets the
-    same samples. Utterances are dealt to shards at random, so that any few shards hold many
-    speakers; the manifest keeps its order. Shards that are there already are kept if nothing that
-    they hold has changed: a packing that was interrupted resumes. Recordings that cannot be read
-    are left out and reported.
+    Samples are stored at `rate`, the rate of the model, so that training on shards gets the same
+    samples. Utterances are assigned to shards at random, so that a few shards contain many
+    speakers; the manifest keeps its order. Existing shards are kept if nothing in them has changed:
+    an interrupted packing resumes. Recordings that cannot be read are left out and reported.
 
-    Raises AsrError: two manifests of one name, manifests that cannot be read or written.
+    Raises AsrError: two manifests of one name, or manifests that cannot be read or written.
     """
     names = [path.stem for path in manifests]
     for path in manifests:
@@ -175,7 +174,7 @@ def _report(progress: Progress, before: int, total: int, done: int) -> None:
 
 
 def _dealt(durations: Sequence[float], seconds: float) -> list[list[int]]:
-    """Places of utterances by shard, each of about `seconds`."""
+    """Indices of utterances by shard, each of about `seconds`."""
     order = list(range(len(durations)))
     random.Random(_ORDER).shuffle(order)
     shards: list[list[int]] = []
@@ -196,11 +195,11 @@ _Found = tuple[int, tuple[int, int] | None, str | None]
 def _shard(
     path: Path, rows: Sequence[_Row], rate: int, report: Callable[[int], None] | None
 ) -> Iterator[_Found]:
-    """For each utterance its place, and its bytes in the shard or why it has none."""
+    """For each utterance its index, and its bytes in the shard or why it has none."""
     stamp = _stamp(rows, rate)
     problems: dict[int, str] = {}
     found = _members(path) if _stamp_of(path) == stamp else {}
-    if len(found) < len(rows):  # what could not be read last time may have been fixed
+    if len(found) < len(rows):  # recordings that could not be read may have been fixed
         problems = _write(path, rows, rate, stamp, report)
         found = _members(path)
     elif report is not None:
@@ -216,10 +215,10 @@ def _write(
     stamp: str,
     report: Callable[[int], None] | None,
 ) -> dict[int, str]:
-    """Write a shard; why recordings are not in it, by place."""
+    """Write a shard; returns why recordings are missing from it, by index."""
     problems = {}
     remove_leftovers(path)
-    # Decoding, resampling and encoding leave the interpreter's lock to others.
+    # Decoding, resampling and encoding release the interpreter lock.
     workers = ThreadPoolExecutor(os.cpu_count())
     try:
         with atomic_path(path) as temporary, tarfile.open(temporary, "w") as archive:
@@ -239,9 +238,9 @@ def _write(
 
 
 def _encoded(utterance: Utterance, rate: int) -> bytes | str:
-    """The recording as a file whose samples are those of a dataset, or what is wrong with it: FLAC
-    of 16 bits, of 24 where it is quiet; a wav of floating-point samples where it exceeds full
-    scale, which FLAC would clip, or is too quiet for 24 bits."""
+    """The recording as a file whose samples equal those of a dataset, or its error: FLAC of 16
+    bits, or of 24 if it is quiet; a floating-point wav if it exceeds full scale, which FLAC would
+    clip, or is too quiet for 24 bits."""
     u = utterance
     try:
         samples = load_recording(u.audio, rate, u.start, u.end, u.packed)
@@ -271,7 +270,7 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _stamp(rows: Sequence[_Row], rate: int) -> str:
-    """A digest of all that goes into a shard, with the files as they now are."""
+    """A digest of everything that goes into a shard, with the present state of the files."""
     total = hashlib.sha256(str(rate).encode())
     for place, u in rows:
         try:
@@ -285,7 +284,7 @@ def _stamp(rows: Sequence[_Row], rate: int) -> str:
 
 
 def _stamp_of(path: Path) -> str:
-    """The digest that a shard was written with; "" where there is no such shard."""
+    """The digest with which a shard was written; "" if there is no such shard."""
     try:
         with tarfile.open(path, "r:") as archive:
             first = archive.next()
@@ -298,7 +297,7 @@ def _stamp_of(path: Path) -> str:
 
 
 def _members(path: Path) -> Mapping[int, tuple[int, int]]:
-    """First byte and number of bytes of every recording in a shard, by the utterance's place."""
+    """First byte and number of bytes of every recording in a shard, by the utterance's index."""
     with tarfile.open(path, "r:") as archive:
         return {
             int(member.name.removesuffix(".flac")): (member.offset_data, member.size)
@@ -308,7 +307,7 @@ def _members(path: Path) -> Mapping[int, tuple[int, int]]:
 
 
 def _remove_others(folder: Path, name: str, count: int) -> None:
-    """Remove shards that an earlier packing into more of them has left."""
+    """Remove shards that an earlier packing with more shards has left."""
     for path in folder.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].tar"):
         if int(path.stem[-5:]) >= count and _stamp_of(path):
             path.unlink()

@@ -1,4 +1,4 @@
-"""What is found where people keep recordings with texts: utterances, and what cannot be used."""
+"""The result of reading recordings with texts: utterances, and entries that cannot be used."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Source:
-    """What was found: its kind in words, and where speakers come from ("" for nowhere)."""
+    """The content of a source: its type in words, and the origin of the speakers ("" for none)."""
 
     kind: str
     utterances: tuple[Utterance, ...]
     left_out: tuple[LeftOut, ...] = ()
     speakers: str = ""
     note: str = ""
-    """What else was there."""
+    """A note on other files that were found."""
 
 
 def new_utterance(

@@ -47,7 +47,7 @@ class Batch:
 
 
 class SpeechDataset:
-    """The utterances of a manifest; waveforms are decoded on first use and kept while they fit."""
+    """The utterances of a manifest; waveforms are decoded on first use and cached."""
 
     def __init__(
         self,
@@ -56,9 +56,10 @@ class SpeechDataset:
         text: TextConfig,
         sample_rate: int,
     ) -> None:
-        """Without `tokens` there are no targets: for evaluation, where any text may come.
+        """Without `tokens` there are no targets: for evaluation, where texts may have any
+        characters.
 
-        Raises AsrError naming the first transcript that the units cannot write, or that has words
+        Raises AsrError naming the first transcript that the tokens cannot encode, or that has words
         without phones.
         """
         self.utterances = utterances
@@ -81,7 +82,7 @@ class SpeechDataset:
         return len(self.utterances)
 
     def target(self, index: int) -> list[int]:
-        """The units to be learnt for an utterance; of a million they are not kept."""
+        """The target tokens of an utterance; they are not cached, since there may be a million."""
         return self._tokens.encode(self.references[index]) if self._tokens else []
 
     def spelled(self, index: int) -> list[int]:
@@ -89,7 +90,7 @@ class SpeechDataset:
         return self._spelled(self.target(index))
 
     def waveform(self, index: int) -> np.ndarray:
-        """Mono samples float32 [S] at the dataset's rate, full scale 32768; fractions in quiet
+        """Mono samples float32 [S] at the dataset's rate, full scale 32768; with fractions in quiet
         recordings. Raises AudioError naming the file."""
         pcm = self._cache.get(index) or self._decode(index)
         return pcm.samples * np.float32(INT16)
@@ -116,7 +117,7 @@ class SpeechDataset:
         samples = np.concatenate([self._samples(stretch) for stretch in item.stretches])
         if item.codec is None:
             return samples
-        pcm = to_pcm(samples / np.float32(INT16))  # a quiet one is coded at the level of others
+        pcm = to_pcm(samples / np.float32(INT16))  # a quiet recording is coded at a normal level
         coded = through_codec(pcm.steps, self.sample_rate, item.codec)
         return coded * np.float32(pcm.unit * INT16)
 
@@ -149,7 +150,7 @@ class SpeechDataset:
 
 
 def _faded(samples: np.ndarray, length: int) -> np.ndarray:
-    """The same with soft edges, so that a cut does not click."""
+    """The same with fades at the edges, so that a cut does not click."""
     length = min(length, len(samples) // 2)
     ramp = np.linspace(0, 1, length)
     faded = samples.astype(np.float32)
@@ -159,7 +160,7 @@ def _faded(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def _named(name: str, function: Callable[[], R]) -> R:
-    """What the function gives; its errors name the utterance."""
+    """Call the function; its errors name the utterance."""
     try:
         return function()
     except AsrError as error:
@@ -167,8 +168,8 @@ def _named(name: str, function: Callable[[], R]) -> R:
 
 
 def _padded(rows: Sequence[Sequence[int] | np.ndarray], dtype: type) -> Padded:
-    # numpy, because this runs beside the training: a second thread in torch's operators starts a
-    # second pool of OpenMP threads, and the two pools starve each other (five times slower).
+    # numpy, because this runs beside the training: a second thread with torch operators starts a
+    # second OpenMP pool, and the two pools slow each other down (five times).
     lengths = [len(row) for row in rows]
     values: np.ndarray = np.zeros((len(rows), max(lengths)), dtype)
     for target, row, length in zip(values, rows, lengths, strict=True):

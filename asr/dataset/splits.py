@@ -1,4 +1,4 @@
-"""Train, dev and test: by whole speakers where they are known, and never a recording in two."""
+"""Split into train, dev and test: by whole speakers if known, with each recording in one part."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asr.errors import AsrError, ManifestError
 from asr.io.files import digest, read_json
 
 VOICE = "asr:voice"
-"""Column of a speaker whom training must not know by name; nobody's table has one of this name."""
+"""Column for speakers whose names training must not see; user tables have no such column."""
 
 # Such as test-clean and an4test_clstk, but not latest or contest.
 TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
@@ -26,21 +26,21 @@ FOLDERS = 3  # above a recording: part of the corpus, speaker, chapter
 Parts = Mapping[str, Sequence[Utterance]]
 
 SHARE = 0.1  # of the hours, for dev and for test each
-SHORTEST = 60.0  # seconds of either, where that is no more than a fifth of everything
-_MOST_OVER = 1.5  # how far a held-out part may exceed what is wanted
+SHORTEST = 60.0  # seconds of either, if that is at most a fifth of everything
+_MOST_OVER = 1.5  # how far a held-out part may exceed its target
 
 
 @dataclass(frozen=True)
 class Split:
-    """Train, dev and test, and whether no speaker is in two of them; the folder that said which
-    recordings are for testing, and whether that was passed over: too much lies in such."""
+    """Train, dev and test; whether they share no speaker; the folder that marked recordings as test
+    data, and whether that was ignored because it holds too much."""
 
     parts: Parts
     disjoint: bool
     marked: str = ""
     all_marked: bool = False
     repeated: bool = False
-    """Whether recordings are in several parts, since there are too few different ones."""
+    """Whether a recording is in several parts, because there are too few recordings."""
 
 
 def split_utterances(
@@ -48,22 +48,22 @@ def split_utterances(
     manifest: Path = Path("dev.jsonl"),
     sounds: Mapping[str, str] = MappingProxyType({}),
 ) -> Split:
-    """About a tenth of the hours for dev and for test each, by whole speakers where there are three
-    or more and each is known. Utterances of one recording (`repeats`; `sounds` are digests of what
-    is heard, by id) go into one part. The choice depends on ids, speakers, durations and on which
-    utterances are of one recording alone.
+    """About a tenth of the hours for dev and for test each, by whole speakers if there are at least
+    three and all are known. Utterances of one recording (`repeats`; `sounds` are digests of their
+    samples, by id) go into one part. The choice depends only on ids, speakers, durations and shared
+    recordings.
 
-    What lies in a folder named test is the test set, and nothing else is, unless that is most of
-    all or leaves too little to learn from: what somebody has set apart must not be learnt, and
-    `asr tune` refuses it as dev.
+    Recordings in a folder named test form the test set, with nothing else, unless they are most of
+    the data or leave too little for training: data set apart for testing must not be trained on,
+    and `asr tune` refuses it as dev.
 
-    Elsewhere speakers are held under `VOICE` in `Utterance.extra`: as speakers they would be in
+    Otherwise speakers are stored under `VOICE` in `Utterance.extra`: as speakers they would be in
     several parts, which training refuses.
     """
     folders = {u.id: marking_folder(u.audio, manifest) for u in utterances}
     marked = [u for u in utterances if folders[u.id]]
     apart = bool(marked) and 2 * total_seconds(marked) < total_seconds(utterances)
-    apart = apart and len(utterances) - len(marked) >= 2  # one for dev, one to learn from
+    apart = apart and len(utterances) - len(marked) >= 2  # one for dev, one for training
     pool = [u for u in utterances if not (apart and folders[u.id])]
     least = 2 if apart else 3
     names = {u.speaker for u in pool}
@@ -71,7 +71,7 @@ def split_utterances(
     disjoint = disjoint and not (apart and names & {u.speaker for u in marked})
     recordings = recording_keys(utterances, sounds)
     groups: dict[str, list[Utterance]] = {}
-    # Where too few groups are left, first speakers are divided and then recordings.
+    # If too few groups are left, first speakers are divided and then recordings.
     choices: tuple[tuple[bool, Keys], ...] = (
         (disjoint, recordings),
         (False, recordings),
@@ -93,7 +93,7 @@ def split_utterances(
     parts: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
     home = {u.id: homes[name] for name, group in groups.items() for u in group}
     for utterance in utterances:
-        # What is in no group is for testing: it lies in such a folder, or is the same recording.
+        # The remaining ones are for testing: they are in such a folder, or of the same recording.
         part = parts[home.get(utterance.id, "test")]
         part.append(utterance if disjoint else _anonymous(utterance))
     folder = folders[marked[0].id] if marked else ""
@@ -106,8 +106,8 @@ def _groups(
     by_speaker: bool,
     is_marked: Callable[[Utterance], bool],
 ) -> dict[str, list[Utterance]]:
-    """Utterances that must go into one part, by the first of their names; none that is marked for
-    testing or of the same recording."""
+    """Utterances that must go into one part, by the first of their keys, without those marked for
+    testing or of the same recording as one of these."""
     keys = [
         [*own, ("speaker", u.speaker)] if by_speaker else own
         for u, own in zip(utterances, recordings, strict=True)
@@ -129,7 +129,7 @@ def total_seconds(utterances: Sequence[Utterance]) -> float:
 def _held_out(
     order: Sequence[str], seconds: Mapping[str, float], wanted: float, most: int
 ) -> set[str]:
-    """Groups in this order until there is enough; the smallest where each is too large."""
+    """Groups in this order until there is enough; the smallest group if each is too large."""
     chosen: set[str] = set()
     total = 0.0
     for name in order:
@@ -148,8 +148,8 @@ def _anonymous(utterance: Utterance) -> Utterance:
 
 
 def refuse_test_set(model: Path | None, manifest: Path, utterances: Sequence[Utterance]) -> None:
-    """Raise AsrError where the name of the manifest, the folders of its recordings, or the test
-    report that a recipe left beside the model, if there is one, say that this is a test set."""
+    """Raise AsrError if the name of the manifest, the folders of its recordings, or the test report
+    of a recipe beside the model show that this is a test set."""
     reason = ""
     folders = {name for u in utterances if (name := marking_folder(u.audio, manifest))}
     if TEST_NAME.search(manifest.stem):
@@ -170,11 +170,11 @@ def _is_of(report: Path, manifest: Path) -> bool:
     try:
         return bool(read_json(report)["run"]["manifest_sha256"] == digest(manifest))
     except (ValueError, KeyError, TypeError):
-        return False  # a report of something else
+        return False  # a report on other data
 
 
 def _folders(audio: Path, manifest: Path) -> tuple[str, ...]:
-    """Those between a manifest and a recording below it, or the last few above another."""
+    """The folders between a manifest and a recording below it, or the last few above another."""
     folder, home = audio.resolve().parent, manifest.resolve().parent
     if folder.is_relative_to(home):
         return folder.relative_to(home).parts
@@ -182,7 +182,7 @@ def _folders(audio: Path, manifest: Path) -> tuple[str, ...]:
 
 
 def marking_folder(audio: Path, manifest: Path) -> str:
-    """The folder above a recording whose name says that it belongs to a test set, or ""."""
+    """The folder above a recording whose name marks a test set, or ""."""
     return next((part for part in _folders(audio, manifest) if TEST_NAME.search(part)), "")
 
 
@@ -191,7 +191,7 @@ def split_speakers(
 ) -> tuple[list[Utterance], list[Utterance]]:
     """Hold out `speakers` whole speakers: (rest, held out), both in the order given.
 
-    The choice depends on the seed and the set of speakers alone, not on the utterances' order.
+    The choice depends only on the seed and the set of speakers, not on the utterances' order.
 
     Raises:
         ManifestError: an utterance without a speaker; too few speakers to leave one on each side.

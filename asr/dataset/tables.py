@@ -1,4 +1,4 @@
-"""Tables of recordings and texts: csv, tsv, json, json lines, and LJ Speech's bars, row by row."""
+"""Tables of recordings and texts: csv, tsv, json, json lines, and LJ Speech's format, by row."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 
 _FOLDERS = ("", "clips", "wavs", "wav", "audio")  # beside a table
-# What a manifest says in its own way, or what only another system's manifests need.
+# Columns with their own manifest key, or that only manifests of other systems need.
 _NO_EXTRA = frozenset(
     {"id", "audio", "text", "speaker", "duration", "start", "end", "offset", "printed"}
 )
-_LONGEST_EXTRA = 40  # characters; longer columns are texts, which no report groups by
+_LONGEST_EXTRA = 40  # characters; longer columns are texts, by which no report groups
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Each row by column: its number, where it is, and its values; names in lower case."""
+    """The number, location and values by column of each row; names in lower case."""
     suffix = path.suffix.lower()
     if suffix in (".json", ".jsonl"):
         if suffix == ".jsonl" or _has_json_lines(path):
@@ -47,7 +47,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
         for number, where, record in records:
             if not isinstance(record, dict):
                 raise AsrError(
-                    f"expected an object, got {shown(record)} ({where}): write one a recording"
+                    f"expected an object, got {shown(record)} ({where}): write one per recording"
                 )
             yield (
                 number,
@@ -84,7 +84,7 @@ def _table_rows(
         if len(row) != len(header):
             raise AsrError(
                 f"expected {len(header)} fields as in the first row, got {len(row)} in"
-                f" {shown(row)} ({where}): quote or remove what parts them"
+                f" {shown(row)} ({where}): quote or remove the separators"
             )
         yield number, where, dict(zip(header, row, strict=True))
 
@@ -100,7 +100,7 @@ def _json_records(path: Path) -> Iterator[tuple[int, str, Any]]:
 
 
 def _has_json_lines(path: Path) -> bool:
-    """Whether a .json file holds an object a line, as NeMo's manifests do."""
+    """Whether a .json file has one object per line, as NeMo's manifests do."""
     try:
         record = structured.parse_record(split_lines(read_utf8(path).lstrip())[0])
     except ValueError:
@@ -109,7 +109,7 @@ def _has_json_lines(path: Path) -> bool:
 
 
 def delimiter_of(path: Path) -> str:
-    """What parts the columns, told by the first line. Spreadsheets of some countries write ;."""
+    """The column separator, guessed from the first line. Spreadsheets of some countries write ;."""
     first = split_lines(read_utf8(path).lstrip("\r\n"))[0]
     if path.suffix.lower() == ".tsv":
         return "\t"
@@ -170,23 +170,23 @@ def stretch(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:
 
 
 def extra(row: Mapping[str, Any], taken: set[str]) -> dict[str, Any]:
-    """Further short columns, which reports can be broken down by."""
+    """Further short columns, by which reports can be broken down."""
     return {
         key: value
         for key, value in row.items()
         if key
         and key not in taken | _NO_EXTRA
         and isinstance(value, str | int | float)
-        and not (isinstance(value, float) and not math.isfinite(value))  # JSON has no word for it
+        and not (isinstance(value, float) and not math.isfinite(value))  # JSON cannot represent it
         and 0 < len(str(value)) <= _LONGEST_EXTRA
     }
 
 
 def find_recording(folder: Path, name: str) -> Path | None:
-    """A recording that a table names, with or without its suffix, in the usual places."""
+    """The recording named in a table, with or without its suffix, in the usual folders."""
     for place in filter(os.path.isdir, (folder / place for place in _FOLDERS)):
         path = as_stored(place / name.replace("\\", "/"))
-        # os.path says False, where Path raises, to names that no file system takes.
+        # os.path returns False for names that no file system accepts; Path would raise.
         if os.path.isfile(path):  # noqa: PTH113
             return path
         if not is_recording(path):

@@ -1,7 +1,7 @@
-"""What manifests hold and everything that is wrong with them, found in one run.
+"""The content of manifests and all problems with them, found in one run.
 
-Nothing here stops at the first problem: each is reported by utterance id, so that a corpus can be
-repaired in one go before any training time is spent on it.
+The check does not stop at the first problem. Every problem is reported by utterance id, so that a
+corpus can be repaired at once before training starts.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from asr.text.tokens import Tokens
 
 SAME = "same recording"
 OVERSHOOT = 0.5
-"""Seconds by which a stretch may end after its recording, as Kaldi's extract-segments allows
+"""Seconds by which a segment may end after its recording, as in Kaldi's extract-segments
 (--max-overshoot)."""
 _DURATION_TOLERANCE = 0.1  # seconds
-# Kinds that are no problems.
+# Kinds that are notes, not problems.
 _NOTES = frozenset(
     {"damaged audio", "quiet audio", "clipped audio", "characters that are not seen"}
 )
@@ -43,7 +43,7 @@ _BINS = 12
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong: its kind, the utterance (or speaker) concerned, where, and the details."""
+    """One problem: its kind, the utterance (or speaker) concerned, where, and the details."""
 
     kind: str
     id: str
@@ -53,7 +53,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class ManifestSummary:
-    """What one manifest holds; malformed lines are not counted."""
+    """The content of one manifest, without malformed lines."""
 
     path: Path
     hours: float
@@ -63,7 +63,7 @@ class ManifestSummary:
 
 @dataclass(frozen=True)
 class LengthBin:
-    """How many utterances last at least `low` and less than `high` seconds."""
+    """The number of utterances with a duration from `low` to below `high` seconds."""
 
     low: float
     high: float
@@ -72,14 +72,14 @@ class LengthBin:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The outcome of a check: per manifest and, for characters and lengths, over all of them."""
+    """The result of a check: per manifest, and characters and lengths over all manifests."""
 
     manifests: tuple[ManifestSummary, ...]
     units: Mapping[str, int]
     lengths: tuple[LengthBin, ...]
     problems: tuple[Problem, ...]
     notes: tuple[Problem, ...] = ()
-    """What training can live with."""
+    """Problems that do not prevent training."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Located:
 
 class AudioCheck(NamedTuple):
     """Seconds of a recording, kind and detail of each problem with it, and a digest of its samples
-    where there is sound."""
+    if there is sound."""
 
     seconds: float
     problems: Sequence[tuple[str, str]]
@@ -101,7 +101,7 @@ class AudioCheck(NamedTuple):
 
 
 def check_audio(utterance: Utterance) -> AudioCheck:
-    """Decode a recording; where there is none, its seconds are those of the manifest."""
+    """Decode a recording; without one, the seconds are those of the manifest."""
     stored = as_stored(utterance.audio)
     if not os.path.exists(stored):  # noqa: PTH110 (False, no error, on impossible names)
         return AudioCheck(utterance.duration, [("missing audio", str(utterance.audio))])
@@ -136,16 +136,16 @@ def check_manifests(
     """Read the manifests of one corpus and decode all their audio.
 
     Args:
-        paths: manifests that belong together: ids and speakers may not repeat across them.
-        tokens: the vocabulary that texts must keep to; None accepts every character.
-        output_frames: model frames for seconds of audio; None leaves out whether texts fit.
-        normalise: what training applies to texts; they are judged and counted after it.
+        paths: manifests that belong together: ids and speakers must not repeat across them.
+        tokens: the vocabulary of the texts; None accepts every character.
+        output_frames: model frames for seconds of audio; None skips the check that texts fit.
+        normalise: the normalisation of training, applied to texts before the checks.
         workers: decoding threads; None takes one per processor.
         progress: called with (utterances decoded, all utterances).
-        check_audio: checks one recording; a caller who checks twice may keep the results.
+        check_audio: checks one recording; a caller with two checks may cache the results.
 
     Raises:
-        ManifestError: a manifest is missing or cannot be read at all.
+        ManifestError: a manifest is missing or unreadable.
     """
     manifests, repeated = _distinct(paths)
     located, problems = _read(manifests, normalise)
@@ -181,7 +181,7 @@ def check_manifests(
 
 
 def _distinct(paths: Iterable[str | Path]) -> tuple[list[Path], list[Problem]]:
-    """Each file once, under the first of its names, and those that were given again."""
+    """Each file once, under its first name, and the repeated ones."""
     names: dict[Path, list[Path]] = {}
     for path in map(Path, paths):
         names.setdefault(path.resolve(), []).append(path)
@@ -241,7 +241,7 @@ def _histogram(seconds: Sequence[float]) -> tuple[LengthBin, ...]:
         return ()
     low, high = min(seconds), max(seconds)
     tenths = _round_up(10 * (high - low) / _BINS)
-    # Edges are rounded floats, so lengths are compared with them and not divided by the width.
+    # Edges are rounded floats, so lengths are compared with them, not divided by the width.
     first, last = int(10 * low / tenths) - 1, int(10 * high / tenths) + 1
     edges = [n * tenths / 10 for n in range(first, last + 2)]
     counts = Counter(bisect_right(edges, value) - 1 for value in seconds)
@@ -275,7 +275,7 @@ def _duplicate_ids(located: Iterable[_Located]) -> list[Problem]:
 
 
 def _shared_speakers(located: Iterable[_Located]) -> list[Problem]:
-    """Each speaker once for every manifest after the first; no name means unknown, not shared."""
+    """Each speaker once for every manifest after the first; unnamed speakers are not shared."""
     homes: dict[str, dict[Path, int]] = {}
     for item in located:
         if item.utterance.speaker:
@@ -291,7 +291,7 @@ def _shared_speakers(located: Iterable[_Located]) -> list[Problem]:
 
 
 def _shared_recordings(located: Sequence[_Located], sounds: Sequence[str]) -> list[Problem]:
-    """Each utterance whose recording is in an earlier manifest as well."""
+    """Each utterance whose recording is also in an earlier manifest."""
     utterances = [replace(item.utterance, id=str(n)) for n, item in enumerate(located)]
     keys = recording_keys(utterances, {str(n): sound for n, sound in enumerate(sounds)})
     homes: dict[int, _Located] = {}
@@ -343,9 +343,9 @@ def _text_problems(utterance: Utterance, tokens: Tokens | None) -> list[tuple[st
 
 
 def _frames_needed(text: str, tokens: Tokens | None) -> int:
-    """Frames that CTC needs at least: one per unit and one blank between equal neighbours."""
+    """The least number of frames for CTC: one per token and a blank between equal neighbours."""
     if tokens is None:
         units: Sequence[object] = text
-    else:  # words with unknown characters are named elsewhere; the others may already not fit
+    else:  # words with unknown characters are reported elsewhere; the rest may already not fit
         units = tokens.encode(" ".join(w for w in text.split() if not tokens.missing(w)))
     return len(units) + sum(a == b for a, b in pairwise(units))

@@ -1,4 +1,4 @@
-"""The report of a check as plain text for a terminal."""
+"""The result of a check as plain text for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BAR = 40  # characters
 
 
 def render(report: CheckReport) -> str:
-    """The report as plain text for a terminal: tables, a bar histogram, problems by kind."""
+    """Plain text for a terminal: tables, a bar histogram, problems by kind."""
     parts = [_manifest_table(report.manifests)]
     if report.units:
         by_count = sorted(report.units.items(), key=lambda item: (-item[1], item[0]))
@@ -40,7 +40,7 @@ def _length_table(lengths: Sequence[LengthBin]) -> str:
     most = max(length.count for length in lengths)
     lines = ["seconds"]
     for length in lengths:
-        bar = "#" * -(-_BAR * length.count // most)  # rounded up: one utterance still shows
+        bar = "#" * -(-_BAR * length.count // most)  # rounded up: one utterance is still visible
         lines.append(f"{length.low:6.1f} to {length.high:6.1f}  {length.count:7}  {bar}".rstrip())
     return "\n".join(lines)
 

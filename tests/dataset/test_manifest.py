@@ -89,12 +89,12 @@ def test_byte_order_mark_blank_lines_and_windows_line_ends(tmp_path: Path) -> No
 
 
 WRONG = [
-    ({"id": ""}, "expected 'id' to say something, got ''"),
-    ({"id": " "}, "expected 'id' to say something, got ' '"),
+    ({"id": ""}, "expected 'id' to be non-empty text, got ''"),
+    ({"id": " "}, "expected 'id' to be non-empty text, got ' '"),
     ({"id": 7}, "expected 'id' to be text, got 7"),
     ({"audio": None}, "expected 'audio' to be text, got None"),
-    ({"audio": ""}, "expected 'audio' to say something"),
-    ({"audio": "a\0.wav"}, "expected 'audio' to say something"),
+    ({"audio": ""}, "expected 'audio' to be non-empty text"),
+    ({"audio": "a\0.wav"}, "expected 'audio' to be non-empty text"),
     ({"text": ["yes"]}, "expected 'text' to be text, got ['yes']"),
     ({"text": "\ud800"}, "expected whole characters"),
     ({"room": "\udc00"}, "expected whole characters"),
@@ -300,7 +300,7 @@ def test_nothing_is_written_that_reading_refuses(
 
 def test_writing_to_an_impossible_place(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ManifestError, match="expected a place to write to"):
+    with pytest.raises(ManifestError, match="expected a writable path"):
         write_manifest(tmp_path / "file" / "m.jsonl", [Utterance("a", Path("a.wav"), "x", 1.0)])
 
 

@@ -175,7 +175,7 @@ def test_a_shard_that_is_not_whole_is_named(tmp_path: Path) -> None:
         load_recording(u.audio, RATE, packed=(first + 1, count))
     content = u.audio.read_bytes()
     u.audio.write_bytes(content[: first + 5])
-    with pytest.raises(AudioError, match=r"expected \d+ bytes, got 5; the shard is not whole"):
+    with pytest.raises(AudioError, match=r"expected \d+ bytes, got 5; the shard is incomplete"):
         load_recording(u.audio, RATE, packed=u.packed)
     u.audio.unlink()
     with pytest.raises(AudioError, match="'No such file or directory'; fetch or pack the shard"):
