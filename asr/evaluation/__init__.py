@@ -1,3 +1,3 @@
-"""How good a recogniser is: error counts, their uncertainty, and the report of one run."""
+"""Error counts, their confidence intervals, and the report of an evaluation."""
 
 AUDIO_MEGABYTES = 30.0  # of recordings within a page, by default

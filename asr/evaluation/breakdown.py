@@ -1,6 +1,7 @@
-"""Error rates of parts of a test set: by speaker, length, pace, noise and what its manifest says.
+"""Error rates of parts of a test set: by speaker, length, rate of speech, noise and manifest
+columns.
 
-Every utterance gets a label in each breakdown; the page filters by the same labels.
+Every utterance has one label per breakdown; the page filters by the same labels.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from asr.evaluation.utterance import Details
 
 UNKNOWN = "unknown"
 PARTS = 4  # of a breakdown by a number, with about as many utterances each
-MOST_NUMBERS = 12  # that a column can have before they fall into classes
+MOST_NUMBERS = 12  # distinct numbers in a column before they are grouped into classes
 MOST_LABELS = 100  # of a manifest's extra column; more are names, not classes
-DRAWS = 2000  # for the interval of a group: its bounds are read to a tenth of a percent
+DRAWS = 2000  # for the interval of a group, which is precise to a tenth of a percent
 
 
 @dataclass(frozen=True)
 class Group:
-    """The utterances with one label, and their errors. The interval is of the word error rate, as a
-    fraction at 95 %; of a few utterances there is none."""
+    """The utterances with one label, and their errors. The interval is that of the word error rate,
+    as a fraction at 95 %; None for few utterances."""
 
     label: str
     utterances: int
@@ -34,7 +35,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """A test set in groups, which together are the whole."""
+    """A partition of a test set into groups."""
 
     title: str
     groups: tuple[Group, ...]
@@ -42,7 +43,7 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class Column:
-    """The label of each utterance, and all labels in the order in which they are shown."""
+    """The label of each utterance, and all labels in display order."""
 
     labels: tuple[str, ...]
     names: tuple[str, ...]
@@ -51,10 +52,10 @@ class Column:
 def label_utterances(
     utterances: Sequence[UtteranceScore], details: Mapping[str, Details], units: str = "words"
 ) -> dict[str, Column]:
-    """By title of a breakdown, what each utterance is called in it.
+    """The label of each utterance, by title of a breakdown.
 
-    Numbers fall into `PARTS` classes. What nobody knows of any utterance, or what is the same for
-    all, is left out, and so is a column of more than `MOST_LABELS` names.
+    Numbers are grouped into `PARTS` classes. Left out are columns that are unknown or equal for all
+    utterances, and columns of more than `MOST_LABELS` names.
     """
     known = [details.get(u.id, Details()) for u in utterances]
     lengths = [u.words.reference_length for u in utterances]
@@ -72,13 +73,13 @@ def label_utterances(
     }
     for name in dict.fromkeys(name for row in known for name in row.columns):
         values = [row.columns.get(name, "") for row in known]
-        # A column may be called as one of ours; its own name is then told apart.
+        # A column may have the name of a built-in breakdown; its own title is then made distinct.
         columns[f"{name} (manifest)" if name in columns else name] = _of_manifest(values)
     return {title: column for title, column in columns.items() if len(column.names) > 1}
 
 
 def left_out(details: Mapping[str, Details]) -> dict[str, int]:
-    """Columns of the manifest with too many names to break down by, and how many they have."""
+    """Columns of the manifest with too many names for a breakdown, and their number of names."""
     columns = dict.fromkeys(name for row in details.values() for name in row.columns)
     counts = {}
     for name in columns:
@@ -99,7 +100,7 @@ def _of_manifest(values: Sequence[str]) -> Column:
 
 
 def _numbers(values: Sequence[str]) -> list[float | None] | None:
-    """Of texts that all are numbers, or empty, the numbers."""
+    """The numbers of texts that are all numbers or empty."""
     try:
         return [float(value) if value else None for value in values]
     except ValueError:
@@ -112,7 +113,7 @@ def _in_number_order(name: str) -> tuple[bool, float, str]:
 
 
 def by_name(values: Sequence[str]) -> Column:
-    """Names in alphabetical order, the unknown last.
+    """Names in alphabetical order, unknown last.
 
     >>> by_name(["b", "", "a"]).names
     ('a', 'b', 'unknown')
@@ -122,7 +123,7 @@ def by_name(values: Sequence[str]) -> Column:
 
 
 def by_number(values: Sequence[float | None]) -> Column:
-    """Classes of numbers from low to high, the unknown last."""
+    """Classes of numbers from low to high, unknown last."""
     labels = number_labels(values)
     first = {
         label: math.inf if label == UNKNOWN else float(label.split(" to ")[0]) for label in labels
@@ -131,21 +132,21 @@ def by_number(values: Sequence[float | None]) -> Column:
 
 
 def number_labels(values: Sequence[float | None]) -> list[str]:
-    """Classes of about as many values each, as labels that say their range.
+    """Classes of about as many values each, labelled with their range.
 
     >>> number_labels([1, 2, 3, 4, 5, 6, 7, None])
     ['1 to 2', '1 to 2', '3 to 4', '3 to 4', '5 to 6', '5 to 6', '7', 'unknown']
     """
     finite = [v if v is not None and math.isfinite(v) else None for v in values]
-    # Three significant digits: what a person reads, and equal where it looks equal. Whole numbers
-    # may be years, and stay.
+    # Three significant digits: readable, and equal labels mean equal values. Whole numbers may be
+    # years, and stay.
     whole = all(float(v).is_integer() for v in finite if v is not None)
     rounded = [v if v is None or whole else float(f"{v:.3g}") for v in finite]
     show = "{:.0f}".format if whole else "{:g}".format
     ordered = sorted(v for v in rounded if v is not None)
     if not ordered:
         return [UNKNOWN] * len(values)
-    # A class ends with the value at its share of the whole, and all values equal to it.
+    # A class ends at its quantile, and includes all values equal to it.
     ends = sorted({ordered[math.ceil(len(ordered) * k / PARTS) - 1] for k in range(1, PARTS + 1)})
 
     def place(value: float) -> int:

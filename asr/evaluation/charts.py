@@ -1,6 +1,6 @@
-"""Small charts as SVG, in the colours of the page they stand in.
+"""Small charts as SVG, in the colours of their page.
 
-Every function returns markup that is safe to put into a template: labels are escaped.
+Every function returns markup that is safe in a template: labels are escaped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Scale = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Point:
-    """A dot, what it says when it is pointed at, and the interval of its height if it has one."""
+    """A dot, its tooltip, and the interval of its height if it has one."""
 
     x: float
     y: float
@@ -27,13 +27,13 @@ class Point:
     low: float | None = None
     high: float | None = None
     mark: str = ""
-    """Written beside it: short, since dots stand close."""
+    """Label beside the dot: short, since dots are close together."""
 
 
 def line_chart(
     title: str, xs: Sequence[float], ys: Sequence[float], x_label: str, log: bool = False
 ) -> Markup:
-    """One curve, on a logarithmic scale if asked for; values that are not finite are gaps."""
+    """One curve, on a logarithmic scale if requested; values that are not finite are gaps."""
     rows = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y) and (y > 0 or not log)]
     if not rows:
         return Markup("")
@@ -57,7 +57,7 @@ def scatter(title: str, points: Sequence[Point], x_label: str, log: bool = False
 
 
 def diagonal(title: str, points: Sequence[Point], x_label: str) -> Markup:
-    """Shares against shares, in percent, with the line on which both are equal."""
+    """Shares against shares, in percent, with the diagonal of equal shares."""
     across, x_ticks = _axis([0, 100], LEFT, WIDTH - RIGHT)
     up, y_ticks = _axis([0, 100], HEIGHT - BOTTOM, TOP)
     marks = Markup(
@@ -86,7 +86,7 @@ def _dots(points: Sequence[Point], across: Scale, up: Scale) -> Markup:
 
 
 def whisker(rate: float, low: float, high: float, top: float) -> Markup:
-    """A rate with its interval on a scale from 0 to `top`, as wide as a cell of a table."""
+    """A rate with its interval on a scale from 0 to `top`, with the width of a table cell."""
     if not all(map(math.isfinite, (rate, low, high))) or top <= 0:
         return Markup("")
 
@@ -103,7 +103,7 @@ def whisker(rate: float, low: float, high: float, top: float) -> Markup:
 def _axis(
     values: Sequence[float], start: float, end: float, log: bool = False
 ) -> tuple[Scale, list[float]]:
-    """A scale that holds all values, and its ticks. A linear one starts at zero."""
+    """A scale that contains all values, and its ticks. A linear scale starts at zero."""
     low, high = (min(values), max(values)) if log else (min(0.0, *values), max(values))
     if log:
         bottom, top = math.log10(low) - 0.1, math.log10(high) + 0.1

@@ -1,4 +1,4 @@
-"""How well sequences were classified: accuracy with its interval, every class, every confusion.
+"""Accuracy of a classifier with its interval, figures of every class, and the confusion matrix.
 
 Letters: N classes.
 """
@@ -21,11 +21,11 @@ CONFIDENCE = 0.95
 def wilson_interval(
     correct: int, total: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Where the true rate lies after `correct` of `total` independent trials.
+    """The confidence interval of a rate after `correct` of `total` independent trials.
 
     The score interval of Wilson, "Probable inference, the law of succession, and statistical
-    inference", 1927: unlike the bootstrap it knows that no error in few trials proves little.
-    It takes trials as independent: with few speakers the truth is wider.
+    inference", 1927. Unlike the bootstrap, it stays wide if few trials have no error. It assumes
+    independent trials: with few speakers the true interval is wider.
 
     Returns fractions; (0, 1) without trials. Raises ValueError for impossible counts.
 
@@ -41,13 +41,13 @@ def wilson_interval(
     centre = rate + z * z / (2 * total)
     spread = z * math.sqrt(rate * (1 - rate) / total + (z / (2 * total)) ** 2)
     scale = 1 + z * z / total
-    # Rounding can leave [0, 1] by one bit.
+    # Rounding can exceed [0, 1] by one bit.
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """One class: how often it was recognised, how often it was said, how often it is true."""
+    """One class: its correct predictions, all its predictions, and its true sequences."""
 
     name: str
     correct: int
@@ -56,18 +56,19 @@ class ClassCounts:
 
     @property
     def precision(self) -> float:
-        """Share of its predictions that are right; NaN where it was never predicted."""
+        """Share of its predictions that are correct; NaN without predictions."""
         return self.correct / self.predicted if self.predicted else math.nan
 
     @property
     def recall(self) -> float:
-        """Share of its sequences that were recognised; NaN where it has none."""
+        """Share of its sequences that were recognised; NaN without sequences."""
         return self.correct / self.actual if self.actual else math.nan
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each class (row) was taken for each (column). Add counts, never rates.
+    """The number of times each class (row) was predicted as each class (column). Add counts, not
+    rates.
 
     Shape: counts [N, N].
 
@@ -89,12 +90,12 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Share of all sequences that were recognised; NaN where there are none."""
+        """Share of all sequences that were recognised; NaN without sequences."""
         return self.correct / self.total if self.total else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the accuracy, at `CONFIDENCE`: see `wilson_interval`."""
+        """The interval of the accuracy, at `CONFIDENCE`: see `wilson_interval`."""
         return wilson_interval(self.correct, self.total)
 
     @property
@@ -118,9 +119,9 @@ class Confusion:
 def confusion(
     classes: Sequence[str], references: Sequence[str], predictions: Sequence[str]
 ) -> Confusion:
-    """Count each pair of a true and a predicted class.
+    """Count the pairs of true and predicted class.
 
-    Raises AsrError for a name that is no class, ValueError for lists of different lengths.
+    Raises AsrError for an unknown class, ValueError for lists of different lengths.
     """
     places = {name: i for i, name in enumerate(classes)}
     counts = [[0] * len(classes) for _ in classes]
@@ -172,7 +173,7 @@ def _share(rate: float, part: int, whole: int) -> str:
 
 
 def to_json(result: Confusion) -> dict[str, Any]:
-    """The result as plain JSON values; rates are fractions, and one without counts is null."""
+    """The result as plain JSON values; rates are fractions, and null without counts."""
     return {
         "classes": list(result.classes),
         "accuracy": _finite(result.accuracy),
@@ -200,7 +201,7 @@ def _finite(rate: float) -> float | None:
 
 
 def write_classification(result: Confusion, folder: str | Path) -> None:
-    """Write classification.txt and classification.json, each whole or not at all."""
+    """Write classification.txt and classification.json, each atomically."""
     folder = Path(folder)
     with atomic_path(folder / "classification.txt") as temporary:
         temporary.write_text(to_text(result), encoding="utf-8", newline="\n")

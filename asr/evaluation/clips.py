@@ -1,4 +1,4 @@
-"""The sound of a report: within the page as far as there is room, else a link to the recording."""
+"""The sound of a report: embedded in the page up to a size limit, otherwise linked."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from asr.io.paths import as_stored
 
 RATE = 16000
 LEAST_BYTES_PER_SECOND = 4000  # of FLAC in base64; speech takes four times as many
-STEADY = 0.5  # of the bytes a second so far, which any recording takes at least
-MOST_MISSES = 20  # recordings that were read and did not fit
+STEADY = 0.5  # fraction of the mean bytes per second so far that every recording is assumed to need
+MOST_MISSES = 20  # recordings that were read but did not fit
 MEGABYTE = 1 << 20
 
 
 def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> dict[str, str]:
-    """Recordings as data URIs by utterance id, as many in this order as `room` megabytes hold.
+    """Recordings as data URIs by utterance id, as many in this order as fit into `room` megabytes.
 
-    FLAC at 16 kHz: nothing is lost of what a recogniser gets, and every browser plays it. What
-    cannot be read is left out; that is reported elsewhere.
+    FLAC at 16 kHz: lossless for the input of a recogniser, and playable in every browser.
+    Unreadable recordings are left out; they are reported elsewhere.
     """
     clips: dict[str, str] = {}
     left, misses = room * MEGABYTE, 0
@@ -39,15 +39,15 @@ def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> 
             continue
         least = max(LEAST_BYTES_PER_SECOND, STEADY * made / seconds if seconds else 0)
         if known.seconds is not None and known.seconds * least > left:
-            continue  # without reading it: a shorter one may still fit
+            continue  # not read: a shorter one may still fit
         if misses == MOST_MISSES:
-            break  # most of what follows would be read in vain
+            break  # most of the remaining reads would be in vain
         try:
             samples = load_recording(known.audio, RATE, known.start, known.end, known.packed)
         except AudioError:
             continue
         sound = io.BytesIO()
-        samples /= max(1.0, float(np.abs(samples).max()))  # to be listened to: loud, not clipped
+        samples /= max(1.0, float(np.abs(samples).max()))  # for listening: audible, not clipped
         soundfile.write(sound, samples, RATE, format="FLAC", subtype="PCM_16")
         clip = "data:audio/flac;base64," + base64.b64encode(sound.getvalue()).decode("ascii")
         made, seconds = made + len(clip), seconds + len(samples) / RATE
@@ -60,8 +60,8 @@ def embed(order: Iterable[str], details: Mapping[str, Details], room: float) -> 
 
 
 def link(known: Details, folder: Path) -> str:
-    """Where a page in `folder` finds the recording, with the stretch as a media fragment; "" where
-    a browser cannot play it by itself."""
+    """The address of the recording for a page in `folder`, with the segment as a media fragment; ""
+    if a browser cannot play it."""
     if known.audio is None or known.packed is not None:
         return ""
     path = quote(os.fsencode(os.path.relpath(as_stored(known.audio), folder.resolve())))

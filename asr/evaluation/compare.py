@@ -1,4 +1,4 @@
-"""Systems side by side on the same utterances: who is better, by how much, and is it chance?"""
+"""Comparison of systems on the same utterances: differences and their significance."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class System:
 
 @dataclass(frozen=True)
 class Pair:
-    """The second system against the first: negative differences are in its favour. The p-values of
-    `holm` are those of the two tests, adjusted for the number of pairs."""
+    """The second system against the first: negative differences favour the second. `holm` has the
+    p-values of the two tests, adjusted for the number of pairs."""
 
     first: str
     second: str
@@ -46,13 +46,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Contrast:
-    """An utterance as every system wrote it, in their order."""
+    """The output of every system for an utterance, in the order of the systems."""
 
     scores: tuple[UtteranceScore, ...]
 
     @property
     def spread(self) -> int:
-        """By how many errors the best and the worst differ."""
+        """Difference in errors between the best and the worst."""
         errors = [score.words.errors for score in self.scores]
         return max(errors) - min(errors)
 
@@ -62,14 +62,14 @@ class Comparison:
     systems: tuple[System, ...]
     pairs: tuple[Pair, ...]
     contrasts: tuple[Contrast, ...]
-    """Where the systems differ, most first."""
+    """Utterances on which the systems differ, most first."""
 
 
 def compare_reports(folders: Sequence[str | Path]) -> Comparison:
-    """Read two or more report folders and compare each system with every one before it.
+    """Read two or more report folders and compare each system with all before it.
 
-    Raises ReportError for fewer than two, for reports that cannot be read, and for reports over
-    other references or under other rules, saying in what they differ.
+    Raises ReportError for fewer than two reports, for unreadable reports, and for reports with
+    other references or rules, naming the difference.
     """
     if len(folders) < 2:
         raise ReportError(f"expected at least two report folders, got {len(folders)}: name another")
@@ -88,17 +88,17 @@ def compare_reports(folders: Sequence[str | Path]) -> Comparison:
 
 
 def check_comparable(one: Saved, other: Saved) -> None:
-    """Raise ReportError unless both scored the same texts in the same way."""
+    """Raise ReportError unless both reports scored the same texts in the same way."""
     names = f"{one.name} and {other.name}"
     if one.units != other.units:
         raise ReportError(
             f"expected reports in the same units, got {one.units} and {other.units} in {names}: "
-            "score both alike"
+            "score both in the same way"
         )
     if one.facts.normalisation != other.facts.normalisation:
         raise ReportError(
             f"expected the same normalisation, got '{one.facts.normalisation}' and "
-            f"'{other.facts.normalisation}' in {names}: score both alike"
+            f"'{other.facts.normalisation}' in {names}: score both in the same way"
         )
     mine = {u.id: u.reference for u in one.scores.utterances}
     theirs = {u.id: u.reference for u in other.scores.utterances}
@@ -125,7 +125,7 @@ def check_comparable(one: Saved, other: Saved) -> None:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """What tells folders apart: their paths without the parts that all share at either end.
+    """Distinct names of folders: their paths without the parts common to all at either end.
 
     >>> short_names([Path("exp/a/test"), Path("exp/b/test")])
     ['a', 'b']
@@ -175,8 +175,8 @@ def _pairs(systems: Sequence[System]) -> tuple[Pair, ...]:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusted for so many tests at once (Holm, "A simple sequentially rejective multiple test
-    procedure", 1979). None stays None: a test that was not made.
+    """Adjust p-values for multiple tests (Holm, "A simple sequentially rejective multiple test
+    procedure", 1979). None, a test that was not made, stays None.
 
     >>> holm([0.01, 0.04, None, 0.03])
     [0.03, 0.06, None, 0.06]
@@ -190,7 +190,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-# --- out ---
+# --- output ---
 
 
 def to_text(result: Comparison) -> str:
@@ -214,27 +214,27 @@ def to_text(result: Comparison) -> str:
         )
         lines.append(f"  {verdict(pair)}")
     if len(result.pairs) > 1:
-        lines.append(f"p-values are Holm's, for {len(result.pairs)} pairs.")
+        lines.append(f"p-values are Holm-adjusted for {len(result.pairs)} pairs.")
     for contrast in result.contrasts[:PRINTED]:
         lines += ["", *_contrast_lines(result.systems, contrast)]
     return printable_lines("\n".join(lines) + "\n")
 
 
 def verdict(pair: Pair) -> str:
-    """What the two tests say together, at 5 %."""
+    """The joint result of the two tests, at 5 %."""
     if None in pair.holm and pair.bootstrap.difference:
-        return f"too little to tell: it takes {FEWEST} utterances and {FEWEST} segments with errors"
+        return f"too little data: it takes {FEWEST} utterances and {FEWEST} segments with errors"
     sure = [p is not None and p < 0.05 for p in pair.holm]
     if all(sure):
         better = pair.second if pair.bootstrap.difference < 0 else pair.first
         return f"{better} is better"
     if any(sure):
-        return "too close to call: the tests disagree"
-    return "no difference beyond chance"
+        return "inconclusive: the tests disagree"
+    return "no significant difference"
 
 
 def spread_text(found: Difference) -> str:
-    """The interval of a difference, in points.
+    """The interval of a difference, in percentage points.
 
     >>> spread_text(Difference(-0.01, (-0.02, 0.001), 0.1, 0.2))
     '-2.00 to +0.10'
@@ -245,7 +245,7 @@ def spread_text(found: Difference) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """With its sign of relation, and as many digits as mean something.
+    """A p-value with its relation sign and its significant digits.
 
     >>> p_text(0.0004), p_text(0.0312), p_text(None)
     ('< 0.001', '= 0.031', 'n/a')

@@ -1,9 +1,9 @@
-"""How sure one can be of each recognised word, and whether that is true.
+"""Confidences of recognised words, and their calibration.
 
-The confidence of a word is the share of the texts in the beam that have it in its place, each
-weighed with its probability (Wessel et al. 2001, "Confidence measures for large vocabulary
-continuous speech recognition", for N-best lists). Recognisers are too sure of themselves: a scale
-on the scores, which the development set decides, makes up for it (Guo et al. 2017, section 4.2).
+The confidence of a word is the sum of the probabilities of the texts in the beam that have it in
+its place (Wessel et al. 2001, "Confidence measures for large vocabulary continuous speech
+recognition", for N-best lists). Recognisers are overconfident. A scale on the scores, chosen on the
+development set, corrects this (Guo et al. 2017, section 4.2).
 
 N texts, W words.
 """
@@ -23,9 +23,9 @@ BINS = 10
 
 
 def fit_scale(evidence: Sequence[Evidence], right: Sequence[Sequence[bool]]) -> float:
-    """The scale with which right words are likeliest to be called right, and wrong ones wrong.
+    """The scale of the scores with the highest likelihood of the correct and wrong words.
 
-    `right` tells of every word whether it was. Without any word it is 1.
+    `right` states for every word whether it is correct. Without words the scale is 1.
     """
     truth = np.array([word for words in right for word in words], bool)
     if not len(truth):
@@ -40,7 +40,7 @@ def fit_scale(evidence: Sequence[Evidence], right: Sequence[Sequence[bool]]) -> 
 
 @dataclass(frozen=True)
 class Bin:
-    """Words of similar confidence: how many, their mean confidence, and the share of right ones."""
+    """Words of similar confidence: number, mean confidence, and share of correct words."""
 
     words: int
     confidence: float
@@ -49,7 +49,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Recognised words by confidence, in `BINS` bins of equal width, empty ones left out."""
+    """Recognised words by confidence, in `BINS` bins of equal width, without empty ones."""
 
     bins: tuple[Bin, ...]
 
@@ -63,12 +63,12 @@ class Calibration:
 
     @property
     def right(self) -> float:
-        """Share of the recognised words that are right. Deleted words do not count."""
+        """Share of the recognised words that are correct. Deleted words do not count."""
         return self._mean([row.right for row in self.bins])
 
     @property
     def error(self) -> float:
-        """Expected calibration error: how far confidence and truth lie apart, as a fraction
+        """Expected calibration error: mean difference of confidence and accuracy, as a fraction
         (Guo et al. 2017, equation 3)."""
         return self._mean([abs(row.confidence - row.right) for row in self.bins])
 
@@ -78,7 +78,7 @@ class Calibration:
 
 
 def calibration(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
-    """Of every recognised word, how sure the recogniser was and whether it was right.
+    """Bins from the confidence of every recognised word and whether it is correct.
 
     >>> calibration([0.9, 0.92, 0.3], [True, False, False]).bins[-1]
     Bin(words=2, confidence=0.91, right=0.5)

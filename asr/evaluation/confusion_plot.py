@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture: hits in blue, confusions in red, darker where more frequent.
+"""The confusion matrix as a picture: correct in blue, confusions in red, darker if more frequent.
 
 Letters: N classes.
 """
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from asr.evaluation.classification import Confusion, accuracy_text
 from asr.io.files import atomic_path
 
-# Pixels. Twice what a page shows them at, so that they stay sharp.
+# Pixels, twice the size on a page, for sharp display.
 CELL = 96
 MARGIN = 32
 FONT = 30
@@ -21,14 +21,14 @@ LEAD = 48  # from line to line
 
 WHITE, INK, PALE, GRID = (255, 255, 255), (30, 30, 30), (110, 110, 110), (225, 225, 225)
 HIT, MISS = (31, 95, 168), (196, 48, 32)
-# A confusion of this share of its class is as dark as can be: a good classifier makes few.
+# Share of its class at which a confusion has the full colour: good classifiers make few.
 DARKEST_MISS = 0.3
 
 Colour = tuple[int, int, int]
 
 
 def write_picture(result: Confusion, path: str | Path, title: str) -> None:
-    """Write a PNG, whole or not at all."""
+    """Write a PNG, atomically."""
     with atomic_path(path) as temporary:
         draw(result, title).save(temporary, format="PNG")
 
@@ -36,11 +36,11 @@ def write_picture(result: Confusion, path: str | Path, title: str) -> None:
 def draw(result: Confusion, title: str) -> Image.Image:
     """True class by row, predicted class by column, with recall and precision at the edges.
 
-    Cells are coloured by their share of the row, so that classes of any size compare.
+    Cells are coloured by their share of the row, so that classes of any size are comparable.
     """
     font = ImageFont.load_default(FONT)
     names = math.ceil(max(font.getlength(name) for name in result.classes)) + LEAD // 2
-    # Names that do not fit over their column stand upright.
+    # Names that are wider than their column are vertical.
     upright = names > CELL
     left, above = MARGIN + LEAD + names, MARGIN + 3 * LEAD + (names if upright else LEAD)
     size = CELL * len(result.classes)
@@ -87,7 +87,7 @@ def _draw_cells(
 
 
 def _mixed(colour: Colour, share: float) -> Colour:
-    """From nearly white to the full colour; a single confusion can still be told from none."""
+    """From nearly white to the full colour; a single confusion is distinct from none."""
     share = 0.15 + 0.85 * share
     red, green, blue = (round(255 + share * (channel - 255)) for channel in colour)
     return red, green, blue
@@ -124,7 +124,7 @@ def _draw_upright(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     anchor: str = "mb",
 ) -> None:
-    """Text that reads upwards: its middle at x, and at y its start (mb) or its middle (mm)."""
+    """Vertical text: its middle at x, and its start (mb) or its middle (mm) at y."""
     length = math.ceil(font.getlength(text))
     label = Image.new("L", (length, 2 * FONT), 0)
     ImageDraw.Draw(label).text((0, FONT), text, 255, font, anchor="lm")

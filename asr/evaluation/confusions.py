@@ -1,4 +1,4 @@
-"""Which words are taken for which, and whether training had heard them."""
+"""Confused words, and error rates by frequency in training."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.error_rate import UtteranceScore
 
-EDGES = (0, 1, 10, 100, 1000)  # of the frequency classes: each begins here and ends before the next
+EDGES = (0, 1, 10, 100, 1000)  # first count of each frequency class; it ends before the next
 
 
 @dataclass(frozen=True)
 class Confusions:
-    """Words with their counts, most frequent first; ties by the alphabet."""
+    """Words with their counts, most frequent first; ties in alphabetical order."""
 
     substituted: tuple[tuple[str, str, int], ...]  # reference, hypothesis, count
     deleted: tuple[tuple[str, int], ...]
@@ -48,15 +48,14 @@ def _by_count(counts: Counter[str]) -> tuple[tuple[str, int], ...]:
 
 
 def count_words(texts: Iterable[str]) -> Counter[str]:
-    """How often each word occurs."""
+    """The number of occurrences of each word."""
     return Counter(word for text in texts for word in text.split())
 
 
 @dataclass(frozen=True)
 class FrequencyClass:
-    """Words of the reference that were heard about as often in training: how many there are, how
-    many of them were not recognised, and the 95 % interval of that share (Wilson's, as if words
-    were independent)."""
+    """Reference words with a similar frequency in training: their number, the number not
+    recognised, and the 95 % interval of that share (Wilson's, which assumes independent words)."""
 
     label: str
     words: int
@@ -71,9 +70,9 @@ class FrequencyClass:
 def errors_by_frequency(
     utterances: Sequence[UtteranceScore], training: Mapping[str, int]
 ) -> tuple[FrequencyClass, ...]:
-    """Substituted and deleted words by how often training had them; empty classes are left out.
+    """Substituted and deleted words by frequency in training, without empty classes.
 
-    Inserted words belong to no word of the reference and are not counted.
+    Inserted words correspond to no reference word and are not counted.
 
     >>> from asr.evaluation.error_rate import score
     >>> scores = score({"a": "one two three"}, {"a": "one too"})

@@ -1,9 +1,8 @@
-"""Word, character and sentence errors as counts, and how far to trust the rate they give.
+"""Word, character and sentence errors as counts, and confidence intervals of the error rate.
 
-Texts are compared as they come: case and punctuation count, for normalisation belongs to the
-recipe. Whitespace is a boundary between words. Texts that Unicode calls canonically equivalent are
-the same text, and characters that are not seen, such as zero-width spaces, are left out
-(`asr.text.characters.canonical`).
+Texts are compared as given: case and punctuation count, since normalisation belongs to the recipe.
+Whitespace separates words. Canonically equivalent texts are the same text, and invisible
+characters, such as zero-width spaces, are removed (`asr.text.characters.canonical`).
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from asr.text.edit_distance import (
 )
 
 FEWEST = 5
-"""Utterances, segments or speakers without which there is no interval and no p-value."""
+"""Fewest utterances, segments or speakers for an interval and a p-value."""
 FEW = 10
-"""Errors below which an interval does not rest on the bootstrap alone."""
+"""Number of errors below which an interval does not depend on the bootstrap alone."""
 
 Interval = tuple[float, float]
 _CHARACTERS = jiwer.ReduceToListOfListOfChars()
@@ -44,8 +43,8 @@ _INDICES_AT_ONCE = 1_000_000  # 8 MB of indices: small enough for the cache, lar
 class ErrorCounts:
     """Errors in one utterance or many, in units (words, characters or sentences).
 
-    Add counts and then ask for the rate; rates themselves are never averaged. Raises ValueError
-    for counts that no alignment can have.
+    Add counts and then compute the rate; never average rates. Raises ValueError for impossible
+    counts.
 
     >>> a, b = ErrorCounts(1, 0, 0, 2), ErrorCounts(0, 1, 1, 6)
     >>> print(sum([a, b], ErrorCounts()))
@@ -65,15 +64,15 @@ class ErrorCounts:
 
     @property
     def errors(self) -> int:
-        """Substitutions, deletions and insertions together."""
+        """The sum of substitutions, deletions and insertions."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Errors per reference unit, a fraction that insertions can lift above 1.
+        """Errors per reference unit, a fraction that insertions can raise above 1.
 
-        Without any reference unit: 0.0 if there is no error, else infinity. JSON has no infinity,
-        so reports write null for it.
+        Without reference units: 0.0 if there is no error, else infinity. Reports write null for it,
+        since JSON has no infinity.
 
         >>> ErrorCounts(1, 0, 0, 4).rate, ErrorCounts().rate, ErrorCounts(insertions=2).rate
         (0.25, 0.0, inf)
@@ -100,10 +99,10 @@ class ErrorCounts:
 
 @dataclass(frozen=True)
 class UtteranceScore:
-    """One utterance: its texts, its errors and which word was taken for which.
+    """One utterance: its texts, errors and word alignment.
 
-    Among alignments with equally few errors one is picked, so `words.errors` is exact, while
-    another tool may divide the same total differently into S, D and I.
+    `words.errors` is exact. Several alignments may have equally few errors; one is chosen, so other
+    tools may divide the same total differently into S, D and I.
     """
 
     id: str
@@ -115,13 +114,13 @@ class UtteranceScore:
 
     @property
     def right(self) -> list[bool]:
-        """Of each word of the hypothesis, whether it was said."""
+        """Whether each word of the hypothesis is correct."""
         return [column.operation == "C" for column in self.alignment if column.hypothesis]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Every utterance of the reference, in its order, and the ids that had no partner."""
+    """Every utterance of the reference, in order, and the ids without a partner."""
 
     utterances: tuple[UtteranceScore, ...]
     missing: tuple[str, ...]  # references without a hypothesis: scored as deletions
@@ -144,7 +143,7 @@ class Scores:
 
 
 def sentence_counts(utterance: UtteranceScore) -> ErrorCounts:
-    """The utterance as one unit: wrong as soon as a word is."""
+    """The utterance as one unit: wrong if a word is wrong."""
     return ErrorCounts(substitutions=int(utterance.words.errors > 0), reference_length=1)
 
 
@@ -152,10 +151,10 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Score
     """Align each reference with the hypothesis of the same id and count the errors.
 
     A missing hypothesis is scored as an empty one, so all its words are deletions. Words are
-    what whitespace separates. Characters are code points, with one space between words: a
-    wrong word boundary is a character error.
+    separated by whitespace. Characters are code points, with one space between words: a wrong word
+    boundary is a character error.
 
-    Raises AsrError where there is no reference, since no rate can be given.
+    Raises AsrError without references, since there is no rate.
 
     >>> scores = score({"a": "one two", "b": "three"}, {"a": "one too", "c": "four"})
     >>> print(scores.words)
@@ -233,23 +232,23 @@ def _counts(chunks: Sequence[jiwer.AlignmentChunk]) -> ErrorCounts:
 def bootstrap_interval(
     counts: Sequence[ErrorCounts], confidence: float = 0.95, draws: int = 10000, seed: int = 0
 ) -> Interval | None:
-    """The interval of the summed rate when utterances are drawn anew, with replacement.
+    """The interval of the total rate from resampling utterances with replacement.
 
-    The percentile bootstrap of Bisani and Ney, "Bootstrap estimates for confidence intervals in
-    ASR performance evaluation", ICASSP 2004, with two corrections for small sets. The percentiles
-    are those of Hesterberg's expanded interval ("What teachers should know about the bootstrap",
-    2015, section 3.4), which is as wide as Student's distribution asks. And with fewer than
-    `FEW` errors, or fewer than `FEW` units without one, the bounds lie at least as far out as
-    those of Clopper and Pearson (1934), which take units as independent: a bootstrap cannot see
-    an error that was never made. `python -m tests.bench intervals` measures their coverage.
+    The percentile bootstrap of Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR
+    performance evaluation", ICASSP 2004, with two corrections for small sets. The percentiles are
+    those of Hesterberg's expanded interval ("What teachers should know about the bootstrap", 2015,
+    section 3.4), which has the width of Student's distribution. With fewer than `FEW` errors, or
+    fewer than `FEW` units without one, the bounds are at least as wide as those of Clopper and
+    Pearson (1934), which assume independent units: a bootstrap cannot resample an error that did
+    not occur. `python -m tests.bench intervals` measures the coverage.
 
-    Utterances count as independent: with few speakers the truth is wider. The same seed gives the
-    same interval, whatever the order of `counts`.
+    Utterances count as independent: with few speakers the true interval is wider. The same seed
+    gives the same interval, whatever the order of `counts`.
 
-    Returns the lower and upper bound as fractions, infinite where reference units run out; None
-    where there is nothing to estimate an interval from: fewer than `FEWEST` utterances, no
-    reference units, or `FEW` errors and more that are spread perfectly evenly.
-    Raises ValueError for a confidence outside (0, 1).
+    Returns the lower and upper bound as fractions, infinite if a sample has no reference units.
+    Returns None if no interval can be estimated: fewer than `FEWEST` utterances, no reference
+    units, or at least `FEW` errors that are spread perfectly evenly. Raises ValueError for a
+    confidence outside (0, 1).
 
     >>> low, high = bootstrap_interval([ErrorCounts(k, 0, 0, 10) for k in range(1, 9)])
     >>> round(low, 3), round(high, 3)
@@ -261,7 +260,7 @@ def bootstrap_interval(
     pairs = np.array(sorted((count.errors, count.reference_length) for count in counts))
     if len(counts) < FEWEST or not pairs[:, 1].any():
         return None
-    # One column each, contiguous, so that the gathers below stay in the cache.
+    # One contiguous column each, so that the gathers below stay in the cache.
     errors, lengths = np.ascontiguousarray(pairs.T)
     generator = np.random.default_rng(seed)
     chunk = max(1, _INDICES_AT_ONCE // len(counts))
@@ -273,7 +272,7 @@ def bootstrap_interval(
             errors.take(drawn).sum(axis=1), lengths.take(drawn).sum(axis=1)
         )
     rates.sort()
-    # Order statistics, not interpolation: an infinite rate would turn into NaN.
+    # Order statistics, not interpolation: an infinite rate would become NaN.
     tail = int(expanded_tail(len(counts), confidence) * draws)
     low, high = float(rates[tail]), float(rates[draws - 1 - tail])
     wrong, units = int(errors.sum()), int(lengths.sum())
@@ -286,8 +285,8 @@ def bootstrap_interval(
 def expanded_tail(count: int, confidence: float) -> float:
     """The share of draws to leave out at either end of a bootstrap of `count` observations.
 
-    A bootstrap's spread is too small by sqrt((n - 1) / n), and it takes the deviation as known:
-    Hesterberg's expanded percentiles make up for both.
+    A bootstrap underestimates the spread by sqrt((n - 1) / n), and treats the deviation as known.
+    Hesterberg's expanded percentiles correct both.
 
     >>> round(expanded_tail(5, 0.95), 4), round(expanded_tail(1000, 0.95), 4)
     (0.001, 0.0248)

@@ -1,4 +1,4 @@
-"""Evaluate a model folder on a manifest, with everything a report needs to be repeated."""
+"""Evaluate a model folder on a manifest, with all facts that are needed to repeat the run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from asr.text.normalise import TextConfig, normalise
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A report, and the recordings that could not be read (id to reason), counted as deletions."""
+    """A report, and unreadable recordings (id to reason), which count as deletions."""
 
     report: EvaluationReport
     unreadable: dict[str, str]
@@ -54,22 +54,22 @@ def evaluate(
     audio_megabytes: float = AUDIO_MEGABYTES,
     bundle: Bundle | None = None,
 ) -> Evaluation:
-    """Decode `manifest` with the model folder, score, and write the report into `out` if given.
+    """Decode `manifest` with the model folder, score, and write the report to `out` if given.
 
-    Without `decoder`, the model's own is taken; `bundle` is the model where it is loaded already.
+    Without `decoder`, the model's own is used; `bundle` is the model if it is already loaded.
     Raises AsrError for a bad model or manifest.
     """
     bundle = bundle or load_bundle(model)
     decoder = decoder or load_decoder(model, bundle.tokens, normalise=bundle.normalise)
     utterances = read_manifest(manifest)
     if out is not None:
-        check_writable(out)  # and not once hours of recognition are done
+        check_writable(out)  # before the recognition, which may take hours
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
     scoring = (scoring or Scoring()).settled(dataset.references)
     started = time.perf_counter()
     recognized, beyond, unreadable = _recognize(bundle, dataset, decoder, progress)
-    # What recognition takes; nobody waits for times and confidences who does not ask for them.
+    # Only the time of recognition counts, without word times and confidences.
     seconds = time.perf_counter() - started - beyond
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
     hypotheses = {name: row.text for name, row in recognized.items()}
@@ -118,9 +118,9 @@ def _recognize(
     decoder: Decoder,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[str, Recognition], float, dict[str, str]]:
-    """Recognitions, the seconds spent on more than the texts, and what could not be read.
+    """Recognitions, the seconds spent on word times and confidences, and unreadable recordings.
 
-    Raises AudioError where nothing could be.
+    Raises AudioError if no recording is readable.
     """
     unreadable: dict[str, str] = {}
 
@@ -137,7 +137,7 @@ def _recognize(
 def _details(utterance: Utterance, found: Recognition | None, snr: float | None) -> Details:
     known = replace(details_of(utterance), snr=snr)
     if found is None:
-        return replace(known, audio=None)  # nobody can play it either
+        return replace(known, audio=None)  # the page cannot play it either
     return replace(known, words=found.words, posteriors=found.posteriors)
 
 
@@ -148,8 +148,8 @@ def _snr(dataset: SpeechDataset, index: int, unreadable: Mapping[str, str]) -> f
 
 
 def training_words(model: Path, text: TextConfig, scoring: Scoring) -> Counter[str] | None:
-    """How often each word was said in the training of a model whose run, with the recipe and the
-    manifest that it names, still lies around it; else None."""
+    """The number of occurrences of each word in the training of a model, if its run folder, with
+    the recipe and its manifest, still exists around it; else None."""
     try:
         train = read_json(model.parent / "recipe.json")["data"]["train"]
         texts = [normalise(u.text, text) for u in read_manifest(train)]
@@ -159,7 +159,7 @@ def training_words(model: Path, text: TextConfig, scoring: Scoring) -> Counter[s
 
 
 def training_curves(model: Path) -> tuple[Epoch, ...]:
-    """Loss, dev error rate and learning rate by epoch, where the run lies around the model."""
+    """Loss, dev error rate and learning rate by epoch, from the run folder around the model."""
     try:
         history = read_json(model.parent / "history.json")
         return tuple(
@@ -177,7 +177,7 @@ def training_curves(model: Path) -> tuple[Epoch, ...]:
 
 
 def machine_name() -> str:
-    """Processor (and GPU) in words, with the number of cores."""
+    """Processor (and GPU) with the number of cores, as text."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()

@@ -14,10 +14,10 @@ from asr.evaluation.timed_formats import CtmWord, Segment, write_ctm, write_stm
 def export(report: Saved, folder: Path, format: Format) -> list[Path]:
     """Write reference and hypothesis into `folder`, and return the files.
 
-    ctm is for the hypothesis alone and stm for the reference alone: with either, both are written,
-    as NIST's sclite wants them, with every utterance as a file of its own.
+    ctm holds only the hypothesis and stm only the reference: for either format both are written, as
+    NIST's sclite requires, with every utterance as a separate file.
 
-    Raises ReportError where the format needs times that the report does not have, or words.
+    Raises ReportError if the format needs times or words that the report does not have.
     """
     if format in ("ctm", "stm"):
         return _export_timed(report, folder)
@@ -55,7 +55,7 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
         segments.append(
             Segment(utterance.id, "1", speaker, 0.0, known.seconds, as_in_file(utterance.reference))
         )
-    if not words:  # neither file is written where one cannot be
+    if not words:  # no file is written if one of them is impossible
         raise ReportError(
             f"expected words for ctm, got none recognized in {report.name}: export trn or jsonl"
         )

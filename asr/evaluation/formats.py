@@ -1,13 +1,13 @@
-"""Texts by utterance id, in the files that other systems read and write.
+"""Texts by utterance id, in the file formats of other systems.
 
     trn:        words words (id)             sclite
     kaldi:      id words words               the file "text" of a Kaldi or ESPnet folder
-    jsonl:      {"id": ..., "text": ...}     a line each; our manifests and hypotheses too
+    jsonl:      {"id": ..., "text": ...}     one per line; also our manifests and hypotheses
     json:       {id: text, ...}              or a list of such objects
-    csv, tsv:   a header with the column id, and one of text
+    csv, tsv:   a header with the column id, and a text column
     ctm, stm:   words and segments with times, see `timed_formats`
 
-A text is what stands under "hypothesis" or "reference", by its role, or else under "text".
+The key of a text is "hypothesis" or "reference", by its role, or else "text".
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def read_texts(
     role: Role = "hypothesis",
     key: str | None = None,
 ) -> dict[str, str]:
-    """The texts of a file by utterance id, in the file's order.
+    """The texts of a file by utterance id, in the order of the file.
 
-    Without `format` the name decides (`guess_format`). Where an utterance may have several texts
-    (jsonl, json, csv, tsv) that of `key` is taken, else the first by `role`: "reference" or
-    "hypothesis", then "text". What the first utterance has, all must have: a reference never
-    stands in for a hypothesis that is missing.
+    Without `format` the file name decides (`guess_format`). If an utterance may have several texts
+    (jsonl, json, csv, tsv), the one under `key` is used, else the first by `role`: "reference" or
+    "hypothesis", then "text". The key of the first utterance is required in all, so that a
+    reference never replaces a missing hypothesis.
 
     A ctm file gives one text for each file and channel, an stm file one for each scored segment.
 
@@ -110,12 +110,12 @@ def read_pair(
     reference_key: str | None = None,
     hypothesis_key: str | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The texts of both files, each as `read_texts` reads it; both may be the same file.
+    """The texts of both files, each read by `read_texts`; both may be the same file.
 
-    With an stm reference the words of a ctm hypothesis are first given to the reference's
-    segments (`cut_texts`). Optional words of trn, stm and ctm, (uh), are marked (`optional`).
+    With an stm reference, the words of a ctm hypothesis are first assigned to the segments of the
+    reference (`cut_texts`). Optional words of trn, stm and ctm, (uh), are marked (`optional`).
 
-    Raises TranscriptError as `read_texts`, and where not one word lies in a segment.
+    Raises TranscriptError as `read_texts`, and if no word lies in a segment.
     """
     reference, hypothesis = Path(reference), Path(hypothesis)
     reference_format = reference_format or guess_format(reference)
@@ -134,14 +134,14 @@ def read_pair(
 
 
 def _with_marks(texts: Mapping[str, str], format: Format) -> dict[str, str]:
-    """The texts with their optional words marked (`optional`), where the format has such."""
+    """The texts with their optional words marked (`optional`), if the format has such words."""
     nist = format in ("trn", "stm", "ctm")
     return {id_: mark(text) if nist else text for id_, text in texts.items()}
 
 
 def _named_alike(texts: Mapping[str, str], like: Iterable[str]) -> dict[str, str]:
-    """The texts under the ids of `like` where the two are canonically equivalent: file names from a
-    Mac are decomposed. An id that is there itself stays."""
+    """The texts under the ids of `like` if these are canonically equivalent: file names from macOS
+    are decomposed. An id that matches exactly stays."""
     own = set(like)
     spelled = {canonical(id_): id_ for id_ in own}
     named: dict[str, str] = {}
@@ -152,9 +152,9 @@ def _named_alike(texts: Mapping[str, str], like: Iterable[str]) -> dict[str, str
 
 
 def guess_format(path: str | Path) -> Format:
-    """The format that a file's name tells: its ending, or kaldi for .txt and a file named text.
+    """The format by the name of a file: its ending, or kaldi for .txt and a file named text.
 
-    Raises TranscriptError where it tells none.
+    Raises TranscriptError for an unknown name.
 
     >>> guess_format("exp/ref.trn"), guess_format("data/test/text")
     ('trn', 'kaldi')
@@ -168,11 +168,11 @@ def guess_format(path: str | Path) -> Format:
     raise TranscriptError(
         f"{path}: expected a name that ends in .txt (Kaldi),"
         f" {', '.join(f'.{known}' for known in get_args(Format) if known != 'kaldi')}, got"
-        f" {shown(path.name)}; rename it or say the format"
+        f" {shown(path.name)}; rename it or give the format"
     )
 
 
-# --- one text a line ---
+# --- one text per line ---
 
 
 def _read_trn(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
@@ -200,13 +200,13 @@ def _read_kaldi(path: Path, keys: Sequence[str]) -> Iterator[Entry]:
 
 
 def write_texts(path: str | Path, texts: Mapping[str, str], format: Format) -> None:
-    """Write texts by id, whole or not at all, so that `read_texts` gives them back.
+    """Write texts by id, atomically, so that `read_texts` returns them.
 
-    Texts go under "text" where a format has keys. In trn and kaldi spaces are collapsed.
+    Texts go under "text" in formats with keys. In trn and kaldi, spaces are collapsed.
 
     Raises:
-        TranscriptError: an id or a text that the format cannot hold, no texts, a place that
-            cannot be written, or ctm and stm, which need times (`write_ctm`, `write_stm`).
+        TranscriptError: an id or a text that the format cannot hold, no texts, an unwritable path,
+        or ctm and stm, which need times (`write_ctm`, `write_stm`).
     """
     if format in ("ctm", "stm"):
         raise TranscriptError(
@@ -232,7 +232,7 @@ def write_texts(path: str | Path, texts: Mapping[str, str], format: Format) -> N
 
 
 def _line(id_: str, text: str, format: Format) -> str:
-    """The line of an utterance. Raises ValueError saying why the format cannot hold it."""
+    """The line of an utterance. Raises ValueError if the format cannot hold it."""
     if format in ("jsonl", "json"):
         return json.dumps({"id": id_, "text": text}, ensure_ascii=False)
     if id_ != id_.strip():
@@ -257,7 +257,7 @@ def _row(id_: str, text: str, format: Format) -> str:
         raise ValueError(
             f"expected neither tabs nor several lines for tsv, got {shown(text)}; choose csv"
         )
-    # With its default line end, which is taken off again, the writer quotes texts of several lines.
+    # With the default line end, which is removed again, the writer quotes texts of several lines.
     row = io.StringIO(newline="")
     csv.writer(row, delimiter="\t" if format == "tsv" else ",").writerow([id_, text])
     return row.getvalue().removesuffix("\r\n")

@@ -1,4 +1,4 @@
-"""Many reports on one page: error rate against speed and size, one table a test set."""
+"""Many reports on one page: error rate against speed and size, with one table per test set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from asr.io.printable import printable
 
 @dataclass(frozen=True)
 class Board:
-    """Reports that can be compared: one test set, scored in one way. The best comes first."""
+    """Comparable reports: one test set, scored in one way. The best comes first."""
 
     manifest: str
     units: str
@@ -38,9 +38,9 @@ class Board:
 
 
 def gather(folders: Sequence[str | Path]) -> tuple[tuple[Board, ...], list[str]]:
-    """The boards of all reports in these folders and below, and what kept others from them.
+    """The boards of all reports in these folders and below, and why other reports are missing.
 
-    Raises ReportError where there is no report.
+    Raises ReportError if there is no report.
     """
     found = {
         folder: [path for path in files_below(folder) if path.name == "report.json"]
@@ -69,7 +69,7 @@ def gather(folders: Sequence[str | Path]) -> tuple[tuple[Board, ...], list[str]]
     ]
     groups: dict[tuple[object, ...], list[System]] = defaultdict(list)
     for entry in entries:
-        # By what was said and not by the manifest's bytes: two systems may spell it differently.
+        # By the references, not by the manifest's bytes: two systems may spell them differently.
         said = frozenset((u.id, u.reference) for u in entry.report.scores.utterances)
         groups[said, entry.report.units, entry.report.facts.normalisation].append(entry)
     return tuple(map(_board, groups.values())), skipped
@@ -88,7 +88,7 @@ def _board(entries: Sequence[System]) -> Board:
 
 
 def ranks(board: Board) -> list[int]:
-    """From 1 on; equal error rates have equal ranks."""
+    """Ranks from 1; equal error rates have equal ranks."""
     rates = [entry.report.scores.words.rate for entry in board.entries]
     return [1 + sum(other < rate for other in rates) for rate in rates]
 
@@ -101,7 +101,7 @@ def to_tables(boards: Sequence[Board]) -> list[Table]:
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         table.add_column("", justify="right")
         table.add_column("system", overflow="fold", min_width=20)
-        # Where all decode alike, names need the room.
+        # If all have the same decoder, names need the space.
         alike = len({entry.report.facts.decoder for entry in board.entries}) == 1
         if not alike:
             table.add_column("decoder", overflow="fold")
@@ -131,7 +131,7 @@ def _cells(entry: System) -> list[str]:
 
 
 def write_board(boards: Sequence[Board], path: str | Path) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page, atomically."""
     shown = [
         {
             "board": board,
@@ -164,6 +164,6 @@ def _pictures(board: Board) -> list[Markup]:
         if facts.parameters:
             size.append(Point(facts.parameters / 1e6, rate, label, low, high, str(rank)))
     return [
-        scatter(f"{board.main}, %, by speed", speed, "real-time factor (less is faster)", log=True),
+        scatter(f"{board.main}, %, by speed", speed, "real-time factor (low is fast)", log=True),
         scatter(f"{board.main}, %, by size", size, "million parameters", log=True),
     ]

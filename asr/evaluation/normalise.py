@@ -1,6 +1,6 @@
-"""Profiles: what is done to reference and hypothesis alike before errors are counted.
+"""Profiles: the normalisation of reference and hypothesis before errors are counted.
 
-A profile is one of the built-in ones or a YAML file of rules, for example
+A profile is built in or a YAML file of rules, for example
 
     base: english
     remove: ['\\bplease\\b']
@@ -30,15 +30,15 @@ from asr.text.characters import Language, canonical, lower
 from asr.text.normalise import without_punctuation
 
 LIMIT_S = 5.0
-"""Processor seconds for one pattern on one text. Nested repeats may take time that is exponential
-in the length of a text."""
+"""Processor seconds for one pattern on one text. Nested repeats may take exponential time in the
+length of a text."""
 
 _CHARACTER = regex.compile(r"\X")
 
 
 def _checked_replacement(pair: tuple[str, str]) -> tuple[str, str]:
     try:
-        # regex, which applies the pattern, also accepts much that is a mistake in Python.
+        # regex, which applies the pattern, also accepts patterns that are errors in Python.
         for package in (re, regex):
             package.compile(pair[0]).sub(pair[1], "")
     except (re.error, regex.error, IndexError, RecursionError, OverflowError) as error:
@@ -55,32 +55,32 @@ Replacement = Annotated[tuple[str, str], AfterValidator(_checked_replacement)]
 
 
 class Rules(Config):
-    """The rules of a profile, applied in the order in which they stand here."""
+    """The rules of a profile, applied in this order."""
 
     base: Literal["none", "english"] = "none"
-    """What comes first: nothing, or Whisper's normaliser of English."""
+    """What is applied first: nothing, or Whisper's normaliser of English."""
     unicode: Literal["NFC", "NFKC", "none"] = "none"
-    """NFKC: forms of one letter, such as full-width letters and ligatures, count as one. Texts are
-    composed (NFC) in any case."""
+    """NFKC: variants of a letter, such as full-width letters and ligatures, count as equal. Texts
+    are composed (NFC) in any case."""
     lowercase: bool = False
     """Whether case is ignored."""
     language: Language = ""
-    """Language by whose rules letters become lower case: see text.language of a recipe."""
+    """Language whose rules convert letters to lower case: see text.language of a recipe."""
     remove: tuple[Pattern, ...] = ()
-    """Python regular expressions; what they match is taken out. \\w includes combining marks."""
+    """Python regular expressions whose matches are removed. \\w includes combining marks."""
     replace: tuple[Replacement, ...] = ()
-    """Pairs of a Python regular expression and what is put for it (\\1: its first group)."""
+    """Pairs of a Python regular expression and its replacement (\\1: its first group)."""
     remove_punctuation: bool = False
     """Whether punctuation and symbols become spaces; apostrophes within words stay, as '."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Named rules. `apply` is what scoring needs, `description` what a report needs."""
+    """Named rules. `apply` is for scoring, `description` for a report."""
 
     name: str
     rules: Rules
-    sha256: str = ""  # of the file, where there is one
+    sha256: str = ""  # of the file, if there is one
 
     def apply(self, text: str) -> str:
         """The text after all rules, with single spaces between words; it may be empty.
@@ -103,7 +103,7 @@ class Profile:
             text = self._replaced(pattern, replacement, text)
         if rules.remove_punctuation:
             text = without_punctuation(text)
-        # Once more: letters in lower case, and new neighbours, may compose.
+        # Again: letters in lower case, and new neighbours, may compose.
         return " ".join(_in_form(text, rules.unicode).split())
 
     def _replaced(self, pattern: str, replacement: str, text: str) -> str:
@@ -118,7 +118,7 @@ class Profile:
 
     @property
     def description(self) -> str:
-        """One line from which the profile can be had again.
+        """One line that identifies the profile, so that it can be restored.
 
         >>> Profile("none", Rules()).description
         'none (whitespace collapsed)'
@@ -139,8 +139,8 @@ BUILT_IN = {"none": Profile("none", Rules()), "english": Profile("english", Rule
 def load_profile(name_or_path: str | Path) -> Profile:
     """A built-in profile ("none", "english") by its name, or the rules of a YAML file.
 
-    Raises ConfigError: neither; an unknown key, a wrong value or a bad regular expression, each
-    with file and key.
+    Raises ConfigError, with file and key: an unknown name, key or value, or a bad regular
+    expression.
     """
     built_in = BUILT_IN.get(str(name_or_path))
     if built_in:
@@ -155,15 +155,15 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
 
 def split_characters(text: str) -> str:
-    """The characters of a text as words, for languages that do not part words by spaces.
+    """The characters of a text as words, for languages without spaces between words.
 
-    Whitespace goes. Marks stay with the character that they stand on (extended grapheme clusters,
-    Unicode Standard Annex 29).
+    Whitespace is removed. Marks stay with their base character (extended grapheme clusters, Unicode
+    Standard Annex 29).
 
     >>> split_characters("東京 へ行く")
     '東 京 へ 行 く'
     """
-    # A mark after a space makes a character with it, which is why each is split once more.
+    # A mark after a space forms a character with it, so each is split again.
     found = _CHARACTER.findall(text)
     return " ".join(part for character in found for part in character.split())
 
@@ -174,7 +174,7 @@ def _in_form(text: str, form: Literal["NFC", "NFKC", "none"]) -> str:
 
 @cache
 def _english() -> Callable[[str], str]:
-    # Imported late: it takes a moment, and most commands never need it. Python warns of escape
+    # Imported late: it takes time, and most commands do not need it. Python warns about escape
     # sequences in its docstrings when it is compiled.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,12 +1,12 @@
 """Optionally deletable words of NIST's trn and stm files: (uh), (%hesitation).
 
-Such a word counts as correct where it is missing, and where it was written. As in NIST's sclite
-(SCTK, word.c), another word in its place is a substitution. In a hypothesis such a word counts
-where the reference has it, and is left out where nothing stands in its place.
+Such a word counts as correct if it is missing or present. As in NIST's sclite (SCTK, word.c),
+another word in its place is a substitution. In a hypothesis, such a word counts if the reference
+has it, and is removed if no word is in its place.
 
-Between file and alignment normalisation may change the words, so two noncharacters of Unicode mark
-them, which no rule touches. What is aligned has them between ornamental brackets, ❨uh❩, which
-nobody's transcripts have.
+Normalisation may change words between file and alignment, so the words are marked with two
+noncharacters of Unicode, which no rule changes. In aligned texts they are in ornamental brackets,
+❨uh❩, which no transcript contains.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def bracket(text: str) -> str:
 
 
 def is_optional(word: str) -> bool:
-    """Whether a word to be aligned stands in brackets."""
+    """Whether an aligned word is in brackets."""
     return len(word) > 2 and word[0] == _OPEN and word[-1] == _CLOSE
 
 
@@ -54,7 +54,7 @@ def plain(word: str) -> str:
 
 
 def as_in_file(text: str) -> str:
-    """A text of a report as trn and stm files have it.
+    """A text of a report in the notation of trn and stm files.
 
     >>> as_in_file("i ❨uh❩ think")
     'i (uh) think'
@@ -63,15 +63,15 @@ def as_in_file(text: str) -> str:
 
 
 def align_optional(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
-    """The two side by side with as few errors as can be.
+    """The alignment of the two with the fewest errors.
 
-    Optional words of the hypothesis that have nothing beside them are left out.
+    Optional words of the hypothesis without a partner are left out.
     """
     left, right = [plain(word) for word in reference], [plain(word) for word in hypothesis]
     ids = {word: i for i, word in enumerate({*left, *right})}
     said = np.array([ids[word] for word in right], np.int64)
-    # An error costs so much that no number of optional words outweighs it. Leaving out an optional
-    # word costs 1, so that a word in its place is a substitution.
+    # The cost of an error outweighs any number of optional words. Omitting an optional word costs
+    # 1, so that a word in its place is a substitution.
     error = len(left) + len(right) + 1
     insertions = np.array([0, *(1 if is_optional(word) else error for word in hypothesis)])
     along = np.cumsum(insertions)

@@ -1,7 +1,7 @@
-"""One self-contained HTML file in which a person looks at, and listens to, what a recogniser did.
+"""One self-contained HTML file to view and listen to the results of an evaluation.
 
-The frame is a template; the utterances are data within it, drawn by the page's own script as one
-scrolls, so that ten thousand of them stay quick.
+The frame is a template. The utterances are data within it; the page's script renders them during
+scrolling, so that ten thousand utterances stay fast.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ class Epoch:
     dev_wer: float  # a fraction
     learning_rate: float
     units: Units = "words"
-    """Of which `dev_wer` is the error rate."""
+    """The units whose error rate is `dev_wer`."""
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What a page shows besides the report, where it is at hand."""
+    """Optional content of a page besides the report."""
 
     symbols: Sequence[str] = ()
-    """Of the units that posteriors number."""
+    """Tokens by their index in the posteriors."""
     curves: Sequence[Epoch] = ()
     audio_megabytes: float = AUDIO_MEGABYTES
-    """Room for recordings within the page: those with the most errors come first."""
+    """Megabytes for recordings within the page: those with the most errors come first."""
 
 
 def write_page(report: EvaluationReport, path: Path, extras: Extras | None = None) -> None:
-    """Write report.html, whole or not at all."""
+    """Write report.html, atomically."""
     extras = extras or Extras()
     order = [u.id for u in report.worst]
     order += [u.id for u in report.scores.utterances if not u.words.errors]
@@ -91,7 +91,7 @@ def write_page(report: EvaluationReport, path: Path, extras: Extras | None = Non
 
 
 def short(path: str) -> str:
-    """The end of a path, which tells it from others also where it is mailed to.
+    """The end of a path, which identifies it also on another machine.
 
     >>> short("../../exp/an4/model"), short("test.jsonl")
     ('an4/model', 'test.jsonl')
@@ -101,8 +101,7 @@ def short(path: str) -> str:
 
 @cache
 def environment() -> Environment:
-    """The templates of all pages. Texts from outside are escaped, and a name that is missing is an
-    error."""
+    """The templates of all pages. External texts are escaped, and an undefined name is an error."""
     made = Environment(
         loader=PackageLoader("asr.evaluation", "templates"),
         autoescape=True,
@@ -117,19 +116,19 @@ def environment() -> Environment:
 
 
 def _printed(value: Any) -> Any:
-    # Marks that turn the direction of writing would show a name as another one.
+    # Direction marks would show a name as another one.
     plain = isinstance(value, str) and not isinstance(value, Markup)
     return printable_lines(value) if plain else value
 
 
 def _asset(name: str) -> Markup:
-    """A style sheet or script of ours, to stand within the page."""
+    """A style sheet or script of this package, for inclusion in the page."""
     folder = resources.files("asr.evaluation") / "templates"
     return Markup((folder / name).read_text(encoding="utf-8"))
 
 
 def embedded(value: Any) -> Markup:
-    """JSON that can stand in a script element whatever texts it holds: no tag can begin in it."""
+    """JSON that is safe in a script element with any text: no tag can begin in it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text = escape_json(text)
     for character, escape in {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}.items():
@@ -138,7 +137,7 @@ def embedded(value: Any) -> Markup:
 
 
 def percent(rate: float | None, digits: int = 2) -> str:
-    """A fraction for a person.
+    """A fraction in percent, as text.
 
     >>> percent(0.0401), percent(float("inf")), percent(None)
     ('4.01', 'n/a', 'n/a')
@@ -152,7 +151,7 @@ def _whisker(counts: ErrorCounts, interval: Interval | None, top: float) -> Mark
 
 
 def interval_text(interval: Sequence[float | None] | None) -> str:
-    """An interval of fractions, in percent; a report's JSON has two nulls where there is none.
+    """An interval of fractions, in percent; a report's JSON has two nulls if there is none.
 
     >>> interval_text((0.027, 0.0584)), interval_text(None)
     ('2.7 to 5.8', 'n/a')
@@ -163,7 +162,7 @@ def interval_text(interval: Sequence[float | None] | None) -> str:
 
 
 def highest(intervals: Iterable[Interval | None]) -> float:
-    """The end of a scale that all finite intervals fit on."""
+    """The end of a scale that contains all finite intervals."""
     ends = [interval[1] for interval in intervals if interval]
     return max([high for high in ends if math.isfinite(high)], default=1.0) or 1.0
 
@@ -188,7 +187,7 @@ def _curves(epochs: Sequence[Epoch]) -> list[Markup]:
     xs = [float(row.epoch) for row in epochs]
     rate = "CER" if epochs[-1].units == "characters" else "WER"
     return [
-        line_chart("training loss, nats a unit", xs, [r.loss for r in epochs], "epoch", True),
+        line_chart("training loss, nats per token", xs, [r.loss for r in epochs], "epoch", True),
         line_chart(f"dev {rate}, %", xs, [100 * r.dev_wer for r in epochs], "epoch"),
         line_chart("learning rate", xs, [r.learning_rate for r in epochs], "epoch"),
     ]
@@ -197,17 +196,17 @@ def _curves(epochs: Sequence[Epoch]) -> list[Markup]:
 def _calibration(report: EvaluationReport) -> Markup:
     points = []
     for row in report.calibration.bins:
-        # Wilson's interval of 95 %: of three words nothing certain can be said.
+        # Wilson's interval of 95 %, which is wide for few words.
         low, high = wilson_interval(round(row.words * row.right), row.words)
         label = f"{row.words} words"
         points.append(Point(100 * row.confidence, 100 * row.right, label, 100 * low, 100 * high))
     if not points:
         return Markup("")
-    return diagonal("words that are right, %, by confidence", points, "confidence, %")
+    return diagonal("correct words, %, by confidence", points, "confidence, %")
 
 
 def _top(report: EvaluationReport) -> dict[str, float]:
-    """By breakdown, the end of the scale that its intervals are drawn on."""
+    """The end of the scale of the intervals, by breakdown."""
     return {
         breakdown.title: highest(
             group.interval or (0.0, group.words.rate) for group in breakdown.groups[:MOST_GROUPS]
@@ -219,8 +218,8 @@ def _top(report: EvaluationReport) -> dict[str, float]:
 def _data(
     report: EvaluationReport, symbols: Sequence[str], clips: Mapping[str, str], folder: Path
 ) -> dict[str, Any]:
-    """What the page's script draws from; keys are short because ten thousand utterances repeat
-    them. report.js says what each means."""
+    """The input of the page's script; keys are short because ten thousand utterances repeat them.
+    report.js documents them."""
     columns = report.labels.values()
     places = [{label: i for i, label in enumerate(column.names)} for column in columns]
     rows = []

@@ -1,4 +1,4 @@
-"""Confidence against truth as a picture: on the diagonal one can be believed."""
+"""Confidence against accuracy as a picture: calibrated confidences are on the diagonal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from asr.plotting import pyplot
 
 
 def write_picture(result: Calibration, path: str | Path, title: str) -> None:
-    """Write a PNG, whole or not at all: above, how many of the words of each confidence are right;
-    below, how many words there are."""
+    """Write a PNG, atomically: above, the share of correct words by confidence; below, the number
+    of words."""
     plt = pyplot(path)
     figure, (axes, counts) = plt.subplots(
         2, 1, figsize=(6, 7), sharex=True, height_ratios=(4, 1), layout="constrained"
@@ -21,11 +21,11 @@ def write_picture(result: Calibration, path: str | Path, title: str) -> None:
     sure = [100 * row.confidence for row in result.bins]
     axes.plot((0, 100), (0, 100), ":", color="grey")
     for row, x in zip(result.bins, sure, strict=True):
-        # Wilson's interval of 95 %: of three words nothing certain can be said.
+        # Wilson's interval of 95 %, which is wide for few words.
         low, high = wilson_interval(round(row.words * row.right), row.words)
         axes.plot((x, x), (100 * low, 100 * high), color="tab:blue", alpha=0.4)
     axes.plot(sure, [100 * row.right for row in result.bins], "o", color="tab:blue")
-    axes.set_ylabel("right, % (95 %)")
+    axes.set_ylabel("correct, % (95 %)")
     lines = [textwrap.fill(line, 80) for line in title.splitlines()]
     lines.append(f"expected calibration error {100 * result.error:.1f} %")
     axes.set_title("\n".join(lines), fontsize=9)

@@ -1,4 +1,4 @@
-"""The report of one evaluation: what was measured, on what, how sure it is, and where it fails."""
+"""The report of one evaluation: settings, data, error rates with intervals, and errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from asr.evaluation.error_rate import (
 from asr.evaluation.normalise import BUILT_IN
 from asr.evaluation.utterance import Details
 
-VERSION = 2  # of the JSON layout: raised when a key changes its meaning or goes
+VERSION = 2  # of the JSON layout: raised when a key changes its meaning or is removed
 CONFIDENCE = 0.95
 WORST = 10
 PLAIN = BUILT_IN["none"].description
@@ -45,15 +45,15 @@ Units = Literal["words", "characters"]
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What one needs to know of a run to repeat it and to judge its figures; None or empty where
-    texts of an unknown system were scored."""
+    """Facts to repeat a run and to judge its figures; None or empty for scored texts of an unknown
+    system."""
 
     model: str  # path or name
     manifest: str  # path
     manifest_sha256: str
     date: str  # ISO 8601
     parameters: int | None = None
-    decoder: str = ""  # in words
+    decoder: str = ""  # as text
     normalisation: str = PLAIN
     audio_seconds: float | None = None
     processing_seconds: float | None = None
@@ -62,13 +62,13 @@ class RunFacts:
 
     @property
     def real_time_factor(self) -> float | None:
-        """Processing time over audio time, infinite where there was no audio."""
+        """Processing time over audio time, infinite without audio."""
         if self.processing_seconds is None or self.audio_seconds is None:
             return None
         return self.processing_seconds / self.audio_seconds if self.audio_seconds else math.inf
 
     def rows(self) -> dict[str, str]:
-        """What is known, by name, for a person."""
+        """The known facts by name, for display."""
         size = "" if self.parameters is None else f" ({self.parameters:,} parameters)"
         rows = {
             "model": self.model + size,
@@ -89,12 +89,12 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Everything the report shows; text, JSON and page only lay it out.
+    """The content of the report; text, JSON and page only format it.
 
-    Intervals are fractions at `CONFIDENCE`, by utterance; `speaker_interval` is of the main error
-    rate with whole speakers drawn anew. Each is None where too little was measured. `worst` holds
-    every utterance with an error, those with the most first. `labels` are those of
-    `label_utterances`. With characters as units, "words" are characters all through.
+    Intervals are fractions at `CONFIDENCE`, by utterance; `speaker_interval` is that of the main
+    error rate with whole speakers resampled. Each is None if there is too little data. `worst`
+    holds every utterance with an error, most errors first. `labels` are those of
+    `label_utterances`. With characters as units, "words" are characters throughout.
     """
 
     scores: Scores
@@ -125,13 +125,13 @@ def build_report(
     unreadable: Mapping[str, str] | None = None,
     heard: Scores | None = None,
 ) -> EvaluationReport:
-    """Gather what the report shows. `details` are by utterance id, where there are any; `training`
-    tells how often each word was said in training. `heard` are the scores before normalisation,
-    whose words the confidences are of; without it, they are those of `scores`."""
+    """Collect the content of the report. `details` are by utterance id, if known; `training` has
+    the number of occurrences of each word in training. `heard` are the scores before normalisation,
+    whose words have the confidences; without it, they are those of `scores`."""
     utterances = scores.utterances
     labels = label_utterances(utterances, details, units)
     by_speaker = _speaker_counts(utterances, details)
-    # By count, not by rate: these are the utterances that make the corpus figure.
+    # By count, not by rate: these utterances determine the total error rate.
     worst = sorted(
         (utterance for utterance in utterances if utterance.words.errors),
         key=lambda utterance: (
@@ -172,7 +172,7 @@ def build_report(
 def _speaker_counts(
     utterances: Sequence[UtteranceScore], details: Mapping[str, Details]
 ) -> list[ErrorCounts]:
-    """Errors summed by speaker; of the speakers that are known."""
+    """Errors summed by speaker, for known speakers."""
     counts: dict[str, ErrorCounts] = defaultdict(ErrorCounts)
     for utterance in utterances:
         if utterance.id in details and details[utterance.id].speaker:
@@ -251,10 +251,10 @@ def _group_json(group: Group) -> dict[str, Any]:
 
 
 def finite(*values: float | None) -> list[float | None]:
-    """For JSON, which has no infinity: null in its place."""
+    """Null for infinity, which JSON does not have."""
     return [value if value is not None and math.isfinite(value) else None for value in values]
 
 
 def finite_interval(interval: Interval | None) -> list[float | None]:
-    """The two bounds for JSON, both null where there is no interval."""
+    """The two bounds for JSON, both null if there is no interval."""
     return finite(*(interval or (None, None)))

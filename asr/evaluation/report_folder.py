@@ -1,10 +1,10 @@
-"""A report as a folder of files, and back.
+"""Writing and reading a report folder.
 
-hypotheses.jsonl   an utterance a line: texts, words' times and confidences, what the manifest says
-reliability.png    confidence against truth
+hypotheses.jsonl   one utterance per line: texts, word times, confidences, manifest columns
+reliability.png    confidence against accuracy
 report.html        the page
 report.txt         the same for a terminal
-report.json        every figure, written last: with it the folder is whole
+report.json        every figure, written last: it marks a complete folder
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def write_report(
 ) -> None:
     """Write the files above into `folder`.
 
-    Each is written whole or not at all; other files in the folder are left alone. From
-    hypotheses.jsonl every figure can be computed again.
+    Each is written atomically; other files in the folder stay. Every figure can be computed from
+    hypotheses.jsonl.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def write_report(
 
 
 def check_writable(folder: str | Path) -> None:
-    """Make the folder of a report. Raises ReportError where nothing can be written into it."""
+    """Create the folder of a report. Raises ReportError if it is not writable."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -73,8 +73,8 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _row(utterance: UtteranceScore, known: Details, folder: Path) -> dict[str, Any]:
-    """A line of hypotheses.jsonl. The audio's path is relative to the folder, so that both can
-    move together."""
+    """A line of hypotheses.jsonl. The audio's path is relative to the folder, so that both can be
+    moved together."""
     row: dict[str, Any] = {
         "id": utterance.id,
         "reference": utterance.reference,
@@ -86,7 +86,7 @@ def _row(utterance: UtteranceScore, known: Details, folder: Path) -> dict[str, A
     }
     if known.audio is not None:
         path = Path(os.path.relpath(as_stored(known.audio), folder.resolve())).as_posix()
-        if is_whole(path):  # a name that is not UTF-8 has no place in JSON
+        if is_whole(path):  # a name that is not UTF-8 cannot be stored in JSON
             row["audio"] = path
     if known.start or known.end is not None:
         row |= {"start": known.start, "end": known.end}
@@ -97,7 +97,7 @@ def _row(utterance: UtteranceScore, known: Details, folder: Path) -> dict[str, A
 
 @dataclass(frozen=True)
 class Saved:
-    """A report that was read back: its figures, and the scores and details behind them."""
+    """A report that was read: its figures, and the scores and details behind them."""
 
     folder: Path
     facts: RunFacts
@@ -107,12 +107,12 @@ class Saved:
 
     @property
     def name(self) -> str:
-        """The folder, as short as it can be said."""
+        """The shortest name of the folder."""
         return printable_name(os.path.relpath(self.folder))
 
 
 class _Line(BaseModel):
-    """A line of hypotheses.jsonl, as a program of others may have written it, too."""
+    """A line of hypotheses.jsonl, possibly written by another program."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -154,21 +154,21 @@ class _Counts(BaseModel):
 
 
 class _Figures(BaseModel):
-    """What of report.json is needed to know that the folder is whole."""
+    """The part of report.json that shows that the folder is complete."""
 
     model_config = ConfigDict(extra="ignore")
 
-    units: Units = "words"  # version 1 had no other
+    units: Units = "words"  # version 1 had only words
     wer: _Counts | None = None
     cer: _Counts
     run: _Facts
 
 
 def read_report(folder: str | Path) -> Saved:
-    """A report as `write_report` left it; its texts are aligned anew.
+    """A report as written by `write_report`; its texts are aligned again.
 
-    Raises ReportError where a file is missing, is of a later version, does not hold what it should,
-    or where the texts do not give the errors of report.json.
+    Raises ReportError for a missing file, a later version, wrong content, or texts that do not give
+    the errors of report.json.
     """
     folder = Path(folder)
     figures = _read_figures(folder / "report.json")

@@ -1,4 +1,4 @@
-"""The report for a terminal: plain text, one line a fact."""
+"""The report for a terminal: plain text, one line per fact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MARKS = {"C": " ", "S": "S", "D": "D", "I": "I"}
 
 
 def to_text(report: EvaluationReport, worst: int = WORST) -> str:
-    """The report for a person; the first line is the main error rate."""
+    """The report as text; the first line is the main error rate."""
     blocks = [
         headline(report),
         _speaker_interval_lines(report),
@@ -54,8 +54,8 @@ def _speaker_interval_lines(report: EvaluationReport) -> list[str]:
     if report.speaker_interval is None:
         return []
     return [
-        f"Had other speakers been asked: {_interval_text(report.speaker_interval)} "
-        f"({report.speakers} speakers drawn anew)"
+        f"Interval over speakers: {_interval_text(report.speaker_interval)} "
+        f"({report.speakers} speakers, resampled)"
     ]
 
 
@@ -65,7 +65,7 @@ def _percent(rate: float, digits: int = 2) -> str:
 
 def _interval_text(interval: Interval | None) -> str:
     if interval is None:
-        return f"no interval (it takes {FEWEST} utterances or more that differ)"
+        return f"no interval (it takes {FEWEST} or more utterances that differ)"
     low, high = interval
     return f"{100 * CONFIDENCE:.0f} % interval {_percent(low, 1)} to {_percent(high, 1)}"
 
@@ -74,8 +74,8 @@ def _calibration_lines(result: Calibration) -> list[str]:
     if not result.words:
         return []
     return [
-        f"Confidence: on average {_percent(result.mean_confidence, 1)} % where "
-        f"{_percent(result.right, 1)} % of {result.words} recognised words are right; "
+        f"Confidence: on average {_percent(result.mean_confidence, 1)} %, while "
+        f"{_percent(result.right, 1)} % of {result.words} recognised words are correct; "
         f"expected calibration error {_percent(result.error, 1)} %"
     ]
 
@@ -110,7 +110,7 @@ def _speaker_lines(speakers: Breakdown, units: str) -> list[str]:
 
 
 def _confusion_lines(confusions: Confusions) -> list[str]:
-    """The most frequent of each kind on a line of its own."""
+    """The most frequent of each kind, one per line."""
     kinds = {
         "substituted": [f"{a} > {b} ({n})" for a, b, n in confusions.substituted],
         "deleted": [f"{word} ({n})" for word, n in confusions.deleted],
@@ -151,10 +151,10 @@ def _worst_lines(utterances: Sequence[UtteranceScore], worst: int) -> list[str]:
 def alignment_rows(
     alignment: Sequence[AlignedWord], width: int = LINE_WIDTH
 ) -> list[tuple[str, str, str]]:
-    """Reference, hypothesis and marks, one word above the other, broken at `width` cells.
+    """Reference, hypothesis and marks, aligned word by word and broken at `width` cells.
 
-    The three rows of a block take the same number of terminal cells, wide characters included.
-    A word that is not there shows as asterisks; a word wider than `width` gets its own block.
+    The three rows of a block have the same number of terminal cells, including wide characters. A
+    missing word is shown as asterisks; a word wider than `width` has its own block.
 
     >>> words = [AlignedWord("S", "two", "too"), AlignedWord("D", "big", None)]
     >>> for row in alignment_rows(words)[0]:

@@ -1,4 +1,4 @@
-"""How texts are compared, and reports on the texts of any system."""
+"""Comparison of texts, and reports on the texts of any system."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ from asr.io.files import digest
 from asr.io.printable import printable_name
 from asr.text.characters import lower
 
-# Letters of scripts that do not part words by spaces.
+# Letters of scripts without spaces between words.
 _UNPARTED = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 )
 _LETTER = regex.compile(r"\p{L}")
-# Where such words are parted, a space comes every two letters (Chinese) to four (Thai).
+# In segmented text of these scripts, a space comes every two letters (Chinese) to four (Thai).
 _LETTERS_A_SPACE = 6
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is done to reference and hypothesis alike, and what counts as one error; without
-    `units`, what `guess_units` says of the references."""
+    """Normalisation of reference and hypothesis, and the unit that is scored; without `units`,
+    `guess_units` chooses it from the references."""
 
     profile: Profile = BUILT_IN["none"]
     units: Units | None = None
 
     def settled(self, references: Iterable[str]) -> Scoring:
-        """With units, which suit the references."""
+        """With units chosen from the references."""
         return replace(self, units=self.units or guess_units(references))
 
     def apply(self, text: str) -> str:
-        """A text as it is aligned: its units parted by spaces."""
+        """A text for alignment: its units separated by spaces."""
         text = self.profile.apply(text)
         return bracket(split_characters(text) if self.units == "characters" else text)
 
     def apply_all(self, texts: Mapping[str, str]) -> dict[str, str]:
-        """The same of many, by id."""
+        """`apply` for many texts by id."""
         return {name: self.apply(text) for name, text in texts.items()}
 
 
 def guess_units(texts: Iterable[str]) -> Units:
-    """Characters where texts are of a script that does not part words by spaces, such as Chinese,
-    Japanese and Thai, and have hardly any; else words.
+    """Characters for texts in a script without spaces between words, such as Chinese, Japanese and
+    Thai, if they have hardly any spaces; else words.
 
     >>> guess_units(["打开客厅的灯", "iPhone 在哪里"]), guess_units(["打开 客厅 的 灯"])
     ('characters', 'words')
@@ -77,16 +77,16 @@ def score_files(
     formats: tuple[Format | None, Format | None] = (None, None),
     train: Path | None = None,
 ) -> EvaluationReport:
-    """The report on any system's texts. A manifest or an stm file as reference also tells speakers
+    """The report on any system's texts. A manifest or an stm file as reference also gives speakers
     and durations, and a manifest the recordings; `train` is a manifest whose words are counted.
 
-    Raises TranscriptError or ManifestError for files that cannot be read.
+    Raises TranscriptError or ManifestError for unreadable files.
     """
     references, hypotheses = read_pair(reference, hypothesis, *formats)
     if not references.keys() & hypotheses.keys():
         raise TranscriptError(
             f"expected ids that {reference} and {hypothesis} share, got none, such as "
-            f"'{next(iter(references))}' and '{next(iter(hypotheses), '')}': rename them alike"
+            f"'{next(iter(references))}' and '{next(iter(hypotheses), '')}': use the same ids"
         )
     scoring = scoring.settled(references.values())
     scores = score(scoring.apply_all(references), scoring.apply_all(hypotheses))
@@ -110,7 +110,7 @@ def score_files(
 
 
 def errors_of_case(scores: Scores, language: str = "") -> int:
-    """How many of the word errors would be none if case did not count."""
+    """The number of word errors that differ from the reference only in case."""
     lowered = score(
         {u.id: lower(u.reference, language) for u in scores.utterances},
         {u.id: lower(u.hypothesis, language) for u in scores.utterances},
@@ -129,4 +129,4 @@ def _details(reference: Path, format: Format) -> dict[str, Details]:
     try:
         return {u.id: details_of(u) for u in read_manifest(reference)}
     except ManifestError:
-        return {}  # texts alone
+        return {}  # texts only

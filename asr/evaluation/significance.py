@@ -1,4 +1,4 @@
-"""Whether two systems differ on the same utterances by more than chance."""
+"""Significance tests of the difference between two systems on the same utterances."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asr.text.edit_distance import AlignedWord
 
 _INDICES_AT_ONCE = 1 << 22
 BOUNDARY_WORDS = 2  # correct in both systems, between two segments: NIST's choice
-ENOUGH_SEGMENTS = 50  # that differ, for the normal distribution
+ENOUGH_SEGMENTS = 50  # with different errors, for the normal distribution
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Difference:
 
     difference: float
     interval: Interval | None
-    """95 % interval of the difference; None for few utterances, or where all differ alike."""
+    """95 % interval of the difference; None for few utterances, or if all differ by the same."""
     not_better: float
     """Share of the draws in which the system is not better than the baseline."""
     p_value: float | None
-    """Two-sided: how often chance alone would show a difference of either sign as large; None for
+    """Two-sided: the probability that chance alone gives a difference at least as large; None for
     fewer than `FEWEST` utterances."""
 
 
@@ -38,14 +38,14 @@ def paired_bootstrap(
 ) -> Difference:
     """Compare two systems utterance by utterance (Bisani and Ney 2004, section 4).
 
-    Utterances are drawn anew with replacement, the same ones for both systems: what makes an
-    utterance hard for both cancels out. Raises ValueError unless both have the same utterances with
-    references of the same lengths.
+    Utterances are resampled with replacement, the same ones for both systems, so that effects
+    common to both cancel. Raises ValueError unless both have the same utterances with references of
+    the same lengths.
 
-    The p-value is twice the share of draws on the wrong side of zero, the observed one counted in
-    (Davison and Hinkley 1997, section 4.2): with 10000 draws it is never below 0.0002. Nor is it
-    below what the utterances that differ can prove: of k of them, all in favour of one system, two
-    in 2^k assignments of the signs are as extreme. The interval takes the expanded percentiles of
+    The p-value is twice the share of draws on the wrong side of zero, including the observed one
+    (Davison and Hinkley 1997, section 4.2): with 10000 draws it is never below 0.0002. It is also
+    limited by the number k of utterances that differ: if all favour one system, two of 2^k
+    assignments of the signs are as extreme. The interval uses the expanded percentiles of
     `bootstrap_interval`.
 
     >>> counts = {"a": ErrorCounts(1, 0, 0, 5), "b": ErrorCounts(0, 0, 0, 5)}
@@ -80,9 +80,9 @@ def paired_bootstrap(
 
 @dataclass(frozen=True)
 class MatchedPairs:
-    """The matched-pairs test: how many segments, by how many errors they differ on average, the
-    statistic (0 where all differ alike, as in sc_stats), and the two-sided probability of a
-    difference as large if the systems were equal (None for fewer than `FEWEST` segments)."""
+    """The matched-pairs test: the number of segments, their mean difference in errors, the
+    statistic (0 if all differ by the same, as in sc_stats), and the two-sided probability of a
+    difference at least as large for equal systems (None for fewer than `FEWEST` segments)."""
 
     segments: int
     mean: float
@@ -98,14 +98,14 @@ def matched_pairs(
 
     Both sequences hold the alignments of the same utterances in the same order. Utterances are cut
     where both systems have at least two correct words in a row, so that the errors of one segment
-    do not cause those of the next; segments in which nobody errs are left out, as NIST's sc_stats
-    does. W = mean / (deviation / sqrt(n)) of the differences is taken as standard normal where at
-    least fifty segments differ. Where fewer do, or all differ alike and there is no deviation to
-    divide by, the p-value is exact: the share of all ways to give either system's errors to the
-    other, segment by segment, that differ as much (Fisher's randomisation test). Segments with as
-    many errors in both systems do not tell who is better, so they do not count towards the fifty.
+    do not cause those of the next; segments without errors are left out, as in NIST's sc_stats. W =
+    mean / (deviation / sqrt(n)) of the differences is standard normal if at least fifty segments
+    differ. If fewer differ, or all differ by the same and the deviation is zero, the p-value is
+    exact: the share of all assignments of the errors to the systems, by segment, with at least this
+    difference (Fisher's randomisation test). Segments with equally many errors in both systems
+    carry no information, so they do not count towards the fifty.
 
-    Raises ValueError where the references differ.
+    Raises ValueError if the references differ.
     """
     if len(system) != len(baseline):
         raise ValueError("expected the same utterances from both systems, got others")
@@ -120,12 +120,12 @@ def matched_pairs(
     count = len(differences)
     mean = float(differences.mean()) if count else 0.0
     deviation = float(differences.std(ddof=1)) if count > 1 else 0.0
-    # All alike is told by the values: a deviation may miss 0 by rounding.
+    # Equality is checked on the values: rounding may make the deviation nonzero.
     alike = count > 0 and bool((differences == differences[0]).all())
     z = mean / (deviation / math.sqrt(count)) if deviation and not alike else 0.0
     if count < FEWEST:
         return MatchedPairs(count, mean, z, None)
-    if alike:  # all signs or their opposites; of no difference at all, any signs
+    if alike:  # all signs or their opposites; without any difference, any signs
         return MatchedPairs(count, mean, z, 2.0 ** (1 - count) if mean else 1.0)
     if np.count_nonzero(differences) < ENOUGH_SEGMENTS:
         return MatchedPairs(count, mean, z, randomisation(differences.astype(int).tolist()))
@@ -133,12 +133,12 @@ def matched_pairs(
 
 
 def randomisation(differences: Sequence[int]) -> float:
-    """The share of all choices of signs whose sum is as far from zero as that of `differences`.
+    """The share of all choices of signs whose sum is at least as far from zero as the observed sum.
 
     >>> randomisation([1, 1, 1, 1]), randomisation([2, -2]), randomisation([])
     (0.125, 1.0, 1.0)
     """
-    ways = np.ones(1)  # shares by sum, from the lowest on
+    ways = np.ones(1)  # shares by sum, from the lowest
     for size in (abs(difference) for difference in differences if difference):
         step = np.zeros(2 * size + 1)
         step[[0, -1]] += 0.5
@@ -151,7 +151,7 @@ def randomisation(differences: Sequence[int]) -> float:
 def segment_errors(
     system: Sequence[AlignedWord], baseline: Sequence[AlignedWord]
 ) -> Iterator[tuple[int, int]]:
-    """Errors of either system in every segment of an utterance that has any.
+    """Errors of either system in every segment of an utterance with errors.
 
     >>> from asr.text.edit_distance import align_words
     >>> said = "a b c d e f"
@@ -175,7 +175,7 @@ def segment_errors(
 
 
 def _errors_by_place(alignment: Sequence[AlignedWord]) -> list[int]:
-    """Errors at every place of the reference: before its first word (insertions), at the word,
+    """Errors at every position of the reference: before its first word (insertions), at the word,
     before the second, and so on. Shape: 2 x words + 1."""
     places = [0]
     for column in alignment:

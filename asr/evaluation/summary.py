@@ -1,4 +1,4 @@
-"""One line of a results table from the files a run leaves behind."""
+"""One line of a results table from the files of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asr.io.files import read_json
 
 
 def result_row(run: Path, report: Path) -> dict[str, str]:
-    """Cells by column for a run folder and the report folder of its test set. Where characters are
+    """Cells by column for a run folder and the report folder of its test set. If characters are
     counted, CER comes first and there is no WER."""
     scores = read_json(report / "report.json")
     info = read_json(run / "model" / "info.json")
@@ -36,7 +36,7 @@ def result_row(run: Path, report: Path) -> dict[str, str]:
 
 
 def to_markdown(rows: Sequence[dict[str, str]]) -> str:
-    """A table of rows, at least one; where the columns change, another table begins.
+    """A table of rows, at least one; a change of columns begins another table.
 
     >>> print(to_markdown([{"seed": "1", "errors": "3/9"}]))
     | seed | errors |

@@ -1,4 +1,4 @@
-"""NIST's files of words and texts with times: ctm, the words of a recogniser, and stm, segments.
+"""NIST's files of words and texts with times: ctm, recognised words, and stm, segments.
 
     ctm: file channel start duration word [confidence]
     stm: file channel speaker start end [<label>] text
@@ -39,7 +39,7 @@ _FIRST_CHANNELS = frozenset({"1", "A"})
 
 @dataclass(frozen=True)
 class CtmWord:
-    """A word of a recogniser, with when it was heard and how sure the recogniser was."""
+    """A recognised word, with its times and confidence."""
 
     file: str
     channel: str
@@ -50,18 +50,18 @@ class CtmWord:
 
     @property
     def source(self) -> str:
-        """What the word was heard in: the file, with its channel unless that is 1 or A."""
+        """The recording of the word: the file, with its channel unless that is 1 or A."""
         return _source(self.file, self.channel)
 
     @property
     def middle(self) -> float:
-        """By its middle a word belongs to a segment."""
+        """The middle of the word, which determines its segment."""
         return self.start + self.duration / 2
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a recording, and what one speaker says in it."""
+    """A segment of a recording, and the text of one speaker in it."""
 
     file: str
     channel: str
@@ -72,12 +72,12 @@ class Segment:
 
     @property
     def source(self) -> str:
-        """What the segment is cut from: the file, with its channel unless that is 1 or A."""
+        """The recording of the segment: the file, with its channel unless that is 1 or A."""
         return _source(self.file, self.channel)
 
     @property
     def id(self) -> str:
-        """The segment as an utterance; the speaker is left out, whom a hypothesis may not know.
+        """The utterance id of the segment; without the speaker, which a hypothesis may not contain.
 
         >>> Segment("talk", "A", "ann", 0.5, 12.25, "yes").id
         'talk-0.500-12.250'
@@ -86,7 +86,7 @@ class Segment:
 
     @property
     def ignored(self) -> bool:
-        """Whether nothing said here counts."""
+        """Whether the segment is excluded from scoring."""
         return self.text.lower() == _IGNORED
 
     @property
@@ -101,10 +101,10 @@ def _source(file: str, channel: str) -> str:
 
 
 def read_ctm(path: str | Path) -> list[CtmWord]:
-    """The words of a ctm file, in its order.
+    """The words of a ctm file, in order.
 
     Raises TranscriptError: the first wrong line; alternatives (<ALT_BEGIN>); two files or channels
-    that would share one id; a file that is missing, empty or not UTF-8.
+    with one id; a file that is missing, empty or not UTF-8.
     """
     words: list[CtmWord] = []
     origins: dict[str, tuple[int, CtmWord]] = {}
@@ -125,7 +125,7 @@ def read_ctm(path: str | Path) -> list[CtmWord]:
 def _check_origin(
     origins: dict[str, tuple[int, CtmWord]], word: CtmWord, line: int, path: str | Path
 ) -> None:
-    """Raise TranscriptError where a second file and channel would get the id of a first."""
+    """Raise TranscriptError if two files or channels have the same id."""
     first, other = origins.setdefault(word.source, (line, word))
     if (word.file, word.channel) != (other.file, other.channel):
         raise TranscriptError(
@@ -152,9 +152,9 @@ def _ctm_word(line: str) -> CtmWord:
 
 
 def read_stm(path: str | Path) -> list[Segment]:
-    """The segments of an stm file, in its order, among them those that are not `scored`.
+    """The segments of an stm file, in order, including those that are not `scored`.
 
-    Labels (<o,f0,male>) are passed over, so a text whose first word is in angle brackets needs one.
+    Labels (<o,f0,male>) are ignored, so a text whose first word is in angle brackets needs one.
 
     Raises TranscriptError: the first wrong line; alternatives ({ a / b }); two scored segments of
     one file and channel with the same times; a file that is missing, empty or not UTF-8.
@@ -194,7 +194,7 @@ def _segment(line: str) -> Segment:
 
 
 def check_alternation(text: str) -> None:
-    """Raise ValueError where a text leaves a choice, { a / b / @ }, to whoever scores it."""
+    """Raise ValueError if a text contains alternatives, { a / b / @ }."""
     found = _ALTERNATION.search(text)
     if found:
         raise ValueError(
@@ -230,15 +230,15 @@ def stm_texts(segments: Iterable[Segment]) -> dict[str, str]:
 
 
 def cut_texts(words: Sequence[CtmWord], segments: Sequence[Segment]) -> dict[str, str]:
-    """The words of a recogniser by the ids of the scored segments that they lie in.
+    """The recognised words by the ids of their scored segments.
 
     A word lies where its middle is, as in NIST's sclite: in a scored segment, else in an ignored
     one, where it is dropped. A word outside all segments goes to the nearest scored segment of its
-    file and channel, where it counts as inserted. Segments without words get an empty text if
-    their file has words elsewhere. What was heard in a file without scored segments is returned
-    under the file's own name, for no reference to match.
+    file and channel, where it counts as inserted. Segments without words get an empty text if their
+    file has words elsewhere. Words of a file without scored segments are returned under the file's
+    own name, which matches no reference.
 
-    Raises TranscriptError where not one word lies in a segment: other names, or other times.
+    Raises TranscriptError if no word lies in a segment, that is, names or times differ.
 
     >>> segments = [Segment("a", "1", "ann", 0, 1, "yes"), Segment("a", "1", "bob", 2, 3, "no")]
     >>> cut_texts([CtmWord("a", "1", 0.9, 0.4, "yet"), CtmWord("a", "1", 2, 0.5, "no")], segments)
@@ -301,10 +301,10 @@ def _some(names: Mapping[str, object]) -> str:
 
 
 def write_ctm(path: str | Path, words: Iterable[CtmWord]) -> None:
-    """Write words as a ctm file, whole or not at all.
+    """Write words as a ctm file, atomically.
 
-    Raises TranscriptError: words that `read_ctm` would refuse or take for others, no words, a
-    place that cannot be written.
+    Raises TranscriptError: words that `read_ctm` would refuse or misread, no words, or an
+    unwritable path.
     """
     lines: list[str] = []
     origins: dict[str, tuple[int, CtmWord]] = {}
@@ -325,10 +325,10 @@ def write_ctm(path: str | Path, words: Iterable[CtmWord]) -> None:
 
 
 def write_stm(path: str | Path, segments: Iterable[Segment]) -> None:
-    """Write segments as an stm file, whole or not at all; spaces in texts are collapsed.
+    """Write segments as an stm file, atomically; spaces in texts are collapsed.
 
-    Raises TranscriptError: segments that `read_stm` would refuse or take for others, a text of
-    several lines, no segments, a place that cannot be written.
+    Raises TranscriptError: segments that `read_stm` would refuse or misread, a text of several
+    lines, no segments, or an unwritable path.
     """
     lines: list[str] = []
     seen: dict[str, int] = {}
@@ -336,7 +336,7 @@ def write_stm(path: str | Path, segments: Iterable[Segment]) -> None:
         try:
             text = one_line(segment.text)
             line = f"{segment.file} {segment.channel} {segment.speaker} {_exact(segment.start)} "
-            # Without a label a first word in angle brackets would be read as one.
+            # Without a label, a first word in angle brackets would be read as one.
             line += _exact(segment.end) + (" <NA>" if _LABEL.match(text) else "") + f" {text}"
             line = line.rstrip()
             if line.startswith(";;") or _segment(line) != replace(segment, text=text):
@@ -359,6 +359,6 @@ def one_line(text: str) -> str:
 
 
 def _exact(seconds: float) -> str:
-    """The number with three digits behind the point, or with more where it has more."""
+    """The number with three decimals, or with more if it has more."""
     short = f"{seconds:.3f}"
     return short if float(short) == seconds else format(Decimal(repr(float(seconds))), "f")

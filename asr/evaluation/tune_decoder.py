@@ -1,4 +1,4 @@
-"""Choosing how much the language model counts, on a development set and nowhere else."""
+"""Tuning of the language model weights on a development set."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from asr.plotting import pyplot
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 BONUSES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-SIZES = (8, 16, 32, 64, 128)  # of the beam; a smaller one has no other texts to doubt by
-SEARCH_SIZE = 16  # while weight and bonus are sought
-RANKED_SIZE = 64  # of the beam whose texts are rescored, as well as those of the best
+SIZES = (8, 16, 32, 64, 128)  # of the beam; a smaller one has no alternatives for confidences
+SEARCH_SIZE = 16  # while weight and bonus are tuned
+RANKED_SIZE = 64  # of the beam whose texts are rescored, in addition to that of the best
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Errors on the development set with some settings."""
+    """Errors on the development set with one setting."""
 
     weight: float
     bonus: float
@@ -49,8 +49,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was tried, of how many words, and the decoder that was best. With characters as units,
-    "words" are characters all through."""
+    """All trials, the number of words, and the best decoder. With characters as units, "words" are
+    characters throughout."""
 
     trials: tuple[Trial, ...]
     words: int
@@ -67,11 +67,11 @@ def tune(
     bundle: Bundle | None = None,
 ) -> Tuning:
     """Try every weight with every word bonus, and then beams of every size; the recordings are
-    recognised once. Of settings with equally few errors, those whose neighbours have fewest win,
-    and then the smallest beam; a recurrent language model may choose from a larger one. `bundle`
-    is the model where it is loaded already.
+    recognised once. Of settings with equally few errors, the one whose neighbours have fewest wins,
+    then the smallest beam; a recurrent language model may rescore a larger one. `bundle` is the
+    model if it is already loaded.
 
-    Raises AsrError for a test set, and as reading model and manifest do.
+    Raises AsrError for a test set, and like the readers of model and manifest.
     """
     bundle = bundle or load_bundle(model)
     utterances = read_manifest(manifest)
@@ -81,9 +81,9 @@ def tune(
     if decoder.language is None:
         raise AsrError("expected a decoder with a beam, got a greedy one: give --lm")
     if decoder.config.rescore.every_step:
-        raise AsrError("expected rescoring of the beam, got rescore.every_step: leave it out")
+        raise AsrError("expected rescoring of the n-best list, got rescore.every_step: omit it")
     if not any(dataset.references):
-        raise AsrError(f"expected words in {manifest}, got none: tune on what was said")
+        raise AsrError(f"expected words in {manifest}, got none: give one with transcripts")
     rows = {
         name: row.cpu()
         for ids, log_probs in score_dataset(bundle.model, dataset)
@@ -128,8 +128,8 @@ def _ranked(
     count: Callable[[Sequence[str]], int],
     beams: Sequence[Trial],
 ) -> tuple[Decoder, Trial]:
-    """The beam that does best where a recurrent language model may rank its texts, and the decoder
-    without that model if it is of no use."""
+    """The best beam with rescoring by a recurrent language model, and the decoder without that
+    model if it does not help."""
     ranked = [_rescored(decoder, neural, scores, count, beam) for beam in beams]
     best = min(ranked, key=lambda trial: (trial.errors, trial.size))
     if best.rescore is not None and best.rescore.weight == 0:
@@ -144,8 +144,8 @@ def _rescored(
     count: Callable[[Sequence[str]], int],
     best: Trial,
 ) -> Trial:
-    """The best weights of the recurrent language model, and with it of the n-gram model: where two
-    foretell the text, each counts less. Of equals, those that change least win."""
+    """The best weights of the recurrent language model, and with it of the n-gram model: each
+    weighs less if both predict the text. Of equals, the smallest change wins."""
     trials = [replace(best, rescore=RescoreConfig(weight=0, word_bonus=0))]
     for weight in (weight for weight in reversed(WEIGHTS) if weight <= best.weight):
         first = replace(best, weight=weight, bonus=best.bonus if weight else 0.0)
@@ -160,7 +160,7 @@ def _rescored(
 
 
 def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
-    """With the settings that were best."""
+    """With the best settings."""
     config = decoder.config
     weights = {"weight": best.weight, "word_bonus": best.bonus}
     changes = {
@@ -175,7 +175,7 @@ def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
 def _doubting(
     decoder: Decoder, scores: Padded, names: Sequence[str], references: Mapping[str, str]
 ) -> Decoder:
-    """With the scale at which the confidences of words are truest."""
+    """With the scale of the best calibrated confidences."""
     heard = dict(zip(names, decoder.evidence(scores), strict=True))
     judged = score(references, {name: text for name, (text, _) in heard.items()}).utterances
     evidence = [heard[row.id][1] for row in judged]
@@ -200,7 +200,7 @@ def _trial(
 
 
 def _steadiest(trials: Sequence[Trial]) -> Trial:
-    """The fewest errors; of equals, the one in the middle of the best neighbourhood."""
+    """The fewest errors; of equals, the middle of the best neighbourhood."""
     errors = {(trial.weight, trial.bonus): trial.errors for trial in trials}
 
     def around(trial: Trial) -> float:
@@ -216,14 +216,14 @@ def _steadiest(trials: Sequence[Trial]) -> Trial:
 
 
 def picture_folder(model: Path) -> Path:
-    """Beside the model's folder, which is replaced as a whole when it is trained again, and with
-    its name, since other models may lie there too."""
+    """A folder beside the model's folder, with its name, since other models may be there too. The
+    model's folder itself is replaced when it is trained again."""
     named = model if model.name not in ("", "..") else model.resolve()
     return named.with_name(f"{named.name}-tuning")
 
 
 def write_tuning(result: Tuning, out: Path) -> None:
-    """tuning.json and tuning.png: what each weight, word bonus and beam gave, and the choice."""
+    """Write tuning.json and tuning.png: errors by weight, word bonus and beam, and the choice."""
     out.mkdir(parents=True, exist_ok=True)
     values = {
         "units": result.units,
@@ -236,10 +236,10 @@ def write_tuning(result: Tuning, out: Path) -> None:
 
 
 def to_text(result: Tuning, name: str) -> str:
-    """The choice, and what it gives on the development set of this name."""
+    """The choice, and its result on the development set of this name."""
     best, rescoring = result.best, ""
     if best.rescore is not None and best.rescore.weight == 0:
-        rescoring = ", not rescored, which gains nothing"
+        rescoring = ", without rescoring, which has no gain"
     elif best.rescore is not None:
         rescoring = f", rescored with weight {best.rescore.weight:g}, "
         rescoring += f"word bonus {best.rescore.word_bonus:g}"
@@ -261,7 +261,7 @@ def _draw(result: Tuning, path: Path) -> None:
     rates = [[100 * errors[w, b] / result.words for w in WEIGHTS] for b in BONUSES]
     lowest = min(map(min, rates))
     figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-    # Beyond three times the best, all is equally bad.
+    # Above three times the best, all errors are equally bad.
     image = axes.imshow(rates, origin="lower", cmap="viridis_r", vmax=3 * max(lowest, 1))
     for i, row in enumerate(rates):
         for j, rate in enumerate(row):

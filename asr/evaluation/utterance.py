@@ -1,4 +1,4 @@
-"""What is known of an utterance besides its texts."""
+"""Facts about an utterance besides its texts."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from asr.inference.time_formats import Posteriors, Word
 
 @dataclass(frozen=True)
 class Details:
-    """Everything but the texts; what is not known is None or empty. Times in seconds."""
+    """All facts except the texts; unknown ones are None or empty. Times in seconds."""
 
     speaker: str = ""
     seconds: float | None = None
     audio: Path | None = None
     start: float = 0.0
     end: float | None = None
-    """The stretch of the recording, if it is not the whole."""
+    """The segment of the recording, if it is not the whole."""
     packed: tuple[int, int] | None = None
     """First byte and number of bytes of the recording within `audio`, if that is a shard."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """What else the manifest says of it: accent, gender, ..."""
+    """Further columns of the manifest: accent, gender, ..."""
     snr: float | None = None
-    """Estimated ratio of signal to noise, in dB."""
+    """Estimated signal-to-noise ratio, in dB."""
     words: tuple[Word, ...] = ()
-    """The words that a model wrote, before normalisation."""
+    """The words that the model recognised, before normalisation."""
     posteriors: Posteriors | None = None
 
 
 def details_of(utterance: Utterance) -> Details:
-    """What a manifest says of an utterance."""
+    """The facts that a manifest gives about an utterance."""
     return Details(
         speaker=utterance.speaker,
         seconds=utterance.duration,

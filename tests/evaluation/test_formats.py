@@ -122,10 +122,10 @@ BAD = [
     ("x.jsonl", '{"text": "x"}', "1: expected the key 'id', got ['text']; add it"),
     ("x.jsonl", '{"id": 1, "text": "x"}', "1: expected 'id' to be text, got 1; put it in quotes"),
     ("x.jsonl", '{"id": "a", "text": null}', "1: expected 'text' to be text, got None"),
-    ("x.jsonl", '{"id": " ", "text": ""}', "1: expected 'id' to say something, got ' '"),
+    ("x.jsonl", '{"id": " ", "text": ""}', "1: expected 'id' to be non-empty text, got ' '"),
     ("x.jsonl", '{"id": "a", "text": "\\ud800"}', "1: expected whole characters, got half of one"),
     ("x.jsonl", '{"id": "a", "id": "b"}', "1: expected each key once, got 'id' again; rename"),
-    ("x.jsonl", "[" * 100_000, "1: expected JSON, got numbers or nesting beyond reason"),
+    ("x.jsonl", "[" * 100_000, "1: expected JSON, got too large numbers or too deep nesting"),
     (
         "x.jsonl",
         '{"id": "a", "hypothesis": "x", "text": "y"}\n{"id": "b", "text": "y"}',
@@ -151,10 +151,10 @@ BAD = [
     ),
     ("x.tsv", "id\tsentence\na\tb\n", "1: expected the columns 'id' and 'hypothesis' or 'text'"),
     ("x.csv", 'id,text\na,"x\ny"\nb,one, two\n', "4: expected 2 fields as in the header, got 3"),
-    ("x.csv", 'id,text\na,x\nb,"y\n', "3: expected CSV, got a row that is none ("),
+    ("x.csv", 'id,text\na,x\nb,"y\n', "3: expected CSV, got an invalid row ("),
     ("x.csv", "id,text,text\na,x,y\n", "1: expected one column 'text', got 2; rename or remove"),
     ("x.tsv", "id\ttext\tid\na\tx\tb\n", "1: expected one column 'id', got 2; rename or remove"),
-    ("x.csv", "id,text\n,x\n", "2: expected 'id' to say something, got ''"),
+    ("x.csv", "id,text\n,x\n", "2: expected 'id' to be non-empty text, got ''"),
     ("x.csv", 'id,text\na,"x\ny"\na,z\n', "4: expected a new id, got 'a' again after line 2"),
     ("x.csv", "id,text\n", "1: expected at least one utterance, got none"),
     ("x.tsv", "id\ttext\na\tb\tc\n", "2: expected 2 fields as in the header, got 3 in ['a', 'b', "),
@@ -265,7 +265,7 @@ REFUSED: list[tuple[Format, str, str, str]] = [
     ("kaldi", "a", "x\ry", "utterance 'a': expected a text of one line, got 'x\\ry'"),
     ("tsv", "a", "x\ty", "utterance 'a': expected neither tabs nor several lines for tsv, got 'x"),
     ("csv", "a ", "x", "utterance 'a ': expected an id without spaces around it, got some"),
-    ("json", " ", "x", "utterance ' ': expected 'id' to say something, got ' '"),
+    ("json", " ", "x", "utterance ' ': expected 'id' to be non-empty text, got ' '"),
     ("jsonl", "a", "\ud800", "utterance 'a': expected whole characters, got half of one in '\\ud8"),
     ("ctm", "a", "x", "expected a format of texts, got ctm, which has times; choose trn"),
     ("stm", "a", "x", "expected a format of texts, got stm, which has times; choose trn"),
@@ -287,7 +287,7 @@ def test_no_texts_no_place_and_an_object_that_seems_an_utterance(tmp_path: Path)
     for format in TEXT_FORMATS:
         with pytest.raises(TranscriptError, match="expected at least one utterance to write, got"):
             write_texts(tmp_path / "x", {}, format)
-    with pytest.raises(TranscriptError, match="expected a place to write to, got 'File exists'"):
+    with pytest.raises(TranscriptError, match="expected a writable path, got 'File exists'"):
         write_texts(written(tmp_path / "file", "") / "x", {"a": "b"}, "trn")
     with pytest.raises(TranscriptError, match="expected other ids for json, got 'id' beside"):
         write_texts(tmp_path / "x", {"id": "a", "text": "b"}, "json")

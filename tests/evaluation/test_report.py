@@ -144,7 +144,7 @@ def test_speakers_drawn_anew_give_a_wider_interval() -> None:
     low, high = report.speaker_interval
     assert report.wer_interval is not None
     assert low < report.wer_interval[0] < 0.5 < report.wer_interval[1] < high
-    assert "Had other speakers been asked: 95 % interval" in to_text(report)
+    assert "Interval over speakers: 95 % interval" in to_text(report)
     assert to_json(report)["wer"]["interval_by_speaker"] == [low, high]
 
 
@@ -328,7 +328,7 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
 
 def test_confidence_beside_the_truth(report: EvaluationReport, tmp_path: Path) -> None:
     # 5 of the 9 recognised words are right.
-    line = "Confidence: on average 75.0 % where 55.6 % of 9 recognised words are right; "
+    line = "Confidence: on average 75.0 %, while 55.6 % of 9 recognised words are correct; "
     assert line + "expected calibration error 19.4 %" in to_text(report).splitlines()
     values = to_json(report)["calibration"]
     assert values["error"] == pytest.approx(0.75 - 5 / 9, abs=1e-6)

@@ -239,5 +239,5 @@ def test_what_cannot_be_tuned_leaves_the_model_alone(
         tmp_path / "lstm", NeuralLm(NeuralModel(NeuralConfig(hidden=4), len(tokens)), tokens)
     )
     every = ["--rescore", tmp_path / "lstm", "--set", "rescore.every_step=true"]
-    assert "leave it out" in run("tune", model, tones[0]["dev"], *every).error()
+    assert "omit it" in run("tune", model, tones[0]["dev"], *every).error()
     assert not (model / "decoder.json").exists()

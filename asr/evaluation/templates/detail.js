@@ -1,14 +1,14 @@
-// The pane beside the list: one utterance, to read, to hear and to see.
+// The pane beside the list: one utterance, with its text, sound and pictures.
 
-let shownNow = null; // what is in the pane; pictures that come late for another are dropped
-let redraw = () => {}; // its pictures, in the colours and at the size of the moment
+let shownNow = null; // the utterance in the pane; late pictures of another one are dropped
+let redraw = () => {}; // draws its pictures in the present colours and size
 
 function showDetail(pane, utterance, symbols, labels) {
   shownNow = utterance;
   redraw = () => {};
   pane.replaceChildren();
   if (!utterance) {
-    pane.append(element("p", "pale", "No utterance is like that: show all."));
+    pane.append(element("p", "pale", "No utterance matches the filter: show all."));
     return;
   }
   pane.append(element("h3", "", utterance.i));
@@ -43,7 +43,7 @@ function alignment(utterance, audio) {
     const both = element("span", "column");
     const wrong = column.operation !== "C";
     both.append(element("span", wrong && column.said ? column.operation : "", column.said || "·"));
-    // Where normalisation made other words, times and confidences are of those as heard.
+    // If normalisation changed words, times and confidences belong to the original ones.
     const place = utterance.w ? -1 : column.place;
     const heard = wordButton(utterance, audio, column.heard || "·", place);
     if (wrong && column.heard) heard.classList.add(column.operation);
@@ -84,10 +84,10 @@ function addConfidence(column, utterance, place) {
 }
 
 function playFrom(audio, seconds) {
-  // A linked stretch of a longer recording begins later in its file.
+  // A linked segment of a longer recording begins later in its file.
   const offset = /#t=([\d.]+)/.exec(audio.src);
   audio.currentTime = seconds + (offset ? Number(offset[1]) : 0);
-  audio.play().catch(() => {}); // the audio element says what is wrong
+  audio.play().catch(() => {}); // the audio element shows the error
 }
 
 async function showPictures(pane, utterance, symbols, audio) {
@@ -95,7 +95,7 @@ async function showPictures(pane, utterance, symbols, audio) {
   if (!seconds) return;
   const spectrum = canvasOf(SPECTRUM, "spectrogram");
   const words = canvasOf(WORDS, "words over time");
-  const output = canvasOf(OUTPUT, "probability of each unit over time");
+  const output = canvasOf(OUTPUT, "probability of each token over time");
   const axis = canvasOf(AXIS, "seconds");
   pane.append(spectrum);
   if (utterance.m) pane.append(words);
@@ -116,8 +116,8 @@ async function showPictures(pane, utterance, symbols, audio) {
     rows = spectrogram(await loadSamples(utterance.a));
     if (shownNow === utterance) redraw();
   } catch {
-    // Browsers let a page from disk play a linked recording, but not read it.
-    spectrum.replaceWith(element("p", "note", "No spectrogram: this recording is linked, not within the page."));
+    // A page from disk may play a linked recording, but browsers do not let it read the file.
+    spectrum.replaceWith(element("p", "note", "No spectrogram: this recording is linked, not embedded in the page."));
   }
   pane.dataset.drawn = utterance.i;
 }

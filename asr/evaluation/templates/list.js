@@ -1,4 +1,4 @@
-// A list of which only the rows in view exist.
+// A list that only creates the rows in view.
 
 const ROW = 46, BEYOND = 8; // pixels, as in utterances.css; rows above and below the view
 
@@ -18,7 +18,7 @@ function createList(box, onSelect) {
     const meta = element("div", "meta");
     meta.append(element("span", utterance.e ? "bad" : "", `${utterance.e}/${utterance.n}`));
     const sure = lowest(utterance.c);
-    const rest = [utterance.i, utterance.s, sure < Infinity ? `least sure ${Math.round(100 * sure)} %` : ""];
+    const rest = [utterance.i, utterance.s, sure < Infinity ? `lowest confidence ${Math.round(100 * sure)} %` : ""];
     meta.append(" · " + rest.filter(Boolean).join(" · "));
     const line = element("div");
     fillDifference(line, utterance);

@@ -1,4 +1,4 @@
-// Pictures over time: the spectrogram, the words, and what the network gives for every unit.
+// Pictures over time: the spectrogram, the words, and the network's output for every token.
 
 const WORDS = 26, AXIS = 18, SPECTRUM = 150, OUTPUT = 130; // pixels
 const RANGE = 70; // dB below the loudest
@@ -84,7 +84,7 @@ function drawAxis(canvas, seconds) {
   }
 }
 
-// Every stretch of frames in which a unit can be seen is a hill, with the unit above its top.
+// Every interval of frames with a visible token is a curve, with the token above its maximum.
 function drawOutput(canvas, output, symbols, seconds) {
   const pen = penOf(canvas), width = canvas.clientWidth, ground = OUTPUT - 2;
   const x = (frame) => width * (frame + 0.5) * output.d / seconds;
@@ -118,7 +118,7 @@ function drawOutput(canvas, output, symbols, seconds) {
       const at = hill.first + hill.heights.indexOf(top);
       pen.fillStyle = colour("--ink");
       pen.textAlign = "center";
-      // The mark that begins a word says nothing beside its letters.
+      // The mark that begins a word is not shown before its letters.
       const label = (symbols[hill.unit] ?? String(hill.unit)).replace(/^\u2581(?=.)/, "");
       const half = pen.measureText(label).width / 2;
       pen.fillText(label, Math.min(width - half, Math.max(half, x(at))), y(top) - 4);

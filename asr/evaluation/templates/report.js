@@ -1,9 +1,9 @@
-// What is filtered and sorted, and who listens to what.
+// Filtering, sorting and event listeners.
 //
 // Keys of an utterance: i id, r reference, h hypothesis, o operations of the alignment, e errors,
 // n length of the reference, l its label's number in every breakdown, s speaker, t seconds, q signal
-// to noise in dB, w words as heard if normalisation changed them, c confidences, m begin and end of
-// each word as heard, a audio, p output (f frames, d seconds a frame, v unit, frame, percent).
+// to noise in dB, w recognised words if normalisation changed them, c confidences, m start and
+// end of each recognised word, a audio, p output (f frames, d seconds per frame, v token, frame, percent).
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const all = data.utterances;
@@ -16,7 +16,7 @@ const get = (id) => document.getElementById(id);
 const pane = get("pane");
 const show = (utterance) => showDetail(pane, utterance, data.symbols, data.labels);
 const update = createList(get("list"), show);
-let pair = null; // said and heard; "" where there is none
+let pair = null; // reference and hypothesis; "" if there is none
 
 const orders = {
   errors: (a, b) => b.e - a.e,
@@ -59,7 +59,7 @@ function fillLabels() {
 }
 
 fill(get("group-title"), "every group", data.labels.map((column) => column.title));
-// Speakers are what people ask for first.
+// Speakers are the most useful group.
 get("group-title").value = String(data.labels.findIndex((column) => column.title === "speaker"));
 fillLabels();
 
@@ -103,7 +103,7 @@ document.addEventListener("click", (event) => {
 
 refresh();
 
-// The pictures alone: what plays goes on playing.
+// Only the pictures: playback continues.
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
 let resizing = 0;
 window.addEventListener("resize", () => {

@@ -11,7 +11,7 @@ async function loadSamples(source) {
   }
   const decoded = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(bytes);
   const samples = decoded.getChannelData(0);
-  // A link to a stretch of a longer recording, of which the whole file comes.
+  // A link to a segment of a longer recording; the whole file is loaded.
   const stretch = /^[^#]*#t=([\d.]+)(?:,([\d.]+))?$/.exec(source);
   if (!stretch) return samples;
   const [start, end] = stretch.slice(1).map((seconds) => seconds && Math.round(seconds * RATE));
@@ -20,7 +20,7 @@ async function loadSamples(source) {
 
 // Power in dB, [frames][WINDOW / 2 + 1], by a radix-2 fast Fourier transform of Hann windows.
 function spectrogram(samples) {
-  // Of an hour a screen shows no more frames than this.
+  // Enough frames for an hour on a screen.
   const hop = Math.max(HOP, Math.ceil(samples.length / MOST_FRAMES));
   const frames = Math.max(1, Math.floor((samples.length - WINDOW) / hop) + 1);
   const hann = Float32Array.from({length: WINDOW}, (_, i) => 0.5 - 0.5 * Math.cos(2 * Math.PI * i / WINDOW));

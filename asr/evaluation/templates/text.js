@@ -1,4 +1,4 @@
-// Texts as elements. What comes from transcripts is only ever set as text, never as markup.
+// Texts as elements. Transcripts are only set as text, never as markup.
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -8,7 +8,7 @@ function element(tag, className, text) {
 }
 
 // The columns of an alignment: operation, word of the reference, word of the hypothesis and its
-// place there (-1 for none). An utterance holds only the operations and the two texts.
+// index there (-1 for none). An utterance holds only the operations and the two texts.
 function columnsOf(utterance) {
   const said = utterance.r ? utterance.r.split(" ") : [];
   const heard = utterance.h ? utterance.h.split(" ") : [];
@@ -24,9 +24,9 @@ function columnsOf(utterance) {
   });
 }
 
-const MOST_COLUMNS = 80; // in a line of the list, which is cut at its end anyway
+const MOST_COLUMNS = 80; // in a line of the list, which is truncated anyway
 
-// Reference and hypothesis in one line, as one marks changes in a text.
+// Reference and hypothesis in one line, as changes marked in a text.
 function fillDifference(target, utterance) {
   for (const column of columnsOf(utterance).slice(0, MOST_COLUMNS)) {
     if (target.childNodes.length) target.append(" ");
