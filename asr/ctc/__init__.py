@@ -1,1 +1,1 @@
-"""Connectionist temporal classification (Graves et al. 2006): loss and decoding."""
+"""Connectionist temporal classification (Graves et al. 2006): loss and alignment."""

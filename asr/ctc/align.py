@@ -1,10 +1,10 @@
-"""Where each unit of a known text is heard: the best CTC path that spells it.
+"""Forced alignment: the frames of each token of a known text, from the best CTC path.
 
-Memory grows with the text and with the recording but not with their product: the frames are halved,
-the best state in the middle is found from both ends, and either half is solved alone (Hirschberg
-1975, for strings). An hour takes twice the time that one pass over all its cells would.
+Memory grows with the text and with the recording, but not with their product. The frames are
+halved, the best state in the middle is found from both ends, and each half is solved separately
+(Hirschberg 1975, for strings). This takes twice the time of one pass over all cells.
 
-T frames, V units, U units of the text, S = 2 U + 1 states: the units with a blank around each.
+T frames, V tokens, U tokens of the text, S = 2 U + 1 states: the tokens with a blank around each.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from asr.jit import compiled, inner
 from asr.text.tokens import BLANK_ID
 
-LEAST = -1e9  # in place of minus infinity, of which no differences can be taken
-CELLS = 1 << 22  # of frames times states that are solved with a table of where each came from
+LEAST = -1e9  # replaces minus infinity, whose differences are undefined
+CELLS = 1 << 22  # frames times states that are solved with a table of predecessors
 
 
 def align(log_probs: torch.Tensor, target: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last frame of each unit on the best path. Shape: log_probs [T, V] -> U spans.
+    """First and last frame of each token on the best path. Shape: log_probs [T, V] -> U spans.
 
-    Raises ValueError where the frames are too few for the units and the blanks between equal ones.
+    Raises ValueError for fewer frames than the tokens and the blanks between equal ones need.
     """
     units = np.array(target, dtype=np.int64)
     needed = len(units) + int((np.diff(units) == 0).sum())
@@ -55,13 +55,13 @@ def skip_costs(states: NDArray[np.int64]) -> NDArray[np.float64]:
 def best_path(log_probs, states, skips, cells):
     """The state of each frame.
 
-    Shape: log_probs [T, V], states [S] (their units), skips [S] -> [T]. `skips` is what it costs to
-    come to a state from two before: nothing for a unit after another one, else everything.
+    Shape: log_probs [T, V], states [S] (their tokens), skips [S] -> [T]. `skips` is the cost of
+    entering a state from two states before: 0 for a token after a different one, else prohibitive.
     """
     T, S = len(log_probs), len(states)
     path = np.empty(T, np.int32)
     before, after, spare = np.empty(S), np.empty(S), np.empty(S)
-    # Stretches still to solve: frames [t0, t1), and the first and last states allowed at each end.
+    # Intervals still to solve: frames [t0, t1), and the first and last states allowed at each end.
     waiting = [(0, T, 0, 1, S - 2, S - 1)]
     while len(waiting):
         t0, t1, low, high, end_low, end_high = waiting.pop()
@@ -117,7 +117,7 @@ def step_back(row, states, skips, old, new):
 
 @inner
 def solve(log_probs, states, skips, path, t0, t1, low, high, end_low, end_high):
-    """Fill in the path of a stretch, with a table of where each state came from."""
+    """Fill in the path of an interval, with a table of predecessors."""
     width = end_high - low + 1
     scores = np.full(width, -np.inf)
     for state in range(low, high + 1):

@@ -1,4 +1,4 @@
-"""The CTC loss of each utterance, and which utterances cannot have one."""
+"""The CTC loss of each utterance, and which utterances are too short for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asr.text.tokens import BLANK_ID
 
 
 def required_frames(ids: Sequence[int]) -> int:
-    """Fewest frames CTC needs: one a unit, and a blank between equal neighbours.
+    """Fewest frames for CTC: one per token, and a blank between equal neighbours.
 
     >>> required_frames([5, 5, 6])
     4
@@ -29,11 +29,11 @@ def feasible(frames: Tensor, targets: Padded) -> Tensor:
 
 
 def ctc_loss(log_probs: Padded, targets: Padded) -> Tensor:
-    """Negative log-likelihood of each target, in nats; infinite (no gradient) where it cannot fit.
+    """Negative log-likelihood of each target, in nats; infinite (no gradient) if it does not fit.
 
     Shape: log_probs [B, T, V], targets [B, U] -> [B].
     """
-    # float32 and transposed here, once: torch wants [T, B, V]. Padding may hold anything.
+    # float32 and transposed here, once: torch expects [T, B, V]. Padding may hold any values.
     scores = log_probs.zeroed().values.float().transpose(0, 1)
     fits = feasible(log_probs.lengths, targets)
     losses = torch.nn.functional.ctc_loss(

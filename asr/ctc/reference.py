@@ -1,4 +1,4 @@
-"""CTC written out plainly, to test the fast paths against."""
+"""A plain implementation of CTC, as reference for tests of the fast ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asr.text.tokens import BLANK_ID
 
 
 def collapse(path: Sequence[int]) -> list[int]:
-    """The units a frame-by-frame path stands for: merge repeats, then drop blanks.
+    """The tokens of a frame-by-frame path: merge repeats, then drop blanks.
 
     >>> collapse([1, 1, 0, 1, 2])
     [1, 1, 2]
@@ -21,9 +21,9 @@ def collapse(path: Sequence[int]) -> list[int]:
 
 
 def enumerate_loss(log_probs: np.ndarray, target: Sequence[int]) -> float:
-    """Minus the log of the summed probability of every path that collapses to `target`.
+    """Minus the log of the total probability of all paths that collapse to `target`.
 
-    Visits V ** T paths. Shape: log_probs [T, V].
+    Enumerates V ** T paths. Shape: log_probs [T, V].
     """
     T, V = log_probs.shape
     paths = itertools.product(range(V), repeat=T)
@@ -38,7 +38,7 @@ def forward_loss(log_probs: np.ndarray, target: Sequence[int]) -> float:
     for unit in target:
         extended += [unit, BLANK_ID]
     alpha = np.full(len(extended), -np.inf)
-    alpha[0] = 0.0  # before the first frame, all mass sits ahead of the leading blank
+    alpha[0] = 0.0  # before the first frame, all mass is before the leading blank
     reached = alpha
     for t, frame in enumerate(log_probs):
         reached = np.full(len(extended), -np.inf)

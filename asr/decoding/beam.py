@@ -1,6 +1,6 @@
-"""The likeliest texts of CTC log-probabilities, all at once or as they come.
+"""CTC prefix beam search, over whole utterances or incrementally.
 
-B utterances, T frames, V units.
+B utterances, T frames, V tokens.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from asr.lm.lookup import advance
 from asr.lm.ngram import Ints
 from asr.padded import Padded
 
-MOST_CANDIDATES = 10_000_000  # of a frame: each takes about 60 bytes
-LEAST = -1e9  # in place of minus infinity, of which no differences can be taken
+MOST_CANDIDATES = 10_000_000  # per frame: each takes about 60 bytes
+LEAST = -1e9  # replaces minus infinity, whose differences are undefined
 
 
 class BeamConfig(Config):
-    """How much is searched."""
+    """Size and pruning of the search."""
 
     size: int = Field(32, ge=1, le=10_000)
-    """Prefixes kept after every frame."""
+    """Number of prefixes kept after every frame."""
     nats: float = Field(25.0, gt=0, le=1e9)
-    """Prefixes so much worse than the best are dropped."""
+    """Prefixes whose score is this much below the best are dropped."""
     token_nats: float = Field(12.0, gt=0, le=1e9)
-    """Units so much less likely than the best of a frame are not tried."""
+    """Tokens whose log-probability is this much below the best of a frame are skipped."""
     recombine: bool = True
-    """With an n-gram model of words, let only the best go on of prefixes whose future costs the
-    same. Finds better texts with the same beam, but fewer: lists of many texts do without."""
+    """With an n-gram model of words, keep only the best of prefixes with equal future costs. The
+    same beam then finds better but fewer texts; n-best lists are made without."""
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A text that may have been said. `score` is `ctc`, the logarithm of the probability of all its
-    paths that were kept, and `language` together, in nats."""
+    """A possible text. `score` is the sum of `ctc`, the log-probability of all its paths that were
+    kept, and `language`, in nats."""
 
     ids: tuple[int, ...]
     ctc: float
@@ -57,14 +57,14 @@ class Hypothesis:
 
 
 class BeamSearch:
-    """One utterance, frame after frame."""
+    """Incremental beam search of one utterance."""
 
     def __init__(self, language: Language, config: BeamConfig) -> None:
         self._language, self._config = language, config
         size, units = config.size, len(language.unit_first) - 1
         if size * units > MOST_CANDIDATES:
             raise ConfigError(
-                f"expected a beam.size of at most {MOST_CANDIDATES // units} for {units} units, "
+                f"expected a beam.size of at most {MOST_CANDIDATES // units} for {units} tokens, "
                 f"got {size}: lower it"
             )
         self._nodes = _nodes(1)
@@ -82,9 +82,9 @@ class BeamSearch:
         self._work = _work(size, units)
 
     def push(self, log_probs: Tensor) -> None:
-        """Search more frames. Shape: [T, V], any T.
+        """Search further frames. Shape: [T, V], any T.
 
-        Raises ValueError for another shape and for values that are no log-probabilities.
+        Raises ValueError for another shape and for values that are not log-probabilities.
         """
         V = len(self._language.unit_first) - 1
         if log_probs.ndim != 2 or log_probs.shape[1] != V:
@@ -107,9 +107,9 @@ class BeamSearch:
         search(values, order, self._nodes, self._beam, self._work, *arguments)
 
     def best(self, count: int = 1) -> list[Hypothesis]:
-        """The best texts if nothing more comes, best first.
+        """The best texts if no frames follow, best first.
 
-        Where a lexicon allows none of them, since all stop within a word, that word is left out.
+        If the lexicon allows none of them, since all end within a word, that word is dropped.
         """
         finished = sorted(self._finished(), key=lambda row: -row[0] - row[1])[:count]
         if finished:
@@ -117,7 +117,7 @@ class BeamSearch:
         return self._without_last_word()[:count]
 
     def _finished(self) -> list[tuple[float, float, int]]:
-        """CTC score, language score and node of the prefixes that can be whole texts."""
+        """CTC score, language score and node of the prefixes that can be complete texts."""
         language, nodes, beam = self._language, self._nodes, self._beam
         found = []
         for i in range(beam.used[0]):
@@ -135,7 +135,7 @@ class BeamSearch:
         return found
 
     def _without_last_word(self) -> list[Hypothesis]:
-        """Each prefix up to its last mark of a word's start, best first; of equals the best."""
+        """Each prefix up to its last word-start mark, best first; of equal ones the best."""
         found: dict[tuple[int, ...], Hypothesis] = {}
         for i in range(self._beam.used[0]):
             node = int(self._beam.node[i])
@@ -149,7 +149,7 @@ class BeamSearch:
         return sorted(found.values(), key=lambda row: -row.score)
 
     def stable(self) -> tuple[int, ...]:
-        """The units that all prefixes of the beam begin with: what can change no more."""
+        """The common start of all prefixes in the beam, which can no longer change."""
         paths = [self._path(int(node)) for node in self._beam.node[: self._beam.used[0]]]
         same = itertools.takewhile(lambda units: len(set(units)) == 1, zip(*paths, strict=False))
         return tuple(units[0] for units in same)
@@ -163,7 +163,7 @@ class BeamSearch:
 
 
 def _work(size: int, units: int) -> Work:
-    """Room for a frame."""
+    """Buffers for a frame."""
     room = size * (units + 1)
     return Work(
         totals=np.empty(size),
@@ -186,7 +186,7 @@ def _work(size: int, units: int) -> Work:
 
 
 def _nodes(count: int) -> Nodes:
-    """Room for so many, of which none is used."""
+    """This many empty nodes."""
 
     def ints() -> Ints:
         return np.zeros(count, np.int32)

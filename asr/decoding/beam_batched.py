@@ -1,9 +1,10 @@
 """CTC prefix beam search over all utterances and prefixes of a batch at once, in torch.
 
-For a GPU, and for a recurrent language model that is asked at every step. The result is that of
-`asr.decoding.beam` without a language model; `asr.decoding.beam_kernel` describes the algorithm.
+For a GPU, and for a recurrent language model that is evaluated at every step. Without a language
+model, the result equals that of `asr.decoding.beam`; `asr.decoding.beam_kernel` describes the
+algorithm.
 
-B utterances, T frames, V units, K prefixes in the beam of each.
+B utterances, T frames, V tokens, K prefixes in the beam of each.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from asr.models.cells import State
 from asr.padded import Padded
 from asr.text.tokens import BLANK_ID, WORD_START, Tokens
 
-PRIME = 1_000_003  # prefixes are told apart by a polynomial of their units, modulo 2**64
+PRIME = 1_000_003  # base of the polynomial hash of a prefix's tokens, modulo 2**64
 
 
 @dataclass(frozen=True)
 class Beams:
-    """The prefixes that are held. `ends_blank` and `ends_unit` are the log-probabilities of their
-    paths by what they end with, `language` the score of their text, `last` their last unit (blank
-    for none), `name` and `shorter` tell them and those one unit shorter from others.
+    """The prefixes in the beam. `ends_blank` and `ends_unit` are the log-probabilities of their
+    paths by the last frame, `language` the score of their text, `last` their last token (blank for
+    none). `name` and `shorter` are the hashes of the prefix and of the prefix without its last
+    token.
 
     Shape: each [B, K].
     """
@@ -47,8 +49,8 @@ class Beams:
 
 @dataclass(frozen=True)
 class Context:
-    """What the language model expects after each prefix, in nats [B, K, V], and its states, of
-    which every tensor has a row for each prefix [B * K, ...]."""
+    """The predictions of the language model after each prefix, in nats [B, K, V], and its states,
+    whose tensors have one row per prefix [B * K, ...]."""
 
     following: Tensor
     states: list[list[State]]
@@ -66,14 +68,15 @@ def batched_decode(
 ) -> list[list[Hypothesis]]:
     """Up to `count` best texts of each utterance, on the device of the log-probabilities.
 
-    The language model's log-probabilities count `weight` times, and every word adds `word_bonus`
-    nats. Raises ConfigError for one of other units than the recogniser's.
+    The language model's log-probabilities are multiplied by `weight`, and every word adds
+    `word_bonus` nats. Raises ConfigError for a language model with other tokens than the
+    recogniser.
 
     Shape: [B, T, V] -> B lists.
     """
     if neural is not None and neural.tokens != tokens:
         raise ConfigError(
-            "expected a language model of the recogniser's units, got one of others: train it with "
+            "expected a language model of the recogniser's tokens, got other tokens: train it with "
             "asr lm train --model"
         )
     B, T, _ = log_probs.values.shape
@@ -101,32 +104,32 @@ def _pairs(new: Beams, old: Beams) -> list[tuple[Tensor, Tensor]]:
 
 
 def _empty(B: int, K: int, device: torch.device) -> Beams:
-    """One prefix without units; the others are impossible."""
+    """One prefix without tokens; the others are impossible."""
     impossible = torch.full((B, K), -torch.inf, dtype=torch.float64, device=device)
     ends_blank = impossible.clone()
     ends_blank[:, 0] = 0.0
     zeros = torch.zeros(B, K, dtype=torch.int64, device=device)
-    # What is impossible has names of its own, which nothing is shorter than.
+    # Impossible prefixes have distinct hashes, which no `shorter` matches.
     names = -1 - torch.arange(K, device=device).expand(B, K)
     names = torch.where(ends_blank == 0, zeros + 1, names)
     return Beams(ends_blank, impossible, zeros.double(), zeros, names, zeros - PRIME)
 
 
 def _step(row: Tensor, beams: Beams, context: Context, nats: float) -> tuple[Beams, Tensor, Tensor]:
-    """The beams one frame on, of each prefix the place it came from, and the unit it has more or
-    blank. Shape: row [B, V]."""
+    """The beams after one more frame; for each prefix, the index of its predecessor and its new
+    token, or blank. Shape: row [B, V]."""
     B, K, V = context.following.shape
     paths, last = beams.paths, beams.last
     nothing = last == BLANK_ID
     ends_blank = paths + row[:, BLANK_ID, None]
     ends_unit = beams.ends_unit + row.gather(1, last)
     ends_unit = ends_unit.masked_fill(nothing, -torch.inf)
-    # Paths of a prefix that a unit can follow: after the same unit, only those with a blank.
+    # Paths of a prefix that a token can follow: after the same token, only those with a blank.
     units = torch.arange(V, device=row.device)
     same = units == last[:, :, None]
     longer = torch.where(same, beams.ends_blank[:, :, None], paths[:, :, None]) + row[:, None, :]
     longer[:, :, BLANK_ID] = -torch.inf
-    # Where the longer prefix is in the beam, its paths are added to those that it has.
+    # If the longer prefix is already in the beam, the paths are added to its paths.
     meets = beams.shorter[:, None, :] == beams.name[:, :, None]  # [B, from, to]
     added = longer.gather(2, last[:, None, :].expand(B, K, K)).masked_fill(~meets, -torch.inf)
     ends_unit = torch.logaddexp(ends_unit, added.logsumexp(dim=1))
@@ -156,7 +159,7 @@ def _step(row: Tensor, beams: Beams, context: Context, nats: float) -> tuple[Bea
             new, language.flatten(1).gather(1, (places - K).clamp(min=0)), of(beams.language)
         ),
         torch.where(new, unit, of(last)),
-        # Prefixes that have become impossible must not meet others.
+        # Prefixes that became impossible must not match others.
         name.masked_fill(gone, 0),
         torch.where(new, of(beams.name), of(beams.shorter)).masked_fill(gone, -PRIME),
     )
@@ -170,14 +173,14 @@ def _context(
     weight: float,
     bonus: Tensor,
 ) -> Context:
-    """Ask the language model after one more unit of each prefix. Shape: units [B, K]."""
+    """Advance the language model by one token of each prefix. Shape: units [B, K]."""
     B, K = units.shape
     if neural is None:
         return Context(bonus.expand(B, K, -1), [])
     ones = torch.ones(B * K, dtype=torch.int64, device=units.device)
     scores, after = neural.model.eval()(Padded(units.reshape(B * K, 1), ones), states)
     expected = weight * scores.values[:, 0].double().view(B, K, -1)
-    # What it says of the boundary is the end of the text; the blank is never added.
+    # Its boundary token stands for the end of the text; the blank is never added.
     return Context(expected + bonus, after)
 
 
@@ -189,7 +192,7 @@ def _moved(
     weight: float,
     bonus: Tensor,
 ) -> Context:
-    """The context of prefixes that came from `source` and are `unit` longer, or as they were."""
+    """The context of prefixes from `source` that are `unit` longer, or unchanged."""
     if neural is None:
         return context
     B, K, V = context.following.shape
@@ -215,7 +218,7 @@ def _hypotheses(
     count: int,
     ended: bool,
 ) -> list[list[Hypothesis]]:
-    """The texts, walked back from the last frame, best first."""
+    """The texts, traced back from the last frame, best first."""
     language = beams.language + (context.following[:, :, BOUNDARY] if ended else 0.0)
     paths, texts = beams.paths.cpu(), language.cpu()
     found = []

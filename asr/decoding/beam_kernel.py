@@ -1,10 +1,10 @@
 """CTC prefix beam search, compiled by numba (Hannun et al. 2014, algorithm 1; Graves 2012, 7.5.2).
 
-A beam holds prefixes, and of each the probability of all paths that write it and end with a blank,
-and of those that end with its last unit. Paths that meet in one prefix are added, and what is kept
-after a frame are the best of all prefixes that can be reached. Scores are natural logarithms.
+A beam holds prefixes. Each has the total probability of its paths that end with a blank, and of
+those that end with its last token. Paths that lead to the same prefix are added. After each frame,
+the best of all reachable prefixes are kept. Scores are natural logarithms.
 
-K prefixes in the beam, V units, N nodes of the tree of all prefixes that were ever in it.
+K prefixes in the beam, V tokens, N nodes of the tree of all prefixes that were ever in it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ BLANK = 0
 
 
 class Nodes(NamedTuple):
-    """The tree of prefixes; the root is 0, and `used` says how many there are. Shape: each [N].
+    """The tree of prefixes; the root is 0, and `used` is the number of nodes. Shape: each [N].
 
-    `place` is where in the beam a prefix is. `language` is the score of its words so far; `context`
-    the n-gram context after its last whole word, `spelled` the node of the lexicon that its last
-    word has come to; `end_score` and `end_context` are what the end of that word brings, `ahead`
-    the most that it may bring when it ends later.
+    `place` is the index of a prefix in the beam. `language` is the score of its words so far;
+    `context` the n-gram context after its last complete word; `spelled` the lexicon node of its
+    last, partial word. `end_score` and `end_context` are the score and context if that word ends
+    here; `ahead` is the highest score that it may get if it ends later.
     """
 
     used: Ints
@@ -54,7 +54,7 @@ class Nodes(NamedTuple):
 
 
 class Beam(NamedTuple):
-    """The prefixes held, of which `used` says the number. Shape: each [K]."""
+    """The prefixes in the beam; `used` is their number. Shape: each [K]."""
 
     used: Ints
     node: Ints
@@ -63,10 +63,11 @@ class Beam(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Room for one frame. `first_longer` and `next_longer` list, for each prefix of the beam, those
-    in it that are one unit longer. Candidates are the K that stay and then the new ones:
-    `units` are their last units, `spelled` and `contexts` are as in `Nodes`, and `sources` are, of
-    the new ones, the places of the shorter prefixes. `table` finds those with the same future."""
+    """Buffers for one frame. `first_longer` and `next_longer` list, for each prefix of the beam,
+    the prefixes in it that are one token longer. Candidates are the K present prefixes and then the
+    new ones: `units` are their last tokens, `spelled` and `contexts` are as in `Nodes`, and
+    `sources` are the indices of the new ones' shorter prefixes. `table` finds candidates with the
+    same future."""
 
     totals: Floats
     blanks: Floats
@@ -97,7 +98,7 @@ def logadd(a, b):
 
 @inner
 def extend(language, nodes, node, unit):
-    """What a unit adds to the score of a prefix, and context and lexicon node after it."""
+    """The score that a token adds to a prefix, and context and lexicon node after it."""
     score, context = 0.0, nodes.context[node]
     spelled = spell_unit(language, nodes.spelled[node], unit)
     if language.starts_word[unit]:
@@ -114,7 +115,7 @@ def extend(language, nodes, node, unit):
 
 @inner
 def add_node(language, nodes, parent, unit):
-    """The node of a prefix one unit longer, which may have been in the beam before."""
+    """The node of a prefix with one more token, which may have been in the beam before."""
     node = nodes.child[parent]
     while node >= 0:
         if nodes.unit[node] == unit:
@@ -136,7 +137,7 @@ def add_node(language, nodes, parent, unit):
 
 @compiled
 def kth_largest(values, count, k):
-    """The k-th largest of the first `count` values, which are put in another order (Hoare 1961)."""
+    """The k-th largest of the first `count` values, which are reordered (Hoare 1961)."""
     low, high, target = 0, count - 1, k - 1
     while low < high:
         pivot = values[(low + high) // 2]
@@ -161,8 +162,8 @@ def kth_largest(values, count, k):
 
 @inner
 def stay(row, nodes, beam, work):
-    """Every prefix of the beam one frame on, paths from its shorter prefix in the beam included.
-    The score of the best, and that of the worst."""
+    """Advance every prefix of the beam by one frame, including paths from its shorter prefix in the
+    beam. Returns the best and the worst score."""
     used, best, worst = beam.used[0], -np.inf, np.inf
     units, spelled, contexts = work.units, work.spelled, work.contexts
     for i in range(used):
@@ -190,7 +191,7 @@ def stay(row, nodes, beam, work):
 
 @inner
 def lengthened(nodes, beam, work, place, unit):
-    """Paths of a prefix that `unit` can follow: after the same unit, only those with a blank."""
+    """Paths of a prefix that `unit` can follow: after the same token, only those with a blank."""
     node = beam.node[place]
     doubled = node != 0 and nodes.unit[node] == unit
     return beam.blank[place] if doubled else work.totals[place]
@@ -198,16 +199,17 @@ def lengthened(nodes, beam, work, place, unit):
 
 @inner
 def propose(row, order, nodes, beam, language, work, floor, least):
-    """List the prefixes that are one unit longer, not in the beam, and score more than `floor`, of
-    units that score `least`; how many candidates there are, those that stay included.
+    """List the prefixes that are one token longer, not in the beam, and score more than `floor`,
+    for tokens that score at least `least`. Returns the number of candidates, including those that
+    stay.
 
-    Shape: row [V], order [V]: the units, best first.
+    Shape: row [V], order [V]: the tokens, best first.
     """
     count = beam.used[0]
     empty = look_ahead(language, 0)
-    # Only then does what a unit adds depend on more than whether it begins a word.
+    # Otherwise the added score depends only on whether the token begins a word.
     spells = language.kind != NO_MODEL or language.lexicon_only
-    # Local names here and below: every look into a tuple of arrays costs time in a loop.
+    # Local names here and below: access to a tuple of arrays is slow inside a loop.
     taken, scores, sources = work.taken, work.scores, work.sources
     starts_word = language.starts_word
     units, spells_to, contexts = work.units, work.spelled, work.contexts
@@ -263,11 +265,11 @@ def after_blank(nodes, beam, work, i):
 
 @inner
 def recombine(nodes, beam, work, count):
-    """Of candidates with the same last unit, the same begun word and the same n-gram context, whose
-    futures cost the same, leave only the best, if it is the best after a blank, too.
+    """Of candidates with the same last token, the same partial word and the same n-gram context,
+    whose future costs are equal, keep only the best, if it is also the best after a blank.
 
-    One that is left out might have been overtaken by paths that come to it later: what the search
-    loses by it is far less than what it gains by room for others.
+    A dropped candidate might have overtaken the best by later paths. This costs far less accuracy
+    than the freed places in the beam gain.
     """
     scores, units, spelled = work.scores, work.units, work.spelled
     contexts, table, size = work.contexts, work.table, 1
@@ -324,16 +326,16 @@ def keep(row, nodes, beam, language, work, count, floor):
 
 @compiled
 def search(log_probs, order, nodes, beam, work, language, beam_nats, token_nats, recombines):
-    """Read frames, and leave the best prefixes after them in `beam`.
+    """Process frames, and leave the best prefixes in `beam`.
 
-    Shape: log_probs [T, V], order [T, V]: the units of each frame, best first. `nodes` needs room
+    Shape: log_probs [T, V], order [T, V]: the tokens of each frame, best first. `nodes` needs space
     for K * T more.
     """
     for t in range(len(log_probs)):
         row = log_probs[t]
         best, worst = stay(row, nodes, beam, work)
         floor = best - beam_nats
-        # Where the beam is full, no prefix worse than all in it can come in.
+        # No prefix worse than all in a full beam can enter it.
         bar = max(floor, worst) if beam.used[0] == len(beam.node) else floor
         least = row[order[t, 0]] - token_nats
         count = propose(row, order[t], nodes, beam, language, work, bar, least)

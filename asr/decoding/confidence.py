@@ -1,4 +1,4 @@
-"""How sure a decoder is of each word, from the probabilities of its alternatives."""
+"""The confidence of each word, from the probabilities of its alternatives."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from asr.text.edit_distance import align_words
 
-SUREST = 1 - 1e-4  # what a beam says of certainty: other texts may have fallen out of it
+SUREST = 1 - 1e-4  # limit of confidence, since other texts may have left the beam
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Which texts of a beam have which words of the recognised one, and how they score in nats.
+    """Which texts of a beam agree with which recognised words, and their scores in nats.
 
     Shape: agrees [N, W], scores [N].
     """
@@ -24,14 +24,14 @@ class Evidence:
     scores: NDArray[np.float64]
 
     def confidences(self, scale: float) -> NDArray[np.float64]:
-        """The probability that each word was said. Shape: [W]."""
+        """The probability that each word is correct. Shape: [W]."""
         weights = np.exp(scale * (self.scores - self.scores.max()))
         shares: NDArray[np.float64] = weights @ self.agrees / weights.sum()
         return np.clip(shares, 1 - SUREST, SUREST)
 
 
 def gather(text: str, others: Sequence[str], scores: Sequence[float]) -> Evidence:
-    """What the texts of a beam, at least one, say of the recognised text.
+    """The evidence of the texts in a beam, at least one, about the recognised text.
 
     >>> gather("a b", ["a b", "a c"], [-1.0, -1.0]).confidences(1.0).round(2).tolist()
     [1.0, 0.5]

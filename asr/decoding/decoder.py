@@ -1,11 +1,11 @@
-"""How log-probabilities become text, as a model's folder says or as one asks for.
+"""Decoders: conversion of log-probabilities into text, set by a model folder or by options.
 
-A model's folder may hold, besides the model:
+A model folder may contain, besides the model:
 
 decoder.json   settings; without it, decoding is greedy
 lm/            n-gram model (see `asr.lm.storage`)
 lstm/          recurrent language model, which rescores the texts of the beam (`asr.lm.neural`)
-lexicon.txt    a word a line: nothing else is written
+lexicon.txt    one word per line: only these words are recognised
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from asr.text.tokens import WORD_START, Tokens
 
 
 class DecoderConfig(Config):
-    """Which decoder, and its settings."""
+    """Type and settings of the decoder."""
 
     kind: Literal["greedy", "beam"] = "greedy"
-    """greedy: the best unit of every frame; beam: the best text, with what is known of language."""
+    """greedy: the best token of every frame; beam: the best text, with language models."""
     beam: BeamConfig = BeamConfig()
     language: LanguageConfig = LanguageConfig()
     rescore: RescoreConfig = RescoreConfig()
     hot_words: dict[str, Annotated[float, Field(ge=-1000, le=1000)]] = Field({})
-    """Words that score more, and by how many nats."""
+    """Words with a raised score, and the bonus of each in nats."""
     confidence_scale: float = Field(0.7, gt=0, le=100)
-    """Factor on the scores of the texts in the beam where they say how sure a word is; less than 1
-    since recognisers are too sure of themselves. 0.7 was best on AN4's dev; asr tune finds it."""
+    """Factor on the scores of the texts in the beam for word confidences; below 1, since
+    recognisers are overconfident. 0.7 was best on AN4's dev; asr tune optimises it."""
     parts: tuple[Literal["lm", "lstm", "lexicon.txt"], ...] = ()
-    """What lies beside these settings; if it is missing, the folder was not copied whole."""
+    """Files beside these settings; if one is missing, the folder was not copied completely."""
     tuned: str = ""
-    """On what the settings were chosen."""
+    """The data on which the settings were chosen."""
 
 
 GREEDY = DecoderConfig()
@@ -57,7 +57,7 @@ GREEDY = DecoderConfig()
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A text and, for each of its words, the probability that it was said."""
+    """A text and, for each of its words, the probability that it is correct."""
 
     text: str
     confidences: tuple[float, ...]
@@ -65,11 +65,10 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Turns log-probabilities into texts. With its defaults it is greedy.
+    """Converts log-probabilities into texts. The default is greedy.
 
-    Raises LanguageModelError where lexicon or hot words need other characters than the units', or
-    the recurrent language model lacks some of them, and ConfigError for settings that do not fit
-    what there is.
+    Raises LanguageModelError if lexicon or hot words contain characters without a token, or if the
+    recurrent language model lacks some characters, and ConfigError for incompatible settings.
     """
 
     tokens: Tokens
@@ -89,13 +88,13 @@ class Decoder:
                 "expected a recurrent language model with rescore.every_step, got none: give it "
                 "with --rescore, or leave the setting out"
             )
-        _ = self.language  # words that cannot be written are refused at once
+        _ = self.language  # words without tokens are refused at once
         if self.neural is not None and self.config.kind == "beam":
             written = {unit.removeprefix(WORD_START) for unit in self.tokens.units[1:]}
             if missing := self.neural.tokens.missing(" ".join(written)):
                 raise LanguageModelError(
-                    "expected a recurrent language model that can write all that the recogniser "
-                    f"writes, got one without {''.join(sorted(missing))!r}: train it with "
+                    "expected a recurrent language model with all characters of the recogniser, "
+                    f"got one without {''.join(sorted(missing))!r}: train it with "
                     "asr lm train --model"
                 )
 
@@ -107,21 +106,21 @@ class Decoder:
         return build_language(self.tokens, self.ngram, *settings)
 
     def texts(self, log_probs: Padded) -> list[str]:
-        """What was said, in each utterance. Shape: [B, T, V] -> B texts."""
+        """The text of each utterance. Shape: [B, T, V] -> B texts."""
         if self.config.kind == "greedy":
             return [self.tokens.decode(ids) for ids in greedy_decode(log_probs)]
         return [rows[0].text for rows in self.n_best(log_probs, 1)]
 
     def first_search(self, log_probs: Padded) -> tuple[list[str], list[list[Scored]] | None]:
-        """What `texts` gives, and where the search for it has found them, the others in the beam:
-        what `evidence` needs. Shape: [B, T, V] -> B texts, B lists or None."""
+        """The result of `texts`, and the other texts of the beam if the search found them, for
+        `evidence`. Shape: [B, T, V] -> B texts, B lists or None."""
         if self.config.kind == "greedy" or self.neural is None:
             return self.texts(log_probs), None
         found = self.n_best(log_probs, self.config.beam.size)
         return [rows[0].text for rows in found], found
 
     def n_best(self, log_probs: Padded, count: int) -> list[list[Scored]]:
-        """The best texts of each utterance, best first, at least one. A greedy decoder asks a beam
+        """The best texts of each utterance, best first, at least one. A greedy decoder uses a beam
         without language model. Shape: [B, T, V] -> B."""
         neural = None if self.config.kind == "greedy" else self.neural
         every_step = neural is not None and self.config.rescore.every_step
@@ -134,7 +133,7 @@ class Decoder:
         return [row[:count] for row in self.ranked(found)]
 
     def ranked(self, found: Sequence[Sequence[Found]]) -> list[list[Scored]]:
-        """The texts that searches have found, best first after rescoring, if there is any."""
+        """The texts found by a search, best first after rescoring, if there is any."""
         rows = [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
         greedy, rescore = self.config.kind == "greedy", self.config.rescore
         if greedy or self.neural is None or rescore.every_step:
@@ -153,7 +152,7 @@ class Decoder:
         return beam_decode(log_probs, language, beam, count)
 
     def _batched(self, log_probs: Padded, count: int, neural: NeuralLm | None) -> list[list[Found]]:
-        """All at once, with the recurrent language model, if there is one, at every step."""
+        """The whole batch at once, with the recurrent language model, if any, at every step."""
         weight, bonus = 0.0, self.config.language.word_bonus
         if neural is not None:
             neural.model.to(log_probs.values.device)
@@ -167,8 +166,8 @@ class Decoder:
         texts: Sequence[str] | None = None,
         found: Sequence[Sequence[Scored]] | None = None,
     ) -> list[Hypothesis]:
-        """What `texts` gives, or has given, with how sure one can be of each word; `texts` and
-        `found` as from `first_search`. Shape: [B, T, V] -> B.
+        """The result of `texts` with word confidences; `texts` and `found` are from `first_search`.
+        Shape: [B, T, V] -> B.
         """
         scale = self.config.confidence_scale
         return [
@@ -182,13 +181,14 @@ class Decoder:
         texts: Sequence[str] | None = None,
         found: Sequence[Sequence[Scored]] | None = None,
     ) -> list[tuple[str, Evidence]]:
-        """Each text, with what all in the beam say of it; `texts` and `found` as from
-        `first_search`. Shape: [B, T, V] -> B."""
+        """Each text with the evidence of the beam; `texts` and `found` are from `first_search`.
+        Shape: [B, T, V] -> B."""
         if found is None:
             found = self.n_best(log_probs, self.config.beam.size)
         alone = self.ngram is not None and self.neural is None
         if texts is None and (self.config.kind == "greedy" or alone):
-            # An n-gram model alone lets the search for one text recombine: that is another search.
+            # With an n-gram model, the search for one text recombines, so n-best lists need another
+            # search.
             texts = self.texts(log_probs)
         texts = texts or [rows[0].text for rows in found]
         return [
@@ -198,7 +198,7 @@ class Decoder:
 
     @property
     def description(self) -> str:
-        """In words, for reports."""
+        """The decoder in one line, for reports."""
         if self.language is None:
             return "greedy"
         parts = [f"beam {self.config.beam.size}"]

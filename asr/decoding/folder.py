@@ -1,4 +1,4 @@
-"""The decoder that a model folder holds: saved, loaded and removed."""
+"""The decoder in a model folder: saved, loaded and removed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def load_decoder(
     overrides: Sequence[str] = (),
     normalise: Callable[[str], str] = str,
 ) -> Decoder:
-    """The decoder of a model's folder, changed by what is given.
+    """The decoder of a model folder, changed by the arguments.
 
-    What only a beam can use asks for one, unless `kind` says greedy. `normalise` is that of the
-    bundle, and spells hot words and lexicon as the model writes them.
+    Options that need a beam select one, unless `kind` is greedy. `normalise` is the normalisation
+    of the model, applied to hot words and lexicon.
 
     Raises CheckpointError, LanguageModelError or ConfigError naming the file or the setting.
     """
@@ -103,8 +103,8 @@ def _used(neural: Path, config: RescoreConfig) -> Path | None:
 
 
 def save_decoder(folder: Path, decoder: Decoder) -> None:
-    """Put a decoder into a model's folder, in place of the one it has. A recurrent language model
-    that is there and that the decoder does not use stays, since it took hours to train."""
+    """Store a decoder in a model folder, replacing the present one. A recurrent language model that
+    the new decoder does not use stays, since its training took hours."""
     parts = []
     if decoder.ngram is not None:
         save_ngram(folder / "lm", decoder.ngram)
@@ -122,8 +122,8 @@ def save_decoder(folder: Path, decoder: Decoder) -> None:
 
 
 def remove_decoder(folder: Path) -> None:
-    """Let a model decode greedily, as before it was given a decoder."""
-    # First the settings: without them nothing else is read, should this be cut short.
+    """Make a model decode greedily, as before a decoder was stored."""
+    # First the settings: without them nothing else is read if this is interrupted.
     (folder / "decoder.json").unlink(missing_ok=True)
     _remove(folder, {"lm", "lstm", "lexicon.txt"})
 

@@ -1,4 +1,4 @@
-"""What a beam search knows of text: an n-gram model, a lexicon and hot words, over the units."""
+"""Text knowledge of a beam search: an n-gram model, a lexicon and hot words, by tokens."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from asr.text.tokens import WORD_START, Tokens
 
 
 class LanguageConfig(Config):
-    """How text weighs against sound. Scores are in nats."""
+    """Weights of the language model against the acoustic model. Scores are in nats."""
 
     weight: float = Field(0.5, ge=0, le=100)
     """Factor on the log-probabilities of the n-gram model."""
     word_bonus: float = Field(0.0, ge=-1000, le=1000)
-    """Added for every word: against the model's liking for few words."""
+    """Added for every word, because language models favour few words."""
     unknown_score: float = Field(-5.0, ge=-10_000, le=0)
-    """Added for a word that the n-gram model does not know, to what the model gives <unk>."""
+    """Added to the score of <unk> for a word that the n-gram model does not contain."""
 
 
 def build_language(
@@ -33,12 +33,12 @@ def build_language(
     lexicon: Sequence[str] | None = None,
     hot_words: Mapping[str, float] | None = None,
 ) -> Language:
-    """Everything in the arrays that the search walks through.
+    """All knowledge as arrays for the search.
 
-    With a `lexicon` nothing but its words is written. `hot_words` are given what they score more,
-    in nats. A model of characters is told by the mark of a word's start among its words.
+    With a `lexicon`, only its words are recognised. `hot_words` maps words to bonuses in nats. A
+    model of characters is recognised by the word-start mark among its words.
 
-    Raises LanguageModelError for a word that the units cannot write.
+    Raises LanguageModelError for a word that the tokens cannot encode.
     """
     config, hot = config or LanguageConfig(), dict(hot_words or {})
     alphabet = {c: i for i, c in enumerate(dict.fromkeys("".join(tokens.units[1:])))}
@@ -84,19 +84,19 @@ def build_language(
 
 
 def _writable(model: NgramModel, alphabet: Mapping[str, int]) -> set[str]:
-    """The model's words that the units can write; there must be some."""
+    """The model's words that the tokens can encode; at least one is required."""
     known = model.vocabulary[len(SPECIAL) :]
     words = {word for word in known if alphabet.keys() >= set(word)}
     if known and not words:
         raise LanguageModelError(
-            f"expected words that the recogniser can write, got {known[0]!r} and others in the "
+            f"expected words that the recogniser can spell, got {known[0]!r} and others in the "
             "language model: estimate it with --model, which spells them as the recogniser does"
         )
     return words
 
 
 def check_word(word: str, alphabet: Collection[str]) -> None:
-    """Raise LanguageModelError where the characters of the units cannot write a word."""
+    """Raise LanguageModelError if the characters of the tokens cannot encode a word."""
     if len(word.split()) > 1:
         raise LanguageModelError(
             f"expected words, got the phrase {word!r}: give each of its words alone"
@@ -111,7 +111,7 @@ def check_word(word: str, alphabet: Collection[str]) -> None:
 
 
 def _no_model() -> Arrays:
-    """Arrays of the types that an n-gram model has."""
+    """Empty arrays of the types of an n-gram model."""
     ints, floats = np.zeros(2, np.int32), np.zeros(2, np.float32)
     return read_only(ints, floats, floats, np.zeros(2, np.int64), ints)
 
@@ -119,8 +119,8 @@ def _no_model() -> Arrays:
 def _best_below(
     parents: Sequence[NDArray[np.int64]], ends: NDArray[np.int64], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Of every node, the highest value of the words that end there or below. A node without any has
-    none below it, and is the root of an empty trie."""
+    """The highest value of the words that end at each node or below. A node without any has no
+    nodes below it, and is the root of an empty trie."""
     best = np.full(sum(map(len, parents)), -np.inf)
     best[ends] = values
     last = len(best)
@@ -135,7 +135,7 @@ def _best_below(
 def _trie(
     words: Sequence[str], alphabet: Mapping[str, int]
 ) -> tuple[Ints, Ints, NDArray[np.int64], list[NDArray[np.int64]]]:
-    """A node for every beginning of a word, level by level, and where each word ends.
+    """A node for every prefix of a word, level by level, and the final node of each word.
 
     Shape: the first child of every node [N + 1], its character [N], the words' nodes [words], and
     the parents of the nodes of each level.

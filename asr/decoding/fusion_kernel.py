@@ -1,4 +1,4 @@
-"""What text costs in a beam search besides sound: words, spelling and boosts, compiled by numba.
+"""Text scores in a beam search: words, spelling and boosts, compiled by numba.
 
 N nodes of the lexicon. Scores are natural logarithms.
 """
@@ -17,18 +17,18 @@ from asr.lm.ngram import Arrays, Ints
 Floats = NDArray[np.float64]
 
 NO_MODEL, WORD_MODEL, CHARACTER_MODEL = range(3)
-OFF = -1  # a word that is not in the lexicon; also a prefix that is not in the beam, and no child
+OFF = -1  # a word outside the lexicon; also a prefix outside the beam, and no child
 
 
 class Language(NamedTuple):
-    """What is known of text besides sound; see `asr.decoding.fusion`, which builds it.
+    """The text knowledge of a search; built by `asr.decoding.fusion`.
 
-    `kind` says what the n-gram model is of; a sentence begins at its node `start` and ends with its
-    word `end`. The lexicon is a trie: the children of a node stand together, sorted by their
-    character; `word` is the model's id of the word that ends there, or `OFF`. Of the words below a
-    node, itself included, `ahead_score` is the best log-probability without context;
-    `unknown_ahead` is that of an unknown word. A unit's characters are places in the alphabet, mark
-    of a word's start included.
+    `kind` is the type of the n-gram model's words; a sentence begins at its node `start` and ends
+    with its word `end`. The lexicon is a trie: the children of a node are adjacent, sorted by their
+    character; `word` is the model's id of the word that ends there, or `OFF`. `ahead_score` is the
+    best log-probability without context of the words at or below a node; `unknown_ahead` is that of
+    an unknown word. A token's characters are indices in the alphabet, including the word-start
+    mark.
     """
 
     kind: int
@@ -53,7 +53,7 @@ class Language(NamedTuple):
 
 @inner
 def spell(language, spelled, character):
-    """The lexicon's node one character on, or OFF."""
+    """The lexicon's node after one character, or OFF."""
     if spelled < 0:
         return OFF
     for child in range(language.first_child[spelled], language.first_child[spelled + 1]):
@@ -64,7 +64,7 @@ def spell(language, spelled, character):
 
 @inner
 def spell_unit(language, spelled, unit):
-    """The lexicon's node a unit on, or OFF."""
+    """The lexicon's node after a token, or OFF."""
     first, last = language.unit_first[unit], language.unit_first[unit + 1]
     if language.starts_word[unit]:
         spelled, first = 0, first + 1
@@ -75,7 +75,7 @@ def spell_unit(language, spelled, unit):
 
 @inner
 def end_word(language, context, spelled):
-    """What the end of a word adds to the score, and the context after it."""
+    """The score that the end of a word adds, and the context after it."""
     if spelled == 0:
         return 0.0, context  # nothing was spelled
     word = OFF if spelled < 0 else language.word[spelled]
@@ -94,7 +94,7 @@ def end_word(language, context, spelled):
 
 @inner
 def spell_out(language, context, unit):
-    """What a model of characters says of a unit's, and the context after them."""
+    """The score of a token's characters by a character model, and the context after them."""
     score = 0.0
     for i in range(language.unit_first[unit], language.unit_first[unit + 1]):
         word = language.character_words[language.unit_characters[i]]
@@ -105,9 +105,9 @@ def spell_out(language, context, unit):
 
 @inner
 def look_ahead(language, spelled):
-    """The most that a begun word may bring. It counts where prefixes are compared: else those that
-    have yet to pay for a word would oust those that have paid (Ortmanns et al. 1996,
-    "Language-model look-ahead for large vocabulary speech recognition")."""
+    """An upper estimate of the score of a partial word, used to compare prefixes. Otherwise
+    prefixes with a word score still to come would displace those that have paid it (Ortmanns et al.
+    1996, "Language-model look-ahead for large vocabulary speech recognition")."""
     if language.kind != WORD_MODEL:
         return 0.0
     unknown = language.weight * language.unknown_ahead + language.unknown_score

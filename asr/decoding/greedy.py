@@ -1,4 +1,4 @@
-"""Greedy decoding: the best unit of every frame, repeats merged, blanks dropped."""
+"""Greedy decoding: the best token of every frame, repeats merged, blanks dropped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asr.text.tokens import BLANK_ID
 
 
 def greedy_decode(log_probs: Padded) -> list[list[int]]:
-    """Unit ids of each utterance. Shape: log_probs [B, T, V] -> B lists.
+    """Token ids of each utterance. Shape: log_probs [B, T, V] -> B lists.
 
     >>> scores = torch.tensor([[[0.1, 0.9], [0.2, 0.8], [0.9, 0.1], [0.0, 1.0]]]).log()
     >>> greedy_decode(Padded(scores, torch.tensor([4])))

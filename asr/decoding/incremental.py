@@ -1,6 +1,6 @@
-"""Decoding while the network's output arrives: the text so far, and how much of it is final.
+"""Incremental decoding of the network's output: the text so far, and its final part.
 
-N frames, V units.
+N frames, V tokens.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from asr.text.tokens import BLANK_ID
 
 
 class IncrementalDecoder:
-    """One utterance of a `Decoder`, some frames at a time. `finish` gives what `texts` gives for
-    all frames; the part that `push` calls final does not change.
+    """Incremental decoding of one utterance by a `Decoder`. `finish` returns the result of `texts`
+    for all frames; the part that `push` returns as final does not change.
 
     Raises ConfigError for a decoder with `rescore.every_step`, which needs all frames at once.
     """
@@ -28,18 +28,18 @@ class IncrementalDecoder:
                 "or rescoring without it"
             )
         self._decoder = decoder
-        self._ids: list[int] = []  # of greedy decoding
+        self._ids: list[int] = []  # for greedy decoding
         self._last = BLANK_ID
         self._search: BeamSearch | None = None
         if decoder.config.kind == "beam":
             beam = decoder.config.beam
-            if decoder.neural is not None:  # which ranks the whole beam
+            if decoder.neural is not None:  # it rescores the whole beam
                 beam = beam.model_copy(update={"recombine": False})
             language = decoder.language or build_language(decoder.tokens)
             self._search = BeamSearch(language, beam)
 
     def push(self, log_probs: Tensor) -> tuple[str, str]:
-        """The final beginning of the text, and the best text so far. Shape: [N, V]."""
+        """The final start of the text, and the best text so far. Shape: [N, V]."""
         decode = self._decoder.tokens.decode
         if self._search is None:
             for unit in log_probs.argmax(dim=1).tolist():
@@ -50,14 +50,12 @@ class IncrementalDecoder:
             return text, text
         self._search.push(log_probs)
         final, best = decode(self._search.stable()), decode(self._search.best()[0].ids)
-        if (
-            self._decoder.lexicon is not None
-        ):  # a begun word may turn out to be none, and is dropped
+        if self._decoder.lexicon is not None:  # a partial word may prove impossible, and is dropped
             final = final.rpartition(" ")[0]
         return final, best if best.startswith(final) else final
 
     def finish(self) -> str:
-        """The text, once there are no more frames."""
+        """The text after the last frames."""
         if self._search is None:
             return self._decoder.tokens.decode(self._ids)
         count = 1 if self._decoder.neural is None else self._decoder.config.beam.size

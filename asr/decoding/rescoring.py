@@ -12,27 +12,27 @@ from asr.lm.neural import NeuralLm
 
 
 class RescoreConfig(Config):
-    """How a recurrent language model changes the scores of the beam's texts, in nats."""
+    """Weights of a recurrent language model for the texts of the beam, in nats."""
 
     weight: float = Field(0.3, ge=0, le=100)
-    """Factor on its log-probabilities, which are added to what the n-gram model has given."""
+    """Factor on its log-probabilities, which are added to the scores of the n-gram model."""
     word_bonus: float = Field(1.0, ge=-1000, le=1000)
-    """Added for every word: against the liking for few words that comes with it."""
+    """Added for every word, because language models favour few words."""
     every_step: bool = False
-    """Ask it at every step of the search, in place of ranking what is found. It must write the
-    recogniser's units, and n-gram model, lexicon and hot words are left out. Slow without a GPU."""
+    """Apply it at every step of the search instead of rescoring. It must have the recogniser's
+    tokens; n-gram model, lexicon and hot words are then not allowed. Slow without a GPU."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A text that may have been said, and its score in nats."""
+    """A possible text, and its score in nats."""
 
     text: str
     score: float
 
 
 def text_scores(neural: NeuralLm, found: Iterable[Sequence[Scored]]) -> dict[str, float]:
-    """What a recurrent language model says of each text, in nats."""
+    """The log-probability of each text by a recurrent language model, in nats."""
     texts = sorted({row.text for rows in found for row in rows})
     return dict(zip(texts, neural.score(texts), strict=True))
 

@@ -239,7 +239,7 @@ def to_text(result: Tuning, name: str) -> str:
     """The choice, and its result on the development set of this name."""
     best, rescoring = result.best, ""
     if best.rescore is not None and best.rescore.weight == 0:
-        rescoring = ", without rescoring, which has no gain"
+        rescoring = ", not rescored (no gain)"
     elif best.rescore is not None:
         rescoring = f", rescored with weight {best.rescore.weight:g}, "
         rescoring += f"word bonus {best.rescore.word_bonus:g}"

@@ -1,1 +1,1 @@
-"""Language models: n-grams counted from text, and what they say of a sentence."""
+"""Language models: n-gram models and recurrent networks, and their scores of sentences."""

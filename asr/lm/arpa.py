@@ -1,6 +1,6 @@
-"""ARPA files: the text form of n-gram models that every toolkit reads and writes.
+"""ARPA files: the common text format of n-gram models.
 
-Their scores are logarithms to base 10; -99 stands for what has no probability.
+Their scores are logarithms to base 10; -99 stands for probability zero.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PROGRESS_EVERY = 10_000  # n-grams
 LONGEST = 32  # words in an n-gram
 LONGEST_LINE = 1 << 20  # characters
 WHITESPACE = " \t\r\n"
-"""What parts fields, as in KenLM (lm/read_arpa.cc). Words may hold any other space, such as a
+"""Field separators, as in KenLM (lm/read_arpa.cc). Words may contain any other space, such as a
 no-break or ideographic space, U+0085, or a vertical tab."""
 
 
 def open_text(path: Path, mode: str, compressed: bool) -> IO[str]:
-    """A text file in UTF-8, to read ("rt"; a byte order mark is passed over) or write ("wt")."""
+    """A text file in UTF-8, to read ("rt"; a byte order mark is ignored) or write ("wt")."""
     encoding = "utf-8-sig" if mode == "rt" else "utf-8"
     if compressed:
         return cast(IO[str], gzip.open(path, mode, encoding=encoding))
@@ -48,7 +48,7 @@ def open_text(path: Path, mode: str, compressed: bool) -> IO[str]:
 def write_arpa(
     path: str | Path, model: NgramModel, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Write the model, compressed where the name ends in .gz. `progress` gets the n-grams done."""
+    """Write the model, compressed if the name ends in .gz. `progress` gets the n-grams done."""
     path = Path(path)
     closed = math.isinf(model.log_probs[1 + UNKNOWN_ID])
     done = 0
@@ -98,7 +98,7 @@ def _walk(
 
 @dataclass
 class _Section:
-    """The n-grams of one length as they are read: words one after another, line numbers."""
+    """The n-grams of one length during reading: words one after another, line numbers."""
 
     words: array[int] = field(default_factory=lambda: array("i"))
     log_probs: array[float] = field(default_factory=lambda: array("f"))
@@ -107,19 +107,19 @@ class _Section:
 
 
 class _Reader:
-    """Lines of an ARPA file, numbered, and the error that names one of them."""
+    """Numbered lines of an ARPA file, and errors that name a line."""
 
     def __init__(self, path: Path, file: IO[str]) -> None:
         self.path, self.number = path, 0
         self._file = file
 
     def line(self) -> str:
-        """The next line that is not empty, without white space around it."""
+        """The next non-empty line, stripped."""
         while line := self._file.readline(LONGEST_LINE):
             self.number += 1
             if len(line) == LONGEST_LINE:
                 raise self.error(
-                    "an n-gram a line", f"a line of {LONGEST_LINE} characters", "get the file again"
+                    "an n-gram per line", f"{LONGEST_LINE} characters", "get the file again"
                 )
             if stripped := line.strip(WHITESPACE):
                 return stripped
@@ -132,9 +132,9 @@ class _Reader:
 
 
 def read_arpa(path: str | Path, progress: Callable[[int, int], None] | None = None) -> NgramModel:
-    """Read a model, compressed or not. `progress` gets the n-grams done and in all.
+    """Read a model, compressed or not. `progress` gets the n-grams done and in total.
 
-    Contexts that a pruned model lacks are put in with the score that backing off gives them.
+    Contexts that a pruned model lacks are added with their backoff score.
 
     Raises LanguageModelError naming the line.
     """
@@ -184,7 +184,7 @@ def _parse(reader: _Reader, progress: Callable[[int, int], None] | None) -> Ngra
                 progress(sum(announced[: length - 1]) + len(section.lines), sum(announced))
         if len(section.lines) != number:
             raise reader.error(
-                f"{number} n-grams of {length} words as the header says",
+                f"{number} n-grams of {length} words as in the header",
                 str(len(section.lines)),
                 "get the file again",
             )
@@ -195,7 +195,7 @@ def _parse(reader: _Reader, progress: Callable[[int, int], None] | None) -> Ngra
 
 
 def _add(reader: _Reader, line: str, length: int, section: _Section, ids: dict[str, int]) -> None:
-    """Read `log10 probability, words, backoff weight if there is one`."""
+    """Read `log10 probability, words, backoff weight if any`."""
     parts = line.replace("\t", " ").split(" ")
     if "" in parts:
         parts = [part for part in parts if part]
@@ -270,7 +270,7 @@ def _lacking_contexts(contexts: Ints, present: Ints) -> Ints:
 
 
 def _places(contexts: Ints, levels: Sequence[Level]) -> NDArray[np.int64]:
-    """Where each row stands in the level of its length; all are there."""
+    """The index of each row in the level of its length; all exist."""
     places = np.zeros(len(contexts), np.int64)
     for column, level in zip(contexts.T, levels, strict=True):
         size = len(levels[0].words)
@@ -279,7 +279,7 @@ def _places(contexts: Ints, levels: Sequence[Level]) -> NDArray[np.int64]:
 
 
 def _fill_gaps(model: NgramModel) -> None:
-    """Give contexts that were put in the score that they have without being there."""
+    """Give added contexts the score that they have without being in the model."""
     for node in np.flatnonzero(np.isnan(model.log_probs)):
         parent = int(np.searchsorted(model.first_child, node, "right")) - 1
         score, _ = model.score(int(model.suffixes[parent]), int(model.words[node]))

@@ -1,10 +1,10 @@
 """Interpolated modified Kneser-Ney estimation of n-gram models (Chen and Goodman 1999, section 3).
 
-Figures agree with KenLM's lmplz (Heafield et al. 2013), whose conventions are taken where the
-paper leaves room: n-grams that begin a sentence keep their plain counts, <s> is never predicted,
-and <unk> gets the share of one more word that was never seen.
+Figures agree with KenLM's lmplz (Heafield et al. 2013), whose conventions are used if the paper
+leaves a choice: n-grams that begin a sentence keep their plain counts, <s> is never predicted, and
+<unk> gets the share of one more word with count zero.
 
-P positions in the text, one for every word, <s> and </s>.
+P positions in the text: one for every word, <s> and </s>.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from asr.errors import AsrError
 from asr.lm.ngram import END_ID, SPECIAL, START_ID, UNKNOWN_ID, Level, NgramModel, assemble
 
-# Of counts 1, 2 and 3 or more, where a text is too small to estimate them (lmplz's fallback).
+# For counts 1, 2 and 3 or more, if a text is too small to estimate them (lmplz's fallback).
 FALLBACK = (0.5, 1.0, 1.5)
 SMALLEST = 1e-30  # backoff weight, whose logarithm must be finite
 PROGRESS_EVERY = 10_000  # sentences
@@ -33,8 +33,8 @@ Progress = Callable[[int, int], None]
 class Grams:
     """The distinct n-grams of one length, sorted by their first n - 1 words, then by the last.
 
-    Shape: parents (places among the n-grams one shorter), words, suffixes (places likewise) and
-    counts, each [n-grams]; places [P], of the n-gram that ends at a position, or -1.
+    Shape: parents (indices of the n-grams one shorter), words, suffixes (indices likewise) and
+    counts, each [n-grams]; places [P], the n-gram that ends at a position, or -1.
     """
 
     parents: Ints
@@ -52,13 +52,14 @@ def estimate(
     min_count: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> NgramModel:
-    """A model of `sentences`, whose words are what stands between spaces.
+    """A model of `sentences`, whose words are separated by spaces.
 
-    `cutoffs`: n-grams counted so often or less are left out, by length from two words on; the last
-    figure holds for all longer ones. Words seen less than `min_count` times count as <unk>. A
-    closed vocabulary gives <unk> no probability. `progress` gets the steps done and in all.
+    `cutoffs`: n-grams with at most this count are left out, by length from two words on; the last
+    value holds for all longer ones. Words with fewer than `min_count` occurrences count as <unk>. A
+    closed vocabulary gives <unk> no probability. `progress` gets the steps done and in total.
 
-    Raises AsrError for a text that is empty, too small for `order`, or holds a marker such as <s>.
+    Raises AsrError for a text that is empty, too small for `order`, or contains a marker such as
+    <s>.
     """
     if order < 1 or any(b < a for a, b in itertools.pairwise([0, *cutoffs])):
         raise AsrError(
@@ -66,7 +67,7 @@ def estimate(
             f"{list(cutoffs)}: correct them"
         )
     lines = list(sentences)
-    steps = len(lines) * (order + 1)  # reading is one pass, and every length of n-grams another
+    steps = len(lines) * (order + 1)  # one for reading, and one for every length of n-grams
     if closed and min_count > 1:
         raise AsrError(
             f"expected a closed vocabulary of every word, got a least count of {min_count}: "
@@ -95,7 +96,7 @@ def estimate(
 def _read(
     sentences: Sequence[str], min_count: int, progress: Callable[[int], None]
 ) -> tuple[list[str], Ints]:
-    """The vocabulary, and the text as its ids, every sentence between <s> and </s>. Shape: [P]."""
+    """The vocabulary, and the text as ids, every sentence between <s> and </s>. Shape: [P]."""
     seen: dict[str, int] = {word: i for i, word in enumerate(SPECIAL)}
     pieces = []
     for number, sentence in enumerate(sentences, start=1):
@@ -113,17 +114,17 @@ def _read(
     names = list(seen)
     counts = np.bincount(text, minlength=len(names))
     kept = [i for i in range(len(names)) if i <= END_ID or counts[i] >= min_count]
-    # Sorted, so that the same words give the same model in whatever order they are said.
+    # Sorted, so that the model does not depend on the order of the words.
     kept[END_ID + 1 :] = sorted(kept[END_ID + 1 :], key=names.__getitem__)
     if len(kept) == len(SPECIAL):
-        raise AsrError(f"expected words said {min_count} times or more, got none: lower the count")
+        raise AsrError(f"expected words with {min_count} occurrences, got none: lower the count")
     place = np.full(len(names), UNKNOWN_ID)
     place[kept] = np.arange(len(kept))
     return [names[i] for i in kept], place[text]
 
 
 def count(text: Ints, order: int, words: int) -> Iterator[Grams]:
-    """The n-grams of every length up to `order`, none of which reaches over a sentence's start."""
+    """The n-grams of every length up to `order`; none crosses a sentence boundary."""
     places = text.copy()
     counts = np.bincount(text, minlength=words)
     zeros = np.zeros(words, np.int64)
@@ -131,7 +132,7 @@ def count(text: Ints, order: int, words: int) -> Iterator[Grams]:
     for _ in range(1, order):
         shorter = places
         before = np.concatenate([[-1], shorter[:-1]])
-        # What ends with <s> would begin in the sentence before.
+        # An n-gram that ends with <s> would begin in the previous sentence.
         inside = (before >= 0) & (text != START_ID)
         keys = before[inside] * words + text[inside]
         distinct, first, inverse, counts = np.unique(
@@ -144,15 +145,14 @@ def count(text: Ints, order: int, words: int) -> Iterator[Grams]:
 
 
 def _continuations(longer: Grams, this: Grams) -> Ints:
-    """Adjusted counts: in how many n-grams one word longer an n-gram is the end, that is, after how
-    many different words it stands (Kneser and Ney 1995). At the beginning of a sentence nothing
-    stands before it: there it keeps its count."""
+    """Adjusted counts: the number of different words before an n-gram (Kneser and Ney 1995). At the
+    beginning of a sentence no word precedes it: there it keeps its count."""
     adjusted = np.bincount(longer.suffixes, minlength=len(this.words))
     return np.where(adjusted == 0, this.counts, adjusted)
 
 
 def discounts(adjusted: Ints) -> Numbers:
-    """What is taken off counts of 0, 1, 2, and 3 or more (Chen and Goodman 1999, equation 26)."""
+    """Discounts of counts 0, 1, 2, and 3 or more (Chen and Goodman 1999, equation 26)."""
     n1, n2, n3, n4 = np.bincount(np.minimum(adjusted, 5), minlength=6)[1:5].tolist()
     if not (n1 and n2 and n3):
         return np.array([0, *FALLBACK])
@@ -165,24 +165,24 @@ def discounts(adjusted: Ints) -> Numbers:
 def _interpolated(
     grams: Sequence[Grams], adjusted: Sequence[Ints], limits: Sequence[int], closed: bool
 ) -> list[Level]:
-    """Probabilities of every length from those of the one before, and the backoff weights."""
+    """Probabilities of every length from those of the previous one, and the backoff weights."""
     levels: list[Level] = []
     words = len(grams[0].words)
     possible = words - (2 if closed else 1)  # <s> is never predicted
     lower = np.full(1, 1 / possible)
-    renamed = np.zeros(1, np.int64)  # places among what is kept
+    renamed = np.zeros(1, np.int64)  # indices among the kept n-grams
     for gram, counts, limit in zip(grams, adjusted, limits, strict=True):
         kept = (gram.counts > limit) | (len(levels) == 0)
         taken = discounts(counts)[np.minimum(counts, 3)]
         contexts = len(lower)
         total = np.bincount(gram.parents, counts, contexts)
-        # What is left out gives all it had to shorter n-grams.
+        # Omitted n-grams give all their probability to shorter ones.
         left = np.bincount(gram.parents, np.where(kept, taken, counts), contexts)
         gamma = np.divide(left, total, out=np.ones(contexts), where=total > 0)
         own = (counts - taken) / np.maximum(total, 1)[gram.parents]
         probabilities = own + gamma[gram.parents] * lower[gram.suffixes]
         if not levels:
-            probabilities[START_ID] = 1.0  # as is written for what is never predicted
+            probabilities[START_ID] = 1.0  # the convention for a word that is never predicted
             if closed:
                 probabilities[UNKNOWN_ID] = 0.0
         else:
@@ -204,6 +204,6 @@ def _interpolated(
 
 
 def _set_backoffs(level: Level, gamma: Numbers, renamed: Ints) -> None:
-    """Of a level that is whole, now that the n-grams one longer are known."""
+    """Set the backoff weights of a complete level from the n-grams that are one longer."""
     kept = renamed >= 0
     level.backoffs[renamed[kept]] = np.log(np.maximum(gamma[kept], SMALLEST))

@@ -27,10 +27,10 @@ def find_child(words, first_child, node, word):
 
 @compiled
 def advance(words, log_probs, backoffs, first_child, suffixes, node, word):
-    """What `word` costs after the context `node`, and the context after it.
+    """The score of `word` after the context `node`, and the context after it.
 
-    The longest n-gram that is known decides; for every word that had to be dropped from the front
-    of the context, its backoff weight is added (Katz 1987).
+    The longest known n-gram counts; for every word dropped from the front of the context, its
+    backoff weight is added (Katz 1987).
     """
     score = np.float32(0.0)
     while True:
@@ -43,7 +43,7 @@ def advance(words, log_probs, backoffs, first_child, suffixes, node, word):
 
 @compiled
 def link_suffixes(words, first_child, parents, suffixes):
-    """Fill in, for the node of every n-gram, that of its longest known suffix."""
+    """Fill in, for the node of every n-gram, the node of its longest known suffix."""
     for node in range(1, len(words)):
         context = parents[node]
         if context == 0:
@@ -59,7 +59,7 @@ def link_suffixes(words, first_child, parents, suffixes):
 
 @compiled
 def score_words(words, log_probs, backoffs, first_child, suffixes, node, ids, scores, nodes):
-    """Walk through `ids` from `node`: the score of each, and the context after it."""
+    """Score `ids` from `node` on: the score of each, and the context after it."""
     for i in range(len(ids)):
         scores[i], node = advance(words, log_probs, backoffs, first_child, suffixes, node, ids[i])
         nodes[i] = node

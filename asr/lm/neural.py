@@ -1,13 +1,13 @@
-"""A recurrent language model over the units of a recogniser, or over characters.
+"""A recurrent language model over the tokens of a recogniser, or over characters.
 
-Unit 0, the blank of CTC, stands before a sentence and after it. On disk it is a folder, and loading
-it runs no code:
+Token 0, the blank of CTC, stands before and after a sentence. On disk the model is a folder;
+loading it runs no code:
 
-lstm.json           format version, configuration, where it came from, how text is spelled
-tokens.json         the units
+lstm.json           format version, configuration, origin, text normalisation
+tokens.json         the tokens
 model.safetensors   weights
 
-B sentences, T places in the longest, V units, H cells. Scores are in nats.
+B sentences, T positions in the longest, V tokens, H cells. Scores are in nats.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from asr.text.tokens import WORD_START, Tokens
 
 FORMAT = 1
 BOUNDARY = 0
-UNITS_AT_ONCE = 1 << 14  # of padded sentences that are scored together
+UNITS_AT_ONCE = 1 << 14  # in padded sentences that are scored together
 
 
 class NeuralConfig(Config):
     """Size and shape of the network."""
 
     cell: str = "lstm"
-    """As in `model.cell`; layer_norm and light_gru normalise what they see and are not for this."""
+    """As in `model.cell`; layer_norm and light_gru normalise their input and are not allowed."""
     layers: int = Field(1, ge=1, le=8)
     """Recurrent layers."""
     hidden: int = Field(256, ge=1, le=8192)
-    """Cells, and features of a unit."""
+    """Cells, and features of a token."""
     dropout: float = Field(0.5, ge=0, lt=1)
     """Share of the features dropped before and after every layer."""
 
 
 class NeuralModel(nn.Module):
-    """Units to log-probabilities of the next one. Embedding and output share their weights (Press
+    """Tokens to log-probabilities of the next one. Embedding and output share their weights (Press
     and Wolf 2017, "Using the output embedding to improve language models")."""
 
     def __init__(self, config: NeuralConfig, units: int) -> None:
@@ -73,7 +73,7 @@ class NeuralModel(nn.Module):
     def forward(
         self, ids: Padded, states: Sequence[Sequence[State]] | None = None
     ) -> tuple[Padded, list[list[State]]]:
-        """After each unit, what may come next, and the states after the last ones.
+        """The predictions after each token, and the states after the last ones.
 
         Shape: ids [B, T] -> log-probabilities [B, T, V]; states of each layer.
         """
@@ -89,7 +89,7 @@ class NeuralModel(nn.Module):
         return Padded(torch.log_softmax(logits.float(), dim=2), ids.lengths), after
 
     def targets(self, sentences: Padded) -> Padded:
-        """Log-probability of every unit but the first. Shape: [B, T] -> [B, T - 1]."""
+        """Log-probability of every token but the first. Shape: [B, T] -> [B, T - 1]."""
         lengths = sentences.lengths - 1
         scores, _ = self(Padded(sentences.values[:, :-1], lengths))
         picked = scores.values.gather(2, sentences.values[:, 1:, None])[:, :, 0]
@@ -98,26 +98,26 @@ class NeuralModel(nn.Module):
 
 @dataclass(frozen=True)
 class NeuralLm:
-    """A network with the units that it writes."""
+    """A network with its tokens."""
 
     model: NeuralModel
     tokens: Tokens
     info: dict[str, Any] = field(default_factory=dict)
     text: TextConfig | None = None
-    """How its sentences were spelled, if they were as a recogniser writes them."""
+    """The normalisation of its sentences, if it was trained for a recogniser."""
 
     def encode(self, sentence: str) -> Tensor:
-        """Unit ids between two boundaries. Shape: [T]. Raises LanguageModelError."""
+        """Token ids between two boundaries. Shape: [T]. Raises LanguageModelError."""
         if unknown := self.tokens.missing(sentence):
             raise LanguageModelError(
-                f"expected characters that the language model writes, got "
+                f"expected characters of the language model, got "
                 f"{''.join(sorted(unknown))!r} in {sentence!r}: spell it otherwise or leave it out"
             )
         return torch.tensor([BOUNDARY, *self.tokens.encode(sentence), BOUNDARY])
 
     @torch.inference_mode()
     def unit_scores(self, sentences: Sequence[str]) -> list[Tensor]:
-        """Log-probability of each unit after those before it, and of the end. -> B times [T]."""
+        """Log-probability of each token after the previous ones, and of the end. -> B times [T]."""
         device = self.model.bias.device
         scores: dict[int, Tensor] = {}
         encoded = [self.encode(sentence) for sentence in sentences]
@@ -135,8 +135,8 @@ class NeuralLm:
         return [float(row.double().sum()) for row in self.unit_scores(sentences)]
 
     def score_sentence(self, sentence: Sequence[str]) -> list[WordScore]:
-        """Every word of a sentence after those before it, and the end. None is unknown: a word that
-        is no unit is spelled."""
+        """Every word of a sentence after the previous ones, and the end. No word is unknown: a word
+        without a token is spelled."""
         units = self.encode(" ".join(sentence))[1:-1].tolist()
         scores = self.unit_scores([" ".join(sentence)])[0].tolist()
         starts = [i for i, u in enumerate(units) if self.tokens.units[u].startswith(WORD_START)]
@@ -152,7 +152,7 @@ class NeuralLm:
     def sample(
         self, prompt: str, temperature: float, random: torch.Generator, longest: int = 500
     ) -> str:
-        """A sentence that begins with `prompt`; below a temperature of 1 a more likely one.
+        """A random sentence that begins with `prompt`; a temperature below 1 gives likelier ones.
 
         Raises LanguageModelError for a prompt of other characters.
         """
@@ -179,7 +179,7 @@ class _Saved(Config):
 
 
 def save_neural(folder: str | Path, lm: NeuralLm) -> None:
-    """Write the folder, whole or not at all, in place of an earlier one or of nothing."""
+    """Write the folder atomically, replacing an earlier one."""
     check_replaceable(folder, "lstm.json")
     with atomic_path(folder) as temporary:
         temporary.mkdir()
@@ -190,12 +190,12 @@ def save_neural(folder: str | Path, lm: NeuralLm) -> None:
 
 
 def is_neural(path: Path) -> bool:
-    """Whether this is the folder of such a model, and not an n-gram model."""
+    """Whether this is the folder of a recurrent model, and not of an n-gram model."""
     return (path / "lstm.json").is_file()
 
 
 def load_neural(folder: str | Path) -> NeuralLm:
-    """Read a folder. Raises CheckpointError naming the file that is missing or damaged."""
+    """Read a folder. Raises CheckpointError naming the missing or damaged file."""
     folder = Path(folder)
     if not is_neural(folder):
         raise CheckpointError(

@@ -2,7 +2,7 @@
 
 The node of the n-gram w1 ... wn is a child of the node of w1 ... wn-1; the root is the empty
 context. Nodes are numbered level by level and sorted within a level, so that the children of a node
-stand together. Scores are natural logarithms.
+are adjacent. Scores are natural logarithms.
 
 N nodes with the root, V words.
 """
@@ -34,7 +34,7 @@ Arrays = tuple[Ints, Floats, Floats, NDArray[np.int64], Ints]
 class Level:
     """All n-grams of one length, sorted by `parents`, then by `words`.
 
-    Shape: each [n-grams]; parents are places in the level below, words are ids.
+    Shape: each [n-grams]; parents are indices in the level below, words are ids.
     """
 
     parents: NDArray[np.int64]
@@ -45,20 +45,20 @@ class Level:
 
 @dataclass(frozen=True)
 class NgramModel:
-    """See the module. `vocabulary` begins with <unk>, <s> and </s>.
+    """An n-gram model. `vocabulary` begins with <unk>, <s> and </s>.
 
     Shape: words, log_probs, backoffs, suffixes [N], first_child [N + 1], of the root on.
     """
 
     vocabulary: tuple[str, ...]
     counts: tuple[int, ...]
-    """How many n-grams there are of each length, from one on."""
+    """The number of n-grams of each length, from one on."""
     words: Ints
     log_probs: Floats
     backoffs: Floats
     first_child: NDArray[np.int64]
     suffixes: Ints
-    """The node of the longest suffix that has one: the context with its first word dropped."""
+    """The node of the longest known suffix: the context without its first word."""
 
     @property
     def order(self) -> int:
@@ -70,11 +70,11 @@ class NgramModel:
 
     @cached_property
     def arrays(self) -> Arrays:
-        """What the functions of `lookup` walk through."""
+        """The arrays for the functions of `lookup`."""
         return read_only(self.words, self.log_probs, self.backoffs, self.first_child, self.suffixes)
 
     def id(self, word: str) -> int:
-        """Of the word itself, or of <unk>; markers such as <s> are no words."""
+        """The id of a word, or of <unk>; markers such as <s> are not words."""
         found = self.ids.get(word, UNKNOWN_ID)
         return found if found > END_ID else UNKNOWN_ID
 
@@ -84,7 +84,7 @@ class NgramModel:
         return float(score), int(after)
 
     def score_sentence(self, sentence: Sequence[str]) -> list[WordScore]:
-        """Every word of a sentence after those before it, and the end.
+        """Every word of a sentence after the previous ones, and the end.
 
         >>> from asr.lm.estimate import estimate
         >>> model = estimate(["a b", "a c"], order=2)
@@ -102,8 +102,8 @@ class NgramModel:
 
 
 def read_only(*arrays: NDArray[Any]) -> Arrays:
-    """Views that cannot be written to, be they mapped from disk or not: numba would compile all
-    that walks through them once for each kind."""
+    """Views that are read-only, whether mapped from disk or not: otherwise numba would compile all
+    functions that use them once for each kind."""
     views = [np.asarray(array).view() for array in arrays]
     for view in views:
         view.flags.writeable = False
@@ -112,7 +112,7 @@ def read_only(*arrays: NDArray[Any]) -> Arrays:
 
 @dataclass(frozen=True)
 class WordScore:
-    """A word in its place: natural log-probability, words in the n-gram that gave it."""
+    """A word of a sentence: natural log-probability, length of the n-gram that gave it."""
 
     word: str
     log_prob: float
@@ -121,13 +121,13 @@ class WordScore:
 
     @property
     def log10(self) -> float:
-        """The score as ARPA files have it."""
+        """The score in the unit of ARPA files."""
         return self.log_prob / math.log(10)
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """Sums over a text. Ends of sentences count as words, as everywhere."""
+    """Sums over a text. Ends of sentences count as words, as is usual."""
 
     sentences: int = 0
     words: int = 0
@@ -137,7 +137,7 @@ class Perplexity:
 
     @property
     def perplexity(self) -> float:
-        """Of all words; infinite where a closed vocabulary lacks one."""
+        """Of all words; infinite if a closed vocabulary lacks one."""
         return math.exp(-self.log_prob / self.words) if math.isfinite(self.log_prob) else math.inf
 
     @property
@@ -153,7 +153,7 @@ class Scorer(Protocol):
 
 
 def measure_perplexity(model: Scorer, sentences: Iterable[Sequence[str]]) -> Perplexity:
-    """Of tokenised sentences."""
+    """The perplexity of tokenised sentences."""
     count, words, unknown = 0, 0, 0
     known, foreign = [], []
     for sentence in sentences:

@@ -1,7 +1,7 @@
-"""An n-gram model as a folder of plain arrays, mapped into memory instead of read.
+"""An n-gram model as a folder of plain arrays, which are mapped into memory.
 
 ngram.json       format version, n-grams of each length, size and CRC-32 of every other file
-vocabulary.txt   a word a line
+vocabulary.txt   one word per line
 *.bin            the arrays of `NgramModel`, little endian
 """
 
@@ -27,13 +27,13 @@ ARPA_ENDINGS = (".arpa", ".arpa.gz")
 ARRAYS = {"words": "<i4", "log_probs": "<f4", "backoffs": "<f4", "first_child": "<i8",
           "suffixes": "<i4"}  # fmt: skip
 CHUNK = 1 << 24  # bytes
-MOST_NODES = 1 << 31  # the largest that the arrays can number
+MOST_NODES = 1 << 31  # the largest number of nodes that the arrays can index
 
 
 def save_ngram(
     path: str | Path, model: NgramModel, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Write the model: as ARPA where the name ends in .arpa or .arpa.gz, else as a folder."""
+    """Write the model: as ARPA if the name ends in .arpa or .arpa.gz, else as a folder."""
     if str(path).endswith(ARPA_ENDINGS):
         write_arpa(path, model, progress)
         return
@@ -43,7 +43,7 @@ def save_ngram(
         names = temporary / "vocabulary.txt"
         names.write_text("".join(f"{word}\n" for word in model.vocabulary), encoding="utf-8")
         for name, kind in ARRAYS.items():
-            # Not `tofile`, whose error does not say that the disk is full.
+            # Not `tofile`, whose error does not report a full disk.
             values = np.ascontiguousarray(getattr(model, name), kind)
             (temporary / f"{name}.bin").write_bytes(values.data)
         files = {
@@ -57,16 +57,16 @@ def save_ngram(
 
 
 def is_ngram(path: Path) -> bool:
-    """Whether this is the folder of such a model, or a file, as which ARPA models come."""
+    """Whether this is the folder of an n-gram model, or a file, the form of ARPA models."""
     return path.is_file() or (path / "ngram.json").is_file()
 
 
 def load_ngram(path: str | Path, progress: Callable[[int, int], None] | None = None) -> NgramModel:
     """Open a folder that `save_ngram` wrote, or read an ARPA file.
 
-    Every byte and every link of a folder is checked; arrays stay on disk.
+    Every byte and every link of a folder is checked; the arrays stay on disk.
 
-    Raises LanguageModelError naming the file that is missing, malformed or damaged.
+    Raises LanguageModelError naming the missing, malformed or damaged file.
     """
     path = Path(path)
     if not path.is_dir():
@@ -86,11 +86,11 @@ def load_ngram(path: str | Path, progress: Callable[[int, int], None] | None = N
         arrays: dict[str, NDArray[Any]] = {
             name: np.memmap(path / f"{name}.bin", kind, "r") for name, kind in ARRAYS.items()
         }
-        # Not splitlines: it would also part lines at characters that belong to words.
+        # Not splitlines: it would also split at characters that belong to words.
         vocabulary = (path / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[:-1]
         model = NgramModel(tuple(vocabulary), tuple(facts["counts"]), **arrays)
         fault = find_fault(model)
-    except ValueError as error:  # UTF-8 that is none, files that are empty or of a broken number
+    except ValueError as error:  # invalid UTF-8, empty files, or files with incomplete numbers
         fault = reason(error)
     if fault:
         raise LanguageModelError(f"{path}: {fault}: copy the folder again, or estimate it again")

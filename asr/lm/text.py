@@ -17,8 +17,8 @@ from asr.text.tokens import WORD_START
 def read_sentences(paths: Sequence[Path], normalise: Callable[[str], str]) -> Iterator[str]:
     """Lines of text files (.gz too) and transcripts of manifests (.jsonl), normalised.
 
-    Raises LanguageModelError for a file that is missing or not text, ManifestError as reading does,
-    AsrError for words without phones where the recogniser writes phones.
+    Raises LanguageModelError for a file that is missing or not text, ManifestError for a bad
+    manifest, AsrError for words without phones if the recogniser emits phones.
     """
     for path in paths:
         if path.suffix == ".jsonl":
@@ -37,8 +37,8 @@ def read_sentences(paths: Sequence[Path], normalise: Callable[[str], str]) -> It
 
 
 def plain(text: str) -> str:
-    """A sentence as it stands, but in canonical Unicode and without characters that are not seen:
-    transcripts are normalised so, and both must spell words alike."""
+    """A sentence in canonical Unicode, without invisible characters. Transcripts are normalised in
+    the same way, so that both spell words alike."""
     return canonical(text).strip()
 
 
@@ -50,7 +50,7 @@ def _named(where: str, normalise: Callable[[str], str], text: str) -> str:
 
 
 def in_characters(sentence: str) -> str:
-    """The sentence with every character as a word of its own, and where words begin.
+    """The sentence with every character as a word, and with word-start marks.
 
     >>> in_characters("no on")
     '▁ n o ▁ o n'

@@ -1,4 +1,4 @@
-"""Lists of words for a decoder: a lexicon, and hot words with what they score more."""
+"""Word lists for a decoder: a lexicon, and hot words with their bonuses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BOOST = 6.0  # of a hot word, in nats
 
 
 def read_lexicon(path: Path, spell: Callable[[str], str] = canonical) -> tuple[str, ...]:
-    """The word of every line, as `spell` has it; what stands after a tab, such as how it is said,
-    is passed over.
+    """The word of every line, normalised by `spell`; text after a tab, such as a pronunciation, is
+    ignored.
 
-    Raises LanguageModelError naming the line, also where `spell` raises AsrError.
+    Raises LanguageModelError naming the line, also if `spell` raises AsrError.
     """
     words: dict[str, None] = {}
     for number, line in enumerate(_lines(path, "a lexicon"), start=1):
@@ -25,7 +25,7 @@ def read_lexicon(path: Path, spell: Callable[[str], str] = canonical) -> tuple[s
         if len(word.split()) > 1:
             raise LanguageModelError(
                 f"{path}:{number}: expected one word, got {word!r}: give each word a line, and a "
-                "tab before what is no part of it"
+                "tab before any other text"
             )
         if word:
             try:
@@ -33,7 +33,7 @@ def read_lexicon(path: Path, spell: Callable[[str], str] = canonical) -> tuple[s
             except AsrError as error:
                 raise LanguageModelError(f"{path}:{number}: {error}") from None
     if not words:
-        raise LanguageModelError(f"{path}: expected a word a line, got none: give some")
+        raise LanguageModelError(f"{path}: expected a word per line, got none: give some")
     return tuple(words)
 
 
@@ -43,8 +43,8 @@ def read_hot_words(path: Path) -> dict[str, float]:
 
 
 def parse_hot_words(lines: Sequence[str], where: str, mark: str | None = None) -> dict[str, float]:
-    """Each line a word and, where it is not `BOOST`, what it scores more in nats, after spaces or
-    after `mark`. Raises LanguageModelError that begins with `where` and the number of the line.
+    """Each line a word and optionally its bonus in nats (else `BOOST`), after spaces or after
+    `mark`. Raises LanguageModelError that begins with `where` and the number of the line.
 
     >>> parse_hot_words(["espoo", "oulu 2.5"], "line ")
     {'espoo': 6.0, 'oulu': 2.5}
@@ -68,7 +68,7 @@ def parse_hot_words(lines: Sequence[str], where: str, mark: str | None = None) -
 
 def _lines(path: Path, what: str) -> list[str]:
     try:
-        # Not splitlines: it would also part lines at characters that belong to words.
+        # Not splitlines: it would also split at characters that belong to words.
         return path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         got = kind_of(path) if isinstance(error, UnicodeDecodeError) else ""

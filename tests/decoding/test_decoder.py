@@ -158,10 +158,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(LanguageModelError, match="expected hot words, got a folder: correct"):
         read_hot_words(tmp_path)
     (tmp_path / "latin.txt").write_bytes(b"\xe4")
-    with pytest.raises(LanguageModelError, match="got something else than UTF-8: correct"):
+    with pytest.raises(LanguageModelError, match="got text that is not UTF-8: correct"):
         read_lexicon(tmp_path / "latin.txt")
     (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(LanguageModelError, match="a word a line, got none"):
+    with pytest.raises(LanguageModelError, match="a word per line, got none"):
         read_lexicon(tmp_path / "empty.txt")
     with pytest.raises(LanguageModelError, match="no such file"):
         load_decoder(tmp_path, TOKENS, lm=tmp_path / "none.arpa")

@@ -214,7 +214,7 @@ def test_a_second_training_of_a_model_is_refused(tmp_path: Path) -> None:
     config = LanguageTraining(model=SMALL, epochs=1)
     with (
         locked(tmp_path / "lm.training" / ".lock", "training"),
-        pytest.raises(AsrError, match="no other training at work"),
+        pytest.raises(AsrError, match="no other training to run"),
     ):
         train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm")
     train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm")

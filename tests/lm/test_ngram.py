@@ -138,7 +138,7 @@ def test_the_order_of_the_sentences_does_not_matter() -> None:
         (["a b", "c"], {"order": 5}, "expected an order of at most 4"),
         (["a"], {"order": 0}, "an order of at least 1"),
         (["a"], {"cutoffs": [2, 1]}, "cut-offs that never fall"),
-        (["a b"], {"min_count": 2}, "expected words said 2 times or more, got none"),
+        (["a b"], {"min_count": 2}, "expected words with 2 occurrences, got none"),
         (["a a"], {"min_count": 2, "closed": True}, "closed vocabulary of every word"),
     ],
 )

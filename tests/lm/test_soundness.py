@@ -201,5 +201,5 @@ def test_a_line_without_an_end_takes_little_memory(tmp_path: Path) -> None:
         file.write(b"\\data\\\n")
         for _ in range(40):
             file.write(b"n" * (1 << 20))
-    with pytest.raises(LanguageModelError, match="line 2: expected an n-gram a line"):
+    with pytest.raises(LanguageModelError, match="line 2: expected an n-gram per line"):
         read_arpa(tmp_path / "a.arpa.gz")
