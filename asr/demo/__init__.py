@@ -1,1 +1,1 @@
-"""The demo: a spoken toy corpus, made and learnt in minutes."""
+"""The demo: a synthetic speech corpus, created and trained on in minutes."""

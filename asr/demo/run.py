@@ -1,4 +1,4 @@
-"""From nothing to a recogniser: synthesise speech, train on it, evaluate, transcribe."""
+"""The demo: synthesise speech, train on it, evaluate, transcribe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = 5
 
 
 def demo_recipe(out: Path, manifests: dict[str, Path], seed: int) -> Recipe:
-    """Small enough for three minutes on two cores."""
+    """A recipe small enough for three minutes on two cores."""
     return Recipe(
         data=DataConfig(train=manifests["train"], dev=manifests["dev"]),
         out=out,
@@ -43,9 +43,9 @@ def demo_recipe(out: Path, manifests: dict[str, Path], seed: int) -> Recipe:
 
 
 def run_demo(out: Path, seed: int, console: Console) -> None:
-    """Leave corpus, model and report in `out`, and show a few held-out files as text.
+    """Write corpus, model and report to `out`, and transcribe a few held-out files.
 
-    Run again after a stop it goes on; with the same seed it gives the same result.
+    A stopped demo resumes when run again; the same seed gives the same result.
     """
     started = time.monotonic()
     console.print("1. Synthesising a spoken corpus with espeak-ng")

@@ -1,10 +1,10 @@
-"""A spoken toy corpus made from code alone: voice commands read out by espeak-ng.
+"""A synthetic speech corpus: voice commands spoken by espeak-ng.
 
-The demo needs no recording and no network: a small grammar writes the sentences, a formant
-synthesiser reads them in many voices, and every draw comes from one seed. The same seed gives the
-same bytes on every run.
+The demo needs no recordings and no network: a small grammar generates the sentences, a formant
+synthesiser speaks them in many voices, and one seed determines all random numbers. The same seed
+gives the same bytes in every run.
 
-Needs the extra `demo`: `pip install 'lstm-asr[demo]'`.
+Requires the extra `demo`: `pip install 'lstm-asr[demo]'`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from asr.text.espeak import RATE, library, set_voice
 # Raised whenever the same seed would give another corpus, so that an old one is not reused.
 VERSION = 1
 
-# A voice is an accent and a speaker: "en-us+f3". The part after the plus sign sets formants,
-# pitch and timbre, so it is the speaker; no speaker occurs in two splits. Whispering, robotic and
+# A voice is an accent and a speaker: "en-us+f3". The part after the plus sign sets formants, pitch
+# and timbre, that is, the speaker; no speaker occurs in two splits. Whispering, robotic and
 # noise-driven voices are left out, and so are near copies of the ones below.
 VOICES: dict[str, tuple[str, ...]] = {
     "train": (
@@ -115,16 +115,16 @@ _TEMPLATES: tuple[str, ...] = (
 
 
 def sentences(count: int, seed: int) -> list[str]:
-    """`count` different voice commands, drawn evenly from every pattern of the grammar.
+    """`count` different voice commands, drawn evenly from all patterns of the grammar.
 
-    Raises AsrError where the grammar has fewer sentences than `count`.
+    Raises AsrError if the grammar has fewer sentences than `count`.
 
     >>> sentences(3, seed=0) == sentences(3, seed=0)
     True
     """
     generator = np.random.default_rng(seed)
     queues = [[pattern[i] for i in generator.permutation(len(pattern))] for pattern in _grammar()]
-    # One from each pattern in turn: a pattern with thousands of sentences must not drown the rest.
+    # One from each pattern in turn, so that patterns with thousands of sentences do not dominate.
     rounds = itertools.chain.from_iterable(itertools.zip_longest(*queues))
     drawn = list(itertools.islice(dict.fromkeys(s for s in rounds if s is not None), count))
     if len(drawn) < count:
@@ -147,15 +147,15 @@ def _grammar() -> list[list[str]]:
 def synthesise(
     text: str, voice: str = "en-us", words_per_minute: int = 175, pitch: int = 50
 ) -> np.ndarray:
-    """Read `text` aloud: float32 samples in [-1, 1] at 16 kHz.
+    """Speak `text`: float32 samples in [-1, 1] at 16 kHz.
 
-    `voice` is an espeak-ng accent, alone or with a variant ("en-gb-scotland+f3"); `pitch` runs
-    from 0 to 99. The result depends on the arguments alone, never on what was spoken before.
+    `voice` is an espeak-ng accent, alone or with a variant ("en-gb-scotland+f3"); `pitch` ranges
+    from 0 to 99. The result depends only on the arguments, not on earlier calls.
 
     Shape: [S] samples.
 
-    Raises AsrError where espeakng-loader is missing or does not know the voice, and for a text
-    without words.
+    Raises AsrError if espeakng-loader is missing or does not have the voice, and for a text without
+    words.
     """
     return synthesise_with_times(text, voice, words_per_minute, pitch)[0]
 
@@ -163,9 +163,9 @@ def synthesise(
 def synthesise_with_times(
     text: str, voice: str = "en-us", words_per_minute: int = 175, pitch: int = 50
 ) -> tuple[np.ndarray, list[tuple[str, float]]]:
-    """As `synthesise`, with where each word starts: (word, seconds from the first sample).
+    """As `synthesise`, with the start of each word: (word, seconds from the first sample).
 
-    Words that espeak-ng runs together ("on the") come as one entry.
+    Words that espeak-ng joins ("on the") are one entry.
     """
     pcm, starts = _speak(text, voice, words_per_minute, pitch)
     samples = np.frombuffer(pcm, dtype=np.int16).astype(np.float32) / 32768
@@ -243,11 +243,11 @@ def make_corpus(
     """Speak a corpus into `folder` and return its manifests: "train", "dev" and "test".
 
     Voices and sentences are disjoint between the three. Speed, pitch, level, background noise and
-    the silence around the speech vary from one utterance to the next. The folder appears only
-    when it is whole; a whole one with the same seed and sizes is used again.
-    `progress` is called with (utterances spoken, utterances in all).
+    the silence around the speech vary between utterances. The folder is created atomically; an
+    existing one with the same seed and sizes is reused. `progress` is called with (utterances
+    spoken, utterances in total).
 
-    Raises AsrError where espeakng-loader is missing, or `folder` holds anything else.
+    Raises AsrError if espeakng-loader is missing, or `folder` holds anything else.
     """
     folder = Path(folder)
     stamp = {"version": VERSION, "seed": seed, "per_voice": dict(per_voice)}
@@ -270,7 +270,7 @@ def make_corpus(
 
 
 def _reusable(folder: Path, stamp: dict[str, object], manifests: Mapping[str, Path]) -> bool:
-    """Whether `folder` is this very corpus. Raises AsrError where it is something else."""
+    """Whether `folder` is this corpus. Raises AsrError if it is something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
@@ -292,7 +292,7 @@ def _orders(seed: int, per_voice: Mapping[str, int]) -> list[tuple[str, str, str
     total = sum(len(voices) * per_voice[split] for split, voices in VOICES.items())
     speakers = [voice.partition("+")[2] for voices in VOICES.values() for voice in voices]
     texts = sentences(total, seed)
-    # Each speaker and each sentence stands in one place only, so none is shared by two splits.
+    # Each speaker and each sentence is in one split only.
     assert len(set(speakers)) == len(speakers)
     assert len(set(texts)) == len(texts)
     places = [(s, v) for s, voices in VOICES.items() for v in voices for _ in range(per_voice[s])]
@@ -300,7 +300,7 @@ def _orders(seed: int, per_voice: Mapping[str, int]) -> list[tuple[str, str, str
 
 
 def _record(path: Path, voice: str, text: str, generator: np.random.Generator) -> Utterance:
-    """Speak one utterance, put it in its surroundings, and write it."""
+    """Speak one utterance, add silence and noise, and write it."""
     words_per_minute = int(generator.integers(*WORDS_PER_MINUTE, endpoint=True))
     pitch = int(generator.integers(*PITCH, endpoint=True))
     samples = _surround(synthesise(text, voice, words_per_minute, pitch), generator)
@@ -310,7 +310,7 @@ def _record(path: Path, voice: str, text: str, generator: np.random.Generator) -
 
 
 def _surround(speech: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Set the level, add silence before and after, and a background noise of random colour."""
+    """Set the level, add silence before and after, and background noise of random colour."""
     before, after = (int(s * SAMPLE_RATE) for s in generator.uniform(*SILENCE_S, size=2))
     level = 10 ** (generator.uniform(*LEVEL_DB) / 20)
     padded = np.pad(speech / _rms(speech), (before, after))

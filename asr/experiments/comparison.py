@@ -1,4 +1,4 @@
-"""Variants of one recipe at the same budget of parameters: trained, evaluated, counted together."""
+"""Comparison of variants of a recipe with equal numbers of parameters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Run:
     hidden: int
     parameters: int
     seconds_per_epoch: float
-    """Of the fastest epoch: the one that other work on the machine disturbed least."""
+    """Of the fastest epoch, which other work on the machine disturbed least."""
     real_time_factor: float
     machine: str
     date: str
@@ -41,21 +41,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all runs of a comparison share."""
+    """The common settings of all runs of a comparison."""
 
     recipe: Path
     out: Path
     test: Path
     budget: float
-    """Parameters that every model should come close to."""
+    """Target number of parameters of every model."""
 
 
 def train_member(shared: Comparison, member: str, seed: int, settings: Sequence[str]) -> Run:
-    """Train one member, or take it as it was trained before, and evaluate it.
+    """Train one member, or reuse an earlier training, and evaluate it.
 
-    `settings` are `key=value` overrides of the recipe. Raises AsrError as training does.
+    `settings` are `key=value` overrides of the recipe. Raises AsrError like training.
     """
-    # A folder for every schedule and budget: what was trained with another is not the same run.
+    # One folder per schedule and budget: trainings with other ones are different runs.
     epochs = read_recipe(shared.recipe, settings).train.epochs
     name = f"{member.replace(',', '').replace(' ', '-')}-{seed}"
     out = shared.out / f"{epochs}-epochs-{shared.budget / 1e6:g}M" / name
@@ -83,9 +83,9 @@ def train_member(shared: Comparison, member: str, seed: int, settings: Sequence[
 
 
 def hidden_for(shared: Comparison, settings: Sequence[str]) -> int:
-    """The cells a direction with which the model comes closest to so many parameters.
+    """The number of cells per direction for which the parameters come closest to the budget.
 
-    Raises AsrError where even a handful are too many.
+    Raises AsrError if even the smallest number is too large.
     """
     recipe = read_recipe(shared.recipe, settings)
     texts = [u.text for u in read_manifest(recipe.data.train)]
@@ -95,7 +95,7 @@ def hidden_for(shared: Comparison, settings: Sequence[str]) -> int:
     def excess(hidden: int) -> float:
         return _parameters(recipe, 4 * hidden, units) - shared.budget
 
-    low, high = 2, 512  # in fours, so that attention heads divide them
+    low, high = 2, 512  # in steps of four, so that attention heads divide them
     if excess(low) > 0:
         raise AsrError(
             f"expected a budget of more parameters, got {shared.budget:g}: raise --parameters"
@@ -108,12 +108,12 @@ def hidden_for(shared: Comparison, settings: Sequence[str]) -> int:
 
 def _parameters(recipe: Recipe, hidden: int, units: int) -> int:
     config = recipe.model.model_copy(update={"hidden": hidden})
-    with torch.device("meta"):  # shapes alone: initial weights of many cells take seconds
+    with torch.device("meta"):  # shapes only: initial weights of many cells take seconds
         return AcousticModel(recipe.features, config, units).parameter_count()
 
 
 def pooled(member: str, runs: Sequence[Run], seeds: set[int]) -> dict[str, ErrorCounts]:
-    """Test errors by utterance, those of all seeds together: an utterance said once is one draw of
-    the bootstrap, however often it is recognised."""
+    """Test errors by utterance, summed over all seeds: an utterance is one draw of the bootstrap,
+    however often it is recognised."""
     chosen = [run.words for run in runs if run.member == member and run.seed in seeds]
     return {name: sum((words[name] for words in chosen), ErrorCounts()) for name in chosen[0]}

@@ -1,18 +1,17 @@
-"""How far back in time a recurrent layer hands its gradient, measured and drawn.
+"""Gradient flow through time in recurrent layers, measured and plotted.
 
-A loss is taken at the last frame of a sequence; the norm of dLoss/dh_t, against the distance from
-frame t to the loss, says how much a training step could learn from what happened then. It shrinks
+A loss is computed at the last frame of a sequence. The norm of dLoss/dh_t, as a function of the
+distance from frame t to the loss, shows how much a training step can learn from frame t. It shrinks
 or grows with the product of the Jacobians dh_t/dh_{t-1} in between (Hochreiter 1991; Bengio et al.
 1994, "Learning long-term dependencies with gradient descent is difficult"; Pascanu et al. 2013, "On
-the difficulty of training recurrent neural networks", eq. 5). Layers are measured as they start,
-untrained.
+the difficulty of training recurrent neural networks", eq. 5). The layers are untrained.
 
-Two things are called clipping, and they are different. The gradient can be shortened in every frame
-while it flows back (after Graves 2013, "Generating sequences with recurrent neural networks",
-section 2.1, who bounded each element of the gradients at the gates; here it is the norm of
-dLoss/dh_t): that bounds the curve, and turns the gradient of the weights to another direction. Or
-the gradient of the weights can be shortened once, when it is complete (Pascanu et al. 2013,
-algorithm 1), as training does: its direction stays, and so does the curve. Both are measured.
+Two different methods are called clipping. The gradient can be clipped in every frame during
+backpropagation (after Graves 2013, "Generating sequences with recurrent neural networks", section
+2.1, who bounded each element of the gradients at the gates; here it is the norm of dLoss/dh_t).
+This bounds the curve and changes the direction of the weight gradient. Or the complete weight
+gradient can be clipped once (Pascanu et al. 2013, algorithm 1), as in training: this keeps its
+direction, and does not change the curve. Both are measured.
 
 T frames, H cells, R recurrent features, G rows of H in the weights; one sequence at a time.
 """
@@ -40,20 +39,20 @@ from asr.models.recurrent import Direction
 from asr.padded import Padded
 from asr.plotting import pyplot
 
-LINES = ("-", "--", "-.", ":")  # one a cell; the colour tells its settings apart
-LOWEST_DRAWN = 1e-16  # less than one rounding error of the loss's own gradient is as good as none
+LINES = ("-", "--", "-.", ":")  # one per cell; the colour distinguishes its settings
+LOWEST_DRAWN = 1e-16  # below a rounding error of the largest norm
 
 
 class CurveConfig(Config):
     """A layer to measure."""
 
     cell: str
-    """Which cell: one of those that model.cell of a recipe may name."""
+    """The cell, one of those allowed for model.cell of a recipe."""
     recurrent_scale: float = Field(1.0, gt=0, le=100)
-    """Spectral radius of every gate's recurrent matrix, which is orthogonal but for this factor."""
+    """Spectral radius of every gate's recurrent matrix, an orthogonal matrix times this factor."""
     forget_bias: float | None = Field(None, ge=-100, le=100)
-    """Bias of the forget gate, which is open by the logistic function of it; by default the 1 that
-    layers here start with."""
+    """Bias of the forget gate, whose opening is the logistic function of it; the default is 1, the
+    initial value of layers in this package."""
 
     @model_validator(mode="after")
     def _fits_the_cell(self) -> Self:
@@ -76,18 +75,18 @@ class CurveConfig(Config):
 
 
 class GradientConfig(Config):
-    """What `asr gradients` measures."""
+    """Settings of `asr gradients`."""
 
     hidden: int = Field(64, ge=1, le=1024)
-    """Cells of each layer, and features of its input, which are standard normal. A projected layer
-    hands on half as many."""
+    """Cells of each layer, and features of its standard normal input. A projected layer outputs
+    half as many."""
     frames: int = Field(100, ge=2, le=2000)
-    """Length of the sequence; the loss is taken at its last frame."""
+    """Length of the sequence; the loss is at its last frame."""
     seeds: int = Field(5, ge=1, le=100)
-    """How many draws of weights, input and loss each layer is measured with."""
+    """Number of draws of weights, input and loss for each layer."""
     clip: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Longest dLoss/dh_t in any frame, and longest gradient of the recurrent weights, where either
-    is clipped. dLoss/dh_t is 1 long at the loss."""
+    """Largest norm of dLoss/dh_t in a frame, and of the gradient of the recurrent weights, with
+    clipping. dLoss/dh_t has norm 1 at the loss."""
     curves: tuple[CurveConfig, ...] = Field(
         (
             CurveConfig(cell="rnn_tanh"),
@@ -104,7 +103,7 @@ class GradientConfig(Config):
 
 
 def read_config(path: Path | None = None, overrides: Sequence[str] = ()) -> GradientConfig:
-    """The configuration in a YAML file, or the default; `key=value` overrides go on top.
+    """The configuration in a YAML file, or the default, with `key=value` overrides.
 
     Raises ConfigError: one line naming the file and the key.
     """
@@ -128,30 +127,30 @@ class Measurement:
     """One seed of a curve."""
 
     free: tuple[float, ...]
-    """Norm of dLoss/dh_t by distance in frames, nothing clipped."""
+    """Norm of dLoss/dh_t by distance in frames, without clipping."""
     clipped: tuple[float, ...]
-    """The same where it is clipped in every frame."""
+    """The same with clipping in every frame."""
     weights: float
-    """Norm of the gradient of the recurrent weights, nothing clipped."""
+    """Norm of the gradient of the recurrent weights, without clipping."""
     weights_clipped_once: float
-    """The same after clipping it as a whole; its direction stays."""
+    """The same after clipping it as a whole, which keeps its direction."""
     weights_clipped_every_frame: float
-    """The same where dLoss/dh_t was clipped in every frame."""
+    """The same with dLoss/dh_t clipped in every frame."""
     cosine: float
-    """Between the gradients of the recurrent weights without and with clipping in every frame."""
+    """Cosine of the recurrent weights' gradients without and with clipping in every frame."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One layer, measured once a seed."""
+    """One layer, measured once per seed."""
 
     config: CurveConfig
     measurements: tuple[Measurement, ...]
 
     def factor(self) -> float:
-        """By what dLoss/dh_t is multiplied in one frame, on average over all: median of the seeds.
+        """The mean factor of dLoss/dh_t per frame: median of the seeds.
 
-        Below 1 it vanishes, above 1 it explodes.
+        Below 1 the gradient vanishes, above 1 it explodes.
         """
         frames = len(self.measurements[0].free) - 1
         return median((m.free[-1] / m.free[0]) ** (1 / frames) for m in self.measurements)
@@ -159,7 +158,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """What was measured, and how."""
+    """The measurements and their configuration."""
 
     config: GradientConfig
     curves: tuple[Curve, ...]
@@ -171,9 +170,9 @@ class Trial:
 
     cell: Cell
     share: Tensor
-    """What the input adds to every gate. Shape: [T, 1, G*H]."""
+    """Contribution of the input to every gate. Shape: [T, 1, G*H]."""
     state: State
-    """Before the first frame: h [1, R], and c [1, H] where the cell has a memory."""
+    """Before the first frame: h [1, R], and c [1, H] if the cell has a memory."""
     weights: Weights
     slope: Tensor
     """dLoss/dh of the last frame. Shape: [R]."""
@@ -182,7 +181,7 @@ class Trial:
 def measure(config: GradientConfig) -> GradientFlow:
     """Measure every curve with every seed. The same configuration gives the same numbers.
 
-    Raises ConfigError where a gradient leaves the range of float64.
+    Raises ConfigError if a gradient leaves the range of float64.
     """
     curves = []
     for curve in config.curves:
@@ -192,8 +191,8 @@ def measure(config: GradientConfig) -> GradientFlow:
 
 
 def draw_trial(curve: CurveConfig, config: GradientConfig, seed: int) -> Trial:
-    """A layer with weights as training starts from, standard normal input, and a loss whose slope
-    is 1 long and points anywhere."""
+    """A layer with the initial weights of training, standard normal input, and a loss whose slope
+    has norm 1 and a random direction."""
     projection = max(1, config.hidden // 2) if CELLS[curve.cell].projects else None
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -211,9 +210,9 @@ def draw_trial(curve: CurveConfig, config: GradientConfig, seed: int) -> Trial:
 
 
 def flow_back(trial: Trial, clip: float = math.inf) -> Backward:
-    """Take the loss's gradient back through the sequence, shortening every dLoss/dh_t to `clip`.
+    """Propagate the gradient of the loss back through the sequence, clipping dLoss/dh_t to `clip`.
 
-    What a memory hands on beside h is never clipped, as in Graves 2013.
+    The gradient of the memory c is never clipped, as in Graves 2013.
     """
     recurrent = trial.weights["weight_hh"].detach().requires_grad_()
     outputs: list[Tensor] = []
@@ -233,14 +232,14 @@ def flow_back(trial: Trial, clip: float = math.inf) -> Backward:
         return gradient
 
     for frame, h in enumerate(outputs):
-        # Called once the gradient of h is complete, and before it flows on to the frame before.
+        # Called when the gradient of h is complete, before it flows to the previous frame.
         h.register_hook(partial(on_its_way, frame))
     (gradient,) = torch.autograd.grad((outputs[-1] @ trial.slope).sum(), recurrent)
     return Backward(tuple(reversed(norms)), gradient)
 
 
 def euclidean(gradient: Tensor) -> float:
-    """Its norm, even where the squares of what has all but vanished are too small for a number.
+    """The norm, also of values so small that their squares underflow.
 
     >>> euclidean(torch.tensor([3e-200, 4e-200], dtype=torch.float64))
     5e-200
@@ -288,11 +287,11 @@ def _finite(measurement: Measurement, curve: CurveConfig) -> Measurement:
 
 
 def to_text(result: GradientFlow) -> str:
-    """A table: one line a curve, each number the median of the seeds.
+    """A table: one line per curve, each number the median of the seeds.
 
-    By what dLoss/dh_t is multiplied in a frame, and its norm at the greatest distance; the norm of
-    the weights' gradient as it is, clipped once, and clipped in every frame; the cosine between the
-    first and the last of these three.
+    The columns are the factor of dLoss/dh_t per frame and its norm at the greatest distance; the
+    norm of the weight gradient without clipping, clipped once, and clipped in every frame; and the
+    cosine between the first and the last of these three.
     """
     far = result.config.frames - 1
     rows = [("layer", "per frame", f"at {far}", "weights", "once", "every frame", "cosine")]
@@ -321,7 +320,7 @@ def to_text(result: GradientFlow) -> str:
 
 
 def to_json(result: GradientFlow) -> dict[str, Any]:
-    """Every number; lists of norms start at the loss and go back frame by frame, a list a seed."""
+    """All numbers; lists of norms start at the loss and go back by frame, one list per seed."""
     return {
         "config": result.config.model_dump(),
         "curves": [
@@ -339,16 +338,16 @@ def to_json(result: GradientFlow) -> dict[str, Any]:
 
 
 def write(result: GradientFlow, out: Path) -> None:
-    """Write gradients.json and gradients.png into the folder `out`, which is made if missing."""
+    """Write gradients.json and gradients.png into the folder `out`, created if missing."""
     write_json(out / "gradients.json", to_json(result))
     with atomic_path(out / "gradients.png") as temporary:
         draw(result, temporary)
 
 
 def draw(result: GradientFlow, path: Path) -> None:
-    """Draw the norms against the distance as a PNG: left nothing clipped, right every frame.
+    """Plot the norms against the distance as a PNG: left without, right with clipping per frame.
 
-    Lines are medians, bands reach from the least to the greatest seed.
+    Lines are medians, bands range from the smallest to the largest seed.
     """
     plt = pyplot(path)
     figure, axes = plt.subplots(1, 2, sharey=True, figsize=(11, 5.6), layout="constrained")

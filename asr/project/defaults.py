@@ -1,4 +1,4 @@
-"""What the texts and the hours at hand suggest: units, the size of the network, a recipe."""
+"""Proposed settings for texts and hours of a corpus: tokens, size of the network, recipe."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from asr.dataset.splits import VOICE
 from asr.evaluation.scoring import guess_units
 from asr.text.normalise import TextConfig, normalise
 
-_IN_WORDS = frozenset("'’-\u200c\u200d")  # punctuation to Unicode, spelling to people
-_COMMANDS = 60  # words; a vocabulary of no more is learnt whole
-_OFTEN = 20  # times that each of them is said on average
+_IN_WORDS = frozenset("'’-\u200c\u200d")  # punctuation in Unicode, but part of the spelling
+_COMMANDS = 60  # words; a vocabulary of at most this size uses words as tokens
+_OFTEN = 20  # mean occurrences of each of them
 _LITTLE = 0.2  # hours; four layers hardly begin to learn from less
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What occurs in transcripts, after normalisation."""
+    """The characters and words of transcripts, after normalisation."""
 
     characters: Counter[str]
     words: Counter[str]
     unspaced: bool
-    """Whether there are no spaces between words, so that characters are counted."""
+    """Whether there are no spaces between words, so that characters are scored."""
     capitals: Counter[str] = field(default_factory=Counter)
-    """As the texts are written: those that normalisation lowers."""
+    """Letters of the original texts that normalisation changes to lower case."""
     dotless: bool = False
     """Whether the ı or the İ of Turkish occur."""
 
@@ -71,7 +71,7 @@ class Proposal:
 
 
 def examine(texts: Sequence[str], config: TextConfig) -> Texts:
-    """The characters and words of texts as training will see them.
+    """The characters and words of texts after the normalisation of training.
 
     >>> found = examine(["Room 12!", "room"], TextConfig())
     >>> found.words["room"], dict(found.digits), dict(found.punctuation)
@@ -96,7 +96,7 @@ def examine(texts: Sequence[str], config: TextConfig) -> Texts:
 
 
 def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:
-    """Settings for a training set, after the recipes of corpora of about its size."""
+    """Settings for a training set, from the recipes of corpora of similar size."""
     hours = sum(u.duration for u in utterances) / 3600
     seconds = 3600 * hours / len(utterances)
     hidden, layers, epochs, batch_seconds = _size(hours)
@@ -118,7 +118,7 @@ def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:
         dropout=0.2 if little or 10 <= hours < 100 else 0.3,
         speeds=speeds,
         vtlp=0.05 if alone else 0.1,
-        # Concatenated texts have a space between them, which these never have.
+        # Concatenated texts have a space between them, which single ones never have.
         concatenate_prob=0.0 if texts.unspaced else concatenate_prob,
         time_masks=1 if little else min(max(round(seconds / 2), 2), 8),
         epochs=epochs,
@@ -130,7 +130,7 @@ def propose(utterances: Sequence[Utterance], texts: Texts) -> Proposal:
 
 
 def _size(hours: float) -> tuple[int, int, int, int]:
-    """Cells a direction, layers, epochs, and seconds of a batch."""
+    """Cells per direction, layers, epochs, and seconds of a batch."""
     if hours < _LITTLE:
         return 128, 2, 60, 8
     if hours < 1:
@@ -143,7 +143,7 @@ def _size(hours: float) -> tuple[int, int, int, int]:
 
 
 def recipe_text(source: str, hours: float, proposal: Proposal) -> str:
-    """A recipe with what a newcomer needs to know beside every setting."""
+    """A recipe with an explanation beside every setting."""
     p = proposal
     strides, frame = list(p.strides), 10 * p.strides[0] * p.strides[1]
     return f"""\
@@ -154,39 +154,39 @@ def recipe_text(source: str, hours: float, proposal: Proposal) -> str:
 #     asr train recipe.yaml train.epochs=100 out=longer
 
 data:
-  train: train.jsonl        # what is learnt: {hours:.2f} hours
-  dev: dev.jsonl            # chooses the best epochs; test.jsonl is never looked at
-out: run                    # folder of the training; the recogniser will be in run/model
+  train: train.jsonl        # training set: {hours:.2f} hours
+  dev: dev.jsonl            # selects the best epochs; test.jsonl is never used
+out: run                    # folder of the training; the model will be in run/model
 
 text:
-  case: lower               # keep, if capitals matter to you: they are then learnt as well
-  punctuation: keep         # remove: nobody says it
+  case: lower               # keep: the model also learns capitals
+  punctuation: keep         # remove: punctuation is not spoken
 
-# What the recogniser writes: characters can spell any word; words (for a few dozen commands that
-# are said often) cannot be misspelt.
+# The tokens that the model emits: characters can spell any word; words (for a few dozen
+# frequent commands) cannot be misspelt.
 tokens:
   kind: {p.units}
 
-# The network. More hours carry a larger one; too large a one learns few recordings by heart.
+# The network. More hours allow a larger one; too large a one overfits to few recordings.
 model:
   hidden: {p.hidden:<18}# 128 for minutes, 192 up to an hour, 256 up to 10, 320 up to 100, then 512
   layers: {p.layers}
-  strides: {strides!s:<17}# a unit is written every {frame} ms at most
-  dropout: {p.dropout:<17}# higher where dev gets worse while training gets better
+  strides: {strides!s:<17}# one token per {frame} ms at most
+  dropout: {p.dropout:<17}# raise it if dev gets worse while training gets better
 
-# Recordings are varied while they are learnt, so that a few voices stand for many.
+# Random changes of the recordings in training imitate more voices.
 # `asr augment recipe.yaml` writes examples to listen to.
 augment:
   speeds: [{", ".join(map(str, p.speeds))}]
   vtlp: {p.vtlp:<20}# vocal tract length perturbation: other voices
-  concatenate_prob: {p.concatenate_prob:<8}# short recordings are played in pairs; 0 is off
-  time_masks: {p.time_masks:<14}# stretches that are hidden
+  concatenate_prob: {p.concatenate_prob:<8}# short recordings are joined in pairs; 0 is off
+  time_masks: {p.time_masks:<14}# masked time spans
 
 train:
-  epochs: {p.epochs:<18}# passes over the recordings: fewer is quicker, more may be better
-  batch_seconds: {p.batch_seconds:<11}# half of it, if the memory does not suffice
-  learning_rate: {p.learning_rate:<11}# half of it, if the loss jumps up and stays there
+  epochs: {p.epochs:<18}# passes over the recordings: fewer are faster, more may be better
+  batch_seconds: {p.batch_seconds:<11}# halve it if memory runs out
+  learning_rate: {p.learning_rate:<11}# halve it if the loss jumps up and stays there
   cr_ctc_weight: {p.cr_ctc_weight:<11}# agreement of two masked views; 0 is off and halves the time
   weight_decay: {p.weight_decay}
-  patience: 100             # the best epochs are mostly the last ones
+  patience: 100             # the best epochs are usually the last ones
 """

@@ -1,4 +1,4 @@
-"""A project from somebody's recordings: manifests, a commented recipe, and what to do next."""
+"""A project from a user's recordings: manifests, a commented recipe, and the next commands."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ from asr.training.recipe import read_recipe
 Say = Callable[[str], None]
 
 FEWEST = 10  # utterances
-# What `asr check` finds that no training could use.
+# Problems of `asr check` with which an utterance cannot be used for training.
 _USELESS = frozenset(
     {"missing audio", "undecodable audio", "silent audio", "empty text", "text does not fit"}
 )
 
 
 def new_project(project: str | Path, source: str | Path, say: Say = print) -> None:
-    """Write the folder `project`, whole or not at all, and say what was found and what comes next.
+    """Write the folder `project` atomically, and report what was found and the next commands.
 
-    Raises AsrError for a folder that is taken, a source that cannot be read, and where more than
-    half of it cannot be used.
+    Raises AsrError for an existing folder, an unreadable source, and if more than half of it cannot
+    be used.
     """
     project = Path(project)
     _refuse_taken(project)
@@ -87,7 +87,7 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
             lines = "".join(f"{one_line(item)}\n" for item in left_out)
             (temporary / "left-out.txt").write_text(lines, encoding="utf-8")
     remove_leftovers(project)
-    if split.repeated:  # which a note says once
+    if split.repeated:  # reported once by a note
         problems = tuple(problem for problem in report.problems if problem.kind != SAME)
         report = replace(report, problems=problems)
     minutes = total_seconds(kept) / 60
@@ -108,7 +108,7 @@ def _refuse_taken(project: Path) -> None:
     empty = project.is_dir() and not any(project.iterdir())
     if project.resolve() == Path.cwd() or (project.exists() and not empty):
         raise AsrError(
-            f"expected the name of a new folder, got {project}, which is there: choose another one"
+            f"expected the name of a new folder, got {project}, which exists: choose another one"
         )
 
 
@@ -133,11 +133,11 @@ def _refuse_mostly_bad(
 
 
 def _nameable(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[LeftOut]]:
-    """The utterances that a manifest can hold, and those that UTF-8 cannot."""
+    """The utterances that a manifest can hold, and those that UTF-8 cannot encode."""
     kept, left_out = [], []
     for utterance in utterances:
         if not is_whole(f"{utterance.id}{utterance.audio}{utterance.speaker}"):
-            left_out.append(LeftOut(utterance.id, "its name is no UTF-8: rename it"))
+            left_out.append(LeftOut(utterance.id, "its name is not UTF-8: rename it"))
         elif not is_whole(utterance.text):
             left_out.append(LeftOut(utterance.id, "half a character in its text: correct it"))
         else:
@@ -146,7 +146,7 @@ def _nameable(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Le
 
 
 def _measured(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[LeftOut]]:
-    """The utterances with their durations, and those whose recordings cannot be read."""
+    """The utterances with their durations, and those with unreadable recordings."""
     paths = list(dict.fromkeys(u.audio for u in utterances))
     lengths: dict[Path, float | str] = {}
     threads = ThreadPoolExecutor(os.cpu_count() or 1)
@@ -177,7 +177,7 @@ def _measured(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Le
 
 def _length(path: Path) -> float | str:
     try:
-        return audio_duration(path, say=lambda _: None)  # the check names what is damaged
+        return audio_duration(path, say=lambda _: None)  # the check reports damage
     except AudioError as error:
         return str(error)
 
@@ -186,14 +186,14 @@ def _length(path: Path) -> float | str:
 
 
 def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Texts, Proposal]:
-    """Also gives what the texts of train hold, what all of them hold, and what was proposed."""
+    """Returns also the texts of train, the texts of all parts, and the proposal."""
     for name, utterances in parts.items():
         write_manifest(folder / f"{name}.jsonl", utterances)
     train = parts["train"]
     learnt = examine([u.text for u in train], TextConfig())
     proposal = propose(train, learnt)
     hours = total_seconds(train) / 3600
-    # A name may hold what would end the comment, or what is neither YAML nor UTF-8.
+    # A name may contain line ends, or characters that YAML or UTF-8 do not allow.
     place = " ".join(str(Path(source).absolute()).split())
     shown = "".join(c if c.isprintable() else "?" for c in place)
     (folder / "recipe.yaml").write_text(recipe_text(shown, hours, proposal), encoding="utf-8")
@@ -202,8 +202,8 @@ def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Texts
 
 
 def _checking_once() -> tuple[Callable[[Utterance], AudioCheck], dict[str, AudioCheck]]:
-    """Decode each recording the first time only: what is left out changes no other one. Also gives
-    the checks so far, by id."""
+    """Decode each recording only the first time: leaving out utterances does not change the others.
+    Returns also the checks so far, by id."""
     checks: dict[str, AudioCheck] = {}
 
     def check_once(utterance: Utterance) -> AudioCheck:
@@ -217,10 +217,10 @@ def _checking_once() -> tuple[Callable[[Utterance], AudioCheck], dict[str, Audio
 def _check(
     folder: Path, project: Path, check_once: Callable[[Utterance], AudioCheck]
 ) -> CheckReport:
-    """What `asr check` finds, as if the project stood in its place already."""
+    """The result of `asr check` for the project at its final path."""
     recipe = read_recipe(folder / "recipe.yaml")
     tokens = build_tokens([], recipe.tokens)
-    # Only its frame rate is asked for, which does not depend on its size.
+    # Only its frame rate is needed, which does not depend on its size.
     small = recipe.model.model_copy(update={"hidden": 1, "layers": 1})
     model = AcousticModel(recipe.features, small, len(tokens))
     bundle = Bundle(model, tokens, recipe.text)
@@ -247,9 +247,9 @@ def _check(
 
 
 def _measure(folder: Path) -> float | None:
-    """Minutes that training will take, or None where a step of it fails."""
+    """Minutes that training will take, or None if a step of it fails."""
     try:
-        with progress_bar("measuring steps of training"):
+        with progress_bar("measuring training steps"):
             return measure_training(read_recipe(folder / "recipe.yaml")) / 60
     except (AsrError, MemoryError, RuntimeError):
         return None
@@ -257,6 +257,6 @@ def _measure(folder: Path) -> float | None:
 
 def _say_next(project: Path, say: Say) -> None:
     where = printable(shlex.quote(str(project)))
-    say(f"\nThe recipe, to read and to change: {printable_name(project / 'recipe.yaml')}. Next:")
+    say(f"\nRecipe to read and edit: {printable_name(project / 'recipe.yaml')}. Next:")
     say(f"  asr train {where}/recipe.yaml")
     say(f"  asr evaluate {where}/run/model {where}/test.jsonl --out {where}/report")

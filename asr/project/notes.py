@@ -1,4 +1,4 @@
-"""What a person should know of a new project."""
+"""Notes for the user about a new project."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def left_out_notes(left_out: Sequence[LeftOut], project: Path) -> list[str]:
 
 
 def one_line(item: LeftOut) -> str:
-    """What was left out and why, printable whatever the name of its file."""
+    """What was left out and why, printable for any file name."""
     return printable(f"{item.name}: {item.why}")
 
 
@@ -37,25 +37,25 @@ def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[
         more = ", ..." if len(names) > 3 else ""
         notes.append(f"speakers: {len(names)}, from {origin}: {', '.join(names[:3])}{more}")
     else:
-        notes.append("speakers: unknown (a column `speaker`, or a sub-folder each, would tell)")
+        notes.append("speakers: unknown (use a column `speaker`, or one sub-folder per speaker)")
     if split.all_marked:
         notes.append(
-            f"recordings lie in a folder named {split.marked}: `asr tune` takes them for a test set"
-            " and refuses; give it another name and begin anew, if you mean to use it"
+            f"recordings are in a folder named {split.marked}: `asr tune` treats them as a test set"
+            " and refuses; to use it, rename the folder and start again"
         )
     elif split.marked:
-        notes.append(f"test is what lies in the folder {split.marked}, and nothing else")
+        notes.append(f"test consists of the recordings in the folder {split.marked}")
     if split.repeated:
         notes.append(
-            "the same recordings are in several parts, since there are too few different ones:"
-            " figures will be better than for new recordings"
+            "the same recordings are in several parts, because there are too few different ones:"
+            " error rates will be lower than for new recordings"
         )
     if split.disjoint:
-        notes.append("dev and test are speakers that are not in train: figures hold for new voices")
+        notes.append("speakers of dev and test are not in train: error rates hold for new voices")
         return notes
     notes.append(
         "speakers are too few, unknown, or shared with test: dev and test are cut by utterance,"
-        " figures will be for these voices only, and new ones will be recognised worse"
+        " error rates hold for these voices only, and will be higher for new ones"
     )
     return notes
 
@@ -69,7 +69,7 @@ def text_notes(parts: Parts, learnt: Texts, texts: Texts) -> list[str]:
         if found:
             shown = " ".join(c for c, _ in found.most_common(SHOWN))
             notes.append(
-                f"{what}: {sum(found.values())} in the texts ({shown}): nobody says them, and the"
+                f"{what}: {sum(found.values())} in the texts ({shown}): not spoken, so the"
                 f" model would have to learn when to write them; {advice}"
             )
     if texts.unspaced:
@@ -84,14 +84,14 @@ def text_notes(parts: Parts, learnt: Texts, texts: Texts) -> list[str]:
     again = sum(u.text in said for u in parts["test"])
     if 2 * again > len(parts["test"]):
         notes.append(
-            f"{again} of {len(parts['test'])} test sentences are also in train: figures will be for"
-            " known sentences, not for free speech"
+            f"{again} of {len(parts['test'])} test sentences are also in train: error rates hold"
+            " for known sentences, not for free speech"
         )
     return notes
 
 
 def letter_notes(texts: Texts) -> list[str]:
-    """Of letters that normalisation changes."""
+    """Notes on letters that normalisation changes."""
     notes = []
     if texts.capitals:
         shown = " ".join(c for c, _ in texts.capitals.most_common(SHOWN))
@@ -101,8 +101,8 @@ def letter_notes(texts: Texts) -> list[str]:
         )
     if texts.dotless:
         notes.append(
-            "İ or ı occur: for Turkish set text.language to tr, for Azerbaijani to az, or capitals"
-            " become the wrong letters (I becomes i, and İ an i with a second dot)"
+            "İ or ı occur: set text.language to tr for Turkish, or to az for Azerbaijani; otherwise"
+            " capitals become the wrong letters (I becomes i, and İ an i with a second dot)"
         )
     return notes
 
@@ -111,15 +111,15 @@ def size_notes(parts: Parts, proposal: Proposal, minutes: float | None) -> list[
     hours = total_seconds(parts["train"]) / 3600
     time = ""
     if minutes is not None:
-        time = f"; about {spoken(minutes)} on this machine, by steps of training just measured"
+        time = f"; about {spoken(minutes)} on this machine, from measured training steps"
     notes = [
-        f"proposal: {proposal.units} as units, {proposal.layers} layers of {proposal.hidden} cells,"
-        f" {proposal.epochs} epochs{time}"
+        f"proposal: {proposal.units} as tokens, {proposal.layers} layers of {proposal.hidden}"
+        f" cells, {proposal.epochs} epochs{time}"
     ]
     if hours < 1 / 6:
-        notes.append("less than ten minutes to learn from: too little to rely on; record more")
+        notes.append("less than ten minutes of training data: too little; record more")
     elif hours < 1:
-        notes.append("less than an hour to learn from: enough for commands, not for free speech")
+        notes.append("less than an hour of training data: enough for commands, not for free speech")
     return notes
 
 

@@ -140,7 +140,7 @@ def test_the_time_of_a_training_is_measured(
 ) -> None:
     write_recordings(tmp_path / "rec", FIVE)
     said = made(tmp_path / "p", tmp_path / "rec")
-    assert re.search(r"epochs; about .* on this machine, by steps of training just measured", said)
+    assert re.search(r"epochs; about .* on this machine, from measured training steps", said)
     # A slower step makes every step of every epoch slower.
     recipe = read_recipe(tmp_path / "p" / "recipe.yaml")
     usual = measure_training(recipe)
@@ -332,7 +332,7 @@ def test_names_that_are_no_utf8_are_left_out(run: Command, tmp_path: Path) -> No
     assert "its name is no UTF-8" in (tmp_path / "p" / "left-out.txt").read_text()
     assert sum(map(len, parts(tmp_path / "p").values())) == 29
     (tmp_path / "rec").rename(tmp_path / os.fsdecode(b"r\xe4c"))
-    with pytest.raises(AsrError, match=r"got 30 of 30 that cannot be used.*no UTF-8: rename it"):
+    with pytest.raises(AsrError, match=r"got 30 of 30 that cannot be used.*not UTF-8: rename it"):
         made(tmp_path / "q", tmp_path / os.fsdecode(b"r\xe4c"))
 
 
