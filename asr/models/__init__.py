@@ -1,1 +1,1 @@
-"""Acoustic models: waveforms in, log-probabilities of units out."""
+"""Acoustic models: waveforms in, log-probabilities of tokens out."""

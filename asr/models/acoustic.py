@@ -13,9 +13,9 @@ from asr.padded import Padded
 
 
 class AcousticModel(nn.Module):
-    """Features to log-probabilities of units, with the extractor that makes those features.
+    """Features to log-probabilities of tokens, including the feature extractor.
 
-    They are two calls, so that training can augment in between:
+    These are two calls, so that training can augment in between:
     waveforms [B, S] -> `features` -> [B, T, F] -> `forward` -> log-probabilities [B, T', V].
     """
 
@@ -29,7 +29,7 @@ class AcousticModel(nn.Module):
         self.spelling = _ctc_layer(self.encoder.output_size, units) if spells else None
 
     def output_lengths(self, samples: Tensor) -> Tensor:
-        """Frames of log-probabilities for utterances of so many samples. Shape: [B] -> [B]."""
+        """Frames of log-probabilities for utterances with this many samples. Shape: [B] -> [B]."""
         return self.encoder.output_lengths(self.features.output_lengths(samples))
 
     def forward(self, features: Padded) -> Padded:
@@ -37,10 +37,11 @@ class AcousticModel(nn.Module):
         return self.scores(self.encoder(features))
 
     def forward_and_spell(self, features: Padded) -> tuple[Padded, Padded | None]:
-        """What `forward` gives, and what the spelling layer writes, if there is one.
+        """The result of `forward`, and the output of the hierarchical CTC layer, if there is one.
 
-        The spelling comes from an earlier layer (hierarchical CTC: Fernandez et al. 2007, "Sequence
-        labelling in structured domains with hierarchical recurrent neural networks", section 3).
+        The second output comes from an earlier layer (hierarchical CTC: Fernandez et al. 2007,
+        "Sequence labelling in structured domains with hierarchical recurrent neural networks",
+        section 3).
 
         Shape: features [B, T, F] -> log-probabilities [B, T', V] and [B, T'', V] in float32.
         """
@@ -67,11 +68,11 @@ def _ctc_layer(width: int, units: int) -> nn.Linear:
 
 def _log_softmax(layer: nn.Linear, hidden: Padded) -> Padded:
     scores = Padded(torch.log_softmax(layer(hidden.values).float(), dim=2), hidden.lengths)
-    # Training looks at its loss. Elsewhere a decoder would take what is no number for silence.
+    # Training checks its loss. Elsewhere a decoder would treat NaN as silence.
     watched = not torch.is_grad_enabled() and not scores.values.is_meta
     if watched and (torch.isnan(scores.values) & scores.mask()[:, :, None]).any():
         raise CheckpointError(
-            "expected a network whose scores are numbers, got one whose weights make them "
-            "overflow: use the model of an earlier epoch, or train with a lower learning rate"
+            "expected a network with finite scores, got one whose weights make them overflow: use "
+            "the model of an earlier epoch, or train with a lower learning rate"
         )
     return scores

@@ -1,9 +1,9 @@
-"""Attention over hidden frames: from frame to frame, and from all frames to one vector.
+"""Self-attention over hidden frames, and attention pooling of all frames into one vector.
 
-Recurrent layers have already told every frame its place, so nothing here encodes positions.
+The states of recurrent layers encode the position of each frame, so attention does not.
 
-Letters beside those of asr/padded.py: N heads, D features of a head, W window, L frames of a block,
-K blocks.
+Letters in addition to those of asr/padded.py: N heads, D features of a head, W window, L frames of
+a block, K blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 from asr.errors import ConfigError
 from asr.padded import Padded
 
-# Frames of a block, at the least: blocks of a narrow window would be too small to compute quickly.
+# Minimum frames of a block: with a narrow window, smaller blocks would be slow.
 SHORTEST_BLOCK = 32
 
 
@@ -24,8 +24,8 @@ class SelfAttention(nn.Module):
     a residual connection around it and layer normalisation before it (Xiong et al. 2020, "On layer
     normalization in the transformer architecture").
 
-    With a `window` each frame attends to so many frames on either side of it, and memory grows as
-    T * window; without one to all frames of its utterance. `dropout` acts on what is added to the
+    With a `window`, each frame attends to this many frames on either side, and memory grows as T *
+    window; without it, to all frames of its utterance. `dropout` acts on the values added to the
     input.
 
     Shape: [B, T, size] -> [B, T, size]; padding is zero.
@@ -34,7 +34,7 @@ class SelfAttention(nn.Module):
     def __init__(
         self, size: int, heads: int, window: int | None = None, dropout: float = 0.0
     ) -> None:
-        """Raises ConfigError for sizes that do not fit."""
+        """Raises ConfigError for incompatible sizes."""
         super().__init__()
         if size < 1 or heads < 1 or size % heads:
             raise ConfigError(
@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Padded) -> Padded:
-        # Garbage in the padding would reach real frames through NaN * 0.
+        # Arbitrary values in the padding would reach real frames through NaN * 0.
         x = x.zeroed()
         T = x.values.shape[1]
         projected = self.project(self.norm(x.values)).unflatten(2, (3, self.heads, -1))
@@ -71,21 +71,21 @@ class SelfAttention(nn.Module):
 def full_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
     """Every frame attends to all frames of its utterance.
 
-    Shape: q, k, v [B, N, T, D], lengths [B] -> [B, N, T, D]; finite where q, k and v are.
+    Shape: q, k, v [B, N, T, D], lengths [B] -> [B, N, T, D]; finite if q, k and v are.
     """
     real = torch.arange(q.shape[2], device=q.device) < lengths[:, None]
-    # Who sees nothing would get NaN. In an utterance without frames nobody reads what comes out.
+    # Without any key a query would get NaN. The output of an empty utterance is never read.
     seen = real | (lengths == 0)[:, None]
     return functional.scaled_dot_product_attention(q, k, v, seen[:, None, None, :])
 
 
 def windowed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: int) -> Tensor:
-    """Every frame attends to those at most `window` frames away, of its own utterance.
+    """Every frame attends to those at most `window` frames away in its utterance.
 
-    Time is cut into blocks. A block of queries gets the keys of its own frames and of the `window`
-    before and after, so that all blocks are one batch of small attentions.
+    Time is divided into blocks. A block of queries gets the keys of its own frames and of the
+    `window` frames before and after, so that all blocks form one batch of small attentions.
 
-    Shape: q, k, v [B, N, T, D], lengths [B] -> [B, N, T, D]; finite where q, k and v are.
+    Shape: q, k, v [B, N, T, D], lengths [B] -> [B, N, T, D]; finite if q, k and v are.
     """
     B, _, T, _ = q.shape
     L = max(window, SHORTEST_BLOCK)
@@ -106,7 +106,7 @@ def windowed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window:
 
 
 def _seen(lengths: Tensor, blocks: int, L: int, window: int) -> Tensor:
-    """Which key each query of each block may see. Shape: [B] -> [B, K, L, L + 2 W] bool."""
+    """The keys that each query of each block attends to. Shape: [B] -> [B, K, L, L + 2 W] bool."""
     query = torch.arange(L, device=lengths.device)[:, None]
     key = torch.arange(L + 2 * window, device=lengths.device)
     near = (query <= key) & (key <= query + 2 * window)  # key 0 lies `window` before query 0
@@ -114,14 +114,14 @@ def _seen(lengths: Tensor, blocks: int, L: int, window: int) -> Tensor:
     frames = starts + key - window
     real = (frames >= 0) & (frames < lengths[:, None, None])
     seen = real[:, :, None, :] & near
-    # Who sees nothing would get NaN. It is padding, and nobody reads what comes out.
+    # Without any key a query would get NaN. It is padding, whose output is never read.
     return seen | ~seen.any(dim=3, keepdim=True)
 
 
 class AttentionPooling(nn.Module):
-    """One vector for an utterance: the mean of its frames, weighted by what they say themselves
-    (Yang et al. 2016, "Hierarchical attention networks for document classification", eq. 5 to 7;
-    the additive attention of Bahdanau et al. 2015 with a learnt query).
+    """One vector for an utterance: the mean of its frames, with weights computed from them (Yang et
+    al. 2016, "Hierarchical attention networks for document classification", eq. 5 to 7; the
+    additive attention of Bahdanau et al. 2015 with a learnt query).
 
     u_t = tanh(W x_t + b)    a = softmax over t of (w . u_t)    y = sum over t of a_t x_t
 
@@ -139,6 +139,6 @@ class AttentionPooling(nn.Module):
     def forward(self, x: Padded) -> Tensor:
         x = x.zeroed()
         scores = self.score(torch.tanh(self.hidden(x.values))).float()
-        # The least finite number, not minus infinity: an utterance without frames has no other.
+        # The smallest finite number, not minus infinity: an utterance without frames has no other.
         scores = scores.masked_fill(~x.mask()[:, :, None], torch.finfo(scores.dtype).min)
         return (torch.softmax(scores, dim=1) * x.values).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Batch normalisation whose statistics count real frames only."""
+"""Batch normalisation with statistics of real frames only."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class MaskedBatchNorm(nn.Module):
     def forward(self, x: Padded) -> Padded:
         """Shape: values [B, T, ..., F] -> the same. A single frame uses the running statistics."""
         F = x.values.shape[-1]
-        # In the type of the weights: under autocast what comes in is shorter.
+        # In the type of the weights: under autocast the input has less precision.
         frames = x.values.to(self.weight.dtype).flatten(0, 1)
         real = x.mask().flatten().nonzero().flatten()
-        # Real frames side by side, so that torch's fused kernel serves: five times faster on a CPU
+        # Real frames are gathered, so that torch's fused kernel applies: five times faster on a CPU
         # than masked sums.
         rows = frames.index_select(0, real).reshape(-1, F)
         rows = nn.functional.batch_norm(

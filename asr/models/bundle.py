@@ -1,9 +1,9 @@
-"""A model on disk: one folder that is all anybody needs to use it, and that runs no code on load.
+"""A model folder: all that is needed to use a model; loading it runs no code.
 
 model.safetensors   weights and statistics
 config.json         format version, text (with phones of words), feature and model configuration
-tokens.json         the units, blank first
-info.json           where it came from (free facts: corpus, date, error rates)
+tokens.json         the tokens, blank first
+info.json           origin (free facts: corpus, date, error rates)
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _SavedConfig(Config):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model with what its users need to know to feed it and to read it."""
+    """A model with the configuration of its input and output."""
 
     model: AcousticModel
     tokens: Tokens
@@ -48,24 +48,24 @@ class Bundle:
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms the model takes."""
+        """Sample rate of the input waveforms in Hz."""
         return self.model.features.config.sample_rate
 
     def normalise(self, text: str) -> str:
-        """A transcript as the model was taught to write it."""
+        """A transcript with the normalisation of training."""
         return normalise(text, self.text)
 
     def output_frames(self, seconds: float) -> int:
-        """Frames of log-probabilities for so much audio."""
+        """Frames of log-probabilities for audio of this duration."""
         return int(self.model.output_lengths(torch.tensor(int(seconds * self.sample_rate))))
 
 
 def save_bundle(
     folder: str | Path, bundle: Bundle, half: bool = False, keep_others: bool = False
 ) -> None:
-    """Write the folder, whole or not at all. `half` stores weights as float16, half the size.
+    """Write the folder atomically. `half` stores weights as float16, half the size.
 
-    With `keep_others` the decoder that `asr tune` has put into an earlier folder stays.
+    With `keep_others`, the decoder that `asr tune` stored in an earlier folder stays.
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir()
@@ -87,7 +87,7 @@ def save_bundle(
 
 
 def others_files(folder: str | Path) -> list[Path]:
-    """What lies in a model's folder besides the model: its decoder and language models."""
+    """Other files of a model folder: its decoder and language models."""
     if not Path(folder).is_dir():
         return []
     inside = sorted(Path(folder).iterdir())
@@ -95,7 +95,7 @@ def others_files(folder: str | Path) -> list[Path]:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a model folder. Raises CheckpointError naming the file that is missing or damaged."""
+    """Read a model folder. Raises CheckpointError naming the missing or damaged file."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(
@@ -105,7 +105,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         raise CheckpointError(f"expected a model folder, got {folder}, which is {kind}")
     config = read_facts(folder / "config.json")
     if config.get("format") != FORMAT:
-        other = ", which is of Hugging Face's transformers" if "model_type" in config else ""
+        other = ", a model of Hugging Face's transformers" if "model_type" in config else ""
         raise CheckpointError(
             f"expected a model of format {FORMAT}, got {folder / 'config.json'}{other}: train it"
             " again"
@@ -129,15 +129,15 @@ def load_bundle(folder: str | Path) -> Bundle:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """A JSON object of a model's folder. Raises CheckpointError naming the file."""
+    """A JSON object of a model folder. Raises CheckpointError naming the file."""
     facts = read_json_file(path)
     if not isinstance(facts, dict):
-        raise CheckpointError(f"expected facts by name, got others in {path}: copy it again")
+        raise CheckpointError(f"{path}: expected a JSON object, got other JSON: copy it again")
     return facts
 
 
 def read_json_file(path: Path) -> Any:
-    """Any JSON. Raises CheckpointError naming the file."""
+    """Any JSON file. Raises CheckpointError naming the file."""
     try:
         return read_json(path)
     except FileNotFoundError:

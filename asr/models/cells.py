@@ -1,16 +1,16 @@
-"""One step of every recurrent cell, as plainly as its paper writes it.
+"""One time step of every recurrent cell, in the notation of its paper.
 
-These are the references: a fast path (`asr/models/kernels`) must equal them in outputs and
-gradients. B batch, H hidden cells, R recurrent features (H; fewer where the cell projects them),
-G rows of H in the weights.
+These are the references: the fast paths (`asr/models/kernels`) must have the same outputs and
+gradients. B batch, H hidden cells, R recurrent features (H; fewer for a cell with projection), G
+rows of H in the weights.
 
-A step gets
-    x      [B, G*H]  the input's share of every gate, bias included, made for all frames at once
-    state  h [B, R], and c [B, H] where the cell has a memory
+The input of a step is
+x      [B, G*H]  the contribution of the input to every gate, with bias, computed for all frames
+state  h [B, R], and c [B, H] for a cell with a memory
     w      the cell's own weights by name; `w["weight_hh"]` is [G*H, R]
-and returns the next state, whose first part, h, is the cell's output. In the docstrings x_i, x_f
-and so on are the rows of x, U_i, U_f those of weight_hh, s is the logistic function, and * goes by
-element.
+The step returns the next state, whose first part, h, is the cell's output. In the docstrings x_i,
+x_f and so on are the rows of x, U_i, U_f those of weight_hh, s is the logistic function, and * is
+the elementwise product.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def lstm(x: Tensor, state: State, w: Weights) -> State:
 
 
 def gru(x: Tensor, state: State, w: Weights) -> State:
-    """Gated recurrent unit (Cho et al. 2014), reset after the product as in cuDNN.
+    """Gated recurrent unit (Cho et al. 2014), with the reset after the product as in cuDNN.
 
     r = s(x_r + U_r h)    z = s(x_z + U_z h)    n = tanh(x_n + r * (U_n h + b))
     h' = (1 - z) * n + z * h    with b = w["bias_n"] [H]
@@ -67,8 +67,8 @@ def gru(x: Tensor, state: State, w: Weights) -> State:
 
 
 def peephole(x: Tensor, state: State, w: Weights) -> State:
-    """LSTM whose gates see the memory (Gers and Schmidhuber 2000, "Recurrent nets that time and
-    count"): s(x_i + U_i h + p_i * c), the same for f, and for o with c' instead of c.
+    """LSTM whose gates depend on the memory (Gers and Schmidhuber 2000, "Recurrent nets that time
+    and count"): s(x_i + U_i h + p_i * c), the same for f, and for o with c' instead of c.
 
     p_i, p_f, p_o are the thirds of w["peephole"] [3 H].
     """
@@ -82,8 +82,8 @@ def peephole(x: Tensor, state: State, w: Weights) -> State:
 def layer_norm_lstm(x: Tensor, state: State, w: Weights) -> State:
     """LSTM with normalised sums (Ba et al. 2016, "Layer normalization", eq. 20 to 22).
 
-    The four rows of U h are normalised together, N(v) = (v - mean) / deviation; so is the memory on
-    its way out. x comes normalised, its bias stands for all three of the paper.
+    The four rows of U h are normalised together, N(v) = (v - mean) / deviation; so is the memory at
+    the output. x is already normalised; its bias replaces all three of the paper.
     i, f, g, o as in an LSTM, from x + gain_h * N(U h)    h' = o * tanh(gain_c * N(c') + bias_c)
     """
     h, c = state
@@ -95,8 +95,8 @@ def layer_norm_lstm(x: Tensor, state: State, w: Weights) -> State:
 
 
 def projected(x: Tensor, state: State, w: Weights) -> State:
-    """LSTM that hands on fewer features than it has cells (Sak et al. 2014, "Long short-term memory
-    based recurrent neural network architectures for large vocabulary speech recognition", eq. 7).
+    """LSTM with fewer output features than cells (Sak et al. 2014, "Long short-term memory based
+    recurrent neural network architectures for large vocabulary speech recognition", eq. 7).
 
     An LSTM's step gives m [B, H]; h' = P m with P = w["weight_hr"] [R, H].
     """
@@ -105,7 +105,7 @@ def projected(x: Tensor, state: State, w: Weights) -> State:
 
 
 def coupled(x: Tensor, state: State, w: Weights) -> State:
-    """LSTM that forgets just what it takes in (Greff et al. 2017, "LSTM: a search space odyssey").
+    """LSTM with coupled input and forget gates (Greff et al. 2017, "LSTM: a search space odyssey").
 
     i = s(x_i + U_i h)    g = tanh(x_g + U_g h)    o = s(x_o + U_o h)
     c' = (1 - i) * c + i * g    h' = o * tanh(c')
@@ -119,7 +119,7 @@ def coupled(x: Tensor, state: State, w: Weights) -> State:
 
 def light_gru(x: Tensor, state: State, w: Weights) -> State:
     """GRU without a reset gate (Ravanelli et al. 2018, "Light gated recurrent units for speech
-    recognition", eq. 9); x comes batch-normalised over the frames of the batch.
+    recognition", eq. 9); x is batch-normalised over the frames of the batch.
 
     z = s(x_z + U_z h)    n = max(0, x_n + U_n h)    h' = z * h + (1 - z) * n
     """
@@ -131,19 +131,19 @@ def light_gru(x: Tensor, state: State, w: Weights) -> State:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a layer needs to know of a cell to hold its weights and run it."""
+    """The properties of a cell that a layer needs to hold its weights and run it."""
 
     step: Step
     gates: int
     """Rows of H in weight_ih and weight_hh."""
     memory: bool = True
-    """Whether the state has a c beside h."""
+    """Whether the state has a c besides h."""
     forget_gate: int | None = None
-    """Which row starts open."""
+    """The row of the forget gate, which starts open."""
     vectors: Mapping[str, tuple[int, float]] = field(default_factory=dict)
-    """Further weights by name: how many times H, and the value they start at."""
+    """Further weights by name: their size in multiples of H, and their initial value."""
     input_norm: Literal["layer", "batch"] | None = None
-    """How the input's share is normalised."""
+    """Normalisation of the input's contribution."""
     projects: bool = False
 
 

@@ -1,10 +1,10 @@
-"""A sequence as one of a few classes: features, encoder, pooling over time, linear layer.
+"""Classification of sequences: features, encoder, pooling over time, linear layer.
 
-On disk it is a folder, and loading it runs no code:
+On disk a classifier is a folder; loading it runs no code:
 
 model.safetensors   weights and statistics
 config.json         format version, feature and model configuration, names of the classes
-info.json           where it came from (free facts: corpus, date, accuracy)
+info.json           origin (free facts: corpus, date, accuracy)
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from asr.models.weights import load_model, save_weights
 from asr.padded import Padded
 
 FORMAT = 2
-# Root mean square of a recording's samples, in dB re full scale. The filterbank's floor then lies
-# not far below speech, above the noise of any room.
+# Root mean square of a recording's samples, in dB re full scale. The filterbank's floor is then
+# slightly below speech and above the noise of any room.
 LEVEL_DB = -50.0
 MOST_INPUTS = 65536
 
 Inputs = FeatureConfig | int
-"""What a classifier is given: waveforms that become these features, or features of this size."""
+"""The input of a classifier: waveforms with these features, or features of this size."""
 
 
 class Classifier(nn.Module):
-    """Sequences to scores of classes, with the extractor that makes features of waveforms.
+    """Sequences to scores of classes, including the feature extractor for waveforms.
 
-    They are two calls, so that training can augment in between: what comes in -> `extract` ->
-    [B, T, F] -> `forward` -> scores [B, V]. `config.dropout` also acts on the pooled vector.
-    Waveforms are brought to `level_db` first (see `levelled`).
+    These are two calls, so that training can augment in between: input -> `extract` -> [B, T, F] ->
+    `forward` -> scores [B, V]. `config.dropout` also acts on the pooled vector. Waveforms are
+    scaled to `level_db` first (see `levelled`).
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Classifier(nn.Module):
         self.output = nn.Linear(self.encoder.output_size, classes)
 
     def extract(self, x: Padded, distortion: Distortion | None = None) -> Padded:
-        """Features of what comes in, which is itself where it is features already.
+        """Features of the input; features are returned unchanged.
 
         Shape: waveforms [B, S] or features [B, T, F] -> [B, T, F].
         """
@@ -84,9 +84,9 @@ class Classifier(nn.Module):
 
 
 def levelled(waves: Padded, level_db: float) -> Padded:
-    """Every recording at the same root mean square, in dB re full scale, so that the filterbank's
-    floor cuts off the same share of each: of quiet recordings it would hide speech, and of loud
-    ones show the room.
+    """Scale every recording to the same root mean square, in dB re full scale, so that the
+    filterbank's floor removes the same share of each. Otherwise it would remove speech from quiet
+    recordings, and keep the background of loud ones.
 
     Shape: [B, S] -> [B, S]; padding is zero, and so is a recording of silence.
     """
@@ -114,7 +114,7 @@ class ClassifierBundle:
 
     @torch.no_grad()
     def log_probs(self, x: Padded) -> Tensor:
-        """Log-probability of each class, in evaluation mode; the model's mode stays as it is.
+        """Log-probability of each class, in evaluation mode; the model's mode is restored.
 
         Shape: waveforms [B, S] or features [B, T, F] -> [B, V].
         """
@@ -125,21 +125,21 @@ class ClassifierBundle:
         return torch.log_softmax(scores, dim=1)
 
     def classify(self, x: Padded) -> list[str]:
-        """The likeliest class of each sequence. Shape: [B, S] or [B, T, F] -> B names."""
+        """The most probable class of each sequence. Shape: [B, S] or [B, T, F] -> B names."""
         return [self.classes[i] for i in self.log_probs(x).argmax(dim=1).tolist()]
 
 
 def checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """Raises ConfigError unless these are at least two different names."""
+    """Raises ConfigError unless there are at least two different names."""
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise ConfigError(
-            f"expected at least two classes of different names, got {list(classes)}: name them anew"
+            f"expected at least two classes of different names, got {list(classes)}: rename them"
         )
     return tuple(classes)
 
 
 def save_classifier(folder: str | Path, bundle: ClassifierBundle) -> None:
-    """Write the folder, whole or not at all."""
+    """Write the folder, atomically."""
     inputs = bundle.model.inputs
     with atomic_path(folder) as temporary:
         temporary.mkdir()
@@ -156,7 +156,7 @@ def save_classifier(folder: str | Path, bundle: ClassifierBundle) -> None:
 
 
 def load_classifier(folder: str | Path) -> ClassifierBundle:
-    """Read a classifier's folder. Raises CheckpointError naming the file that is missing or bad."""
+    """Read a classifier's folder. Raises CheckpointError naming the missing or damaged file."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"expected a classifier's folder, got {folder}: check the path")

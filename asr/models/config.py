@@ -1,4 +1,4 @@
-"""What a network looks like, in one typed place."""
+"""The configuration of the network."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ MOST_CHANNELS = 8192
 
 
 class ModelConfig(Config):
-    """Size and shape of the network, from the features to the last hidden layer."""
+    """Size and structure of the network, from the features to the last hidden layer."""
 
     channels: tuple[int, ...] = Field((32, 32), max_length=8)
     """Channels of each 3x3 convolution of the front end; each halves the number of bands."""
     strides: tuple[int, ...] = Field((3, 1), max_length=8)
-    """Step in time of each convolution; their product is the subsampling factor. 3 gives frames of
-    30 ms: quick speech says more than one character in 40 ms, and CTC writes one a frame."""
+    """Time stride of each convolution; their product is the subsampling factor. 3 gives frames of
+    30 ms: fast speech has more than one character in 40 ms, and CTC emits one per frame."""
     pooling: bool = False
-    """Convolve every frame and band, and let maximum pooling do the halving and striding."""
+    """Convolve every frame and band, and reduce time and bands by maximum pooling."""
     conv_lstm: int = Field(0, ge=0, le=512)
-    """Channels a direction of a ConvLSTM over the bands, after the convolutions; 0 is none."""
+    """Channels per direction of a ConvLSTM over the bands, after the convolutions; 0 is none."""
     dense: int = Field(0, ge=0, le=8192)
     """Width of a dense layer with ReLU between front end and recurrent layers; 0 is none."""
     cell: str = "lstm"
-    """What the recurrent layers are made of: rnn_tanh, rnn_relu, lstm, gru, peephole, layer_norm,
-    projected, coupled or light_gru."""
+    """Cell of the recurrent layers: rnn_tanh, rnn_relu, lstm, gru, peephole, layer_norm, projected,
+    coupled or light_gru."""
     bidirectional: bool = True
-    """Read every utterance in both directions, each with cells of its own."""
+    """Process utterances in both directions, each with its own cells."""
     layers: int = Field(4, ge=1, le=32)
-    """Recurrent layers."""
+    """Number of recurrent layers."""
     hidden: int = Field(320, ge=1, le=8192)
     """Cells per direction."""
     projection: int | None = Field(None, ge=1, le=8192)
-    """Features per direction that a projected LSTM hands on."""
+    """Output features per direction of a projected LSTM."""
     hierarchical_ctc_layer: int = Field(0, ge=0, le=32)
-    """Recurrent layer on which a second CTC layer learns to spell what the last one writes; 0 is
-    none. For tokens of kind words: they are learnt sooner and better from layers that can spell,
-    and the spelling tells where words begin."""
+    """Recurrent layer with a second CTC layer, which learns to spell the words of the last layer; 0
+    is none. For tokens of kind words: they are learnt sooner and better from layers that can spell,
+    and the spelling gives the start of words."""
     pyramid: int = Field(0, ge=0, le=4)
-    """How many of the recurrent layers join pairs of frames first, from the second layer on
-    (Chan et al. 2016): each halves the frame rate."""
+    """Number of recurrent layers, from the second on, that first join pairs of frames (Chan et al.
+    2016): each halves the frame rate."""
     chunk: int = Field(0, ge=0, le=10000)
-    """For streaming with two directions: encoder frames that are read at once; 0 is all of them.
-    The backward direction starts anew in every chunk (latency-controlled BLSTM)."""
+    """For streaming with two directions: encoder frames per chunk; 0 is the whole utterance. The
+    backward direction restarts in every chunk (latency-controlled BLSTM)."""
     right_context: int = Field(0, ge=0, le=10000)
-    """Encoder frames beyond the chunk that the backward direction starts from."""
+    """Encoder frames after the chunk at which the backward direction starts."""
     lookahead: int = Field(0, ge=0, le=100)
-    """For streaming with one direction: coming frames that each output may look at."""
+    """For streaming with one direction: number of future frames that each output depends on."""
     residual: bool = False
     """Add the input of every recurrent layer of equal width to its output: for deep stacks."""
     attention_heads: int = Field(0, ge=0, le=64)
     """Heads of a self-attention layer over the recurrent outputs; 0 is none."""
     attention_window: int | None = Field(None, ge=1, le=100_000)
-    """Frames either side that attention looks at; null is the whole utterance."""
+    """Frames on either side that attention covers; null is the whole utterance."""
     dropout: float = Field(0.2, ge=0, lt=1)
-    """Share of the hidden features dropped between layers, the same ones in every frame."""
+    """Fraction of hidden features dropped between layers, the same ones in every frame."""
     weight_dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the recurrent weights dropped, the same ones in every frame."""
+    """Fraction of recurrent weights dropped, the same ones in every frame."""
     zoneout: float = Field(0.0, ge=0, lt=1)
-    """Share of the state that keeps its value from frame to frame. Slow: no fast path serves it."""
+    """Fraction of the state that keeps its value between frames. Slow: no fast path supports it."""
 
     @field_validator("cell")
     @classmethod
@@ -111,13 +111,12 @@ class ModelConfig(Config):
         whole = self.pyramid or self.conv_lstm or self.attention_heads
         if (self.chunk or self.lookahead) and whole:
             raise ValueError(
-                "expected no pyramid, conv_lstm or attention where a network reads by chunk or "
-                "looks ahead"
+                "expected no pyramid, conv_lstm or attention in a network with chunks or lookahead"
             )
         if self.attention_window is not None and not self.attention_heads:
-            raise ValueError("expected an attention_window with attention_heads only")
+            raise ValueError("expected an attention_window only with attention_heads")
         if self.chunk and not self.bidirectional:
-            raise ValueError("expected a chunk with two directions only: one needs none")
+            raise ValueError("expected a chunk only with two directions")
         if self.right_context and not self.chunk:
-            raise ValueError("expected a right context with a chunk only")
+            raise ValueError("expected a right context only with a chunk")
         return self

@@ -1,6 +1,6 @@
-"""Convolutional LSTM: a recurrent layer whose products are convolutions over the frequency bands.
+"""Convolutional LSTM: a recurrent layer with convolutions over the frequency bands.
 
-Letters beside those of asr/padded.py: F bands, C channels, K bands that a kernel covers.
+Letters in addition to those of asr/padded.py: F bands, C channels, K bands of a kernel.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ GATE_ROWS = 4  # of C_out in the weights: input, forget, cell, output
 
 
 def neighbours(values: Tensor, kernel: int) -> Tensor:
-    """Every band with those around it, silence beyond the edges: a convolution is one matrix
-    product with it. Shape: [..., F, C] -> [..., F, K * C].
+    """Every band with its neighbours, zero beyond the edges: a convolution is one matrix product
+    with it. Shape: [..., F, C] -> [..., F, K * C].
 
     >>> neighbours(torch.tensor([[1.0], [2.0], [3.0]]), 3).tolist()
     [[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 0.0]]
@@ -39,8 +39,9 @@ def conv_lstm(x: Tensor, state: State, w: Weights) -> State:
     i = s(x_i + U_i . h + p_i * c)    f = s(x_f + U_f . h + p_f * c)    c' = f * c + i * g
     g = tanh(x_g + U_g . h)    o = s(x_o + U_o . h + p_o * c')    h' = o * tanh(c')
 
-    That is a peephole LSTM for each band, which sees h of the bands around it too. Like the kernels
-    the p are shared by all bands, so any number of bands will do (the paper has one a place).
+    This is a peephole LSTM per band that also depends on h of the neighbouring bands. Like the
+    kernels, the p are shared by all bands, so the number of bands is free (the paper has one p per
+    position).
 
     Shape: x [B, F, 4 C], h and c [B, F, C], weight_hh [4 C, K * C], peephole [3 C].
     """
@@ -55,7 +56,7 @@ CELL = Cell(conv_lstm, GATE_ROWS, forget_gate=1)
 
 
 class ConvDirection(nn.Module):
-    """The cell over time, from the first frame to the last, from an empty state."""
+    """The cell over time, from the first frame to the last, from a zero state."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class ConvDirection(nn.Module):
         """Shape: [B, T, F, C_in] -> [B, T, F, C_out]."""
         B, _, F, _ = x.values.shape
         share = functional.linear(neighbours(x.values, self.kernel), self.weight_ih, self.bias)
-        # Autocast makes the input's share short; what adds up over frames stays long.
+        # Autocast gives the input's contribution less precision; sums over frames stay float32.
         share = share.to(self.bias.dtype).transpose(0, 1)
         h = share.new_zeros(B, F, self.channels)
         if cpu.serves("peephole", share):
@@ -88,7 +89,7 @@ class ConvDirection(nn.Module):
 
 
 class ConvLSTM(nn.Module):
-    """A convolutional LSTM in one direction or both; both side by side in the channels.
+    """A convolutional LSTM in one direction or both; both are concatenated in the channels.
 
     Shape: [B, T, F, channels_in] -> [B, T, F, output_channels], which is twice channels_out for two
     directions.
@@ -97,7 +98,7 @@ class ConvLSTM(nn.Module):
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int = 3, bidirectional: bool = True
     ) -> None:
-        """`kernel` is an odd number of bands. Raises ConfigError for sizes that do not fit."""
+        """`kernel` is an odd number of bands. Raises ConfigError for incompatible sizes."""
         super().__init__()
         if channels_in < 1 or channels_out < 1:
             raise ConfigError(
@@ -111,7 +112,7 @@ class ConvLSTM(nn.Module):
         self.output_channels = channels_out * (2 if bidirectional else 1)
 
     def forward(self, x: Padded) -> Padded:
-        # Garbage in the padding would reach real frames through NaN * 0 in the gradients.
+        # Arbitrary values in the padding would reach real frames through NaN * 0 in the gradients.
         x = x.zeroed()
         ahead: Padded = self.ahead(x)
         if self.back is None:
@@ -128,9 +129,9 @@ def _reversed(values: Tensor, index: Tensor) -> Tensor:
 
 
 class _Recurrence(torch.autograd.Function):
-    """The loop of `reference.run` with the compiled gates and a gradient written by hand.
+    """The loop of `reference.run` with compiled gates and a hand-written gradient.
 
-    As in kernels/cpu.py: one product over all frames makes the gradient of the recurrent kernel.
+    As in kernels/cpu.py, one product over all frames gives the gradient of the recurrent kernel.
     """
 
     @staticmethod
@@ -141,7 +142,7 @@ class _Recurrence(torch.autograd.Function):
         gates = GATES["peephole"]
         x = x.reshape(T, rest, rows)
         hs, cs = x.new_zeros(T + 1, rest, C), x.new_zeros(T + 1, rest, C)
-        # What the convolution of each frame sees: h of the frame before, with its neighbours.
+        # Input of the convolution of each frame: h of the previous frame, with its neighbours.
         seen = x.new_zeros(T, B, F, weight.shape[1] // C, C)
         products = seen.view(T, rest, weight.shape[1])
         saved, u = x.new_empty(T, rest, gates.saved * C + 2), x.new_empty(rest, rows)
@@ -184,7 +185,7 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _taps(kernel: int, bands: int) -> list[tuple[slice, slice]]:
-    """For each tap of a kernel: the bands that have a neighbour there, and those neighbours.
+    """For each tap of a kernel: the bands with a neighbour there, and these neighbours.
 
     >>> [(here.start, there.start, here.stop - here.start) for here, there in _taps(3, 5)]
     [(1, 0, 4), (0, 0, 5), (0, 1, 4)]

@@ -1,4 +1,4 @@
-"""The encoder: a convolutional front end that shortens time, recurrent layers, attention."""
+"""The encoder: a convolutional front end with subsampling, recurrent layers, attention."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def strided(size: Size, stride: int) -> Size:
 class ConvolutionBlock(nn.Module):
     """3x3 convolution over time and frequency, masked batch norm per channel, ReLU.
 
-    With `pooling` the convolution keeps every frame and band, and the maximum of each patch is
-    handed on.
+    With `pooling`, the convolution keeps every frame and band, and the output is the maximum of
+    each patch.
 
     Shape: [B, T, F, C_in] -> [B, ceil(T / stride), ceil(F / 2), C_out]; padding is zero.
     """
@@ -49,7 +49,7 @@ class ConvolutionBlock(nn.Module):
 
     def forward(self, x: Padded) -> Padded:
         values = x.zeroed().values
-        # Channels last in memory: what Conv2d sees as [B, C, T, F] is a view of [B, T, F, C].
+        # Channels last in memory: the input [B, C, T, F] of Conv2d is a view of [B, T, F, C].
         values = self.convolution(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         lengths = x.lengths if self.pooling else strided(x.lengths, self.stride)
         y = self.norm(Padded(values, lengths))
@@ -57,7 +57,7 @@ class ConvolutionBlock(nn.Module):
         return self._pooled(y) if self.pooling else y
 
     def _pooled(self, x: Padded) -> Padded:
-        # After a ReLU zero is the least of all, so neither edge nor padding can be the maximum.
+        # After a ReLU zero is the minimum, so neither edge nor padding changes the maximum.
         patch = (self.stride, 2)
         values = functional.max_pool2d(x.values.permute(0, 3, 1, 2), patch, ceil_mode=True)
         return Padded(values.permute(0, 2, 3, 1), strided(x.lengths, self.stride))
@@ -75,7 +75,7 @@ def locked_dropout(x: Padded, rate: float, chunks: int = 1) -> Padded:
 
 
 def joined_pairs(x: Padded) -> Padded:
-    """Two neighbouring frames as one; a last odd one is joined to silence.
+    """Join neighbouring frames in pairs; a last odd one is joined with zeros.
 
     Shape: [B, T, F] -> [B, ceil(T / 2), 2 F].
     """
@@ -85,9 +85,9 @@ def joined_pairs(x: Padded) -> Padded:
 
 
 def overlapping(x: Padded, size: int, context: int) -> tuple[Padded, int]:
-    """Chunks of `size` frames, each with the `context` frames after it, and how many there are.
+    """Chunks of `size` frames, each with `context` frames after it, and the number of chunks.
 
-    In the batch come all utterances' first chunks, then all second ones, and so on.
+    The batch contains the first chunks of all utterances, then all second ones, and so on.
 
     Shape: [B, T, F] -> [count * B, size + context, F].
     """
@@ -101,10 +101,10 @@ def overlapping(x: Padded, size: int, context: int) -> tuple[Padded, int]:
 
 
 class LookaheadConvolution(nn.Module):
-    """Each feature of a frame, mixed with the same feature of the coming ones (Wang et al. 2016,
+    """Each feature of a frame, mixed with the same feature of future frames (Wang et al. 2016,
     "Lookahead convolution layer for unidirectional recurrent neural networks", eq. 1).
 
-    Shape: [B, T, F] -> [B, T, F]; past the end of an utterance there is silence.
+    Shape: [B, T, F] -> [B, T, F]; frames after the end of an utterance are zero.
     """
 
     def __init__(self, features: int, frames: int) -> None:
@@ -112,12 +112,12 @@ class LookaheadConvolution(nn.Module):
         self.frames = frames
         self.weight = nn.Parameter(torch.zeros(frames + 1, features))
         with torch.no_grad():
-            self.weight[0] = 1.0  # begins as if it were not there
+            self.weight[0] = 1.0  # initially the identity
 
     def forward(self, x: Padded) -> Padded:
         T = x.values.shape[1]
         values = functional.pad(x.zeroed().values, (0, 0, 0, self.frames))
-        # Added up one by one: all products at once would take the memory of so many layers.
+        # Added one by one: all products at once would take the memory of several layers.
         mixed = values[:, :T] * self.weight[0]
         for j, row in enumerate(self.weight[1:], start=1):
             mixed = mixed + values[:, j : j + T] * row
@@ -180,7 +180,7 @@ class Encoder(nn.Module):
         return 1 <= number <= self.config.pyramid
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Encoder frames for so many feature frames. Shape: [B] -> [B]."""
+        """Encoder frames for this many feature frames. Shape: [B] -> [B]."""
         for stride in self.config.strides:
             lengths = strided(lengths, stride)
         for _ in range(self.config.pyramid):
@@ -191,7 +191,7 @@ class Encoder(nn.Module):
         return self.finish(self.layer_outputs(features)[-1])
 
     def layer_outputs(self, features: Padded) -> list[Padded]:
-        """What each recurrent layer hands on. Shape: [B, T, input_size] -> [B, T', width] each."""
+        """The output of each recurrent layer. Shape: [B, T, input_size] -> [B, T', width] each."""
         x = self.front(features)
         if self.config.chunk:
             return self._by_chunk(x)
@@ -202,13 +202,13 @@ class Encoder(nn.Module):
         return outputs
 
     def finish(self, x: Padded) -> Padded:
-        """What comes after the recurrent layers. Shape: [B, T', width] -> the same."""
+        """The layers after the recurrent ones. Shape: [B, T', width] -> the same."""
         if self.attention is not None:
             x = self.attention(x)
         return x if self.lookahead is None else self.lookahead(x)
 
     def front(self, features: Padded) -> Padded:
-        """What the first recurrent layer is given. Shape: [B, T, input_size] -> [B, T', width]."""
+        """The input of the first recurrent layer. Shape: [B, T, input_size] -> [B, T', width]."""
         x = Padded(features.values[:, :, :, None], features.lengths)
         for block in self.front_end:
             x = block(x)
@@ -220,10 +220,9 @@ class Encoder(nn.Module):
     def chunks(
         self, x: Padded, size: int, count: int, states: Sequence[State] | None
     ) -> tuple[list[Padded], list[State]]:
-        """The recurrent layers over chunks of `size` frames, each with what lies right of it.
+        """The recurrent layers over chunks of `size` frames, each with its right context.
 
-        `count` chunks that follow each other lie one after the other in the batch, as
-        `overlapping` puts them.
+        `count` consecutive chunks are consecutive in the batch, in the order of `overlapping`.
 
         Shape: [count * B, size + context, width] -> [count * B, size, output_size] of each layer,
         and the forward states of all layers after the last chunk.
@@ -244,7 +243,7 @@ class Encoder(nn.Module):
         return outputs, after
 
     def _by_chunk(self, x: Padded) -> list[Padded]:
-        # All chunks of a layer at once: normalisation and dropout must not tell them apart.
+        # All chunks of a layer at once, so that normalisation and dropout treat them alike.
         size = self.config.chunk
         pieces, count = overlapping(x, size, self.config.right_context)
         outputs, _ = self.chunks(pieces, size, count, None)
@@ -256,7 +255,7 @@ class Encoder(nn.Module):
     def _surrounded(
         self, number: int, x: Padded, layer: Callable[[Padded], Padded], chunks: int = 1
     ) -> Padded:
-        """One recurrent layer with what surrounds it."""
+        """One recurrent layer with joining, residual connection and dropout."""
         if self._joins(number):
             x = joined_pairs(x)
         y = layer(self.norms[number](x))

@@ -1,9 +1,9 @@
-"""Recurrent layers: any cell over time, in one direction or two, exact with lengths.
+"""Recurrent layers: any cell over time, in one direction or two, exact for padded sequences.
 
-`pack_padded_sequence` loses the fast kernels of oneDNN and cuDNN. Here each direction is a dense
-pass instead; for the backward direction every utterance is reversed by its own length first and the
-result reversed back, so its recurrence starts at the utterance's last real frame. What either
-direction computes on padding comes after the real frames and is never read.
+`pack_padded_sequence` does not use the fast kernels of oneDNN and cuDNN. Here each direction is a
+dense pass instead. For the backward direction, every utterance is first reversed within its own
+length, and the result is reversed back, so the recurrence starts at the last real frame. The
+outputs on padding come after the real frames and are never read.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def reverse(values: Tensor, index: Tensor) -> Tensor:
 
 
 def make_orthogonal(weight: Tensor, rows: int) -> None:
-    """Give every `rows` rows of a weight orthogonal initial values; on the meta device there are no
-    values, and torch would take seconds to import what it computes their shapes with."""
+    """Give every `rows` rows of a weight orthogonal initial values. The meta device has no values,
+    and torch would spend seconds on imports to compute their shapes."""
     if not weight.is_meta:
         for gate in weight.split(rows):
             nn.init.orthogonal_(gate)
@@ -71,7 +71,7 @@ class Direction(nn.Module):
         if self.cell.projects:
             self.weight_hr = nn.Parameter(torch.empty(self.output_size, hidden_size))
         if self.cell.input_norm == "batch":
-            self.norm = MaskedBatchNorm(rows)  # brings a bias of its own
+            self.norm = MaskedBatchNorm(rows)  # has its own bias
         else:
             self.bias = nn.Parameter(torch.zeros(rows))
         if self.cell.input_norm == "layer":
@@ -89,15 +89,15 @@ class Direction(nn.Module):
             self.bias.view(self.cell.gates, -1)[self.cell.forget_gate] = 1.0
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: h [B, R], and c [B, H] where the cell has a memory."""
+        """Zeros: h [B, R], and c [B, H] for a cell with a memory."""
         h = self.weight_hh.new_zeros(batch, self.output_size)
         return (h, h.new_zeros(batch, self.hidden_size)) if self.cell.memory else (h,)
 
     def drawn_weights(self) -> dict[str, Tensor]:
-        """What is multiplied and added, with recurrent weights missing if training drops some."""
+        """The weights of a pass, without the recurrent weights that training drops."""
         weights: dict[str, Tensor] = dict(self.named_parameters(recurse=False))
         if self.training and self.weight_dropout:
-            # The same recurrent weights are missing in all frames (Merity et al. 2018).
+            # The same recurrent weights are dropped in all frames (Merity et al. 2018).
             weights["weight_hh"] = functional.dropout(self.weight_hh, self.weight_dropout)
         return weights
 
@@ -108,7 +108,7 @@ class Direction(nn.Module):
         final: bool = False,
         weights: dict[str, Tensor] | None = None,
     ) -> tuple[Padded, State]:
-        """Outputs, and the state after each utterance's last frame if `final` asks for it.
+        """Outputs, and the state after each utterance's last frame if `final` is set.
 
         `weights` are those drawn for an earlier part of the same utterances. Raises ValueError for
         an input or a state of another size.
@@ -122,12 +122,12 @@ class Direction(nn.Module):
         ragged = final and bool((x.lengths < x.values.shape[1]).any())
         library = dense.serves(self.name, x.values) and not gpu.is_quicker(self.name, x.values)
         if library and not self.zoneout and not ragged:
-            # The libraries do not give the memory anywhere but after the last frame.
+            # The libraries return the memory only after the last frame.
             values, after = dense.run(self.name, x.values, state, weights)
             return Padded(values, x.lengths), after
         share = self.input_share(x).transpose(0, 1)
         if share.device.type == "cpu":
-            # Autocast makes the share short; what adds up over frames stays long.
+            # Autocast gives the contribution less precision; sums over frames stay float32.
             share = share.to(self.weight_hh.dtype)
         states = self._recurrence(share, state, weights)
         if final:
@@ -159,7 +159,7 @@ class Direction(nn.Module):
         return reference.run(self.cell, share, state, weights, self.zoneout, draw=self.training)
 
     def input_share(self, x: Padded) -> Tensor:
-        """What the input adds to every gate. Shape: [B, T, I] -> [B, T, G*H]."""
+        """The contribution of the input to every gate. Shape: [B, T, I] -> [B, T, G*H]."""
         if self.cell.input_norm is None:
             return functional.linear(x.values, self.weight_ih, self.bias)
         share = functional.linear(x.values, self.weight_ih)
@@ -170,7 +170,7 @@ class Direction(nn.Module):
 
 
 class RecurrentLayer(nn.Module):
-    """A cell over time in one direction or both; both side by side in the output.
+    """A cell over time in one direction or both; both are concatenated in the output.
 
     Shape: [B, T, input_size] -> [B, T, output_size], which is twice R for two directions.
     """
@@ -193,18 +193,18 @@ class RecurrentLayer(nn.Module):
         return self._over(x, None, final=False)[0]
 
     def run(self, x: Padded, states: Sequence[State] | None = None) -> tuple[Padded, list[State]]:
-        """From given states (one a direction), and with the states after each last real frame."""
+        """From given states (one per direction), and with the states after each last real frame."""
         return self._over(x, states, final=True)
 
     def chunks(self, x: Padded, size: int, count: int, state: State | None) -> tuple[Padded, State]:
         """Chunks of longer utterances: the first `size` frames are the chunk, the rest its context.
 
-        `count` chunks that follow each other lie one after the other in the batch: all utterances'
-        first ones, then all second ones. The forward direction goes on from `state`, and what it
-        has reached after the last chunk is returned; the backward direction starts at the end of
-        each context, from nothing (latency-controlled BLSTM: Zhang et al. 2016, "Highway long
-        short-term memory RNNs for distant speech recognition", section 4). Outputs of a context
-        are what its chunk sees of it.
+        `count` consecutive chunks are consecutive in the batch: the first ones of all utterances,
+        then all second ones. The forward direction continues from `state`, and its state after the
+        last chunk is returned. The backward direction starts at the end of each context, from zero
+        (latency-controlled BLSTM: Zhang et al. 2016, "Highway long short-term memory RNNs for
+        distant speech recognition", section 4). Outputs of a context are computed with its chunk
+        only.
 
         Shape: [count * B, size + context, input_size] -> [count * B, size + context, output_size].
         """
@@ -232,7 +232,7 @@ class RecurrentLayer(nn.Module):
     def _over(
         self, x: Padded, states: Sequence[State] | None, final: bool
     ) -> tuple[Padded, list[State]]:
-        # Garbage in the padding would reach real frames through NaN * 0 in the gradients.
+        # Arbitrary values in the padding would reach real frames through NaN * 0 in the gradients.
         x = x.zeroed()
         before: Sequence[State | None] = states or [None, None]
         back = self.back

@@ -1,4 +1,4 @@
-"""Weights in a safetensors file: written, and compared with a network before memory is taken."""
+"""Weights in a safetensors file: written, and checked against a network before loading."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32",
 }  # fmt: skip
-# What may be stored in place of float32.
+# Types that may be stored instead of float32.
 SHORTER = {"F16", "BF16"}
 
 
 def save_weights(path: Path, model: nn.Module, half: bool = False) -> None:
-    """Write parameters and buffers; `half` as float16, where they fit.
+    """Write parameters and buffers; with `half` as float16, if they fit.
 
-    Raises CheckpointError where one is not finite.
+    Raises CheckpointError for weights that are not finite.
     """
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if name := _not_finite(weights):
@@ -43,20 +43,20 @@ def save_weights(path: Path, model: nn.Module, half: bool = False) -> None:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file. Raises OSError where it cannot be written."""
+    """Write a safetensors file. Raises OSError if it cannot be written."""
     try:
         save_file(dict(tensors), path)
     except SafetensorError as error:
-        # safetensors has an error of its own for what the system refuses, and tells its number.
+        # safetensors raises its own exception for system errors, with their number in the message.
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-    path.chmod(0o644)  # safetensors lets only the owner read what it writes
+    path.chmod(0o644)  # by default, only the owner may read the file
 
 
 def _halved(weight: Tensor) -> Tensor:
-    """As float16; what would overflow there stays as it is, such as a variance above 65504."""
+    """As float16; a tensor that would overflow, such as a variance above 65504, stays float32."""
     if weight.dtype != torch.float32:
         return weight
     half = weight.half()
@@ -64,13 +64,13 @@ def _halved(weight: Tensor) -> Tensor:
 
 
 def load_model(make: Callable[[], M], path: Path) -> M:
-    """The network that `make` builds, in evaluation mode, with the weights of a file.
+    """The network built by `make`, in evaluation mode, with the weights of a file.
 
-    It is built without memory, as torch's meta device does, and compared with the header of the
-    file first: a configuration of a few bytes can ask for any amount, and initial weights that are
-    overwritten take most of the time. Constants that are not saved must be made on the CPU.
+    It is built on torch's meta device, without memory, and first compared with the header of the
+    file: a configuration of a few bytes can request any amount, and initial weights, which are
+    overwritten, take most of the time. Constants that are not saved must be created on the CPU.
 
-    Raises CheckpointError unless names, shapes and types fit and every weight is finite.
+    Raises CheckpointError unless names, shapes and types match and every weight is finite.
     """
     try:
         with torch.device("meta"), _NoNormals():
@@ -79,7 +79,7 @@ def load_model(make: Callable[[], M], path: Path) -> M:
         raise CheckpointError(f"{path.parent}: {error}") from None
     except RuntimeError:
         raise CheckpointError(
-            f"expected a network that a computer can hold, got larger ones in {path.parent}: "
+            f"expected a network that fits into memory, got a larger one in {path.parent}: "
             "copy the folder again"
         ) from None
     own = model.state_dict()
@@ -93,8 +93,8 @@ def load_model(make: Callable[[], M], path: Path) -> M:
 
 
 class _NoNormals(TorchFunctionMode):
-    """Leaves out normally distributed values: for tensors without any, torch would import its
-    compiler, which takes five seconds."""
+    """Skips normal initialisation: for meta tensors, torch would import its compiler for it, which
+    takes five seconds."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -105,7 +105,7 @@ class _NoNormals(TorchFunctionMode):
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Copy weights into `model`. Raises CheckpointError unless names, shapes and types fit."""
+    """Copy weights into `model`. Raises CheckpointError unless names, shapes and types match."""
     _compare(_describe(model.state_dict()), _describe(weights), source)
     model.load_state_dict(weights)
 

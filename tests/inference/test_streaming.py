@@ -150,8 +150,8 @@ def test_models_that_need_the_whole_are_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"chunk": 4, "bidirectional": False}, "a chunk with two directions only"),
-        ({"right_context": 4}, "a right context with a chunk only"),
+        ({"chunk": 4, "bidirectional": False}, "a chunk only with two directions"),
+        ({"right_context": 4}, "a right context only with a chunk"),
         ({"chunk": 4, "pyramid": 1}, "no pyramid"),
     ],
 )

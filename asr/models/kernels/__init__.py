@@ -1,1 +1,1 @@
-"""Fast paths of the recurrent cells. Each equals the reference loop in outputs and gradients."""
+"""Fast paths of the recurrent cells, equal to the reference loop in outputs and gradients."""

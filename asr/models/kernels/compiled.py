@@ -1,4 +1,4 @@
-"""Functions that numba turns into machine code, and the two curves every gate is made of."""
+"""Functions compiled by numba, and the two activation functions of the gates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from asr import jit
 
-# All liberties but one: NaN must stay NaN, so that a diverged training is noticed.
+# All fast-math flags but one: NaN must stay NaN, so that a diverged training is noticed.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 

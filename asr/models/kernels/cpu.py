@@ -1,7 +1,7 @@
-"""Recurrences on a CPU, for every cell: one matrix product and one compiled pass a frame.
+"""Recurrences on a CPU, for every cell: one matrix product and one compiled pass per frame.
 
-The gradient is written by hand. Under autograd a loop adds an outer product a frame to the gradient
-of the recurrent weights; here one product over all frames makes it, after the loop.
+The gradient is hand-written. Under autograd, a loop adds an outer product per frame to the gradient
+of the recurrent weights; here one product over all frames computes it after the loop.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 from asr.models.cells import Cell, State, Weights
 from asr.models.kernels.gates import GATES, Gates
 
-# Up to so many rows MKL multiplies by a matrix that is stored transposed 15 to 30 % faster.
+# Up to this many rows, MKL multiplies by a transposed matrix 15 to 30 % faster.
 FEW = 16
 
 
 def serves(name: str, x: Tensor) -> bool:
-    """Whether this path can run the cell on such an input."""
+    """Whether this path supports the cell with such an input."""
     return name in GATES and x.device.type == "cpu" and x.dtype == torch.float32
 
 
@@ -52,13 +52,13 @@ class _Recurrence(torch.autograd.Function):
         H = (h if c is None else c).shape[1]
         x = x.contiguous()
         hs = x.new_empty(T + 1, *h.shape)
-        # Without a memory all frames share a row that nobody reads.
+        # Without a memory, all frames share an unused row.
         cs = x.new_empty(1, B, H).expand(T + 1, -1, -1) if c is None else x.new_empty(T + 1, B, H)
-        # What the gates give: the output itself, or what is projected to it.
+        # Output of the gates: the output itself, or the input of the projection.
         outputs = hs[1:] if weight_hr is None else x.new_empty(T, B, H)
         needed = any(ctx.needs_input_grad)
         row = gates.saved * H + 2
-        # Without a gradient all frames share what nobody reads.
+        # Without a gradient, all frames share an unused row.
         saved = x.new_empty(T, B, row) if needed else x.new_empty(1, B, row).expand(T, -1, -1)
         u = x.new_empty(B, x.shape[2])
         hs[0] = h

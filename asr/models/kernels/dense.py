@@ -1,6 +1,6 @@
-"""Recurrences by the libraries torch was built with: oneDNN on a CPU, cuDNN on a GPU.
+"""Recurrences by the libraries of torch: oneDNN on a CPU, cuDNN on a GPU.
 
-One dense layer in one direction, which is what their fast algorithms want: no packing, no second
+One dense layer in one direction, for which their fast algorithms apply: no packing, no second
 direction, no second layer (see docs/design.md).
 """
 
@@ -23,11 +23,11 @@ LIBRARY: dict[str, Callable[..., Any]] = {
     "rnn_tanh": torch.rnn_tanh,
     "rnn_relu": torch.rnn_relu,
 }
-ON_CPU = {"lstm"}  # oneDNN serves it alone; torch's own loops for the others are slower than ours
+ON_CPU = {"lstm"}  # oneDNN has only this one; torch's loops for others are slower than ours
 
 
 def serves(name: str, values: Tensor) -> bool:
-    """Whether a library runs the cell on such an input."""
+    """Whether a library supports the cell with such an input."""
     return name in LIBRARY and (values.is_cuda or name in ON_CPU)
 
 
@@ -35,7 +35,7 @@ def serves(name: str, values: Tensor) -> bool:
 def trains_lstm_in(dtype: torch.dtype) -> bool:
     """Whether this processor trains an LSTM under autocast to `dtype`.
 
-    oneDNN has the primitive on some processors only, and no query tells which: a tiny LSTM is run
+    Only some processors have the primitive of oneDNN, and no query tells which: a tiny LSTM is run
     forwards and backwards.
     """
     sizes = (8, 2), (8, 2), (8,), (8,)
@@ -63,8 +63,8 @@ def _say_float32(dtype: torch.dtype) -> None:
 def run(name: str, values: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
     """Outputs and the state after the last frame. B batch, T time, I input, R output features.
 
-    Under autocast to a type that this processor has no LSTM for, they are computed in the type of
-    the weights, and a warning says so once a process.
+    Under autocast to a type without an LSTM on this processor, they are computed in the type of the
+    weights, with one warning per process.
 
     Shape: values [B, T, I], state h [B, R] and c [B, H] -> [B, T, R], state.
     """
@@ -86,7 +86,7 @@ def _run(name: str, values: Tensor, state: State, weights: Weights) -> tuple[Ten
     """
     bias = weights["bias"]
     second = torch.zeros_like(bias)
-    if "bias_n" in weights:  # torch's second bias holds what is reset
+    if "bias_n" in weights:  # torch's second bias is the one that is reset
         second = torch.cat([second[: -len(weights["bias_n"])], weights["bias_n"]])
     parameters = [weights["weight_ih"], weights["weight_hh"], bias, second]
     if "weight_hr" in weights:

@@ -1,16 +1,16 @@
-"""The gates of one frame, compiled: what is left of a step beside its matrix product.
+"""The gates of one frame, compiled: the part of a step besides its matrix product.
 
 Each cell has a pair of functions over a whole batch in float32. B batch, H cells, G gates:
 
     forward(x, u, h_before, c_before, h, c, a, *vectors)
-        x [B, G*H] input's share, u [B, G*H] = h_before @ weight_hh.T; writes the next state h and c
-        [B, H], and into a [B, K*H + 2] what `backward` wants to know again.
+        x [B, G*H] contribution of the input, u [B, G*H] = h_before @ weight_hh.T; writes the next
+        state h and c [B, H], and into a [B, K*H + 2] the values that `backward` needs.
     backward(a, h_before, c_before, c, dh, dc, dx, du, carry, *vectors, *dvectors)
         dh [B, H] gradient of h; dc [B, H] that of c, replaced by that of c_before. Writes the
         gradients dx of x, du of u (one array with dx where they are equal), and into carry [B, H]
-        what reaches h_before other than through u; adds to those of the cell's own vectors.
+        the part of the gradient of h_before not through u; adds to those of the cell's own vectors.
 
-Cells without memory are given arrays for c that they leave alone.
+Cells without memory are given arrays for c that they do not use.
 """
 
 from __future__ import annotations
@@ -245,11 +245,11 @@ class Gates:
     forward: Function
     backward: Function
     saved: int
-    """How many times H values of a frame `backward` wants to know, beside two."""
+    """Number of multiples of H values per frame that `backward` needs, besides two."""
     carries: bool = False
-    """Whether h_before is reached other than through u."""
+    """Whether h_before has a gradient other than through u."""
     own_du: bool = False
-    """Whether the gradient of u is another than that of x."""
+    """Whether the gradient of u differs from that of x."""
 
 
 GATES = {

@@ -1,8 +1,8 @@
-"""Recurrences on a GPU, for every cell: one matrix product and one Triton kernel a frame.
+"""Recurrences on a GPU, for every cell: one matrix product and one Triton kernel per frame.
 
-As on a CPU (cpu.py) the gradient is written by hand, and one product over all frames makes that of
+As on a CPU (cpu.py), the gradient is hand-written, and one product over all frames computes that of
 the recurrent weights after the loop. The loops (gpu_loops.py) run as CUDA graphs (graphs.py). Gates
-and memory are float32 whatever the input is; all else has the input's type, or autocast's.
+and memory are always float32; all else has the type of the input or of autocast.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from asr.models.kernels.gates import GATES
 from asr.models.kernels.gpu_loops import Backward, Forward
 from asr.models.kernels.graphs import Graphs
 
-# cuDNN starts several kernels a frame, which takes the processor longer than running them takes the
-# GPU: docs/speed.md.
+# cuDNN launches several kernels per frame, and the launches take longer than the kernels run:
+# docs/speed.md.
 QUICKER = {"lstm"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 GRAPHS = Graphs()
@@ -34,7 +34,7 @@ def interpreted() -> bool:
 
 
 def serves(name: str, x: Tensor) -> bool:
-    """Whether this path can run the cell on such an input."""
+    """Whether this path supports the cell with such an input."""
     if x.dtype not in DTYPES or not (x.is_cuda or interpreted()):
         return False
     return name in GATES and _works(x.device)
@@ -47,9 +47,9 @@ def is_quicker(name: str, x: Tensor) -> bool:
 
 @functools.cache
 def _works(device: torch.device) -> bool:
-    """Whether Triton runs there, tried once: it needs a C compiler and a GPU that is not too old.
+    """Whether Triton works there, tested once: it requires a C compiler and a recent GPU.
 
-    A warning says why not.
+    A warning gives the reason if not.
     """
     settle()
     try:
@@ -58,7 +58,7 @@ def _works(device: torch.device) -> bool:
             Forward.over("rnn_tanh", one, one[0], None, one[0], None, ()).run()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-    except Exception as error:  # Triton, its compiler and the driver have no class in common
+    except Exception as error:  # Triton, its compiler and the driver have no common exception class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         warnings.warn(
             f"recurrent layers that cuDNN lacks run as a plain loop, which is slow: Triton does "

@@ -1,7 +1,7 @@
-"""The loops over frames on a GPU: one matrix product and one Triton kernel a frame.
+"""The loops over frames on a GPU: one matrix product and one Triton kernel per frame.
 
-Forward and Backward hold all that such a loop reads and writes, under the names of triton_gates.py,
-so that it can run on a whole batch or in a CUDA graph on copies of its frames (graphs.py).
+Forward and Backward hold all tensors of such a loop, under the names of triton_gates.py, so that it
+can run on a whole batch or in a CUDA graph on copies of its frames (graphs.py).
 
 T time, B batch, H cells, R recurrent features, G gates, K kept values.
 """
@@ -20,18 +20,18 @@ from asr.models.cells import CELLS
 from asr.models.kernels.gates import GATES
 from asr.models.kernels.graphs import Parts
 
-BLOCK = 128  # cells of a program: small ones spread a small batch over the whole GPU
+BLOCK = 128  # cells per program: small ones spread a small batch over the whole GPU
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The Triton pair of a cell; what else a loop must know of it stands in GATES."""
+    """The Triton pair of a cell; GATES has its other properties."""
 
     forward: Any
     backward: Any
     saved: int
-    """How many times H values of a frame `backward` wants to know. Often fewer than the compiled
-    pair on a CPU keeps, where arithmetic is dear; here memory is."""
+    """Number of multiples of H values per frame that `backward` needs. Often fewer than for the
+    compiled pair on a CPU, where arithmetic is the bottleneck; here it is memory."""
     whole: bool = False
     """Whether a program must have all cells of an utterance."""
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Kernels:
 
 @functools.cache
 def kernels() -> Mapping[str, Kernels]:
-    """By cell. Raises ImportError where torch brings no Triton (it does on Linux)."""
+    """By cell. Raises ImportError if torch has no Triton (it has on Linux)."""
     from asr.models.kernels import triton_gates as gates
     from asr.models.kernels import triton_layer_norm as norm
 
@@ -59,7 +59,7 @@ def kernels() -> Mapping[str, Kernels]:
 
 @dataclass(frozen=True)
 class Forward:
-    """What the loop from the first frame to the last reads and writes."""
+    """The tensors of the loop from the first frame to the last."""
 
     name: str
     x: Tensor
@@ -153,7 +153,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class Backward:
-    """What the loop from the last frame to the first reads and writes."""
+    """The tensors of the loop from the last frame to the first."""
 
     name: str
     dhs: Tensor
@@ -223,7 +223,7 @@ class Backward:
         H = len(self.weight_hh) // CELLS[self.name].gates
         pair = kernels()[self.name]
         grid, constants = _launch(pair, B, H)
-        no = self.saved  # in the place of what the cell does not know
+        no = self.saved  # replaces tensors that the cell does not have
         hs, cs, dc, carry = (
             no if v is None else v for v in (self.hs, self.cs, self.dc, self.carry)
         )
@@ -281,7 +281,7 @@ class Backward:
         )
 
     def hand_on(self) -> None:
-        """The gradients of the state are where the next chunk looks for them."""
+        """Copy the gradients of the state to the input of the next chunk."""
 
 
 def _present(*tensors: Tensor | None) -> tuple[Tensor, ...]:
@@ -289,7 +289,7 @@ def _present(*tensors: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def _launch(pair: Kernels, B: int, H: int) -> tuple[tuple[int, int], dict[str, Any]]:
-    """The programs a kernel runs as, and what it is compiled for."""
+    """The grid of a kernel, and its compile-time constants."""
     block = max(BLOCK, 1 << (H - 1).bit_length()) if pair.whole else BLOCK
     warps = min(16, max(4, block // BLOCK))
     return (B, -(-H // block)), {"BLOCK": block, "num_warps": warps, **pair.constants}

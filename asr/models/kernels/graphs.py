@@ -1,10 +1,9 @@
-"""Loops over frames as CUDA graphs: a GPU takes microseconds a frame, starting its kernels longer.
+"""Loops over frames as CUDA graphs: a GPU needs microseconds per frame, kernel launches longer.
 
-A graph is fixed in its sizes and in the memory it works on, while hardly two batches have the same
-number of frames. So what is captured is the loop over a few frames of a full batch; it is replayed
-as often as the frames need, on copies of each chunk of them. Every layer of the same sizes shares
-it, but no two streams do, which may be at work at once. The copies cost little: all of a chunk
-moves at once. B batch, T frames.
+A graph has fixed sizes and memory, but batches differ in their number of frames. Therefore the loop
+over a few frames of a full batch is captured, and replayed as often as needed on copies of each
+chunk of frames. All layers of the same sizes share a graph, except on different streams, which may
+run concurrently. The copies are cheap: a chunk is copied at once. B batch, T frames.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-FRAMES = 32  # in a graph: fewer would be copied more often, more would be computed in vain
-ROWS = 8  # of a batch are the same work as one
-SPARE = 4  # a share of 1 / SPARE of a large batch more, so that batches of similar sizes share
+FRAMES = 32  # in a graph: fewer would be copied more often, more would be wasted
+ROWS = 8  # multiples of rows of a batch take the same time as one
+SPARE = 4  # a large batch is rounded up by up to 1 / SPARE, so that similar sizes share a graph
 KEPT = 64  # graphs: eight batch sizes in two passes of two directions of two kinds of layer
 SHORTEST = 4  # frames for which a replay is faster than the plain loop
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a loop works on, by how a chunk of the frames relates to all of them."""
+    """The tensors of a loop, by the relation of a chunk's part to the whole."""
 
     constant: tuple[Tensor, ...]
     """The same for all frames."""
     start: tuple[Tensor, ...]
-    """Shape: [B, ...]. What the first chunk begins with; a loop hands the rest on by itself."""
+    """Shape: [B, ...]. Initial values of the first chunk; the loop carries them over itself."""
     reads: tuple[Tensor, ...]
     """Shape: [T, B, ...] or [T + 1, B, ...]."""
     writes: tuple[Tensor, ...]
     """Shape: [T, B, ...]."""
     end: tuple[Tensor, ...] = ()
-    """Shape: [B, ...]. What the last chunk leaves behind."""
+    """Shape: [B, ...]. Results of the last chunk."""
     backward: bool = False
     """Whether the loop goes from the last frame to the first."""
 
@@ -58,16 +57,16 @@ class Tape(Protocol):
     def parts(self) -> Parts: ...
 
     def resized(self, T: int, B: int) -> Self:
-        """One for other sizes, with anything in it."""
+        """A tape for other sizes, with undefined values."""
 
     def run(self) -> None: ...
 
     def hand_on(self) -> None:
-        """Make what the last frame left the start of the next chunk."""
+        """Make the state after the last frame the start of the next chunk."""
 
 
 class Graphs:
-    """Captured loops, those used least recently forgotten. One may be used from any thread."""
+    """Captured loops; the least recently used are dropped. Usable from any thread."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, tuple[Tape, Callable[[], None]]] = OrderedDict()
@@ -75,7 +74,7 @@ class Graphs:
         self._failed = False
 
     def run(self, tape: Tape) -> None:
-        """Run the loop of `tape`, by a graph if that can be."""
+        """Run the loop of `tape`, by a graph if possible."""
         if self._failed or tape.size[0] < SHORTEST or torch.cuda.is_current_stream_capturing():
             return tape.run()
         stream = torch.cuda.current_stream(tape.parts().writes[0].device)
@@ -86,8 +85,8 @@ class Graphs:
             replay(tape, *captured)
 
     def captured(self, tape: Tape, stream: int = 0) -> tuple[Tape, Callable[[], None]] | None:
-        """The graph for such a tape on a stream, and what it works on; None, after a warning, if it
-        fails."""
+        """The graph for such a tape on a stream, and its tape; None, after a warning, if the
+        capture fails."""
         rows = _rows(tape.size[1])
         key = stream, _key(tape, rows)
         if key in self._kept:
@@ -104,24 +103,24 @@ class Graphs:
             )
             return None
         if len(self._kept) > KEPT:
-            if torch.cuda.is_initialized():  # it may still be at work
+            if torch.cuda.is_initialized():  # it may still be running
                 torch.cuda.synchronize()
             self._kept.popitem(last=False)
         return self._kept[key]
 
 
 def capture(tape: Tape) -> Callable[[], None]:
-    """A function that does again on the GPU what the loop of `tape` and its `hand_on` do."""
+    """A function that repeats the loop of `tape` and its `hand_on` on the GPU."""
     graph = torch.cuda.CUDAGraph()
     before = torch.cuda.current_stream()
     side = _side_stream(torch.cuda.current_device(), before.cuda_stream)
     side.wait_stream(before)
     with torch.cuda.stream(side):
-        # Kernels are compiled and libraries set up at their first use, which cannot be captured.
+        # Kernels are compiled and libraries set up at first use, which cannot be captured.
         tape.run()
         tape.hand_on()
-        # Not torch.cuda.graph(): it would give all unused memory back to the driver first. Other
-        # threads may go on meanwhile, such as one that loads data.
+        # Not torch.cuda.graph(): it would first return all unused memory to the driver. Other
+        # threads, such as a data loader, may run meanwhile.
         graph.capture_begin(capture_error_mode="thread_local")
         try:
             tape.run()
@@ -133,7 +132,7 @@ def capture(tape: Tape) -> Callable[[], None]:
 
 
 def replay(whole: Tape, fixed: Tape, again: Callable[[], None]) -> None:
-    """Take all frames of `whole` through `fixed` in chunks; `again` runs the loop of `fixed`."""
+    """Process all frames of `whole` in chunks with `fixed`; `again` runs the loop of `fixed`."""
     T, B = whole.size
     frames, _ = fixed.size
     ours, theirs = whole.parts(), fixed.parts()
@@ -148,8 +147,8 @@ def replay(whole: Tape, fixed: Tape, again: Callable[[], None]) -> None:
             rows = size + len(part) - frames
             part[:rows, :B].copy_(mine[start : start + rows])
             if ours.backward:
-                # These go first, and must leave no gradient. Forwards they come after all others;
-                # nor does ever one row of the batch reach another.
+                # Backwards, padded frames come first and must leave no gradient. Forwards they come
+                # last. Rows of the batch never affect each other.
                 part[rows:].zero_()
         again()
         for mine, part in zip(ours.writes, theirs.writes, strict=True):
@@ -159,7 +158,7 @@ def replay(whole: Tape, fixed: Tape, again: Callable[[], None]) -> None:
 
 
 def _rows(batch: int) -> int:
-    """Rows of the graph for a batch.
+    """Number of rows of the graph for a batch.
 
     >>> [_rows(batch) for batch in (1, 9, 100, 137, 240)]
     [8, 16, 112, 160, 256]
@@ -176,6 +175,6 @@ def _key(tape: Tape, rows: int) -> Hashable:
 
 @functools.cache
 def _side_stream(device: int, stream: int) -> torch.cuda.Stream:
-    """One for all captures that are replayed on a stream: cuBLAS keeps a work space for every
-    stream it has seen, and what is captured there works in it."""
+    """One stream for all captures that are replayed on a stream: cuBLAS keeps a workspace per
+    stream, which its captured kernels use."""
     return torch.cuda.Stream(device)

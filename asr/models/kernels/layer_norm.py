@@ -1,4 +1,4 @@
-"""The gates of the layer-norm LSTM; what they get and write is said in gates.py."""
+"""The gates of the layer-norm LSTM; see gates.py for their arguments."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def layer_norm_backward(
     for b in range(B):
         ab, before, dhb, dcb, dxb, dub = a[b], c_before[b], dh[b], dc[b], dx[b], du[b]
         normal, memory = ab[4 * H : 8 * H], ab[8 * H : 9 * H]
-        # carry serves as scratch; nothing reaches h_before but through u.
+        # carry is scratch memory; h_before has no gradient other than through u.
         dshown = carry[b]
         for j in range(H):
             o, shown = ab[3 * H + j], ab[9 * H + j]

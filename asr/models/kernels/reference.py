@@ -1,4 +1,4 @@
-"""Recurrences as a plain loop over a cell's step: slow, for every device and every option."""
+"""Recurrences as a plain loop over a cell's step: slow, but for every device and option."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def run(
 ) -> State:
     """The states after every frame. T time, B batch.
 
-    With `zoneout` each part of the state keeps its old value with that probability, drawn anew for
-    every element if `draw`; else it is mixed in that proportion (Krueger et al. 2017, eq. 4).
+    With `zoneout`, each element of the state keeps its old value with that probability, drawn again
+    for each frame if `draw`; else the two are mixed in that proportion (Krueger et al. 2017, eq.
+    4).
 
     Shape: x [T, B, G*H], state h [B, R] and c [B, H] -> h [T, B, R] and c [T, B, H].
     """
@@ -41,7 +42,7 @@ def _zoneout(old: Tensor, new: Tensor, rate: float, draw: bool) -> Tensor:
 
 @functools.cache
 def say_slow(layer: str, why: str) -> None:
-    """Warn that a layer runs as this loop, once a process for each reason."""
+    """Warn that a layer runs as this loop, once per process for each reason."""
     warnings.warn(
         f"layers of {layer} run as a plain loop, which is slow: no fast path serves {why}",
         stacklevel=4,

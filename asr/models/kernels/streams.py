@@ -1,4 +1,4 @@
-"""Two pieces of work at once on a GPU that neither of them fills."""
+"""Two computations at once on a GPU that neither of them fills."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ A = TypeVar("A")
 def side_by_side(
     first: Callable[[], A], second: Callable[[], Tensor], shared: Sequence[Tensor]
 ) -> tuple[A, Tensor]:
-    """What both give. On a GPU the second runs on a stream of its own, so that one need not wait
-    for the other; so does its backward pass. `shared`: what the second reads of the work before.
+    """The results of both. On a GPU the second runs on its own stream, concurrently with the first,
+    and so does its backward pass. `shared`: earlier results that the second reads.
 
-    A step of a recurrent layer keeps a fraction of a large GPU busy, and its two directions know
-    nothing of each other.
+    A step of a recurrent layer uses a fraction of a large GPU, and its two directions are
+    independent.
     """
     if not shared[0].is_cuda or torch.cuda.is_current_stream_capturing():
         return first(), second()
@@ -29,7 +29,7 @@ def side_by_side(
     with torch.cuda.stream(side):
         other = second()
     main.wait_stream(side)
-    # Memory is not given to others before both streams are done with it.
+    # The allocator must not reuse memory before both streams are done with it.
     for tensor in shared:
         tensor.record_stream(side)
     other.record_stream(main)

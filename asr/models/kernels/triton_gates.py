@@ -1,24 +1,25 @@
-# Triton infers the types of what it compiles, and writes constants of the compilation in capitals.
+# Triton infers the types of compiled functions; its compile-time constants are in capitals.
 # mypy: disallow-untyped-defs=False
 # ruff: noqa: N803
-"""The gates of one frame on a GPU, in Triton: what is left of a step beside its matrix product.
+"""The gates of one frame on a GPU, in Triton: the part of a step besides its matrix product.
 
-Each cell has a pair of kernels, a program for some cells of one utterance. All is computed in
-float32, however it is stored. T time, B batch, H cells, G gates, K kept values; t is the frame:
+Each cell has a pair of kernels, with a program for some cells of one utterance. All computations
+are in float32, whatever the storage type. T time, B batch, H cells, G gates, K kept values; t is
+the frame:
 
     forward(x, u, h, c, out, saved, *vectors, t, H)
-        x [T, B, G*H] input's share, u [B, G*H] = h[t] @ weight_hh.T. Writes what comes out,
-        out [T, B, H], the next memory c[t + 1], and into saved [T, B, K*H] what `backward` wants
-        to know again. h and c [T + 1, B, H] hold at t the state before the frame.
+        x [B, G*H] contribution of the input, u [B, G*H] = h[t] @ weight_hh.T. Writes the output
+        out [T, B, H], the next memory c[t + 1], and into saved [T, B, K*H] the values that
+        `backward` needs. h and c [T + 1, B, H] hold at t the state before the frame.
     backward(saved, h, c, dy, dh, dc, carry, dx, du, *vectors, *dvectors, t, H, DIRECT)
-        dh [B, H] gradient of what came out, as the next frame sees it, dy [T, B, H] what comes from
-        outside, added if DIRECT. dc [B, H] gradient of c[t + 1], replaced by that of c[t]. carry
-        [B, H] what reaches h other than through u: added to dh, then replaced. Writes the gradients
-        dx of x and du of u (one array with dx where they are equal). dvectors [B, n*H] are sums
-        over frames, one an utterance, so that no two programs write to one place.
+        dh [B, H] gradient of the output from the next frame, dy [T, B, H] gradient from outside,
+        added if DIRECT. dc [B, H] gradient of c[t + 1], replaced by that of c[t]. carry [B, H] the
+        gradient of h not through u: added to dh, then replaced. Writes the gradients dx of x and du
+        of u (one array with dx if they are equal). dvectors [B, n*H] are sums over frames, one per
+        utterance, so that no two programs write to one place.
 
-Arrays that a cell does not know may be any. float16 and bfloat16 are meant for x, u, h, out, saved
-and their gradients; c, dc, carry, the vectors and dvectors are float32.
+Arrays that a cell does not use may have any content. float16 and bfloat16 are allowed for x, u, h,
+out, saved and their gradients; c, dc, carry, the vectors and dvectors are float32.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def relu(v):
 
 @triton.jit
 def slope(dh, dy, mask, DIRECT: tl.constexpr):
-    """The gradient of what came out: as the next frame sees it, and from outside."""
+    """The gradient of the output: from the next frame, and from outside."""
     d = get(dh, mask)
     if DIRECT:
         d += get(dy, mask)

@@ -1,9 +1,9 @@
-# Triton infers the types of what it compiles, and writes constants of the compilation in capitals.
+# Triton infers the types of compiled functions; its compile-time constants are in capitals.
 # mypy: disallow-untyped-defs=False
 # ruff: noqa: N803
-"""The gates of the layer-norm LSTM in Triton; what they get and write is said in triton_gates.py.
+"""The gates of the layer-norm LSTM in Triton; see triton_gates.py for their arguments.
 
-A program has all cells of an utterance: BLOCK >= H, and one program an utterance.
+A program has all cells of an utterance: BLOCK >= H, and one program per utterance.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def layer_norm_backward(
     gain_h += j
     dgain_h += b * 4 * H + j
     i, f, g, o = _get4(saved, H, mask)
-    # What is cheap to compute again is not kept: the sums' and the memory's normal forms.
+    # Cheap values are computed again instead of stored: the normalised sums and memory.
     u_i, u_f, u_g, u_o = _get4(saved + 4 * H, H, mask)
     n_i, n_f, n_g, n_o, scale = _normal4(u_i, u_f, u_g, u_o, H, mask)
     memory, scale_c = _normal(get(c + (row + tl.num_programs(0)) * H + j, mask), H, mask)
