@@ -1,1 +1,1 @@
-"""Public corpora: one module each, from the published archive or a local copy to manifests."""
+"""Public corpora: one module each, which converts an archive or a local copy into manifests."""

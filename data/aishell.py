@@ -1,4 +1,4 @@
-"""AISHELL-1 (Bu et al. 2017, Apache 2.0): Mandarin read by 400 people."""
+"""AISHELL-1 (Bu et al. 2017, Apache 2.0): Mandarin read by 400 speakers."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def prepare(
     say: Say = print,
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of its
-    tree, the speakers' own archives in it unpacked or not.
+    tree, with the archives of speakers unpacked or not.
 
-    Texts are without spaces, which in Chinese part nothing. A few recordings have no transcript;
-    they are left out, and what a local copy lacks is reported. Raises AsrError where the
-    transcripts or all recordings of a split are missing.
+    Texts have no spaces, since spaces separate nothing in Chinese. A few recordings have no
+    transcript; they are left out, and missing files of a local copy are reported. Raises AsrError
+    if the transcripts or all recordings of a split are missing.
     """
     root = _locate(folder, source, progress)
     texts = _transcripts(root / TRANSCRIPTS)
@@ -43,7 +43,7 @@ def prepare(
     found = {}
     for name, published in SPLITS.items():
         recordings = [path for place in places for path in place.glob(f"{name}/*/*.wav")]
-        # By name, so that it does not matter what was unpacked where.
+        # By name, so that the place of unpacked files does not matter.
         found[name] = list(_utterances(sorted(recordings, key=lambda p: p.name), texts))
         tell_incomplete(say, name, len(found[name]), published, "utterances")
     splits = speakers_apart(found, say)
@@ -58,8 +58,8 @@ def _locate(folder: Path, source: Path | None, progress: Progress | None) -> Pat
 
 
 def _speakers(wav: Path, folder: Path, progress: Progress | None) -> list[Path]:
-    """What the speakers' archives hold: S0002.tar.gz has train/S0002/*.wav. Those that lie unpacked
-    beside them are passed over."""
+    """The content of the archives of speakers: S0002.tar.gz has train/S0002/*.wav. Archives that
+    are already unpacked are skipped."""
     unpacked = {path.name for path in wav.glob("*/S*") if path.is_dir()}
     archives = [p for p in sorted(wav.glob("S*.tar.gz")) if p.name[:-7] not in unpacked]
     found = []
@@ -71,7 +71,7 @@ def _speakers(wav: Path, folder: Path, progress: Progress | None) -> list[Path]:
 
 
 def _transcripts(path: Path) -> dict[str, str]:
-    """BAC009S0002W0122 and the words, parted by spaces."""
+    """Lines such as BAC009S0002W0122 and the words, separated by spaces."""
     return {name: "".join(words.split()) for name, words in read_table(path).items()}
 
 

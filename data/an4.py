@@ -29,8 +29,8 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
 
-    dev is nine whole speakers of the training part; train is the rest. Raises AsrError where the
-    corpus is not exactly the published one.
+    dev is nine whole speakers of the training part; train is the rest. Raises AsrError if the
+    corpus differs from the published one.
     """
     if source is None:
         archive = download(URL, folder / "an4_sphere.tar.gz", progress)

@@ -1,4 +1,4 @@
-"""Mozilla Common Voice (Ardila et al. 2020, CC0): sentences read by volunteers, in any language."""
+"""Mozilla Common Voice (Ardila et al. 2020, CC0): sentences in many languages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data.corpus import Progress, Say, speakers_apart, with_durations, write_spl
 ADDRESS = "https://mozilladatacollective.com"  # since October 2025
 PARTS = ("", "validated")
 REQUIRED = ("client_id", "path", "sentence")
-EXTRA = ("age", "gender", "accents", "accent", "variant", "locale")  # older releases say accent
+EXTRA = ("age", "gender", "accents", "accent", "variant", "locale")  # older releases have accent
 
 
 def prepare(
@@ -26,10 +26,9 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from a local copy of a release.
 
-    With part "validated" train is all that listeners have approved of, not only one recording of
-    each sentence. Speakers of dev and test are never in train, nor those of test in dev: what the
-    release has of them is left out and reported. Raises AsrError without a local copy, and where a
-    clip is missing.
+    With part "validated", train has all clips approved by listeners, not only one recording of each
+    sentence. Speakers of dev and test are never in train, nor those of test in dev: their other
+    clips are left out and reported. Raises AsrError without a local copy, and for a missing clip.
     """
     if part not in PARTS:
         raise AsrError(f"expected --part validated or none, got '{part}': correct it")
@@ -54,14 +53,14 @@ def prepare(
         heard = [u for u in utterances if u.text and u.duration != 0]
         if len(heard) < len(utterances):
             say(f"left out of {name}: {len(utterances) - len(heard)} clips without text or sound")
-        # -1: the release does not say how long it is.
+        # -1: the release does not state the duration.
         unknown = iter(with_durations([u for u in heard if u.duration < 0], progress))
         splits[name] = [next(unknown) if u.duration < 0 else u for u in heard]
     return write_splits(folder, splits)
 
 
 def _locate(source: Path, language: str) -> Path:
-    """The folder of a language: in that of the release, in the one above it, or `source` itself."""
+    """The folder of a language: in that of the release, in its parent, or `source` itself."""
     releases = sorted(source.glob(f"cv-corpus-*/{language}/train.tsv"))
     if len(releases) > 1:
         raise AsrError(
@@ -97,7 +96,7 @@ def _rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, 
 
 
 def _durations(path: Path) -> dict[str, float]:
-    """Seconds of each clip as newer releases publish them: mp3 tells only when decoded."""
+    """Seconds of each clip, which newer releases publish: mp3 must be decoded to know it."""
     if not path.is_file():
         return {}
     found = {}
@@ -121,5 +120,5 @@ def _utterances(root: Path, table: str, durations: Mapping[str, float]) -> Itera
         extra = {name: row[name] for name in EXTRA if row.get(name)}
         seconds = durations.get(row["path"], -1.0)
         text = row["sentence"].strip()
-        name = Path(row["path"]).stem  # a clip may be a link to a file with a name of its own
+        name = Path(row["path"]).stem  # a clip may be a link to a file with a different name
         yield Utterance(name, clip, text, seconds, row["client_id"], extra=extra)

@@ -1,13 +1,13 @@
-"""What all corpora share: utterances with their durations, and manifests by split.
+"""Functions for all corpora: utterances with durations, and manifests by split.
 
-A module of a corpus has one function to be called from outside,
+A module of a corpus has one public function,
 
     prepare(folder, source=None, progress=None, say=print) -> dict[str, Path]
 
 which writes train, dev and one or more test manifests into `folder` and returns them by name, from
-the published archive or from a local copy at `source`. `say` reports what a person should know,
-such as what a local copy lacks. Names that begin with a dot are passed over: a Mac puts ._NAME
-beside files on other people's disks.
+the published archive or from a local copy at `source`. `say` reports notes for the user, such as
+missing files of a local copy. Names that begin with a dot are skipped: macOS writes ._NAME beside
+files on other file systems.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Say = Callable[[str], None]
 
 WORTH_PROCESSES = 2000  # files; for fewer, starting processes takes longer than reading headers
 CHUNK = 200
-OVERSHOOT = 0.5  # seconds by which transcripts may end after their recording, as Kaldi has it
+OVERSHOOT = 0.5  # seconds by which transcripts may end after their recording, as in Kaldi
 
 
 def with_durations(
     utterances: Sequence[Utterance], progress: Progress | None = None
 ) -> list[Utterance]:
-    """The same utterances with the lengths of their recordings, read by all processors where there
-    are many. One with an `end` is a stretch, and as long as that says; where it ends a little after
-    its recording, it ends with it.
+    """The same utterances with the durations of their recordings, read by all processors if there
+    are many. An utterance with an `end` is a segment with that duration; if it ends slightly after
+    its recording, it ends with the recording.
 
-    Raises AudioError naming the first recording that cannot be read, and AsrError naming the first
-    stretch that lies outside of its recording.
+    Raises AudioError naming the first unreadable recording, and AsrError naming the first segment
+    outside its recording.
     """
     files = list(dict.fromkeys(u.audio for u in utterances))
     lengths = dict(zip(files, _lengths(files, progress), strict=True))
@@ -80,7 +80,7 @@ def _with_duration(utterance: Utterance, length: float) -> Utterance:
 
 
 def write_splits(folder: Path, splits: Mapping[str, Sequence[Utterance]]) -> dict[str, Path]:
-    """A manifest for each split, once all of them are known to hold something.
+    """A manifest for each split, after a check that all of them have utterances.
 
     Raises AsrError for an empty split.
     """
@@ -96,8 +96,8 @@ def write_splits(folder: Path, splits: Mapping[str, Sequence[Utterance]]) -> dic
 def speakers_apart(
     splits: Mapping[str, Sequence[Utterance]], say: Say
 ) -> dict[str, list[Utterance]]:
-    """The same splits, train without speakers who are also in dev or a test set, dev without those
-    of a test set: training refuses to choose by voices that it learns. Omissions are reported.
+    """The same splits, train without speakers of dev or a test set, dev without those of a test
+    set: training refuses a dev set with speakers of train. Omissions are reported.
     """
     kept = {}
     for place, (name, utterances) in enumerate(splits.items()):
@@ -110,13 +110,13 @@ def speakers_apart(
 
 
 def tell_incomplete(say: Say, name: str, found: int, published: int, what: str) -> None:
-    """Say so where a local copy holds fewer or more recordings (or talks) than were published."""
+    """Report a local copy with fewer or more recordings (or talks) than the published corpus."""
     if found != published:
         say(f"not the whole published set: {name}, {found} of {published} {what}")
 
 
 def locate(source: Path, *places: str) -> Path:
-    """The first of `places` that is in a local copy. Raises AsrError naming them."""
+    """The first of `places` in a local copy. Raises AsrError naming them."""
     for place in places:
         if (source / place).exists():
             return source / place

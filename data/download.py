@@ -26,22 +26,22 @@ __all__ = ["download", "unpack"]
 
 BLOCK = 1 << 20
 STALL_S = 60.0  # without a byte
-ANSWER_S = 120.0  # until the headers of the last redirect are here
-SLOWEST = 1000  # bytes a second, over each stretch of `STALL_S`
-MOST = 1 << 36  # bytes of a file whose length the server does not tell
+ANSWER_S = 120.0  # until the headers of the last redirect arrive
+SLOWEST = 1000  # bytes per second, over each interval of `STALL_S`
+MOST = 1 << 36  # bytes of a file whose length the server does not state
 RANGE_NOT_SATISFIABLE = 416
 _AGAIN = "run again to resume, or give a local copy with --source"
 
 
 @dataclass(frozen=True)
 class _Version:
-    """Which version of a file was sent; of a `.part`, kept beside it as `.part.json`."""
+    """The version of a downloaded file; for a `.part`, stored beside it as `.part.json`."""
 
     url: str
     validator: str = ""
     """A strong ETag, or the time of the last change."""
     length: int = 0
-    """Of the whole file; 0 where unknown."""
+    """Bytes of the whole file; 0 if unknown."""
 
 
 def download(
@@ -50,14 +50,14 @@ def download(
     progress: Progress | None = None,
     md5: str | None = None,
 ) -> Path:
-    """Fetch `url` into `path`, resuming what an earlier try left in `path`.part if the published
-    file is still the same one.
+    """Fetch `url` into `path`, resuming an earlier `path`.part if the published file is still the
+    same.
 
-    `progress` gets the bytes done and in all (0 when unknown); `md5` is what the publisher says of
-    the file, against damage, not against malice. Without one, the SHA-256 of the first download is
-    written to `path`.sha256, and later downloads must be equal to it. Raises AsrError naming the
-    URL, also where it leads to something else than http or https, or from https to http, stalls, or
-    does not fit the disk.
+    `progress` gets the bytes done and in total (0 if unknown); `md5` is the publisher's checksum,
+    against damage, not against malice. Without one, the SHA-256 of the first download is written to
+    `path`.sha256, and later downloads must have the same. Raises AsrError naming the URL, also if
+    it leads to a scheme other than http or https, or from https to http, stalls, or does not fit
+    the disk.
     """
     if path.exists():
         return path
@@ -66,9 +66,9 @@ def download(
     with locked(path.with_name(path.name + ".lock"), "download"):
         try:
             if not _fetch(url, part, progress, md5):
-                _forget(part)  # it is of another version, or its version is unknown
+                _forget(part)  # another version, or an unknown one
                 if not _fetch(url, part, progress, md5):
-                    raise ValueError("an answer that begins in the middle of the file")
+                    raise ValueError("an answer that starts within the file")
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _failed(url, path, error) from None
         _check_digest(part, path, url, md5)
@@ -89,10 +89,10 @@ def _failed(url: str, path: Path, error: Exception) -> AsrError:
 
 
 def _fetch(url: str, part: Path, progress: Progress | None, md5: str | None) -> bool:
-    """Complete `part`; false where it is not the beginning of what the server has now."""
+    """Complete `part`; False if it is not the start of the server's present file."""
     done, known = _left(part, url)
     if known.length and done == known.length:
-        return True  # an earlier try was stopped just before the rename
+        return True  # an earlier run was stopped just before the rename
     headers = {"Range": f"bytes={done}-"} if done else {}
     if done and known.validator:
         headers["If-Range"] = known.validator
@@ -123,7 +123,7 @@ def _is_same(version: _Version, known: _Version) -> bool:
 
 
 def _left(part: Path, url: str) -> tuple[int, _Version]:
-    """Bytes of an earlier try, and of which version they are."""
+    """Bytes of an earlier run, and their version."""
     try:
         record = _Version(**read_json(_record(part)))
     except (OSError, ValueError, TypeError):
@@ -144,7 +144,7 @@ def _forget(part: Path) -> None:
 
 
 def _sent(response: http.client.HTTPResponse, url: str) -> tuple[int | None, _Version]:
-    """The first byte that is sent (None: not sent), and the version it is of."""
+    """The first byte that is sent (None: not sent), and its version."""
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
     if response.status != 206:
@@ -194,7 +194,7 @@ def _copy(
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, except from https to http, where a file can be changed on the way."""
+    """Follows redirects, except from https to http, where the file could be changed in transit."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -207,10 +207,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _opened(request: urllib.request.Request) -> http.client.HTTPResponse:
-    """The answer to a request, after redirects to http and https alone, and not from https to http.
+    """The answer to a request, after redirects only to http and https, and not from https to http.
 
-    The timeout of a socket starts anew with each byte, so it does not limit how long headers take.
-    They are read in a thread, which is abandoned after `ANSWER_S`.
+    The timeout of a socket restarts with each byte, so it does not limit the time for headers. They
+    are read in a thread, which is abandoned after `ANSWER_S`.
     """
     opener = urllib.request.OpenerDirector()  # without the usual handlers of file: and ftp:
     for handler in (
@@ -235,7 +235,7 @@ def _within(
     def run() -> None:
         try:
             found.append(work())
-        except Exception as error:  # raised again below, in the thread that waits
+        except Exception as error:  # raised again below, in the waiting thread
             failed.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -252,17 +252,17 @@ def _within(
 
 
 def _check_digest(part: Path, path: Path, url: str, md5: str | None) -> None:
-    """Raise AsrError, and remove what was fetched, unless it is what was published (md5) or what an
-    earlier download was (`path`.sha256, in the form that sha256sum reads)."""
+    """Raise AsrError, and remove the file, unless it matches the published md5 or the SHA-256 of an
+    earlier download (`path`.sha256, in the format of sha256sum)."""
     record = path.with_name(path.name + ".sha256")
     if md5 is not None:
         with part.open("rb") as file:
             kind, expected, got = "md5", md5, hashlib.file_digest(file, "md5").hexdigest()
-        advice = "run again to fetch it anew"
+        advice = "run again to fetch it again"
     else:
         kind, got = "sha256", digest(part)
         expected = record.read_text(encoding="utf-8").split()[0] if record.is_file() else got
-        advice = f"run again to fetch it anew, or delete {record} if a new one was published"
+        advice = f"run again to fetch it again, or delete {record} if a new one was published"
     if got != expected:
         _forget(part)
         raise AsrError(f"expected {url} with the {kind} {expected}, got {got}: {advice}")

@@ -28,8 +28,8 @@ def prepare(
     them: LANGUAGE/SPLIT.tsv with audio/SPLIT.tar.gz or audio/SPLIT/.
 
     The corpus names no speakers. A sentence is read by up to three people, so a recording's id is
-    the name of its file. Rows without text or recording, or of one that was there before, are
-    left out and reported. Raises AsrError where a table or an archive is missing or malformed.
+    its file name. Rows without text or recording, and repeated recordings, are left out and
+    reported. Raises AsrError for a missing or malformed table or archive.
     """
     splits = {}
     for split in SPLITS:
@@ -46,7 +46,7 @@ def prepare(
 def _locate(
     split: str, language: str, folder: Path, source: Path | None, progress: Progress | None
 ) -> tuple[Path, Path]:
-    """Table and folder of recordings of a split, downloaded and unpacked where they are not yet."""
+    """Table and folder of recordings of a split, downloaded and unpacked if necessary."""
     if source is None:
         files = (f"{split}.tsv", f"audio/{split}.tar.gz")
         urls = (URL.format(language=language, file=file) for file in files)
@@ -58,7 +58,7 @@ def _locate(
         table = locate(source, f"{language}/{split}.tsv", f"data/{language}/{split}.tsv")
         archive = locate(table.parent, f"audio/{split}", f"audio/{split}.tar.gz")
     audio = archive if archive.is_dir() else unpack(archive, folder / "audio" / split, progress)
-    # The archive holds a folder named as the split.
+    # The archive contains a folder with the name of the split.
     return table, audio / split if (audio / split).is_dir() else audio
 
 
@@ -70,5 +70,5 @@ def _utterances(table: Path, audio: Path) -> Iterator[Utterance]:
                 "corpus again"
             )
         extra = {"sentence": sentence, "gender": gender.lower()}
-        # A recording may be a link to a file with a name of its own.
+        # A recording may be a link to a file with a different name.
         yield Utterance(Path(file).stem, (audio / file).resolve(), text, 0.0, extra=extra)

@@ -1,6 +1,6 @@
 """Free Spoken Digit Dataset: 3000 recordings of ten English digits by six speakers, at 8 kHz.
 
-Seven splits: the official one, and one for each speaker in which that speaker alone is the test.
+Seven splits: the official one, and one per speaker in which that speaker is the test set.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Split = dict[str, list[Utterance]]
 def prepare(folder: Path, source: Path | None = None) -> dict[str, dict[str, Path]]:
     """Manifests train, dev and test of every split, below `folder`, from a local copy.
 
-    The splits are `OFFICIAL` and the names of the `SPEAKERS`. Dev is always cut from what is not
-    test: takes 5 and 6 of every digit in the official split, the next speaker in the others.
+    The splits are `OFFICIAL` and the names of the `SPEAKERS`. Dev is always cut from the rest:
+    takes 5 and 6 of every digit in the official split, the next speaker in the others.
 
-    Raises AsrError without a copy, and where it is not exactly the published corpus.
+    Raises AsrError without a copy, and if it differs from the published corpus.
     """
     if source is None:
         raise AsrError(
@@ -52,12 +52,12 @@ def prepare(folder: Path, source: Path | None = None) -> dict[str, dict[str, Pat
 
 
 def official_split(utterances: Sequence[Utterance]) -> Split:
-    """Takes 0 to 4 are test, as published; 5 and 6 are dev, the rest train. All speakers in all."""
+    """Takes 0 to 4 are test, as published; 5 and 6 are dev, the rest train. Speakers are shared."""
     return _split(utterances, lambda u: _take(u) in TEST_TAKES, lambda u: _take(u) in DEV_TAKES)
 
 
 def speaker_split(utterances: Sequence[Utterance], speaker: str) -> Split:
-    """All of one speaker is test, all of the next one (in the order of `SPEAKERS`) dev."""
+    """All takes of one speaker are test, all of the next (in the order of `SPEAKERS`) dev."""
     following = SPEAKERS[(SPEAKERS.index(speaker) + 1) % len(SPEAKERS)]
     return _split(utterances, lambda u: u.speaker == speaker, lambda u: u.speaker == following)
 

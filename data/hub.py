@@ -1,8 +1,8 @@
-"""Corpora on the Hugging Face hub: a split as files of sound, fetched row by row.
+"""Corpora on the Hugging Face hub: a split as sound files, fetched by row.
 
-Recordings are taken as bytes (`Audio(decode=False)`) and read by our own decoder. Every row that is
-written is noted in the split's journal, so that a stopped run goes on where it stopped, and a
-finished one needs no network. Datasets that would run code of their own are refused by `datasets`.
+Recordings are taken as bytes (`Audio(decode=False)`) and decoded by this package. Every written row
+is recorded in the split's journal, so that a stopped run resumes, and a finished one needs no
+network. Datasets with their own code are refused by `datasets`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from asr.io.structured import parse_record
 from data.corpus import Progress, Say
 
 JOURNAL = "fetched.jsonl"
-STATE_EVERY = 100  # rows; after a stop so many are read again, none is written again
+STATE_EVERY = 100  # rows; after a stop this many are read again, but not written again
 FOLDER_HOLDS = 1000  # recordings
 
 
@@ -35,8 +35,8 @@ class Split:
     """A split of a dataset on the hub, or of a local copy of one."""
 
     dataset: str
-    """Its name on the hub, or a folder: one that `save_to_disk` wrote, or one with the parquet
-    files of the hub's repository, CONFIG/NAME-*.parquet."""
+    """Its name on the hub, or a folder written by `save_to_disk`, or one with the parquet files of
+    the hub's repository, CONFIG/NAME-*.parquet."""
     config: str
     name: str
 
@@ -46,12 +46,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a dataset keeps what a manifest holds; a column that it lacks is ""."""
+    """The columns of a dataset for the keys of a manifest; "" for one that it lacks."""
 
     text: str
     audio: str = "audio"
     id: str = ""
-    """Without it rows are numbered. An id that comes again gets its row's number too."""
+    """Without it, rows are numbered. A repeated id also gets its row number."""
     speaker: str = ""
     extra: tuple[str, ...] = ()
 
@@ -63,11 +63,11 @@ def materialise(
     progress: Progress | None = None,
     say: Say = print,
 ) -> list[Utterance]:
-    """The utterances of a split, their recordings below `folder` as 16-bit FLAC at 16 kHz.
+    """The utterances of a split, with recordings below `folder` as 16-bit FLAC at 16 kHz.
 
-    Rows are streamed: nothing is downloaded as a whole. Those without a text and recordings that
-    cannot be decoded are left out, and their number is reported. Raises AsrError where the dataset,
-    a column or the network is missing, and where `folder` holds another split.
+    Rows are streamed: nothing is downloaded as a whole. Rows without text and recordings that
+    cannot be decoded are left out, and their number is reported. Raises AsrError if the dataset, a
+    column or the network is missing, and if `folder` holds another split.
     """
     journal = folder / JOURNAL
     header = {"split": asdict(split), "columns": asdict(columns)}
@@ -84,7 +84,7 @@ def materialise(
     return [replace(u, audio=folder / u.audio) for u in done.utterances.values()]
 
 
-# --- the journal: a header, a line a row, a line for the place in the dataset, one at the end ---
+# --- the journal: a header, one line per row, the position in the dataset, an end line ---
 
 
 @dataclass
@@ -105,7 +105,7 @@ def _note(notes: IO[str], record: Mapping[str, Any]) -> None:
 
 
 def _read_journal(path: Path, header: Mapping[str, Any]) -> _Done:
-    """What earlier runs have done; a last line that was cut short is taken off the file."""
+    """The results of earlier runs; an incomplete last line is removed from the file."""
     done = _Done({})
     if not path.exists():
         return done
@@ -115,7 +115,7 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> _Done:
         with path.open("r+b") as file:
             file.truncate(len(whole))
     lines = whole.splitlines()
-    if len(lines) == 1:  # nothing was fetched: what was asked for may be corrected
+    if len(lines) == 1:  # nothing was fetched: the request may be changed
         path.unlink()
         return done
     for number, line in enumerate(lines, start=1):
@@ -139,7 +139,7 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> _Done:
 
 
 def _check_header(found: Mapping[str, Any], header: Mapping[str, Any], path: Path) -> None:
-    """Raise AsrError naming what was asked for otherwise when the folder was begun."""
+    """Raise AsrError naming the differences from the request for which the folder was created."""
     differing = [
         f"{key}={found[part].get(key)}"
         for part, settings in header.items()
@@ -197,7 +197,7 @@ def _fetch(
 
 
 def _open(split: Split, columns: Columns) -> tuple[Any, int, dict[str, Any]]:
-    """A dataset whose place can be noted, its rows (0: unknown), and its columns of classes."""
+    """A dataset with a resumable position, its rows (0: unknown), and its class columns."""
     from datasets import Audio, Dataset, load_dataset, load_from_disk
 
     try:
@@ -216,7 +216,7 @@ def _open(split: Split, columns: Columns) -> tuple[Any, int, dict[str, Any]]:
         rows = loaded.cast_column(columns.audio, Audio(decode=False))
         if isinstance(rows, Dataset):
             rows = rows.to_iterable_dataset()
-    except Exception as error:  # the library raises nearly everything
+    except Exception as error:  # the library raises almost any exception
         raise _unreadable(split, error) from None
     kinds = {name: kind for name, kind in (loaded.features or {}).items() if hasattr(kind, "names")}
     return rows, total, kinds
@@ -229,7 +229,7 @@ def _guarded(rows: Any, split: Split) -> Iterator[dict[str, Any]]:
             values = next(iterator)
         except StopIteration:
             return
-        except Exception as error:  # a network can fail in as many ways
+        except Exception as error:  # so can network code
             raise _unreadable(split, error) from None
         yield values
 
@@ -238,7 +238,7 @@ def _unreadable(split: Split, error: Exception) -> AsrError:
     words = " ".join(str(error).split())[:200] or type(error).__name__
     return AsrError(
         f"expected {split} from the hub or a local copy, got '{words}': check the name and the "
-        "network, and run again to go on"
+        "network, and run again to resume"
     )
 
 
@@ -261,7 +261,7 @@ def _written(
     taken: set[str],
     folder: Path,
 ) -> Utterance | None:
-    """One row as an utterance, its recording written; None where it lacks text or sound."""
+    """One row as an utterance with its recording written; None without text or sound."""
     text = " ".join(str(values[columns.text] or "").split())
     sound = values[columns.audio] or {}
     content, path = sound.get("bytes"), sound.get("path") or ""
@@ -269,7 +269,7 @@ def _written(
         content = Path(path).read_bytes()
     if not text or not content:
         return None
-    # Files are named by row: ids may hold what no file system takes, or lead out of the folder.
+    # Files are named by row: ids may be invalid as file names, or lead out of the folder.
     audio = Path(f"{row // FOLDER_HOLDS:04}", f"{row:07}.flac")
     try:
         duration = _write_audio(folder / audio, content)
@@ -288,16 +288,16 @@ def _written(
 
 
 def _plain(value: Any, kind: Any) -> Any:
-    """A class by its name, not its number."""
+    """A class by its name instead of its number."""
     return (
         kind.names[value] if kind is not None and isinstance(value, int) and value >= 0 else value
     )
 
 
 def _write_audio(path: Path, content: bytes) -> float:
-    """Write a recording, whole or not at all; its seconds. Raises AudioError."""
+    """Write a recording atomically and return its seconds. Raises AudioError."""
     samples = load_audio(content)
-    sound = io.BytesIO()  # soundfile's own error does not say that the disk is full
+    sound = io.BytesIO()  # soundfile's own error does not report a full disk
     soundfile.write(sound, to_int16(samples), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     with atomic_path(path) as temporary:
         temporary.write_bytes(sound.getvalue())

@@ -19,7 +19,7 @@ DEV_SEED = 1
 
 @dataclass(frozen=True)
 class Archive:
-    """A subset as OpenSLR publishes it."""
+    """A subset as published on OpenSLR."""
 
     resource: int
     md5: str
@@ -41,19 +41,19 @@ ARCHIVES = {
 
 @dataclass(frozen=True)
 class Corpus:
-    """Which subsets are learnt from, choose, and are tested on."""
+    """The subsets for training, development and test."""
 
     train: tuple[str, ...]
     tests: Mapping[str, str]
     dev: tuple[str, ...] = ()
     dev_speakers: int = 0
-    """Cut from the training part where no subset is for choosing."""
+    """Speakers cut from the training part if no subset is for development."""
 
 
 _TESTS = {"test-clean": "test-clean", "test-other": "test-other"}
 _DEV = ("dev-clean", "dev-other")
 CORPORA = {
-    # dev-clean-2 is all that Mini LibriSpeech has to test on: it must not choose anything.
+    # dev-clean-2 is the only test set of Mini LibriSpeech, so it must not serve as dev.
     "mini": Corpus(("train-clean-5",), {"test": "dev-clean-2"}, dev_speakers=3),
     "100": Corpus(("train-clean-100",), _TESTS, _DEV),
     "960": Corpus(("train-clean-100", "train-clean-360", "train-other-500"), _TESTS, _DEV),
@@ -70,8 +70,8 @@ def prepare(
     """Manifests train, dev and of every test set in `folder`, from the published archives or from a
     local copy of their tree; `name` is one of `CORPORA`.
 
-    A local copy may hold a part of a subset, in any audio format; what it lacks is reported. Raises
-    AsrError where a subset is missing, or a transcript has no recording.
+    A local copy may hold part of a subset, in any audio format; missing files are reported. Raises
+    AsrError for a missing subset, or a transcript without recording.
     """
     corpus = CORPORA[name]
 
@@ -94,7 +94,7 @@ def _locate(
     source: Path | None,
     progress: Progress | None,
 ) -> Path:
-    """The folder of a subset, downloaded and unpacked if no local copy is named."""
+    """The folder of a subset, downloaded and unpacked if there is no local copy."""
     if source is None:
         archive = ARCHIVES[subset]
         url = URL.format(resource=archive.resource, subset=subset)
@@ -104,13 +104,13 @@ def _locate(
 
 
 def _utterances(subset: Path) -> list[Utterance]:
-    """SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside the recordings that it names."""
+    """The utterances of SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt and the recordings beside it."""
     transcripts = sorted(subset.glob("*/*/[!.]*.trans.txt"))
     if not transcripts:
         raise AsrError(f"expected speakers with chapters in {subset}, got none: get it again")
     found = []
     for path in transcripts:
-        # In their order: of one recording in two formats always the same is taken.
+        # Sorted: of one recording in two formats, always the same is taken.
         audio = {file.stem: file for file in sorted(path.parent.iterdir()) if file.suffix != ".txt"}
         for number, line in read_lines(path):
             name, _, text = line.partition(" ")

@@ -1,4 +1,4 @@
-"""LJ Speech 1.1 (Ito and Johnson 2017, public domain): one woman reads seven books aloud, 24 h."""
+"""LJ Speech 1.1 (Ito and Johnson 2017, public domain): one woman reads seven books, 24 h."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.text import read_lines, spoken_words
 URL = "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2"
 MD5 = "c4763be9595ddfa79c2fc6eaeb3b6c8e"
 PUBLISHED = 13100
-# There is no published split and one speaker. Neighbouring clips share subject and names, so whole
+# There is one speaker and no published split. Neighbouring clips share subject and names, so whole
 # chapters are held out, by the number in LJ001-0001.
 PARTS = {"LJ001": "test", "LJ002": "test", "LJ003": "dev"}
 
@@ -27,9 +27,9 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
 
-    The text is the normalised one (numbers in words) without punctuation; as it was printed it
-    stays in the manifests as `written`. Raises AsrError for a line of metadata.csv without three
-    fields, or without its recording.
+    The text is the normalised one (numbers in words) without punctuation; the printed text is kept
+    in the manifests as `written`. Raises AsrError for a line of metadata.csv without three fields,
+    or without its recording.
     """
     if source is None:
         archive = download(URL, folder / "LJSpeech-1.1.tar.bz2", progress, MD5)
@@ -44,7 +44,7 @@ def prepare(
 
 
 def _utterances(metadata: Path) -> list[Utterance]:
-    """id|as printed|normalised, and wavs/id.wav beside the list."""
+    """Lines id|as printed|normalised, and wavs/id.wav beside the list."""
     found = []
     for number, line in read_lines(metadata):
         fields = line.split("|")
@@ -57,6 +57,6 @@ def _utterances(metadata: Path) -> list[Utterance]:
             )
         text = spoken_words(fields[2])
         extra = {"written": fields[1]}
-        # No speaker: training refuses a dev set of speakers that it learns from; there is but one.
+        # No speaker: training refuses a dev set with speakers of train, and there is only one.
         found.append(Utterance(fields[0], audio.resolve(), text, 0.0, extra=extra))
     return found

@@ -1,4 +1,4 @@
-"""Multilingual LibriSpeech (Pratap et al. 2020, CC BY 4.0): books read aloud in eight languages."""
+"""Multilingual LibriSpeech (Pratap et al. 2020, CC BY 4.0): audiobooks in eight languages."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MD5 = {
     "portuguese": "12d54613fae75ae5fb1d55836408f3ee",
     "polish": "ce1a1278006cc373c9d1cb6dbfc03d47",
 }
-# Published lists of little training: 1hr is six lists of ten minutes, and both together are the ten
-# hours of the paper.
+# Published lists of limited training sets: 1hr is six lists of ten minutes, and both together are
+# the ten hours of the paper.
 LIMITED = {"": (), "1hr": ("1hr",), "9hr": ("9hr",), "10hr": ("1hr", "9hr")}
 
 
@@ -40,7 +40,7 @@ def prepare(
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of its
     tree, in FLAC or Opus; `limited` is one of `LIMITED`.
 
-    Raises AsrError where a list is missing, or a transcript has no recording.
+    Raises AsrError for a missing list, or a transcript without recording.
     """
     for option, value, known in (("language", language, MD5), ("limited", limited, LIMITED)):
         if value not in known:
@@ -53,7 +53,7 @@ def prepare(
     if limited:
         found["train"] = _listed(found["train"], root / "train" / "limited_supervision", limited)
     for name, utterances in speakers_apart(found, say).items():
-        # Recordings are looked for only now: of thousands of hours few may be wanted.
+        # Recordings are located only now, since a limited set needs few of thousands of hours.
         found[name] = with_durations([_with_audio(root / name, u) for u in utterances], progress)
     return write_splits(folder, found)
 
@@ -70,7 +70,7 @@ def _locate(language: str, folder: Path, source: Path | None, progress: Progress
 
 
 def _utterances(split: Path) -> Iterator[Utterance]:
-    """Those of transcripts.txt, SPEAKER_BOOK_NUMBER<tab>TEXT; the book is a column of its own."""
+    """The lines of transcripts.txt, SPEAKER_BOOK_NUMBER<tab>TEXT; the book is a separate column."""
     for number, (name, text) in read_columns(split / "transcripts.txt", 2):
         parts = name.split("_")
         if len(parts) != 3 or not all(part.isalnum() for part in parts) or not text:
@@ -78,7 +78,7 @@ def _utterances(split: Path) -> Iterator[Utterance]:
                 f"expected SPEAKER_BOOK_NUMBER and a text, got '{name[:40]}' and '{text[:40]}' "
                 f"({split / 'transcripts.txt'}:{number}): get the corpus again"
             )
-        # The place of the recording without its suffix, for the time being.
+        # The path of the recording without its suffix, to be completed.
         place = split / "audio" / parts[0] / parts[1] / name
         yield Utterance(name, place, text, 0.0, parts[0], extra={"book": parts[1]})
 
@@ -95,7 +95,7 @@ def _with_audio(split: Path, utterance: Utterance) -> Utterance:
 
 
 def _listed(utterances: list[Utterance], folder: Path, limited: str) -> list[Utterance]:
-    """Those in the published lists, which are 9hr/handles.txt and 1hr/0/handles.txt to 1hr/5."""
+    """The ids of the published lists, 9hr/handles.txt and 1hr/0/handles.txt to 1hr/5."""
     paths = []
     for name in LIMITED[limited]:
         lists = [path for path in files_below(folder / name) if path.name == "handles.txt"]

@@ -1,4 +1,4 @@
-"""Speech Commands v2 (Warden 2018, CC BY 4.0): 35 English words, one a recording of a second."""
+"""Speech Commands v2 (Warden 2018, CC BY 4.0): 35 English words, one per one-second recording."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
 
-    The split is the published one: its two lists hold whole speakers. `_background_noise_` is left
-    out. Raises AsrError where a list is missing, names what is not there, or a recording does not
-    tell its speaker.
+    The split is the published one: its two lists contain whole speakers. `_background_noise_` is
+    left out. Raises AsrError for a missing list, a list with a missing recording, or a recording
+    without a speaker in its name.
     """
     if source is None:
         archive = download(URL, folder / "speech_commands_v0.02.tar.gz", progress, MD5)
@@ -46,7 +46,7 @@ def prepare(
 
 
 def _parts(root: Path, recordings: dict[str, Path]) -> dict[str, str]:
-    """dev or test for every recording that a list names."""
+    """dev or test for every recording in a list."""
     part_of: dict[str, str] = {}
     for part, file in LISTS.items():
         for number, name in read_lines(root / file):

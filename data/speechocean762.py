@@ -1,6 +1,6 @@
-"""speechocean762 (Zhang et al. 2021, CC BY 4.0): English of Mandarin speakers, half of them young.
+"""speechocean762 (Zhang et al. 2021, CC BY 4.0): English by Mandarin speakers, half of them young.
 
-The published lists hold as many speakers for training as for the test. Age and gender of a speaker
+The published lists have equally many speakers for training and test. Age and gender of a speaker
 and the experts' score of a sentence (0 to 10) are columns of the manifests.
 """
 
@@ -31,8 +31,8 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
 
-    dev is twelve whole speakers of the training part. Raises AsrError where a list is missing or
-    lacks an utterance or a speaker, or a recording is not there.
+    dev is twelve whole speakers of the training part. Raises AsrError for a missing list, an
+    utterance or a speaker missing from a list, or a missing recording.
     """
     if source is None:
         # OpenSLR publishes no checksum of this archive.
@@ -77,7 +77,7 @@ def _utterances(root: Path, part: str, scores: dict[str, Any]) -> list[Utterance
 
 
 def _scores(path: Path) -> dict[str, Any]:
-    """The total score of every utterance; none where a copy has no scores."""
+    """The total score of every utterance; empty for a copy without scores."""
     if not path.is_file():
         return {}
     try:

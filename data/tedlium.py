@@ -1,9 +1,8 @@
 """TED-LIUM 3 (Hernandez et al. 2018, CC BY-NC-ND 3.0): 452 hours of TED talks, legacy split.
 
-The text is that of Kaldi's recipe but for words that nobody wrote down: pronunciations "(2)" and
-pauses <sil> are dropped, "it 's" is joined to "it's". Kaldi keeps <unk> as a word of its lexicon
-and leaves it out of scoring; here it is dropped, as are noises in braces, and so is a stretch of
-which nothing is left.
+The text is that of Kaldi's recipe without annotations: pronunciations "(2)" and pauses <sil> are
+dropped, "it 's" is joined to "it's". Kaldi keeps <unk> as a word of its lexicon and excludes it
+from scoring; here it is dropped, as are noises in braces and segments without any remaining words.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
 
-    Utterances are stretches of talks; a talk stands for its speaker, so that DanBarber_2010 and
-    DanBarber_2010_S103 count as two. Raises AsrError for a wrong line of a transcript and for a
-    talk without its recording.
+    Utterances are segments of talks; a talk counts as a speaker, so that DanBarber_2010 and
+    DanBarber_2010_S103 are two. Raises AsrError for a malformed line of a transcript and for a talk
+    without its recording.
     """
     if source is None:
         # OpenSLR publishes no md5 of this archive.
@@ -85,7 +84,7 @@ def _times(fields: list[str]) -> tuple[float, float]:
 
 
 def clean(text: str) -> str:
-    """What was said, without the label before it.
+    """The spoken words, without the label before them.
 
     >>> clean("<o,f0,male> <sil> and(2) it 's <unk> {NOISE} we 'll see (AlGore_2009)")
     "and it's we'll see"

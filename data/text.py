@@ -1,4 +1,4 @@
-"""What several corpora do to their lists and transcripts."""
+"""Common functions for lists and transcripts of corpora."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a list that say something, with their numbers, without spaces around them.
+    """The non-empty lines of a list, stripped, with their numbers.
 
-    Raises AsrError where the file is missing or no UTF-8.
+    Raises AsrError if the file is missing or not UTF-8.
     """
     return [(number, line.strip()) for number, line in _lines(path)]
 
 
 def read_columns(path: Path, count: int) -> list[tuple[int, list[str]]]:
-    """The fields of a list that tabs part, which may be empty, with the numbers of their lines.
+    """The fields of a tab-separated list, which may be empty, with their line numbers.
 
-    Raises AsrError as `read_lines`, and for a line of other than `count` fields.
+    Raises AsrError as `read_lines`, and for a line with a number of fields other than `count`.
     """
     found = []
     for number, line in _lines(path):
@@ -43,14 +43,14 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise AsrError(
             f"expected a list of the corpus, got {path}: {reason(error)}; get the corpus again"
         ) from None
-    # Not splitlines: it would also part lines at characters that belong to texts.
+    # Not splitlines: it would also split at characters that belong to texts.
     return [(n, line) for n, line in enumerate(content.split("\n"), start=1) if line.strip()]
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """A list of keys, each with what stands after it in its line.
+    """A list of keys, each with the rest of its line.
 
-    Raises AsrError where a line has a key only, or a key that was there before.
+    Raises AsrError for a line with only a key, or with a repeated key.
     """
     found: dict[str, str] = {}
     for number, line in read_lines(path):

@@ -29,9 +29,9 @@ def prepare(
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of its
     tree.
 
-    The published dev part is said by speakers of the training part. Where that is so, dev is three
-    whole speakers of both, and train is the rest; this is reported, as is what a local copy lacks.
-    Raises AsrError where a part, a transcript or a recording is missing.
+    The speakers of the published dev part are also in the training part. In that case, dev is three
+    whole speakers of both, and train is the rest; this is reported, as are missing files of a local
+    copy. Raises AsrError for a missing part, transcript or recording.
     """
     if source is None:
         archive = download(URL, folder / "data_thchs30.tgz", progress, MD5)
@@ -51,7 +51,7 @@ def prepare(
 
 
 def _utterances(root: Path, part: str) -> Iterator[Utterance]:
-    """A11_0.wav and A11_0.wav.trn, of speaker A11. Either may be in data/ only."""
+    """Files A11_0.wav and A11_0.wav.trn, of speaker A11. Either may be only in data/."""
     transcripts = sorted((root / part).glob("[!.]*.wav.trn"))
     if not transcripts:
         raise AsrError(f"expected *.wav.trn in {root / part}, got none: unpack the corpus again")
@@ -70,9 +70,9 @@ def _utterances(root: Path, part: str) -> Iterator[Utterance]:
 
 def _words(path: Path) -> str:
     """The first line of a transcript; the others are syllables and phones. A transcript may be the
-    name of another, as git and tar leave links where they cannot make them: ../data/A11_0.wav.trn.
+    path of another one, as git and tar write links on some systems: ../data/A11_0.wav.trn.
 
-    Some published lines hold " l =", which nobody says.
+    Some published lists contain " l =", which is not spoken.
     """
     first = _first_line(path)
     if first.endswith(".wav.trn"):

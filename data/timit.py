@@ -1,10 +1,10 @@
-"""TIMIT (LDC93S1, Garofolo et al. 1993): phones of read sentences; from a local copy only.
+"""TIMIT (LDC93S1, Garofolo et al. 1993): phones of read sentences; local copies only.
 
-The text is phones: the 61 of the transcripts folded to the 39 that are always scored (Lee and Hon
-1989, table II), so that "word" errors are phone errors. The 61 stay in the manifests as `phones`.
-The test set is the core test set of 24 speakers (TIMIT's own documentation, testset.doc); dev is
-50 other speakers of the test part (Halberstadt 1998, as in Kaldi's recipe). SA sentences, which all
-speakers say, are left out.
+The text is phones: the 61 of the transcripts mapped to the usual 39 for scoring (Lee and Hon 1989,
+table II), so that "word" errors are phone errors. The 61 are kept in the manifests as `phones`. The
+test set is the core test set of 24 speakers (TIMIT's own documentation, testset.doc); dev is 50
+other speakers of the test part (Halberstadt 1998, as in Kaldi's recipe). SA sentences, which are
+the same for all speakers, are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEV = """
 """
 SPEAKERS = dict.fromkeys(CORE_TEST.split(), "test") | dict.fromkeys(DEV.split(), "dev")
 PUBLISHED = {"train": 3696, "dev": 400, "test": 192}
-# A phone and those that count as it; the glottal stop q counts as nothing.
+# A phone and those mapped to it; the glottal stop q is dropped.
 SAME = {
     "aa": "ao", "ah": "ax ax-h", "er": "axr", "hh": "hv", "ih": "ix", "l": "el", "m": "em",
     "n": "en nx", "ng": "eng", "sh": "zh", "uw": "ux",
@@ -58,7 +58,7 @@ def prepare(
     splits: dict[str, list[Utterance]] = {part: [] for part in PUBLISHED}
     files = {path.relative_to(source).as_posix().lower(): path for path in files_below(source)}
     for place in sorted(files):
-        # Perhaps below folders such as timit/: train/dr1/fcjf0/si1027.phn
+        # Possibly below folders such as timit/: train/dr1/fcjf0/si1027.phn
         parts = place.split("/")
         if place.endswith(".phn") and len(parts) >= 4 and not parts[-1].startswith("sa"):
             part = _part(parts[-4], parts[-2])
@@ -76,7 +76,7 @@ def _part(side: str, speaker: str) -> str:
 
 
 def _utterance(files: dict[str, Path], place: str) -> Utterance:
-    """A sentence from its .phn, .wrd and .wav (or .wav.wav, as converted copies name them)."""
+    """A sentence from its .phn, .wrd and .wav (or .wav.wav, as in converted copies)."""
     stem = place.removesuffix(".phn")
     audio = files.get(f"{stem}.wav.wav", files.get(f"{stem}.wav"))
     if audio is None:

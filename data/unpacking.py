@@ -1,8 +1,8 @@
-"""Archives: regular files and folders only, and only inside of one folder.
+"""Safe unpacking: only regular files and folders, and only inside one folder.
 
 The extraction of the standard library is not used, because its checks differ between versions of
 Python, and some can be bypassed (CVE-2025-4517). Here nothing is written through a link: names are
-checked, files are created and never overwritten, and links are made once all files are written.
+checked, files are created and never overwritten, and links are made after all files.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from asr.io.files import atomic_path, remove_leftovers
 from asr.io.printable import printable
 from data.corpus import Progress
 
-BLOCK = 1 << 16  # bytes of a tar read at once, headers of any stated size included
-DIRECTORY = 32 << 20  # bytes of a zip read at once: its whole list of members is
-GROWTH = 100  # times the size of the archive; recordings grow two to ten times
-SMALL = 1 << 30  # bytes that any archive may unpack to
+BLOCK = 1 << 16  # bytes of a tar read at once, including headers of any stated size
+DIRECTORY = 32 << 20  # bytes of a zip read at once, such as its whole list of members
+GROWTH = 100  # limit relative to the size of the archive; recordings grow two to ten times
+SMALL = 1 << 30  # bytes to which any archive may unpack
 FEW = 100_000  # members that any archive may have
 MEMBER = 200  # bytes of the archive for each member of a larger number
 LONGEST_NAME = 1024  # bytes
-DEEPEST = 40  # folders in each other
+DEEPEST = 40  # nested folders
 CHAIN = 8  # links to links
 XZ_MEMORY = 256 << 20  # bytes; `xz -9` needs 65 MiB
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|^/")  # also what only Windows takes for a path
-# RuntimeError: a zip that is encrypted or packed in an unknown way; too deep a recursion.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|^/")  # including absolute Windows paths
+# RuntimeError: an encrypted zip, an unknown compression, or too deep recursion.
 _UNSOUND = (
     tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, OSError,
     EOFError, ValueError, OverflowError, RuntimeError,
 )  # fmt: skip
-# Errors of the operating system that the names in an archive cause.
+# Errors of the operating system that are caused by names in an archive.
 _NAMES = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
 Parts = tuple[str, ...]
@@ -55,24 +55,24 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Member:
-    """What an archive says of one of its members, and how to read it."""
+    """The header of a member of an archive, and a function to read it."""
 
     name: str
     kind: Literal["file", "folder", "link", "hard link", "device"]
     size: int
     read: Callable[[], IO[bytes]]
     target: Callable[[], str] = str
-    """The text of a link."""
+    """The target of a link."""
 
 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Path:
-    """Unpack a tar archive, or a zip one of that suffix, into `folder`, whole or not at all.
+    """Unpack a tar archive, or a zip by its suffix, into `folder`, atomically.
 
-    `progress` gets the archive's bytes done and in all. Links within the archive are kept: to a
-    file as the same file under another name, to a folder as a link. Raises AsrError naming the
-    archive where a member would land outside, a link leads outside or nowhere, a name comes twice,
-    a member is a device, the archive is damaged, or it unpacks to more than `GROWTH` times its
-    size; and naming the folder where the disk is full.
+    `progress` gets the archive's bytes done and in total. Links within the archive are kept: to a
+    file as a hard link, to a folder as a link. Raises AsrError naming the archive for a member
+    outside the folder, a link to outside or to nothing, a repeated name, a device, a damaged
+    archive, or one that unpacks to more than `GROWTH` times its size; and naming the folder if the
+    disk is full.
     """
     if folder.is_dir():
         return folder
@@ -133,15 +133,15 @@ def _write_all(
 
 
 def _parts(name: str, beside: Parts = ()) -> Parts:
-    """A name by its folders. One that begins `beside` a member may go up, but not out."""
+    """A name split into folders. One relative to `beside` may go up, but not out."""
     if _UNSAFE.search(name) or len(os.fsencode(name)) > LONGEST_NAME:
-        raise ValueError(f"{name[:60]!r} would land outside, or is no name")
+        raise ValueError(f"{name[:60]!r} would be outside, or is not a name")
     parts = list(beside)
     for part in name.split("/"):
         if part == ".." and parts and beside:
             parts.pop()
         elif part == "..":
-            raise ValueError(f"{name[:60]!r} would land outside")
+            raise ValueError(f"{name[:60]!r} would be outside")
         elif part not in ("", "."):
             parts.append(part)
     if len(parts) > DEEPEST:
@@ -164,7 +164,7 @@ def _make_folders(parts: Parts, folder: Path, made: set[Parts]) -> None:
 
 
 def _write(member: Member, path: Path) -> None:
-    """Write a file that is not there yet, of exactly the size that the archive states."""
+    """Write a new file of exactly the size that the archive states."""
     if shutil.disk_usage(path.parent).free < member.size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     left = member.size
@@ -178,7 +178,7 @@ def _write(member: Member, path: Path) -> None:
 
 
 def _make_links(links: Sequence[tuple[Parts, Parts]], folder: Path, room: int) -> None:
-    """Make links to files as the same file under another name, then links to folders."""
+    """Make links to files as hard links, then links to folders."""
     waiting = list(links)
     for _ in range(CHAIN):
         later = []
@@ -191,7 +191,7 @@ def _make_links(links: Sequence[tuple[Parts, Parts]], folder: Path, room: int) -
         if len(later) == len(waiting):
             break
         waiting = later
-    # All folders are known to be real ones until here: none is reached through a link.
+    # Up to here, all folders are real ones: none is reached through a link.
     absent = [link for link in waiting if not folder.joinpath(*link[1]).is_dir()]
     around = [link for link in waiting if link[0][: len(link[1])] == link[1]]
     for parts, target in absent + around:
@@ -203,7 +203,7 @@ def _make_links(links: Sequence[tuple[Parts, Parts]], folder: Path, room: int) -
 
 
 def _same_file(source: Path, path: Path, room: int) -> int:
-    """Give a file another name; bytes copied where the file system has no hard links."""
+    """Give a file another name; copies it if the file system has no hard links."""
     try:
         os.link(source, path, follow_symlinks=False)
     except FileExistsError:
@@ -221,8 +221,8 @@ def _same_file(source: Path, path: Path, room: int) -> int:
 
 
 class _Careful(io.RawIOBase):
-    """A file that limits how much is read at once, and how far: the readers of the standard library
-    trust the sizes that an archive states."""
+    """A file with a limit on how much is read at once, and how far: the readers of the standard
+    library trust the sizes stated in an archive."""
 
     def __init__(self, file: IO[bytes], at_once: int, furthest: int) -> None:
         self._file, self._at_once, self._furthest = file, at_once, furthest
@@ -264,14 +264,14 @@ def _decompressed(file: IO[bytes]) -> IO[bytes]:
     if begin.startswith(b"BZh"):
         return bz2.BZ2File(file)
     if begin.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00")):
-        # The memory that a file asks for is in its beginning: refused before any is taken.
+        # A file states its memory at the start: refused before any is allocated.
         lzma.LZMADecompressor(memlimit=XZ_MEMORY).decompress(begin, max_length=1)
         return lzma.LZMAFile(file)
     return file
 
 
 def _tar_members(file: IO[bytes], size: int) -> Iterator[Member]:
-    # Headers and padding count as well: twice what members may have.
+    # Headers and padding count as well: twice the limit of members.
     careful = _Careful(_decompressed(file), BLOCK, 2 * max(SMALL, GROWTH * size))
     with tarfile.open(fileobj=careful, mode="r:") as tar:
         before = -1
@@ -281,7 +281,7 @@ def _tar_members(file: IO[bytes], size: int) -> Iterator[Member]:
             before = member.offset
             tar.members = []  # type: ignore[attr-defined]  # it would grow with the archive
             yield _tar_member(tar, member)
-        # tarfile takes a damaged header for the end, and does not read the checksum after the end.
+        # tarfile treats a damaged header as the end, and does not check checksums after the end.
         if len(careful.last) < tarfile.BLOCKSIZE or careful.last.strip(b"\0"):
             raise ValueError(f"it is damaged or cut short after {before:,} bytes")
         while careful.read(BLOCK):
@@ -300,7 +300,7 @@ def _tar_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Member:
     }  # fmt: skip
     if member.type in kinds:
         return Member(member.name, kinds[member.type], 0, read, lambda: member.linkname)
-    if not member.isreg() or member.issparse():  # a sparse file takes any size from a few bytes
+    if not member.isreg() or member.issparse():  # a sparse file may expand to any size
         return Member(member.name, "device", 0, read)
     return Member(member.name, "file", member.size, read)
 

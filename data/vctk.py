@@ -14,7 +14,7 @@ from data.text import read_lines, spoken_words
 URL = "https://datashare.ed.ac.uk/bitstream/handle/10283/3443/VCTK-Corpus-0.92.zip"
 MD5 = "8a6ba2946b36fcbef0212cad601f4bfa"
 AUDIO = "wav48_silence_trimmed"
-MICROPHONE = "mic1"  # the one that all speakers have
+MICROPHONE = "mic1"  # the microphone that all speakers have
 TEST_SPEAKERS, DEV_SPEAKERS = 10, 6
 TEST_SEED, DEV_SEED = 1, 2
 
@@ -30,7 +30,7 @@ def prepare(
     Sixteen speakers are held out, ten of them for the test; they share a few sentences with the
     others. Age, gender and accent of a speaker are columns of the manifests. Recordings without
     text (all of p315) and texts without a recording are left out and reported. Raises AsrError for
-    a speaker of whom speaker-info.txt says nothing.
+    a speaker missing from speaker-info.txt.
     """
     if source is None:
         archive = download(URL, folder / "VCTK-Corpus-0.92.zip", progress, MD5)
@@ -43,7 +43,7 @@ def prepare(
 
 
 def _utterances(root: Path, say: Say) -> list[Utterance]:
-    """txt/p225/p225_001.txt and its recording by the first microphone."""
+    """Pairs of txt/p225/p225_001.txt and its recording by the first microphone."""
     speakers = _speakers(root / "speaker-info.txt")
     texts = {path.stem: path for path in sorted(root.glob("txt/*/[!.]*.txt"))}
     mark = f"_{MICROPHONE}"
@@ -67,7 +67,7 @@ def _utterances(root: Path, say: Say) -> list[Utterance]:
 
 
 def _speakers(path: Path) -> dict[str, dict[str, str | int]]:
-    """ID AGE GENDER ACCENTS, and then region and comments, which may be empty or of many words."""
+    """Lines ID AGE GENDER ACCENTS, then region and comments, both optional."""
     found: dict[str, dict[str, str | int]] = {}
     for number, line in read_lines(path)[1:]:
         fields = line.split()

@@ -33,9 +33,8 @@ def prepare(
     """Manifests train, dev and test in `folder`, their recordings as FLAC below it, streamed from
     the hub or read from a local copy of its repository (LANGUAGE/train-*.parquet and so on).
 
-    A run that was stopped goes on where it stopped. Rows without a text, and speakers in two
-    splits, are left out and reported.
-    Raises AsrError where a split cannot be read.
+    A stopped run resumes. Rows without a text, and speakers in two splits, are left out and
+    reported. Raises AsrError for an unreadable split.
     """
     if language not in LANGUAGES:
         raise AsrError(
@@ -59,7 +58,7 @@ def prepare(
 
 
 def _without_none(utterance: Utterance) -> Utterance:
-    """What the corpus does not know of a speaker it calls None."""
+    """Removes None, the corpus's value for unknown facts of a speaker."""
     extra = {name: value for name, value in utterance.extra.items() if value != "None"}
     speaker = "" if utterance.speaker == "None" else utterance.speaker
     return replace(utterance, speaker=speaker, extra=extra)

@@ -1,8 +1,8 @@
-"""Wall Street Journal (LDC93S6, LDC94S13: Paul and Baker 1992), from a local copy only.
+"""Wall Street Journal (LDC93S6, LDC94S13: Paul and Baker 1992), local copies only.
 
-train is si_284, dev the Nov 1993 development set (dev93, 20k words, not verbalised), test eval92:
-as LDC's index files have them, wherever they lie below the copy. Transcripts are the .dot files,
-or the .lsn ones where there is no .dot; `clean` says what is done to them.
+train is si_284, dev the Nov 1993 development set (dev93, 20k words, not verbalised), test eval92,
+by LDC's index files, anywhere below the copy. Transcripts are the .dot files, or the .lsn ones if
+there is no .dot; `clean` describes their normalisation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder` from a local copy, names in either case.
 
-    The discs may lie in folders of their own (11-13.1/wsj0) or as one tree (wsj0, wsj1). Indexed
+    The discs may be in separate folders (11-13.1/wsj0) or in one tree (wsj0, wsj1). Indexed
     recordings that a copy lacks are reported. Raises AsrError without a copy, an index, or the
     transcript of a recording.
     """
@@ -62,7 +62,7 @@ def prepare(
 
 
 def _audio(source: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """Recordings by their place on the discs, wsj0/si_tr_s/011/011c0201; as published first."""
+    """Recordings by their path on the discs, wsj0/si_tr_s/011/011c0201; published formats first."""
     found: dict[str, Path] = {}
     for suffix in AUDIO:
         for path in files:
@@ -73,7 +73,7 @@ def _audio(source: Path, files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _places(source: Path, files: Iterable[Path], index: str) -> list[str]:
-    """What an index names, in lines such as `11_13_1:wsj0/si_et_20/440/440c0401.wv1`."""
+    """The entries of an index, from lines such as `11_13_1:wsj0/si_et_20/440/440c0401.wv1`."""
     for path in files:
         if f"/{path.relative_to(source).as_posix()}".lower().endswith(f"/{index}"):
             break
@@ -116,9 +116,9 @@ def _utterance(path: Path, texts: dict[str, str]) -> Utterance:
 
 
 def clean(sentence: str) -> str:
-    """Words as they were said, in upper case: no backslashes, noises in brackets, pauses or marks
-    of stress, length and cut-off; <words> that were to be left out but were said, and *words*
-    said wrongly, stay; verbalised punctuation is the words for it.
+    """The spoken words, in upper case: without backslashes, noises in brackets, pauses or marks of
+    stress, length and cut-off; <words> that were to be omitted but were spoken, and *words* that
+    were mispronounced, stay; verbalised punctuation becomes its words.
 
     >>> clean("[loud_breath] The *firm* 's <two> B\\\\. ,COMMA --DASH . %PERCENT [<door_slam]")
     "THE FIRM 'S TWO B. COMMA DASH PERCENT"

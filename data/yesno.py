@@ -1,4 +1,4 @@
-"""yesno (OpenSLR 1): one man says yes and no in Hebrew (ken, lo), eight words a recording."""
+"""yesno (OpenSLR 1): one man says yes and no in Hebrew (ken, lo), eight words per recording."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MD5 = "962ff6e904d2df1126132ecec6978786"
 WORDS = {"0": "NO", "1": "YES"}
 PUBLISHED = 60
 TEST_EVERY = 5  # recordings in the order of their names
-DEV_EVERY = 6  # of those that are left
+DEV_EVERY = 6  # of the remaining ones
 
 
 def prepare(
@@ -26,8 +26,8 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
 
-    There is one speaker, so the parts are cut by recording: every fifth is the test, of the others
-    every sixth is dev. Raises AsrError for a recording whose name does not spell what is said.
+    There is one speaker, so the parts are split by recording: every fifth is test, of the others
+    every sixth is dev. Raises AsrError for a recording whose name does not spell its words.
     """
     if source is None:
         archive = download(URL, folder / "waves_yesno.tar.gz", progress, MD5)
@@ -46,8 +46,8 @@ def prepare(
 def _utterance(path: Path) -> Utterance:
     if not re.fullmatch("[01](_[01]){7}", path.stem):
         raise AsrError(
-            f"expected a name of eight 0 and 1, as in 0_1_0_1_1_0_0_1.wav, got {path}: take it away"
+            f"expected a name of eight 0 and 1, as in 0_1_0_1_1_0_0_1.wav, got {path}: remove it"
         )
     text = " ".join(WORDS[digit] for digit in path.stem.split("_"))
-    # No speaker: training refuses a dev set of speakers that it learns from, and there is but one.
+    # No speaker: training refuses a dev set with speakers of train, and there is only one.
     return Utterance(path.stem, path.resolve(), text, 0.0)

@@ -156,7 +156,7 @@ def test_refusals(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     message = refused(lambda: fetch(tmp_path / "absent", out))
     assert "from the hub or a local copy, got" in message
-    assert "run again to go on" in message
+    assert "run again to resume" in message
     (tmp_path / "empty").mkdir()
     refused(lambda: fetch(tmp_path / "empty", tmp_path / "other"))
     split = Split(str(repository), "de", "train")

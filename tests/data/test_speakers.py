@@ -127,7 +127,7 @@ def test_unsafe_and_damaged_zips_are_refused(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
             packed.writestr("inside", "x")
             packed.writestr(name, "x")
-        with pytest.raises(AsrError, match=r"expected a sound archive.*would land outside"):
+        with pytest.raises(AsrError, match=r"expected a sound archive.*would be outside"):
             unpack(tmp_path / "a.zip", tmp_path / "folder")
         assert not (tmp_path / "folder").exists()
     whole = (tmp_path / "a.zip").read_bytes()
