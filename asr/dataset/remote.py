@@ -148,11 +148,7 @@ def fetch(origin: str, shard: Shard) -> None:
         try:
             _copy(address, shard)
             return
-        except (
-            FileNotFoundError,
-            ImportError,
-            ValueError,
-        ) as error:  # another try would fail again
+        except (FileNotFoundError, ImportError, ValueError) as error:  # a retry would fail
             # The host of a missing file may be missing as well.
             known = error.__cause__ or not isinstance(error, FileNotFoundError)
             reason = " ".join(str(error.__cause__ or error).split()) if known else "nothing there"

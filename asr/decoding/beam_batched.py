@@ -1,8 +1,7 @@
 """CTC prefix beam search over all utterances and prefixes of a batch at once, in torch.
 
-For a GPU, and for a recurrent language model that is evaluated at every step. Without a language
-model, the result equals that of `asr.decoding.beam`; `asr.decoding.beam_kernel` describes the
-algorithm.
+For a GPU, and for a recurrent language model that is evaluated at every step. Without one,
+the result equals that of `asr.decoding.beam`; `asr.decoding.beam_kernel` has the algorithm.
 
 B utterances, T frames, V tokens, K prefixes in the beam of each.
 """
@@ -29,8 +28,7 @@ PRIME = 1_000_003  # base of the polynomial hash of a prefix's tokens, modulo 2*
 class Beams:
     """The prefixes in the beam. `ends_blank` and `ends_unit` are the log-probabilities of their
     paths by the last frame, `language` the score of their text, `last` their last token (blank for
-    none). `name` and `shorter` are the hashes of the prefix and of the prefix without its last
-    token.
+    none). `name` and `shorter` are hashes of the prefix and of the prefix without its last token.
 
     Shape: each [B, K].
     """
@@ -69,8 +67,7 @@ def batched_decode(
     """Up to `count` best texts of each utterance, on the device of the log-probabilities.
 
     The language model's log-probabilities are multiplied by `weight`, and every word adds
-    `word_bonus` nats. Raises ConfigError for a language model with other tokens than the
-    recogniser.
+    `word_bonus` nats. Raises ConfigError if its tokens differ from the recogniser's.
 
     Shape: [B, T, V] -> B lists.
     """

@@ -1,5 +1,4 @@
-"""Error rates of parts of a test set: by speaker, length, rate of speech, noise and manifest
-columns.
+"""Error rates of parts of a test set: by speaker, length, rate of speech, noise and columns.
 
 Every utterance has one label per breakdown; the page filters by the same labels.
 """
