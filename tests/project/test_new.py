@@ -329,7 +329,7 @@ def test_names_that_are_no_utf8_are_left_out(run: Command, tmp_path: Path) -> No
     ended = run("new", tmp_path / "p", tmp_path / "rec")
     assert ended.status == 0, ended.err
     assert "left out: 1 " in ended.out
-    assert "its name is no UTF-8" in (tmp_path / "p" / "left-out.txt").read_text()
+    assert "its name is not UTF-8" in (tmp_path / "p" / "left-out.txt").read_text()
     assert sum(map(len, parts(tmp_path / "p").values())) == 29
     (tmp_path / "rec").rename(tmp_path / os.fsdecode(b"r\xe4c"))
     with pytest.raises(AsrError, match=r"got 30 of 30 that cannot be used.*not UTF-8: rename it"):
