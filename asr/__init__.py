@@ -1,7 +1,7 @@
-"""Train your own speech recogniser: recordings with transcripts in, a small recogniser out.
+"""Train a speech recogniser on recordings with transcripts, and use it.
 
 The names in `__all__` are the public interface; docs/python.md describes them. Importing this
-package loads nothing heavy: torch and the rest are imported when a function is called.
+package imports no heavy modules: torch and others are imported when a function is called.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ _HOMES = {
     "Word": "asr.inference.time_formats",
 }
 
-# libgomp's threads spin for 300,000 turns where they wait for each other. While another program has
-# one of the cores, that wait burns the other one, and a training step takes several times as long
+# libgomp's threads spin 300,000 times while they wait for each other. If another program uses one
+# of the cores, this wait wastes the other one, and a training step takes several times as long
 # (docs/speed.md). The library reads the variable when torch loads it.
 _OPENMP = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_")
 if "torch" not in sys.modules and not any(name.startswith(_OPENMP) for name in os.environ):
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
-# torch imports dill where it is installed, which asks for the name of a folder for temporary files
-# and writes nothing there. Without such a folder the question alone is an error.
+# torch imports dill if it is installed, which asks for the path of a temporary folder and writes
+# nothing there. Without such a folder, the call raises an error.
 try:
     tempfile.gettempdir()
 except OSError:
@@ -67,9 +67,9 @@ except OSError:
 
 
 def load(model: str | Path | None = None) -> Recognizer:
-    """A model folder with the decoder that it holds; by default the model that is shipped.
+    """A model folder with its own decoder; by default the included model.
 
-    Raises AsrError for a folder that is missing or damaged.
+    Raises AsrError for a missing or damaged folder.
     """
     from asr.inference.recognizer import load_recognizer
 
@@ -77,7 +77,7 @@ def load(model: str | Path | None = None) -> Recognizer:
 
 
 def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
-    """Train as a recipe file says, changed by `key.sub=value`; resume if the run was stopped.
+    """Train by a recipe file with `key.sub=value` overrides; resume a stopped training.
 
     Returns the folder of the model. Raises AsrError for bad data or settings.
     """
@@ -93,7 +93,7 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
 def evaluate(model: str | Path, manifest: str | Path, out: str | Path | None = None) -> Evaluation:
     """Recognize a manifest with a model folder and its decoder, and count the errors.
 
-    The report is written into the folder `out`, if one is given. Raises AsrError for a bad model or
+    The report is written into the folder `out` if it is given. Raises AsrError for a bad model or
     manifest.
     """
     from asr.io.extras import extras_explained

@@ -1,4 +1,4 @@
-"""What all commands share: errors as one line, progress with the time left, settings."""
+"""Common functions of the commands: one-line errors, progress with time left, settings."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from asr.config import Config
 
 
-INTERRUPTED = 130  # what shells report after Ctrl-C
-OUTPUT_CLOSED = 141  # and of a program whose output is no longer read, as by `head`
+INTERRUPTED = 130  # the exit status of shells after Ctrl-C
+OUTPUT_CLOSED = 141  # and for a program whose output is no longer read, as with `head`
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Run `command`; an expected error becomes one line on stderr and a non-zero exit, and what is
-    wrong with a recording that can be used becomes one line. Where nobody reads the output any
-    more, the command ends without a word."""
+    """Run `command`; an expected error becomes one line on stderr and a non-zero exit status, and
+    damage of a usable recording becomes one line. If the reader of the output has closed it, the
+    command ends without a message."""
     try:
         try:
             _run(command)
@@ -51,7 +51,7 @@ def run_command(command: Callable[[], object]) -> None:
 
 
 def _drop_output() -> None:
-    """Forget what is buffered for streams that cannot be written, which Python would try again."""
+    """Drop the buffers of streams that cannot be written, which Python would flush again."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -60,7 +60,7 @@ def _drop_output() -> None:
 
 
 def _tell_os_error(error: OSError, otherwise: str) -> None:
-    """No permission, no space, a file where a folder should be: not a bug either."""
+    """Report an error such as no permission, no space, or a file in place of a folder."""
     where = error.filename or otherwise
     if trouble := disk_trouble(error):
         tell(f"error: expected room to write {where}, got {trouble}")
@@ -94,7 +94,7 @@ def _run(command: Callable[[], object]) -> None:
 
 @contextmanager
 def _damage_in_one_line() -> Iterator[None]:
-    """Print what is damaged once a recording, however often it is read."""
+    """Print the damage of a recording once, however often it is read."""
     reported: set[str] = set()
     others = warnings.showwarning
 
@@ -110,7 +110,7 @@ def _damage_in_one_line() -> Iterator[None]:
             others(message, category, filename, lineno, file, line)
         elif message.name not in reported:
             reported.add(message.name)
-            with suppress(BrokenPipeError):  # which Python also does with other warnings
+            with suppress(BrokenPipeError):  # as Python does with other warnings
                 tell(f"warning: {message}")
 
     with warnings.catch_warnings():
@@ -120,7 +120,7 @@ def _damage_in_one_line() -> Iterator[None]:
 
 
 def show_settings(config: type[Config], omit: Collection[str] = ()) -> NoReturn:
-    """Print every key of a configuration with its default and meaning, and end the command."""
+    """Print every key of a configuration with its default and meaning, and exit."""
     from asr.config import settings
 
     for setting in settings(config):

@@ -1,4 +1,4 @@
-"""The commands that make, judge and prepare corpora."""
+"""The commands that create, check and prepare corpora."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ app = typer.Typer()
 
 @app.command(epilog="Example: asr new greetings recordings/")
 def new(
-    project: Annotated[Path, typer.Argument(help="Folder to make.")],
-    source: Annotated[
-        Path, typer.Argument(help="Folder or table of recordings with texts, of many kinds.")
-    ],
+    project: Annotated[Path, typer.Argument(help="Folder to create.")],
+    source: Annotated[Path, typer.Argument(help="Folder or table of recordings with texts.")],
 ) -> None:
-    """Make manifests and a recipe from recordings with texts, and say the next command."""
+    """Create manifests and a recipe from recordings with texts, and print the next command."""
     from asr.project.new import new_project
 
     new_project(project, source)
@@ -30,10 +28,10 @@ def new(
 def check(
     manifests: Annotated[list[Path], typer.Argument(help="Manifests of one corpus.")],
     model: Annotated[
-        Path | None, typer.Option(help="Check against this model's units and frame rate.")
+        Path | None, typer.Option(help="Check against this model's tokens and frame rate.")
     ] = None,
 ) -> None:
-    """Report hours, speakers, units, lengths, and every problem of a corpus by utterance id."""
+    """Report hours, speakers, tokens, lengths, and every problem of a corpus by utterance id."""
     from asr.dataset.validate import check_manifests
     from asr.dataset.validate_text import render
     from asr.models.bundle import load_bundle
@@ -59,14 +57,15 @@ def check(
 def augment(
     recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to it.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Overrides of its settings."),
     ] = None,
-    listen: Annotated[int, typer.Option(min=1, help="How many utterances.")] = 5,
+    listen: Annotated[int, typer.Option(min=1, help="Number of utterances.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for the recordings and a page.")] = Path(
         "exp/listen"
     ),
 ) -> None:
-    """Write examples of augmented training recordings, with a page that plays them."""
+    """Write examples of augmented training recordings, with a page to listen to them."""
     from asr.training.preview import write_examples
     from asr.training.recipe import read_recipe
 
@@ -78,8 +77,8 @@ def augment(
 def pack(
     manifests: Annotated[list[Path], typer.Argument(help="Manifests of one corpus.")],
     out: Annotated[Path, typer.Option(help="Folder for the shards and their manifests.")],
-    hours: Annotated[float, typer.Option(min=0.01, help="Of audio in a shard.")] = 4.0,
-    rate: Annotated[int, typer.Option(min=1000, help="Samples a second to keep.")] = 16000,
+    hours: Annotated[float, typer.Option(min=0.01, help="Hours of audio per shard.")] = 4.0,
+    rate: Annotated[int, typer.Option(min=1000, help="Sample rate in Hz.")] = 16000,
 ) -> None:
     """Pack recordings into archives of a few hours, to train from a disk or an object store."""
     from asr.dataset.shards import pack as pack_manifests
@@ -95,10 +94,12 @@ def pack(
 
 @app.command(epilog="Example: asr cut exp/first/model data/train.jsonl --out data/short.jsonl")
 def cut(
-    model: Annotated[Path, typer.Argument(help="Model folder, to find the words with.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, for the times of words.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of long recordings.")],
     out: Annotated[Path, typer.Option(help="Manifest of their segments.")],
-    seconds: Annotated[float, typer.Option(min=0.5, help="Target length of a segment.")] = 4.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, help="Target length of a segment in seconds.")
+    ] = 4.0,
 ) -> None:
     """Cut long recordings into short utterances, between words; no audio is written."""
     from asr.inference.segment import cut_manifest

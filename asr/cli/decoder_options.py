@@ -1,4 +1,4 @@
-"""The options that choose a decoder, for every command that recognises."""
+"""The options of the decoder, for all commands that recognise."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class DecoderKind(StrEnum):
     beam = "beam"
 
 
-LanguageModel = Annotated[Path | None, typer.Option(help="N-gram model, as asr lm writes it.")]
-Rescore = Annotated[
-    Path | None, typer.Option(help="Recurrent language model, which rescores the beam's texts.")
+LanguageModel = Annotated[
+    Path | None, typer.Option(help="N-gram model from asr lm estimate, or ARPA file.")
 ]
-Lexicon = Annotated[Path | None, typer.Option(help="Words, one a line; nothing else is written.")]
+Rescore = Annotated[
+    Path | None, typer.Option(help="Recurrent language model for n-best rescoring.")
+]
+Lexicon = Annotated[Path | None, typer.Option(help="Allowed words, one per line.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Such as beam.size=64, language.weight=0.4."),
@@ -39,7 +41,7 @@ def _decoder_settings(wanted: bool) -> None:
     if wanted:
         from asr.decoding.decoder import DecoderConfig
 
-        show_settings(DecoderConfig, ("parts", "tuned"))  # which are written, not set
+        show_settings(DecoderConfig, ("parts", "tuned"))  # filled in by commands, not by users
 
 
 Settings = Annotated[
@@ -48,32 +50,32 @@ Settings = Annotated[
         "--settings",
         callback=_decoder_settings,
         is_eager=True,
-        help="List every key of --set, and stop.",
+        help="List every key of --set, and exit.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class DecoderOptions:
-    """What the command line says of the decoder; the model's folder says the rest."""
+    """The decoder options of the command line; others come from the model folder."""
 
     decoder: Annotated[
         DecoderKind | None,
-        typer.Option(help="Without it, the model's own, or beam if an option needs it."),
+        typer.Option(help="Default: the model's own, or beam if an option needs it."),
     ] = None
     lm: LanguageModel = None
     rescore: Rescore = None
     lexicon: Lexicon = None
     hot_word: Annotated[
-        list[str] | None, typer.Option(metavar="WORD[=BOOST]", help="A word to expect; repeatable.")
+        list[str] | None, typer.Option(metavar="WORD[=BOOST]", help="An expected word; repeatable.")
     ] = None
     hot_words: Annotated[
-        Path | None, typer.Option(help="File of them: a word a line, and its boost.")
+        Path | None, typer.Option(help="File of hot words: a word per line, optionally its boost.")
     ] = None
     set_: Set = None
 
     def load(self, model: Path, bundle: Bundle) -> Decoder:
-        """The decoder of a model's folder, changed by the options."""
+        """The decoder of a model folder, changed by the options."""
         from asr.decoding.folder import load_decoder
         from asr.lm.words import parse_hot_words, read_hot_words
 
@@ -96,9 +98,9 @@ class DecoderOptions:
 
 
 def with_decoder_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command that takes `options: DecoderOptions` have each of them on the command line.
+    """Give a command with a parameter `options: DecoderOptions` these command-line options.
 
-    typer reads the options off the signature, which gets a parameter for each in place of one.
+    typer reads the options from the signature, in which each replaces the one parameter.
     """
 
     @functools.wraps(command)

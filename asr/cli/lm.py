@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asr.lm.ngram import NgramModel
 
 app = typer.Typer(
-    help="Language models: estimate or train them, measure them, let them write.",
+    help="Estimate, train, evaluate and sample language models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -33,11 +33,9 @@ class Units(StrEnum):
 
 
 Texts = Annotated[
-    list[Path], typer.Argument(help="Text files, a sentence a line, and manifests (.jsonl).")
+    list[Path], typer.Argument(help="Text files, one sentence per line, and manifests (.jsonl).")
 ]
-Normaliser = Annotated[
-    Path | None, typer.Option(help="Spell the text as this model writes it, such as in lower case.")
-]
+Normaliser = Annotated[Path | None, typer.Option(help="Normalise the text as for this model.")]
 
 
 @app.command(
@@ -47,18 +45,16 @@ Normaliser = Annotated[
 def estimate(
     texts: Texts,
     out: Annotated[
-        Path, typer.Option(help="NAME.arpa or NAME.arpa.gz, or a folder that opens at once.")
+        Path, typer.Option(help="NAME.arpa or NAME.arpa.gz, or a folder, which loads faster.")
     ],
     order: Annotated[int, typer.Option(min=1, max=32, help="Words in the longest n-gram.")] = 3,
     model: Normaliser = None,
-    characters: Annotated[bool, typer.Option(help="Of characters in place of words.")] = False,
+    characters: Annotated[bool, typer.Option(help="Characters instead of words.")] = False,
     cutoff: Annotated[
         list[int] | None,
-        typer.Option(help="Leave out n-grams seen so often or less; once for each length from 2."),
+        typer.Option(help="Omit n-grams with at most this count; one per length from 2."),
     ] = None,
-    min_count: Annotated[
-        int, typer.Option(min=1, help="Words seen less often count as unknown.")
-    ] = 1,
+    min_count: Annotated[int, typer.Option(min=1, help="Rarer words count as unknown.")] = 1,
     closed: Annotated[bool, typer.Option(help="Give unknown words no probability.")] = False,
 ) -> None:
     """Estimate an n-gram model: interpolated, modified Kneser-Ney."""
@@ -90,7 +86,7 @@ def perplexity(
     model: Normaliser = None,
     words: Annotated[bool, typer.Option(help="Also print the score of every word.")] = False,
 ) -> None:
-    """How well a language model foretells a text, and every word of it."""
+    """Perplexity of a text under a language model, and the score of every word."""
     from asr.lm.neural import is_neural, load_neural
     from asr.lm.ngram import measure_perplexity
     from asr.lm.storage import load_ngram
@@ -113,7 +109,7 @@ def perplexity(
     found = measure_perplexity(loaded, sentences)
     show(
         f"perplexity {found.perplexity:.2f}, of known words {found.known_perplexity:.2f} "
-        f"({found.sentences} sentences, {found.words} words with their ends, "
+        f"({found.sentences} sentences, {found.words} words including sentence ends, "
         f"{found.unknown} of them unknown)"
     )
 
@@ -128,15 +124,13 @@ def _training_settings(wanted: bool) -> None:
 @app.command(epilog="Example: asr lm train train.jsonl --dev dev.jsonl --out exp/lstm")
 def train(
     texts: Texts,
-    dev: Annotated[Path, typer.Option(help="Text or manifest that decides when it is best.")],
+    dev: Annotated[Path, typer.Option(help="Text or manifest that selects the best epoch.")],
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     model: Annotated[
-        Path | None, typer.Option(help="Write with this recogniser's units, and spell as it does.")
+        Path | None, typer.Option(help="Use this recogniser's tokens and normalisation.")
     ] = None,
-    units: Annotated[Units, typer.Option(help="Without --model, what to write with.")] = (
-        Units.characters
-    ),
-    size: Annotated[int, typer.Option(min=3, help="How many units of bpe or unigram.")] = 500,
+    units: Annotated[Units, typer.Option(help="Tokens without --model.")] = (Units.characters),
+    size: Annotated[int, typer.Option(min=3, help="Number of bpe or unigram tokens.")] = 500,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Such as epochs=40, model.hidden=512."),
@@ -147,11 +141,11 @@ def train(
             "--settings",
             callback=_training_settings,
             is_eager=True,
-            help="List every key of --set, and stop.",
+            help="List every key of --set, and exit.",
         ),
     ] = False,
 ) -> None:
-    """Train a recurrent language model: it scores the beam's texts, and writes texts of its own."""
+    """Train a recurrent language model for n-best rescoring."""
     from asr.config import parse, with_overrides
     from asr.dataset.manifest import read_manifest
     from asr.dataset.splits import refuse_test_set
@@ -180,14 +174,15 @@ def train(
 @app.command(epilog="Example: asr lm sample exp/lstm --prompt 'turn on' --temperature 0.7")
 def sample(
     lm: Annotated[Path, typer.Argument(help="Folder of a recurrent language model.")],
-    prompt: Annotated[str, typer.Option(help="How each sentence begins.")] = "",
+    prompt: Annotated[str, typer.Option(help="Start of each sentence.")] = "",
     temperature: Annotated[
-        float, typer.Option(min=0.01, max=10, help="Below 1 likelier sentences, above 1 wilder.")
+        float,
+        typer.Option(min=0.01, max=10, help="Below 1: likelier; above 1: more random."),
     ] = 1.0,
-    count: Annotated[int, typer.Option(min=1, help="How many sentences.")] = 10,
+    count: Annotated[int, typer.Option(min=1, help="Number of sentences.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same sentences.")] = 1,
 ) -> None:
-    """Let a recurrent language model write sentences."""
+    """Print random sentences from a recurrent language model."""
     import torch
 
     from asr.lm.neural import load_neural

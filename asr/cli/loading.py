@@ -1,4 +1,4 @@
-"""A word on the terminal while modules load, which takes many seconds on a busy machine."""
+"""A message on the terminal while modules load, which takes many seconds on a busy machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-AFTER = 2.0  # seconds of silence
+AFTER = 2.0  # seconds without output
 POLL = 0.1
 
 
 @contextmanager
 def loading_shown(stream: TextIO) -> Iterator[None]:
-    """While inside: write "loading ..." to a terminal if imports of this thread go on after two
-    seconds, and erase it when they are done. Commands import what they need when they run."""
+    """Context manager that writes "loading ..." to a terminal if imports of this thread take over
+    two seconds, and erases it afterwards. Commands import what they need when they run."""
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         yield
         return

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. No logic lives here."""
+"""The command line: parse, call one function, print. It contains no other logic."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class _AnyPlace(TyperGroup):
-    """Takes `--quiet` also after the name of a command."""
+    """Accepts `--quiet` also after the name of a command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
@@ -47,7 +47,7 @@ class _AnyPlace(TyperGroup):
 
 
 app = typer.Typer(
-    help="Train your own speech recogniser, evaluate it, and turn recordings into text.",
+    help="Train your own speech recogniser, evaluate it, and transcribe recordings.",
     no_args_is_help=True,
     cls=_AnyPlace,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -82,11 +82,11 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="No progress and no notes on stderr, only errors.")
+        bool, typer.Option("--quiet", help="Print only errors to stderr, no progress and notes.")
     ] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print it, and stop."),
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it, and exit."),
     ] = False,
 ) -> None:
     set_quiet(quiet)
@@ -104,7 +104,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 1,
 ) -> None:
-    """Synthesise a small spoken corpus, train on it, evaluate, transcribe. About three minutes."""
+    """Synthesise a small speech corpus, train on it, evaluate, transcribe. About three minutes."""
     from rich.console import Console
 
     from asr.demo.run import run_demo
@@ -116,24 +116,25 @@ def _recipe_settings(wanted: bool) -> None:
     if wanted:
         from asr.training.recipe import Recipe
 
-        show_settings(Recipe, ("text.phones",))  # which is filled in, not set
+        show_settings(Recipe, ("text.phones",))  # filled in by training, not by users
 
 
 @app.command(epilog="Example: asr train recipe.yaml train.epochs=80 model.hidden=256")
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to it.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Overrides of its settings."),
     ] = None,
     settings: Annotated[
         bool,
         typer.Option(
-            "--settings", callback=_recipe_settings, is_eager=True, help="List every key, and stop."
+            "--settings", callback=_recipe_settings, is_eager=True, help="List every key, and exit."
         ),
     ] = False,
     finish: Annotated[
         bool,
-        typer.Option("--finish", help="Train no more: make the model of the best epochs so far."),
+        typer.Option("--finish", help="Stop training: make the model from the best epochs so far."),
     ] = False,
 ) -> None:
     """Train a model, or resume a training that was stopped."""
@@ -146,18 +147,18 @@ def train(
 @with_decoder_options
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
-    manifest: Annotated[Path, typer.Argument(help="What to recognise, with its transcripts.")],
+    manifest: Annotated[Path, typer.Argument(help="Recordings with transcripts.")],
     options: DecoderOptions,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the report: page, text, figures.")
+        Path | None, typer.Option(help="Folder for the report (HTML, text, JSON).")
     ] = None,
     normalise: Normalise = "none",
     units: UnitsOption = Units.auto,
     audio_mb: Annotated[
-        float, typer.Option(min=0, help="Room for recordings within the page; others are linked.")
+        float, typer.Option(min=0, help="Limit of recordings in the page; others are linked.")
     ] = AUDIO_MEGABYTES,
 ) -> None:
-    """Word, character and sentence error rates with intervals, and a page with every error."""
+    """Word, character and sentence error rates with intervals, and a page of all errors."""
     from asr.models.bundle import load_bundle
 
     bundle = load_bundle(model)
@@ -173,13 +174,13 @@ def transcribe(
     files: Annotated[list[Path], typer.Argument(help="Audio files, and folders of them.")],
     options: DecoderOptions,
     model: Annotated[
-        Path | None, typer.Option(help="Model folder; without it the AN4 model shipped here.")
+        Path | None, typer.Option(help="Model folder; default: the included AN4 model.")
     ] = None,
     format: Annotated[
         TextFormat, typer.Option(help="txt; json and ctm have word times and confidences.")
     ] = TextFormat.txt,
 ) -> None:
-    """Turn recordings into text: one line a file, the file's name first when there are several."""
+    """Transcribe recordings: one line per file, with its name if there are several."""
     from asr.audio.files import find_audio
     from asr.inference.recognizer import Recognizer
     from asr.inference.time_formats import ctm_names, to_ctm, to_json
@@ -229,16 +230,16 @@ def transcribe(
 def align(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     source: Annotated[Path, typer.Argument(help="Manifest, or a recording with --text.")],
-    text: Annotated[Path | None, typer.Option(help="File with what is said in it.")] = None,
-    format: Annotated[TimeFormat, typer.Option(help="Of the words and their times.")] = (
-        TimeFormat.json
-    ),
+    text: Annotated[
+        Path | None, typer.Option(help="File with the transcript of the recording.")
+    ] = None,
+    format: Annotated[TimeFormat, typer.Option(help="Output format.")] = (TimeFormat.json),
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for a file of each utterance; without it all is printed."),
+        typer.Option(help="Folder for one file per utterance; default: print."),
     ] = None,
 ) -> None:
-    """Align known texts: when each word is said, in recordings of any length."""
+    """Align known texts: the times of all words, in recordings of any length."""
     from asr.inference.forced_alignment import align_all, read_source, to_text, write_aligned
     from asr.models.bundle import load_bundle
 
@@ -263,9 +264,9 @@ def align(
 
 @app.command(epilog="Example: asr tune exp/an4/model exp/an4/data/dev.jsonl --lm exp/lm")
 def tune(
-    model: Annotated[Path, typer.Argument(help="Model folder, which will hold the decoder.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, in which the decoder is stored.")],
     manifest: Annotated[
-        Path | None, typer.Argument(help="Development set: never the test set.")
+        Path | None, typer.Argument(help="Manifest of the development set.")
     ] = None,
     lm: LanguageModel = None,
     rescore: Rescore = None,
@@ -273,13 +274,13 @@ def tune(
     set_: Set = None,
     settings: Settings = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the picture; without it, MODEL-tuning.")
+        Path | None, typer.Option(help="Folder for the plot; default: MODEL-tuning.")
     ] = None,
     reset: Annotated[
-        bool, typer.Option("--reset", help="Take out what was kept: MODEL is greedy again.")
+        bool, typer.Option("--reset", help="Remove the decoder: MODEL is greedy again.")
     ] = False,
 ) -> None:
-    """Choose the language model's weight, the word bonus and the beam, and keep them."""
+    """Tune the language model's weight, the word bonus and the beam, and store them."""
     from asr.decoding.folder import load_decoder, remove_decoder, save_decoder
     from asr.evaluation.report_folder import check_writable
     from asr.evaluation.tune_decoder import picture_folder, to_text, write_tuning
@@ -289,9 +290,9 @@ def tune(
     bundle = load_bundle(model)
     if reset:
         if manifest or lm or rescore or lexicon or set_ or out:
-            raise ConfigError("expected MODEL alone with --reset, got more: leave it out")
+            raise ConfigError("expected only MODEL with --reset, got more: omit the rest")
         remove_decoder(model)
-        tell(f"decoder: greedy, as before {model} was tuned")
+        tell(f"decoder: greedy, as before the tuning of {model}")
         return
     if manifest is None:
         raise ConfigError("expected a development set, got none: name its manifest after MODEL")
@@ -306,7 +307,7 @@ def tune(
         normalise=bundle.normalise,
     )
     out = out or picture_folder(model)
-    check_writable(out)  # and not once all is tried
+    check_writable(out)  # before the tuning, which takes time
     with progress_bar("tuning") as progress:
         result = tune_decoder(model, manifest, decoder, progress, bundle)
     save_decoder(model, result.decoder)
@@ -320,16 +321,15 @@ def tune(
 @app.command(epilog="Example: asr gradients docs/gradients.yaml frames=200 --out exp/gradients")
 def gradients(
     config: Annotated[
-        Path | None, typer.Argument(help="What to compare (YAML); without it, the usual suspects.")
+        Path | None, typer.Argument(help="Layers to compare (YAML); default: a built-in set.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of its settings."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the picture and the numbers.")] = Path(
-        "exp/gradients"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for plot and numbers.")] = Path("exp/gradients"),
 ) -> None:
-    """Measure and draw how far back in time recurrent layers hand their gradient."""
+    """Measure and plot the gradient flow through time in recurrent layers."""
     from asr.experiments.gradients import measure, read_config, to_text, write
     from asr.io.extras import require
 
@@ -344,7 +344,7 @@ def gradients(
 
 
 def train_model(recipe: Recipe, finish: bool = False) -> Path:
-    """Train as a recipe says, and print where the model is."""
+    """Train by a recipe, and print the path of the model."""
     from asr.training.trainer import train
 
     model = train(recipe, finish_now=finish)
@@ -362,8 +362,8 @@ def evaluate_model(
     bundle: Bundle | None = None,
     output: Callable[[str], object] = show,
 ) -> bool:
-    """Evaluate and print the report; false, after an error for each, where recordings could not be
-    read."""
+    """Evaluate and print the report; return False, after an error for each, if recordings could not
+    be read."""
     from asr.evaluation.evaluate import evaluate
     from asr.evaluation.report_text import to_text
 
@@ -371,7 +371,7 @@ def evaluate_model(
         result = evaluate(model, manifest, out, progress, decoder, scoring, audio_megabytes, bundle)
     try:
         output(to_text(result.report))
-    finally:  # also where nobody reads the output to its end
+    finally:  # also if the reader closes the output early
         for reason in result.unreadable.values():
             tell(f"error: {reason}")
         if out is not None:

@@ -1,4 +1,4 @@
-"""What the scripts in recipes/ share: prepare a corpus, train, evaluate, write the results."""
+"""Common code of the scripts in recipes/: prepare a corpus, train, evaluate, write results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from asr.errors import AsrError
 from asr.io.terminal import progress_bar, show, tell
 
 Prepare = Callable[..., dict[str, Path]]
-"""Takes a folder, a local copy or None, a function that reports progress, and options by name.
-Writes the manifests of a corpus and returns them by name: train, dev and test sets, which begin
-with "test".
+"""Takes a folder, a local copy or None, a progress function, and options by name. Writes the
+manifests of a corpus and returns them by name: train, dev and test sets, whose names begin with
+"test".
 """
 
 
@@ -26,15 +26,15 @@ def main(
     shorten: bool = False,
     before: Sequence[str] = (),
 ) -> None:
-    """The command line of recipes/NAME/run.py, whose recipe.yaml lies beside it and whose data and
+    """The command line of recipes/NAME/run.py. Its recipe.yaml is in the same folder; its data and
     results go to exp/NAME.
 
     With `shorten`, aligner.yaml beside it trains a first model that finds the words of the training
-    recordings, which are then cut into the short ones that recipe.yaml learns from. `before` names
-    recipes beside it that are trained first: recipe.yaml continues from their models.
+    recordings, which are then cut into the short ones for recipe.yaml. `before` names recipes
+    beside it that are trained first: recipe.yaml continues from their models.
 
-    `options` are what else chooses the corpus, with their defaults: {"language": "de"} is offered
-    as --language and given to `prepare` by name, and the folder is then exp/NAME-de.
+    `options` are further choices of the corpus, with their defaults: {"language": "de"} becomes the
+    option --language and an argument of `prepare`, and the folder is then exp/NAME-de.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -44,7 +44,7 @@ def main(
         note = f"which {option} of the corpus (default: {default or 'none'})"
         parser.add_argument(f"--{option}", default=default, help=note)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="other settings")
-    # Settings may stand before, after and between options.
+    # Settings may be before, after and between options.
     arguments = parser.parse_intermixed_args()
     chosen = {option: getattr(arguments, option) for option in options or {}}
     here = Path(script).resolve().parent
@@ -62,7 +62,7 @@ def main(
         for name in before:
             train_model(read_recipe(here / f"{name}.yaml"))
         tests = {name: path for name, path in manifests.items() if name.startswith("test")}
-        # recipe.yaml knows of exp/NAME alone.
+        # recipe.yaml refers only to exp/NAME.
         places = [f"data.{part}={manifests[part]}" for part in ("train", "dev")] + [f"out={out}"]
         overrides = [*(places if chosen else ()), *arguments.overrides]
         run_recipe(here / "recipe.yaml", overrides, tests)
@@ -84,7 +84,7 @@ def shorten_recordings(recipe: Path, manifest: Path) -> None:
 
 
 def _check_names(chosen: Mapping[str, str]) -> None:
-    """Raise AsrError where an option cannot be a part of a folder's name."""
+    """Raise AsrError if an option cannot be part of a folder's name."""
     for option, value in chosen.items():
         if value and not value.replace("-", "").replace("_", "").isalnum():
             raise AsrError(
@@ -93,8 +93,8 @@ def _check_names(chosen: Mapping[str, str]) -> None:
 
 
 def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -> None:
-    """Train as a recipe says, evaluate the final model on its test sets, write the results, and
-    only then exit with an error where recordings could not be read."""
+    """Train by a recipe, evaluate the final model on its test sets, write the results, and only
+    then exit with an error if recordings could not be read."""
     from asr.cli.main import evaluate_model, train_model
     from asr.evaluation.summary import result_row, to_markdown
     from asr.io.files import atomic_path
@@ -103,7 +103,7 @@ def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -
     parsed = read_recipe(recipe, overrides)
     model = train_model(parsed)
     rows, all_read = [], True
-    shown: list[str] = []  # at the end, since whoever reads the output may close it
+    shown: list[str] = []  # printed at the end, since the reader of the output may close it
     for name, manifest in tests.items():
         all_read &= evaluate_model(model, manifest, parsed.out / name, output=shown.append)
         rows.append({"test": name} | result_row(parsed.out, parsed.out / name))

@@ -1,5 +1,4 @@
-"""`asr score`, `asr compare`, `asr report` and `asr export`: error rates of any system, side by
-side."""
+"""`asr score`, `asr compare`, `asr report` and `asr export`: error rates of any system."""
 
 from __future__ import annotations
 
@@ -38,10 +37,10 @@ class TextsFormat(StrEnum):
 
 
 Normalise = Annotated[
-    str, typer.Option(help="Before scoring: none, english, or a YAML file of rules.")
+    str, typer.Option(help="Normalisation: none, english, or a YAML file of rules.")
 ]
 UnitsOption = Annotated[
-    Units, typer.Option(help="What is counted; auto: words, if spaces separate them.")
+    Units, typer.Option(help="Scored units; auto: words if spaces separate them.")
 ]
 
 
@@ -50,7 +49,7 @@ def _name(format: TextsFormat | None) -> Format | None:
 
 
 def scoring(normalise: str, units: Units) -> Scoring:
-    """The scoring that the options ask for."""
+    """The scoring selected by the options."""
     from asr.evaluation.normalise import load_profile
     from asr.evaluation.scoring import Scoring
 
@@ -62,14 +61,14 @@ def scoring(normalise: str, units: Units) -> Scoring:
 
 @app.command(epilog="Example: asr score ref.trn hyp.trn --normalise english --out exp/score")
 def score(
-    reference: Annotated[Path, typer.Argument(help="What was said: a file, or a manifest.")],
-    hypothesis: Annotated[Path, typer.Argument(help="What a system wrote.")],
+    reference: Annotated[Path, typer.Argument(help="Correct texts: a file, or a manifest.")],
+    hypothesis: Annotated[Path, typer.Argument(help="Texts of a system.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the report files.")] = None,
     normalise: Normalise = "none",
     units: UnitsOption = Units.auto,
     train: Annotated[
         Path | None,
-        typer.Option(help="Training manifest: errors are listed by how often it has the word."),
+        typer.Option(help="Training manifest: list errors by frequency of the word."),
     ] = None,
     reference_format: Annotated[
         TextsFormat | None, typer.Option(help="Default: by the file name.")
@@ -90,7 +89,7 @@ def score(
         write_report(report, out)
     try:
         show(to_text(report))
-    finally:  # also where nobody reads the output to its end
+    finally:  # also if the reader closes the output early
         if out is not None:
             tell(f"report: {out / 'report.html'}")
         _tell_problems(report, how)
@@ -104,8 +103,8 @@ def _tell_problems(report: EvaluationReport, how: Scoring) -> None:
     scores = report.scores
     if case := errors_of_case(scores, how.profile.rules.language):
         tell(
-            f"{case} of the errors are of case alone: to forgive them, --normalise with a file "
-            "that says lowercase: true"
+            f"{case} of the errors are only of case: to ignore case, use --normalise with a file "
+            "with lowercase: true"
         )
     for ids, what in (
         (scores.missing, "references without hypothesis, counted as deleted"),
@@ -117,12 +116,14 @@ def _tell_problems(report: EvaluationReport, how: Scoring) -> None:
 
 @app.command(epilog="Example: asr compare exp/lstm/test exp/gru/test --out exp/comparison")
 def compare(
-    reports: Annotated[list[Path], typer.Argument(help="Report folders: the first is the base.")],
+    reports: Annotated[
+        list[Path], typer.Argument(help="Report folders; the first is the baseline.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for comparison.html, .txt and .json.")
     ] = None,
 ) -> None:
-    """Test whether systems differ on one test set, by two tests, and show where most."""
+    """Test the significance of differences between systems on one test set, and list them."""
     from asr.evaluation.compare import compare_reports, to_text, write_comparison
 
     result = compare_reports(reports)
@@ -138,13 +139,13 @@ def report(
     folders: Annotated[list[Path], typer.Argument(help="Report folders, or folders of them.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("exp/leaderboard.html"),
 ) -> None:
-    """Gather many reports into a leaderboard: error rate against speed and size."""
+    """Make a leaderboard of many reports: error rate against speed and size."""
     from rich.console import Console
 
     from asr.evaluation.leaderboard import gather, to_tables, write_board
 
     boards, skipped = gather(folders)
-    write_board(boards, out)  # before the tables: a reader such as head may not wait for all
+    write_board(boards, out)  # before the tables, since a reader such as head may close the output
     tell(f"leaderboard: {out}")
     for reason in skipped:
         tell(f"left out: {reason}")
@@ -158,7 +159,7 @@ def report(
 def export(
     report: Annotated[Path, typer.Argument(help="Report folder.")],
     out: Annotated[Path, typer.Option(help="Folder for reference and hypothesis.")],
-    format: Annotated[TextsFormat, typer.Option(help="Of both files.")] = TextsFormat.trn,
+    format: Annotated[TextsFormat, typer.Option(help="Format of both files.")] = TextsFormat.trn,
 ) -> None:
     """Write a report's reference and hypothesis for other scoring tools."""
     from asr.evaluation.export import export as export_texts
