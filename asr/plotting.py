@@ -1,4 +1,4 @@
-"""Pictures drawn by matplotlib."""
+"""Plots with matplotlib."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from asr.io.caches import has_home, settle
 
 
 def pyplot(path: str | Path) -> Any:
-    """matplotlib.pyplot, to draw a picture that will be written to `path`. Needs no display.
+    """matplotlib.pyplot, for a plot that will be written to `path`. It needs no display.
 
-    matplotlib wants a folder for its list of fonts and ends without one. Where the user has no
-    cache, a temporary folder beside the picture serves while it is loaded.
+    matplotlib requires a folder for its list of fonts, or ends. If the user has no cache folder,
+    a temporary one beside the plot is used while it is loaded.
     """
     settle()
     if has_home() or "MPLCONFIGDIR" in os.environ:

@@ -48,7 +48,7 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     A stopped demo resumes when run again; the same seed gives the same result.
     """
     started = time.monotonic()
-    console.print("1. Synthesising a spoken corpus with espeak-ng")
+    console.print("1. Synthesising a speech corpus with espeak-ng")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("speaking", total=None)
         manifests = make_corpus(
@@ -73,7 +73,7 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     chosen = read_manifest(manifests["test"])[:: max(1, len(report.scores.utterances) // SHOWN)]
     results = load_recognizer(model).transcribe([u.audio for u in chosen[:SHOWN]], words=False)
     for utterance, result in zip(chosen[:SHOWN], results, strict=True):
-        console.print(f"   said   {utterance.text}\n   heard  {result.text}")
+        console.print(f"   reference   {utterance.text}\n   recognized  {result.text}")
     console.print(
         f"Done in {(time.monotonic() - started) / 60:.1f} minutes. "
         f"Model: {model}  report: {out / 'report' / 'report.html'}  audio: {out / 'corpus'}"

@@ -21,7 +21,7 @@ GPU_SECONDS = 600.0  # a GPU decodes ten times as much in hardly more time
 
 
 def batch_seconds(model: AcousticModel) -> float:
-    """Seconds of audio in a batch, padding included; the hypotheses do not depend on it."""
+    """Seconds of audio in a batch, including padding; the hypotheses do not depend on it."""
     return GPU_SECONDS if next(model.parameters()).is_cuda else BATCH_SECONDS
 
 
@@ -58,8 +58,8 @@ def score_dataset(
     on_error: Callable[[str, AudioError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Sequence[str], Padded]]:
-    """Utterance ids and log-probabilities [B, T, V], batch by batch. The model is left in the mode
-    it came in; `on_error` and `progress` as in `load_batches`."""
+    """Utterance ids and log-probabilities [B, T, V], by batch. The model's mode is restored;
+    `on_error` and `progress` as in `load_batches`."""
     with evaluating(model):
         for batch in load_batches(dataset, batch_seconds(model), on_error, progress):
             yield batch.ids, score_waves(model, batch.waves)
@@ -67,7 +67,7 @@ def score_dataset(
 
 @contextmanager
 def evaluating(model: AcousticModel) -> Iterator[None]:
-    """Leave the model in the mode it came in."""
+    """Evaluation mode; the previous mode is restored afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -82,11 +82,11 @@ def load_batches(
     on_error: Callable[[str, AudioError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Batch]:
-    """A dataset by batches of similar length and of so many `seconds`, read ahead; `progress` is
+    """A dataset in batches of similar length and at most `seconds`, read ahead; `progress` is
     called after each.
 
-    A recording that cannot be read is left out and given to `on_error` with its id; without
-    `on_error` its AudioError is raised.
+    A recording that cannot be read is left out and passed to `on_error` with its id; without
+    `on_error`, its AudioError is raised.
     """
 
     def load(items: Sequence[Item]) -> Batch | None:

@@ -1,6 +1,6 @@
-"""When each word of a known text is said, and the file formats that tell it.
+"""Times of the words of a known text, and their file formats.
 
-S samples, T frames, V units.
+S samples, T frames, V tokens.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from asr.models.bundle import Bundle
 from asr.padded import Padded
 from asr.text.tokens import WORD_START, Tokens
 
-# A mark may stand at the beginning of a silence; a word does not begin so long before its sound.
+# A mark may be at the start of a silence; a word does not start so long before its sound.
 MARK_LEAD = 0.12  # seconds
-LONGEST_NAME = 200  # bytes; file systems take 255, of which a suffix needs some
+LONGEST_NAME = 200  # bytes; file systems allow 255, some of which a suffix needs
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """An utterance with its words, or why they could not be found. It begins `start` seconds after
-    its recording, which is called `recording` in ctm."""
+    """An utterance with its words, or the reason for a failure. It begins `start` seconds after the
+    start of its recording, whose name in ctm is `recording`."""
 
     id: str
     seconds: float = 0.0
@@ -43,9 +43,9 @@ class Aligned:
 
 
 def align_all(bundle: Bundle, utterances: Sequence[Utterance]) -> Iterator[Aligned]:
-    """Recordings with their transcripts aligned, in their order; one that is bad has an error.
+    """Recordings with aligned transcripts, in order; a failed one has an error.
 
-    Times count from the beginning of the utterance, which may be a stretch of a recording.
+    Times count from the start of the utterance, which may be a segment of a recording.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     names = ctm_names(u.audio for u in utterances if u.packed is None)
@@ -66,10 +66,10 @@ def align_all(bundle: Bundle, utterances: Sequence[Utterance]) -> Iterator[Align
 
 @torch.inference_mode()
 def align_words(bundle: Bundle, samples: Tensor, text: str, name: str) -> list[Word]:
-    """When each word of `text` is said in a recording of any length; see `time_words`.
+    """The times of the words of `text` in a recording of any length; see `time_words`.
 
     Shape: samples [S] in [-1, 1] at the bundle's rate. Raises AlignmentError naming the recording
-    `name` where the text cannot be written or does not fit into it.
+    `name` if the text cannot be encoded or does not fit.
     """
     try:
         text = bundle.normalise(text)
@@ -87,16 +87,16 @@ def align_words(bundle: Bundle, samples: Tensor, text: str, name: str) -> list[W
 def time_words(
     tokens: Tokens, log_probs: Tensor, spells: bool, text: str, seconds: float, name: str
 ) -> list[Word]:
-    """When each word of a normalised text is said, by the best CTC path that writes it.
+    """The times of the words of a normalised text, by its best CTC path.
 
-    The log-probabilities [T, V] are best those of a spelling layer, and then `spells` is true: it
-    hears every sound, where the last layer may write a word in a single frame.
+    The log-probabilities [T, V] should be those of a hierarchical CTC layer, with `spells` true: it
+    emits every character, while the last layer may emit a word in a single frame.
 
-    Raises AlignmentError as `align_words` does.
+    Raises AlignmentError like `align_words`.
     """
     if unknown := tokens.missing(text):
         raise AlignmentError(
-            f"{name}: expected characters that the model writes, got "
+            f"{name}: expected characters of the model's tokens, got "
             f"{''.join(sorted(unknown))!r} in the text: spell it otherwise"
         )
     ids = tokens.encode(text)
@@ -116,10 +116,10 @@ def time_words(
 
 
 def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list[Word]:
-    """Units grouped by the marks that begin words.
+    """Tokens grouped by the marks that begin words.
 
     A word begins with the last frame of its mark, which fills the silence before it, and ends with
-    its last sound. Measured against a synthesiser: docs/decoding.md.
+    its last sound. Compared with synthesised speech in docs/decoding.md.
     """
     if not words:
         return []
@@ -134,11 +134,11 @@ def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list
     return found
 
 
-# --- in and out ---
+# --- input and output ---
 
 
 def read_source(source: Path, text: Path | None) -> list[Utterance]:
-    """The utterances of a manifest, or a recording with the text in a file of its own.
+    """The utterances of a manifest, or a recording with its text in a separate file.
 
     Raises ManifestError or AlignmentError naming the file.
     """
@@ -153,12 +153,12 @@ def read_source(source: Path, text: Path | None) -> list[Utterance]:
             f"{text}: expected text, got {reason(error)}: correct the path or the file"
         ) from None
     if not words:
-        raise AlignmentError(f"expected what is said in {source}, got nothing in {text}: write it")
+        raise AlignmentError(f"expected the text of {source}, got nothing in {text}: write it")
     return [Utterance(printable_name(source.stem), source, " ".join(words), 0.0)]
 
 
 def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
-    """An utterance's words in one of the formats, with a line feed at the end."""
+    """An utterance's words in one of the formats, ending with a line feed."""
     if format == "textgrid":
         return to_textgrid(result.words, result.seconds)
     if format == "ctm":
@@ -168,9 +168,9 @@ def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
 
 
 def write_aligned(out: Path, result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> None:
-    """A file for each utterance, named after it: with slashes in its id, in folders below `out`.
+    """One file per utterance, named by its id; slashes in it make folders below `out`.
 
-    Raises AlignmentError for an id that leads elsewhere or can name no file.
+    Raises AlignmentError for an id that leads out of `out` or is not a valid file name.
     """
     parts = result.id.split("/")
     longest = max(len(part.encode()) for part in parts)

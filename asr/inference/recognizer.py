@@ -1,4 +1,4 @@
-"""The front door of recognition: a trained model that turns recordings and streams into text."""
+"""The main interface for recognition: a trained model that transcribes recordings and streams."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from asr.models.bundle import Bundle, load_bundle
 
 @dataclass(frozen=True)
 class Recognizer:
-    """A model and the decoder that turns its output into text; `load_recognizer` reads both."""
+    """A model and its decoder; `load_recognizer` reads both."""
 
     bundle: Bundle
     decoder: Decoder
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the samples that the model takes; other rates are resampled."""
+        """Sample rate of the model in Hz; other rates are resampled."""
         return self.bundle.sample_rate
 
     @overload
@@ -42,18 +42,18 @@ class Recognizer:
     def transcribe(
         self, recordings: Any, sample_rate: int | None = None, *, words: bool = True
     ) -> Transcript | Iterator[Transcript]:
-        """The text of a recording, or of each of many in their order.
+        """The text of a recording, or of each of many, in order.
 
         A recording is a path (a str is one path), the bytes of a file, an open binary file, or an
-        array of samples. Many are read ahead and decoded in batches, while the results are used.
+        array of samples. Many recordings are read ahead and decoded in batches during iteration.
 
         Args:
-            sample_rate: Hz of samples that are given as arrays, of shape [S] or [S, channels].
-            words: whether to find the time and confidence of each word, which takes a little
+            sample_rate: Hz of samples given as arrays, of shape [S] or [S, channels].
+            words: whether to compute the time and confidence of each word, which takes a little
                 longer than the text alone.
 
-        Raises AudioError for a single recording that cannot be read. One of many has its reason in
-        `error` instead.
+        Raises AudioError for a single unreadable recording. One of many has the reason in `error`
+        instead.
         """
         if not is_source(recordings):
             return transcribe(self.bundle, recordings, self.decoder, words, sample_rate)
@@ -63,20 +63,19 @@ class Recognizer:
         return result
 
     def stream(self, sample_rate: int | None = None) -> TextStream:
-        """A stream that recognizes samples as they arrive, to be used in a `with` block.
+        """A stream that recognizes samples as they arrive, for a `with` block.
 
         `sample_rate` is that of the samples, in Hz; by default that of the model. Raises
-        ConfigError for a model that needs the whole utterance first (see docs/streaming.md).
+        ConfigError for a model that needs the whole utterance (see docs/streaming.md).
         """
         return TextStream(self.bundle, self.decoder, sample_rate)
 
 
 def load_recognizer(model: str | Path | None = None) -> Recognizer:
-    """A model folder with its own decoder, on the GPU if there is one; by default the model that
-    is shipped.
+    """A model folder with its own decoder, on the GPU if there is one; by default the included
+    model.
 
-    Raises CheckpointError, LanguageModelError or ConfigError naming the file that is missing or
-    damaged.
+    Raises CheckpointError, LanguageModelError or ConfigError naming the missing or damaged file.
     """
     folder = default_model() if model is None else Path(model)
     bundle = load_bundle(folder)

@@ -1,8 +1,8 @@
-"""Long recordings cut into short utterances between words, where they are quietest.
+"""Cutting long recordings into short utterances, at the quietest moments between words.
 
-A recurrent network computes one frame after another, and what it computes at a time grows with the
-number of utterances in a batch: of short ones there are many in the same seconds of audio, and on a
-CPU they train about twice as fast. CTC also learns sooner where less can be said at a time.
+A recurrent network computes frames in sequence, and the work per frame grows with the number of
+utterances in a batch. Batches of short utterances have more of them for the same duration, and
+train about twice as fast on a CPU. CTC also converges sooner on shorter texts.
 
 S samples.
 """
@@ -23,12 +23,12 @@ from asr.errors import AlignmentError, AudioError
 from asr.inference.forced_alignment import align_words
 from asr.models.bundle import Bundle, load_bundle
 
-SECONDS = 4.0  # in a segment, about
+SECONDS = 4.0  # approximate length of a segment
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What became of an utterance: its segments, or why it is still whole."""
+    """The segments of an utterance, or why it is left whole."""
 
     segments: tuple[Utterance, ...]
     error: str | None = None
@@ -36,7 +36,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class CutManifest:
-    """How many utterances became how many segments, and why some of them are left whole."""
+    """The numbers of utterances and of their segments, and why some are left whole."""
 
     utterances: int
     segments: int
@@ -50,10 +50,9 @@ def cut_manifest(
     seconds: float = SECONDS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CutManifest:
-    """Write a manifest of the segments of another one's utterances, whole or not at all.
+    """Write a manifest of the segments of another one's utterances, atomically.
 
-    Raises AsrError for a model or a manifest that cannot be used, or a place that cannot be
-    written.
+    Raises AsrError for an unusable model or manifest, or an unwritable path.
     """
     utterances = read_manifest(manifest)
     segments: list[Utterance] = []
@@ -68,10 +67,10 @@ def cut_manifest(
 
 
 def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> Iterator[Cut]:
-    """Each utterance in segments of about `seconds`, in order; one that is bad is left whole.
+    """Each utterance in segments of about `seconds`, in order; a bad one is left whole.
 
-    Words are found with the bundle's model. Segments are stretches of the same recordings: no audio
-    is written. Their ids are the utterance's with -1, -2 and so on.
+    Words are located with the bundle's model. Segments refer to the same recordings: no audio is
+    written. Their ids are the utterance's with -1, -2 and so on.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     for u in utterances:
@@ -96,7 +95,7 @@ def _segments(
     if not chosen:
         yield u
         return
-    # As they were written, unless normalisation makes other words of them.
+    # Original words, unless normalisation changes their number.
     written = u.text.split()
     words = written if len(written) == len(words) else words
     bounds = [(0, 0.0), *((i + 1, gaps[i].second) for i in chosen), (len(words), duration)]
@@ -112,8 +111,8 @@ def _segments(
 
 
 def cuts(gaps: Sequence[Gap], duration: float, seconds: float) -> list[int]:
-    """Which gaps to cut at: segments are half to one and a half times `seconds` long where words
-    allow it, and each ends at the quietest place that this leaves.
+    """The gaps at which to cut: segments are half to one and a half times `seconds` long if words
+    allow it, and each ends at the quietest possible gap.
 
     >>> cuts([Gap(2.0, 9.0), Gap(4.0, 9.0), Gap(5.0, 1.0), Gap(7.0, 9.0)], 10.0, 4.0)
     [2]

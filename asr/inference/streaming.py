@@ -1,10 +1,10 @@
-"""Recognition while somebody speaks: samples in, scores of units out as soon as they are certain.
+"""Streaming recognition: samples in, log-probabilities out as soon as they are final.
 
-A stream gives the very scores the model gives for the whole utterance. That takes a model which
-does not look arbitrarily far ahead: one direction, or two by chunk (`model.chunk`), and features
-that need no statistics of the whole utterance (`features.cmvn` none or global).
+A stream gives exactly the scores that the model gives for the whole utterance. The model must have
+limited lookahead: one direction, or two with chunks (`model.chunk`), and features without
+statistics of the whole utterance (`features.cmvn` none or global).
 
-N scores, S samples, T frames, V units.
+N scores, S samples, T frames, V tokens.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Stream:
     """One utterance as it arrives. `push` samples, then `finish`."""
 
     def __init__(self, model: AcousticModel) -> None:
-        """The model is put into evaluation mode, and stays in it.
+        """Sets the model to evaluation mode, in which it stays.
 
-        Raises ConfigError for a model that needs the whole utterance first.
+        Raises ConfigError for a model that needs the whole utterance.
         """
         _require_streaming(model)
         self._model = model.eval()
         config = model.config
         self._context = config.right_context
         self._shift, half = model.features.shift, model.features.window // 2
-        # Frames at either end of a slice that see its edge instead of its neighbours.
+        # Frames at either end of a slice that depend on its edge instead of their neighbours.
         self._frame_margin = -(-half // self._shift)
         self._block_margin = len(config.channels)
         self._stride = 1
@@ -47,17 +47,17 @@ class Stream:
         self._inputs: _Buffer | None = None
         self._outputs: _Buffer | None = None
         self._states: Sequence[State] | None = None
-        self._done = [0, 0, 0, 0]  # features, encoder inputs, outputs, scores made so far
+        self._done = [0, 0, 0, 0]  # features, encoder inputs, outputs, scores computed so far
         self._finished = False
 
     @torch.inference_mode()
     def push(self, samples: Tensor) -> Tensor:
-        """Log-probabilities that these samples make certain. Shape: [S] -> [N, V], N may be 0.
+        """Log-probabilities that become final with these samples. Shape: [S] -> [N, V], N may be 0.
 
         Samples are mono, within [-1, 1], at the model's rate. Raises StreamError after `finish`.
         """
         if self._finished:
-            raise StreamError("expected no samples after the end, got some: begin a new stream")
+            raise StreamError("expected no samples after the end, got some: start a new stream")
         if samples.dim() != 1:
             raise StreamError(
                 f"expected mono samples [S], got shape {list(samples.shape)}: average the channels"
@@ -67,9 +67,9 @@ class Stream:
 
     @torch.inference_mode()
     def finish(self) -> Tensor:
-        """The rest, once nothing more comes. Shape: [N, V]. Raises StreamError the second time."""
+        """The remaining log-probabilities. Shape: [N, V]. Raises StreamError the second time."""
         if self._finished:
-            raise StreamError("expected one end, got a second: begin a new stream")
+            raise StreamError("expected one end, got a second: start a new stream")
         self._finished = True
         return self._advance()
 
@@ -114,7 +114,7 @@ class Stream:
             return
         while self._done[2] < self._done[1]:
             start = self._done[2]
-            # One direction takes whatever there is.
+            # One direction processes all available frames.
             size = self._model.config.chunk or self._done[1] - start
             end = min(start + size, self._done[1])
             if start + size + self._context > self._done[1] and not self._finished:
@@ -145,9 +145,9 @@ class Stream:
 
 
 def latency(model: AcousticModel) -> float:
-    """Seconds between a sound and the last moment at which its scores are certain, at most.
+    """Maximum seconds between a sound and its final scores.
 
-    Computing time comes on top of it. Raises ConfigError for a model that cannot stream.
+    Computing time is not included. Raises ConfigError for a model that cannot stream.
     """
     _require_streaming(model)
     config = model.config
@@ -168,7 +168,7 @@ def _require_streaming(model: AcousticModel) -> None:
 
 
 def obstacles(features: FeatureConfig, config: ModelConfig) -> list[str]:
-    """What a model would need to stream and does not have."""
+    """The properties that a model lacks for streaming."""
     reasons = {
         "features.cmvn none or global": features.cmvn != "utterance",
         "features.deltas 0 and no stacking": (
@@ -188,7 +188,7 @@ def _alone(sequence: Tensor) -> Padded:
 
 
 class _Buffer:
-    """The end of a growing sequence whose beginning has been dropped. Shape: [T, ...]."""
+    """The end of a growing sequence whose start has been dropped. Shape: [T, ...]."""
 
     def __init__(self, empty: Tensor) -> None:
         self.values = empty

@@ -1,4 +1,4 @@
-"""Text while somebody speaks: samples in, the text so far out.
+"""Streaming transcription: samples in, the text so far out.
 
 S samples.
 """
@@ -24,17 +24,17 @@ _RATES = range(1_000, 1_000_001)  # Hz
 
 @dataclass(frozen=True)
 class StreamText:
-    """What is recognized so far."""
+    """The text recognized so far."""
 
     text: str
     """Final: later texts of the stream begin with it. Its last word may be incomplete."""
     partial: str = ""
-    """What follows `text` by now; later samples may change it."""
+    """The text after `text` at present; later samples may change it."""
 
 
 class TextStream:
     """One utterance as it arrives: `push` samples, then `finish`, which the end of a `with` block
-    also does. `text` is what is recognized so far.
+    also calls. `text` is the text recognized so far.
 
     Raises ConfigError for a model that needs the whole utterance, StreamError for a wrong rate.
     """
@@ -55,16 +55,17 @@ class TextStream:
         self._finished = False
 
     def push(self, samples: Any) -> StreamText:
-        """Recognize more. Shape: [S], any S; floating point within [-1, 1] or 16-bit integers.
+        """Recognize further samples. Shape: [S], any S; floating point within [-1, 1] or 16-bit
+        integers.
 
         Raises StreamError for other samples and after `finish`.
         """
         if self._finished:
-            raise StreamError("expected no samples after the end, got some: begin a new stream")
+            raise StreamError("expected no samples after the end, got some: start a new stream")
         return self._advance(_mono(samples), last=False)
 
     def finish(self) -> StreamText:
-        """The whole text, all of it final. Once finished, a stream gives it again."""
+        """The whole text, all of it final. Further calls return it again."""
         if not self._finished:
             self._advance(np.zeros(0, np.float32), last=True)
             self._finished = True

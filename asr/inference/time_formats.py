@@ -1,4 +1,4 @@
-"""Words and units with their times, as JSON, ctm and TextGrid."""
+"""Words and tokens with their times, as JSON, ctm and TextGrid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asr.io.printable import printable_name
 
 @dataclass(frozen=True)
 class UnitTime:
-    """A unit, as it is written, and when it is heard, in seconds."""
+    """A token, as written, and its time in seconds."""
 
     unit: str
     start: float
@@ -24,9 +24,9 @@ class UnitTime:
 
 @dataclass(frozen=True)
 class Word:
-    """A word, when it is said in seconds, and what else is known of it.
+    """A word, its time in seconds, and further facts about it.
 
-    This one type goes from recognition and alignment to every format, report and page. `to_json`
+    This type is used from recognition and alignment to every format, report and page. `to_json`
     writes each of its fields, and pydantic reads them back.
     """
 
@@ -34,13 +34,13 @@ class Word:
     start: float
     end: float
     confidence: float | None = None
-    """The probability that it was said; None in a text that is known."""
+    """The probability that it is correct; None in a known text."""
     units: tuple[UnitTime, ...] = ()
-    """The tokens that spell it, where they are known."""
+    """The tokens that spell it, if they are known."""
 
 
 def to_json(words: Sequence[Word], units: bool = True) -> list[dict[str, Any]]:
-    """Plain JSON values, with or without the units; times in seconds.
+    """Plain JSON values, with or without the tokens; times in seconds.
 
     >>> to_json([Word("yes", 0.5, 0.75, 0.91234)], units=False)
     [{'word': 'yes', 'start': 0.5, 'end': 0.75, 'confidence': 0.9123}]
@@ -60,9 +60,9 @@ def to_json(words: Sequence[Word], units: bool = True) -> list[dict[str, Any]]:
 
 
 def to_ctm(name: str, words: Sequence[Word], start: float = 0.0) -> str:
-    """Lines of NIST's time-marked conversation format: file, channel, start, duration, word and,
-    where there is one, confidence. Its times count from the beginning of the recording, `start`
-    seconds before that of the utterance.
+    """Lines of NIST's time-marked conversation format: file, channel, start, duration, word and, if
+    there is one, confidence. Times count from the start of the recording, `start` seconds before
+    that of the utterance.
 
     >>> print(to_ctm("talk", [Word("yes", 0.5, 0.75, 0.9)], 60.0), end="")
     talk 1 60.500 0.250 yes 0.9000
@@ -76,9 +76,9 @@ def to_ctm(name: str, words: Sequence[Word], start: float = 0.0) -> str:
 
 
 def ctm_names(paths: Iterable[Path]) -> dict[Path, str]:
-    """What each recording is called in ctm: its name without the suffix; where others are called
-    so too, its path without the suffix, or else with it. Spaces, which would part it, become
-    underscores, and what is not printable an escape, such as \\x1b.
+    """The name of each recording in ctm: its file name without the suffix; if others share it, its
+    path without the suffix, or else with it. Spaces, which would split it, become underscores, and
+    unprintable characters escapes, such as \\x1b.
 
     >>> list(ctm_names(map(Path, ["a/x.wav", "b/x.wav", "b/x.mp3", "my talk.wav"])).values())
     ['a/x', 'b/x.wav', 'b/x.mp3', 'my_talk']
@@ -99,12 +99,12 @@ def ctm_names(paths: Iterable[Path]) -> dict[Path, str]:
 
 def _one_field(name: str) -> str:
     field = "_".join(printable_name(name).split())
-    return f"_{field}" if field.startswith(";;") else field  # which would begin a comment
+    return f"_{field}" if field.startswith(";;") else field  # would begin a comment
 
 
 def to_textgrid(words: Sequence[Word], seconds: float) -> str:
     """A TextGrid file for Praat, with the tiers "words" and "units"."""
-    seconds = round(seconds, 3)  # as the times are, so that the last interval is not empty
+    seconds = round(seconds, 3)  # like the times, so that the last interval is not empty
     units = [unit for word in words for unit in word.units]
     tiers = {
         "words": [(word.start, word.end, word.text) for word in words],
@@ -128,7 +128,7 @@ def to_textgrid(words: Sequence[Word], seconds: float) -> str:
 def _filled(
     rows: Sequence[tuple[float, float, str]], seconds: float
 ) -> list[tuple[float, float, str]]:
-    """Intervals without gaps or overlaps from 0 to the end, as Praat wants them."""
+    """Intervals without gaps or overlaps from 0 to the end, as Praat requires."""
     filled: list[tuple[float, float, str]] = []
     reached = 0.0
     for start, end, label in rows:
@@ -144,10 +144,10 @@ def _filled(
 
 @dataclass(frozen=True)
 class Posteriors:
-    """The network's output over time, as far as it can be seen in a picture.
+    """The network's output over time, with the precision of a picture.
 
-    `entries` are (unit, frame, percent), all integers, by frame: the likeliest units but the blank,
-    whose share is what the others leave. `step` is seconds per frame.
+    `entries` are (token, frame, percent), all integers, by frame: the most probable tokens but the
+    blank, whose share is the remainder. `step` is seconds per frame.
     """
 
     frames: int

@@ -26,16 +26,16 @@ from asr.io.printable import printable
 from asr.models.bundle import Bundle
 from asr.padded import pad
 
-MOST_WAITING = 128  # files, readable or not, that nothing is reported of yet
+MOST_WAITING = 128  # files, readable or not, whose results are pending
 BYTES_A_SECOND = (
-    900_000  # of memory for a second of sound on a CPU: the model shipped takes 870,000
+    900_000  # bytes of memory per second of sound on a CPU: the included model takes 870,000
 )
 
 Source = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray
 """A recording: a path, the bytes of a file, an open binary file, or an array of samples."""
 
-Loaded = tuple[Any, torch.Tensor | AudioError]  # a source, and its samples or why there are none
-Timed = tuple[str, tuple[Word, ...]]  # a text, and its words if they were asked for
+Loaded = tuple[Any, torch.Tensor | AudioError]  # a source, and its samples or its error
+Timed = tuple[str, tuple[Word, ...]]  # a text, and its words if requested
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,28 @@ class Transcript:
     """The text of a recording, or the reason why there is none."""
 
     path: Path | None
-    """The file; of bytes, open files and samples None."""
+    """The file; None for bytes, open files and samples."""
     text: str = ""
     seconds: float = 0.0
     words: tuple[Word, ...] = ()
-    """With times in seconds and confidences, unless only the text was asked for."""
+    """With times in seconds and confidences, unless only the text was requested."""
     error: str | None = None
     """One line: what was expected, what came, what to do."""
 
 
 def default_model() -> Path:
-    """The folder of the AN4 model inside the package: spelled words and numbers, American English.
+    """The folder of the AN4 model in the package: spelled words and numbers, American English.
 
-    `recipes/an4` trains it. Raises CheckpointError where the package was installed without it.
+    `recipes/an4` trains it. Raises CheckpointError if the package was installed without it.
     """
     folder = Path(__file__).resolve().parent / "default_model"
     if not folder.is_dir():
-        raise CheckpointError("expected --model, got none, and no model is shipped here: name one")
+        raise CheckpointError("expected --model, got none, and no model is included here: give one")
     return folder
 
 
 def is_source(value: Any) -> bool:
-    """Whether this is one recording, and not many: a path, bytes, an open file or an array."""
+    """Whether this is a single recording: a path, bytes, an open file or an array."""
     single = str | os.PathLike | bytes | bytearray | memoryview
     return isinstance(value, single) or hasattr(value, "read") or hasattr(value, "__array__")
 
@@ -76,14 +76,14 @@ def transcribe(
     words: bool = False,
     sample_rate: int | None = None,
 ) -> Iterator[Transcript]:
-    """Transcribe recordings in the order given; one that cannot be read becomes an error entry.
+    """Transcribe recordings in order; one that cannot be read becomes an error entry.
 
-    Without `decoder` decoding is greedy; `asr.decoding.folder.load_decoder` gives the decoder of a
-    model. With `words`, each word comes with its time and confidence. `sample_rate` is that of
-    samples given as arrays, in Hz.
+    Without `decoder`, decoding is greedy; `asr.decoding.folder.load_decoder` returns the decoder of
+    a model. With `words`, each word has its time and confidence. `sample_rate` is that of samples
+    given as arrays, in Hz.
 
-    Recordings are read ahead and decoded together, about a minute of audio at a time. One that
-    is too long for the free memory becomes an error entry as well.
+    Recordings are read ahead and decoded together, about a minute of audio at a time. One that is
+    too long for the free memory becomes an error entry as well.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     rate = bundle.sample_rate
@@ -91,7 +91,7 @@ def transcribe(
 
     def load(source: Any) -> Loaded:
         try:
-            samples = to_pcm(_samples(source, sample_rate, rate)).samples  # as a dataset rounds
+            samples = to_pcm(_samples(source, sample_rate, rate)).samples  # rounded as in a dataset
             if not torch.cuda.is_available():
                 _check_memory(source, len(samples) / rate)
             return source, torch.from_numpy(samples)
@@ -99,7 +99,7 @@ def transcribe(
             return source, error
 
     waiting: list[Loaded] = []
-    count = longest = 0  # of the waves that wait, in samples
+    count = longest = 0  # of the waiting waves, in samples
     with prefetch(load, sources, depth=16) as results:
         for loaded in results:
             _, wave = loaded
@@ -131,13 +131,13 @@ def _samples(source: Any, sample_rate: int | None, rate: int) -> np.ndarray:
 
 
 def _check_memory(source: Any, seconds: float) -> None:
-    """Raise AudioError where the free memory is too small to decode a recording as a whole."""
+    """Raise AudioError if the free memory is too small to decode a recording as a whole."""
     most = psutil.virtual_memory().available / BYTES_A_SECOND
     if seconds > most:
         raise AudioError(
-            f"{printable(name_of(source))}: expected at most {most / 60:.0f} minutes of sound, for"
-            f" which the free memory suffices, got {seconds / 60:.0f}; cut the recording into"
-            " shorter files, or end other programs"
+            f"{printable(name_of(source))}: expected at most {most / 60:.0f} minutes of sound, the"
+            f" limit of the free memory, got {seconds / 60:.0f}; cut the recording into"
+            " shorter files, or close other programs"
         )
 
 

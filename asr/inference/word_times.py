@@ -1,4 +1,4 @@
-"""Recognition with word times: texts, and the times and confidence of each word.
+"""Recognition with word times: texts, and the time and confidence of each word.
 
 B utterances, S samples, T frames, V units.
 """
@@ -23,14 +23,14 @@ from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 from asr.text.tokens import BLANK_ID, Tokens
 
-SHOWN = 3  # units a frame, the likeliest
-FAINTEST = 0.03  # probability that a picture still shows
+SHOWN = 3  # most probable tokens per frame
+FAINTEST = 0.03  # lowest probability that is visible in a picture
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """The text of a recording, its words with times and confidences, and the network's output where
-    it is to be drawn."""
+    """The text of a recording, its words with times and confidences, and the network's output if it
+    is to be drawn."""
 
     text: str
     words: tuple[Word, ...]
@@ -62,8 +62,8 @@ def _recognize(
     texts: Sequence[str] | None = None,
     found: Sequence[Sequence[Scored]] | None = None,
 ) -> list[Recognition]:
-    """From the log-probabilities [B, T, V] of the last and of the spelling layer, and what the
-    decoder has found already."""
+    """From the log-probabilities [B, T, V] of the last and of the hierarchical CTC layer, and the
+    results of the decoder."""
     written = scores.unpad()
     sounds = written if spelled is None else spelled.unpad()
     results = []
@@ -80,14 +80,14 @@ def _recognize(
 def _times(
     tokens: Tokens, sound: Tensor, own: Tensor, spells: bool, text: str, seconds: float
 ) -> list[Word]:
-    """Times of each word of a recognized text, by the log-probabilities [T, V] of the spelling and
-    of the last layer."""
+    """Times of each word of a recognized text, from the log-probabilities [T, V] of the
+    hierarchical and of the last CTC layer."""
     for log_probs, spelling in ((sound, spells), (own, False)):
         try:
             return time_words(tokens, log_probs, spelling, text, seconds, "")
-        except AlignmentError:  # written in fewer frames than it takes to spell it
+        except AlignmentError:  # emitted in fewer frames than its spelling needs
             continue
-    # Words and characters in a row, without the mark between them, read as one long word.
+    # Words and characters in sequence, without the mark between them, read as one long word.
     words = text.split()
     step = seconds / max(1, len(words))
     ends = [round(i * step, 3) for i in range(len(words) + 1)]
@@ -95,7 +95,7 @@ def _times(
 
 
 def likeliest_units(log_probs: Tensor, seconds: float) -> Posteriors:
-    """The likeliest units of each frame, for a picture of the output. Shape: [T, V]."""
+    """The most probable tokens of each frame, for a picture of the output. Shape: [T, V]."""
     frames, units = log_probs.shape
     step = seconds / max(1, frames)
     probabilities = log_probs.exp().cpu()
@@ -115,8 +115,8 @@ def recognize_dataset(
     on_error: Callable[[str, AudioError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Recognition], float]:
-    """Recognitions by utterance id, and the seconds spent on more than the texts. `on_error` and
-    `progress` as in `load_batches`."""
+    """Recognitions by utterance id, and the seconds spent on word times and confidences. `on_error`
+    and `progress` as in `load_batches`."""
     results: dict[str, Recognition] = {}
     beyond = 0.0
     with evaluating(model), torch.inference_mode():

@@ -5,8 +5,8 @@ gradients. B batch, H hidden cells, R recurrent features (H; fewer for a cell wi
 rows of H in the weights.
 
 The input of a step is
-x      [B, G*H]  the contribution of the input to every gate, with bias, computed for all frames
-state  h [B, R], and c [B, H] for a cell with a memory
+    x      [B, G*H]  the contribution of the input to every gate, with bias, computed for all frames
+    state  h [B, R], and c [B, H] for a cell with a memory
     w      the cell's own weights by name; `w["weight_hh"]` is [G*H, R]
 The step returns the next state, whose first part, h, is the cell's output. In the docstrings x_i,
 x_f and so on are the rows of x, U_i, U_f those of weight_hh, s is the logistic function, and * is

@@ -102,7 +102,7 @@ def test_the_command_writes_a_manifest_and_names_what_it_left(
     ended = run("cut", tones[1], tmp_path / "all.jsonl", "--out", out, "--seconds", "1")
     assert ended.status == 1
     (error,) = ended.errors
-    assert error.startswith("error: left whole: odd: expected characters that the model writes")
+    assert error.startswith("error: left whole: odd: expected characters of the model's tokens")
     segments = read_manifest(out)
     assert segments[-1].id == "odd"
     assert " ".join(segment.text for segment in segments[:-1]) == whole.text

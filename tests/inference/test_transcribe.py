@@ -162,5 +162,5 @@ def test_a_recording_that_memory_cannot_hold_is_refused(
     free = type("Memory", (), {"available": 20 * module.BYTES_A_SECOND})
     monkeypatch.setattr(module.psutil, "virtual_memory", lambda: free)
     long, short = transcribe(bundle, [tmp_path / "long.wav", utterances[0].audio])
-    assert "expected at most 0 minutes of sound, for which the free memory" in str(long.error)
+    assert "expected at most 0 minutes of sound, the limit of the free memory" in str(long.error)
     assert short.error is None

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 FRAMES = 32  # in a graph: fewer would be copied more often, more would be wasted
-ROWS = 8  # multiples of rows of a batch take the same time as one
+ROWS = 8  # rows of a batch take the same time as one
 SPARE = 4  # a large batch is rounded up by up to 1 / SPARE, so that similar sizes share a graph
 KEPT = 64  # graphs: eight batch sizes in two passes of two directions of two kinds of layer
 SHORTEST = 4  # frames for which a replay is faster than the plain loop
