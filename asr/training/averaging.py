@@ -1,4 +1,4 @@
-"""The model a run ends with: weights averaged, where the dev set has no more errors with them."""
+"""The final model of a run: averaged weights, unless they have more errors on dev."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from asr.training.run import Run
 
 
 def finish(run: Run, count_errors: Callable[[], int]) -> Path:
-    """Save the model with the weights that do best on dev, and return its folder.
+    """Save the model with the weights that are best on dev, and return its folder.
 
-    A model that this run has made before of the same epochs is left as it is, since `asr tune` may
-    have put a decoder into its folder. A decoder stays with new weights too, which is reported.
+    A model that this run made earlier from the same epochs stays unchanged, since `asr tune` may
+    have stored a decoder in its folder. A decoder also stays with new weights, which is reported.
     """
     progress, recipe = run.progress, run.recipe
     final = recipe.out / "model"
@@ -49,12 +49,12 @@ def finish(run: Run, count_errors: Callable[[], int]) -> Path:
         "skipped_steps": progress.health.skipped_steps,
         "infinite_losses": progress.health.infinite_losses,
     }
-    # Half precision: half the size, and what is evaluated is what is shipped.
+    # half precision: half the size, and the shipped weights are the evaluated ones
     bundle = Bundle(run.model, run.bundle.tokens, run.bundle.text, info)
     save_bundle(final, bundle, half=True, keep_others=True)
     if kept := [path.name for path in others_files(final)]:
         run.display.say(
-            f"kept {', '.join(kept)} in {final}, made for the weights before: `asr tune` again"
+            f"kept {', '.join(kept)} in {final}, tuned for earlier weights: run `asr tune` again"
         )
     return final
 
@@ -68,12 +68,12 @@ def _is_made_of(folder: Path, made_of: dict[str, Any]) -> bool:
 
 
 def choose_weights(run: Run, count_errors: Callable[[], int]) -> tuple[str, int]:
-    """Load the final weights into the model; what they are, and the errors on dev.
+    """Load the final weights into the model; returns their description, and the errors on dev.
 
-    Those of the best epochs are averaged unless the best alone has fewer errors, and then blended
-    with those the run started from if `init.interpolation` says so, unless that has more errors.
-    `count_errors` scores the model on dev. Weights that are missing or damaged are left out, which
-    is reported.
+    The weights of the best epochs are averaged unless the best epoch alone has fewer errors, and
+    then interpolated with those of the initial model if `init.interpolation` is set, unless that
+    has more errors. `count_errors` scores the model on dev. Missing or damaged weights are left out
+    and reported.
     """
     model, recipe, history = run.model, run.recipe, run.progress.history
     rows = {row["epoch"]: row for row in history}

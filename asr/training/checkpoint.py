@@ -1,8 +1,8 @@
-"""Checkpoints of a run: everything that decides its future, whole on disk or not at all.
+"""Checkpoints of a run: all state that determines its continuation, written atomically.
 
 A checkpoint is a folder: `model`, `best`, `optimizer` and `random` as safetensors, `state.json` and
-`digests.json` with the SHA-256 of each file. The checkpoint before the newest is kept beside it and
-used where the newest is damaged. The batches need no saving: they are a function of (seed, epoch).
+`digests.json` with the SHA-256 of each file. The previous checkpoint is kept beside it, and used if
+the newest is damaged. Batches are not saved: they are a function of (seed, epoch).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REQUIRED = {"state.json", *(f"{name}.safetensors" for name in TENSORS)}
 
 @dataclass
 class Progress:
-    """Where a run is. `batch` batches of `epoch` are done; the sums are of those."""
+    """The position of a run: `batch` batches of `epoch` are done; the sums are of those."""
 
     epoch: int = 0
     batch: int = 0
@@ -42,14 +42,14 @@ class Progress:
     """Time spent in this epoch, over all its sessions."""
     total_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One row an epoch: loss, dev error rate, learning rate, seconds."""
+    """One row per epoch: loss, dev error rate, learning rate, seconds."""
     health: Health = field(default_factory=Health)
     identity: dict[str, Any] = field(default_factory=dict)
-    """Settings and data the run began with: it is resumed only with the same ones."""
+    """Settings and data of the run's start; it resumes only with the same ones."""
     precision: str = ""
-    """In which it was last trained: no (float32), bf16 or fp16."""
+    """Precision of the last session: no (float32), bf16 or fp16."""
     word_starts: str = ""
-    """Name and SHA-256 of the file of word starts that this epoch is planned with, or empty."""
+    """Name and SHA-256 of the file of word starts for this epoch, or empty."""
 
     @property
     def mean_loss(self) -> float:
@@ -64,10 +64,10 @@ def save_checkpoint(
     progress: Progress,
     best: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint; the one that is in `folder` is kept as the one before.
+    """Write a checkpoint; the one in `folder` is kept as the previous one.
 
-    `scale` is the state of fp16 loss scaling, or empty; `best` the weights of the best epoch, where
-    they are not in a file of their own.
+    `scale` is the state of fp16 loss scaling, or empty; `best` the weights of the best epoch,
+    unless they are in a separate file.
     """
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -85,12 +85,12 @@ def save_checkpoint(
 
 
 def before(folder: Path) -> Path:
-    """Where the checkpoint before the newest is kept."""
+    """The folder of the previous checkpoint."""
     return folder.with_name(f"{folder.name}-before")
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run has got as far as a checkpoint."""
+    """Whether a run has reached a checkpoint."""
     return folder.is_dir() or before(folder).is_dir()
 
 
@@ -101,13 +101,13 @@ def load_checkpoint(
     identity: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> tuple[Progress, dict[str, Any], dict[str, Tensor]]:
-    """Restore weights, optimizer and random numbers in place; return progress, loss-scaling state
-    and the weights of the best epoch.
+    """Restore weights, optimizer and random state in place; return progress, loss-scaling state and
+    the weights of the best epoch.
 
-    Where the newest checkpoint is damaged, the one before takes its place: this is reported with
-    `say`, and the damaged one is moved aside.
+    If the newest checkpoint is damaged, the previous one is used: this is reported with `say`, and
+    the damaged one is moved aside.
 
-    Raises CheckpointError where both are damaged, or the run began with another `identity` or
+    Raises CheckpointError if both are damaged, or if the run began with another `identity` or
     model.
     """
     try:
@@ -117,17 +117,17 @@ def load_checkpoint(
             verify_checkpoint(before(folder))
         except CheckpointError:
             raise CheckpointError(
-                f"{damage}, and there is no whole checkpoint before it: remove {folder} to train "
+                f"{damage}, and the previous one is not usable: remove {folder} to train "
                 "from the start"
             ) from None
         _set_aside(folder)
         progress, _ = _read_state(folder / "state.json")
-        say(f"{damage}: resumed from the checkpoint before it, of step {progress.step}")
+        say(f"{damage}: resumed from the previous checkpoint, of step {progress.step}")
     return _load(folder, model, optimizer, identity)
 
 
 def verify_checkpoint(folder: Path) -> None:
-    """Raise CheckpointError naming the first file that is not as it was saved."""
+    """Raise CheckpointError naming the first file that differs from its digest."""
     path = folder / DIGESTS
     digests = None
     with contextlib.suppress(OSError, ValueError):
@@ -141,14 +141,14 @@ def verify_checkpoint(folder: Path) -> None:
             raise CheckpointError(f"expected {file}, got no such file")
         try:
             same = digest(file) == expected
-        except OSError as error:  # a bad sector, a lost network drive
+        except OSError as error:  # a bad sector, or a lost network drive
             raise CheckpointError(f"expected {file}, got {reason(error)}") from None
         if not same:
             raise CheckpointError(f"expected {file} as it was saved, got other content")
 
 
 def _set_aside(folder: Path) -> None:
-    """Put the checkpoint before in the place of a damaged one, which is kept to be looked at."""
+    """Put the previous checkpoint in place of a damaged one, which is kept for inspection."""
     damaged = folder.with_name(f"{folder.name}-damaged")
     if folder.exists():
         if damaged.exists():
@@ -244,7 +244,7 @@ def save_epoch(folder: Path, epoch: int, bundle: Bundle) -> str:
 
 
 def is_intact(folder: Path, row: Mapping[str, Any]) -> bool:
-    """Whether the weights of an epoch, by its row of the history, are there as they were saved."""
+    """Whether the saved weights of an epoch, by its row of the history, are intact."""
     try:
         found = digest(epoch_path(folder, row["epoch"]) / "model.safetensors")
     except OSError:
@@ -253,7 +253,7 @@ def is_intact(folder: Path, row: Mapping[str, Any]) -> bool:
 
 
 def average_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of the models in `folders`; counters are the first's."""
+    """The mean of the models in `folders`; counters are those of the first."""
     loaded = [read_tensors(folder / "model.safetensors") for folder in folders]
     mean = dict(loaded[0])
     for name, first in loaded[0].items():

@@ -1,6 +1,6 @@
-"""The device and the precision of a training, which only its recipe decides.
+"""Device and precision of a training, which only its recipe sets.
 
-accelerate also reads settings from environment variables; some change what is trained.
+accelerate also reads settings from environment variables, some of which affect training.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 
 from asr.errors import TrainingError
 
-# What torchrun, mpirun and their relatives tell each process of the number of all.
+# Variables with which torchrun, mpirun and others state the number of processes.
 SIZES = (
     "WORLD_SIZE",
     "OMPI_COMM_WORLD_SIZE",
@@ -22,7 +22,7 @@ SIZES = (
     "MV2_COMM_WORLD_SIZE",
     "SLURM_STEP_NUM_TASKS",
 )
-# With any of these accelerate waits for other processes, even where there is only one.
+# With any of these, accelerate waits for other processes, even if there is only one.
 PLACES = (
     *SIZES, "RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "PMI_RANK",
     "MPI_LOCALRANKID", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK",
@@ -30,25 +30,25 @@ PLACES = (
 
 
 def refuse_many_processes() -> None:
-    """Raise TrainingError where a launcher has started several processes for one training."""
+    """Raise TrainingError if a launcher has started several processes for one training."""
     for name in SIZES:
         size = os.environ.get(name, "")
         if size.isdecimal() and int(size) > 1:
             raise TrainingError(
                 f"expected one process, got {name}={size}: start the training once, without "
-                "torchrun, mpirun or srun; several processes cannot share one yet"
+                "torchrun, mpirun or srun; several processes cannot share one"
             )
 
 
 def build_accelerator(precision: str, say: Callable[[str], None]) -> Accelerator:
-    """An accelerator in this precision (no, bf16 or fp16), whatever the environment says.
+    """An accelerator in this precision (no, bf16 or fp16), whatever the environment.
 
-    `say` is given the variables that are ignored.
+    `say` reports ignored variables.
     """
     ignored = sorted(name for name in os.environ if name.startswith("ACCELERATE_"))
     if ignored:
         say(f"ignored {', '.join(ignored)}: the recipe decides how a model is trained")
-    # The first Accelerator of a process fixes its precision; a later run may want another.
+    # The first Accelerator of a process fixes its precision; a later run may need another.
     AcceleratorState._reset_state()
     with _without([*ignored, *PLACES]):
         return Accelerator(mixed_precision=precision)

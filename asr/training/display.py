@@ -1,4 +1,4 @@
-"""What a person sees of a running training, and the curves TensorBoard shows."""
+"""The display of a running training, and its curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from asr.io.error_console import ErrorConsole
 from asr.io.printable import printable_lines
 from asr.io.terminal import errors
 
-PLAIN_S = 30.0  # between two lines of progress where there is no terminal
+PLAIN_S = 30.0  # between two lines of progress without a terminal
 
 
 class Display:
-    """A progress bar over the whole training, one line an epoch, and TensorBoard scalars in the
+    """A progress bar over the whole training, one line per epoch, and TensorBoard scalars in the
     folder `curves`, if there is one.
 
-    Without a terminal a line now and then takes the place of the bar.
+    Without a terminal, occasional lines replace the bar.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class Display:
 
     @property
     def closed(self) -> bool:
-        """Whether the reader of what is displayed has gone, as `head` does."""
+        """Whether the reader of the output has closed it, as `head` does."""
         return isinstance(self.console, ErrorConsole) and self.console.closed
 
     def say(self, message: str) -> None:
-        """Print a line above the bar, if anybody can read it."""
+        """Print a line above the bar, unless the output is closed."""
         with suppress(BrokenPipeError):
             self.console.print(
                 printable_lines(message), highlight=False, markup=False, soft_wrap=True
             )
 
     def step(self, done: float, loss: float, hours_per_hour: float) -> None:
-        """After a step: epochs done (a fraction), loss so far, hours of audio an hour, if any."""
+        """After a step: epochs done (a fraction), loss so far, hours of audio per hour, if any."""
         epoch = min(int(done) + 1, self._epochs)
         pace = f"  {hours_per_hour:.0f} h/h" if hours_per_hour else ""
         text = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}{pace}{self._dev}"
@@ -88,11 +88,11 @@ class Display:
             )
 
     def complete(self) -> None:
-        """After the last epoch, however many there were."""
+        """After the last epoch, whatever their number."""
         self._bar.update(self._task, completed=self._epochs, description="trained")
 
     def epoch(self, row: dict[str, Any], dev: str) -> None:
-        """After an epoch: its row of the history, and what of dev is shown."""
+        """After an epoch: its row of the history, and the displayed dev results."""
         dev = f"  {dev}" if dev else ""
         self._dev = dev.partition(" (")[0]
         self.say(f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}{dev}  {row['seconds']:.1f} s")
@@ -104,7 +104,7 @@ class Display:
 
 
 def time_left(seconds: float, begun: float, done: float, epochs: int) -> str:
-    """How long the rest takes, at the pace of the `seconds` since `begun` epochs were done.
+    """The remaining time, at the pace of the `seconds` since `begun` epochs were done.
 
     >>> time_left(60, 2.0, 3.0, 5), time_left(3600, 0.0, 1.0, 4)
     ('2 min left', '180 min left')

@@ -1,4 +1,4 @@
-"""How long a training will take, by a few steps of it."""
+"""The duration of a training, estimated from a few steps."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MOST = 3  # steps
 
 
 def measure_training(recipe: Recipe) -> float:
-    """Seconds that all epochs of a recipe take on this machine, as busy as it is now; dev, which is
-    decoded after each epoch, not counted. Nothing is written.
+    """Seconds for all epochs of a recipe on this machine at its present load, without the decoding
+    of dev after each epoch. Nothing is written.
 
-    Raises AsrError as training would before its first step.
+    Raises AsrError like a training before its first step.
     """
     computed = precision(recipe.train.precision, lambda _: None)
     accelerator = build_accelerator(computed, lambda _: None)
@@ -45,7 +45,7 @@ def measure_training(recipe: Recipe) -> float:
             torch.cuda.synchronize()
         return time.monotonic() - started
 
-    step(plan[0][: max(1, len(plan[0]) // 4)])  # what is made once is not counted
+    step(plan[0][: max(1, len(plan[0]) // 4)])  # one-time work is not counted
     taken = [step(plan[0])]
     for items in plan[1:_MOST]:
         if sum(taken) > _ENOUGH:

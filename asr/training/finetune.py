@@ -1,4 +1,4 @@
-"""Training that starts from another model: its layers, and what it knows of shared units."""
+"""Training from an initial model: its layers, and its output weights of shared tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
 from asr.text.tokens import Tokens
 
-# Differences that leave every weight its meaning.
+# Settings that may differ, since every weight keeps its meaning.
 FREE = {
     "dropout",
     "weight_dropout",
@@ -29,23 +29,23 @@ class InitConfig(Config):
     """Initial weights: those of a model, or random ones."""
 
     model: Path | None = None
-    """Folder of a model with the same features and layers; its units may be others."""
+    """Folder of a model with the same features and layers; its tokens may differ."""
     freeze_layers: int = Field(0, ge=0, le=32)
-    """How many of the lowest recurrent layers, with all below them, stay as they are."""
+    """Number of the lowest recurrent layers that stay fixed, with all layers below them."""
     lower_lr_factor: float = Field(1.0, gt=0, le=1)
-    """Factor on the learning rate of everything below the output."""
+    """Factor on the learning rate of all layers below the output."""
     interpolation: float = Field(0.0, ge=0, lt=1)
-    """Share of that model's weights in those of the final one, unless dev has more errors with it
+    """Weight of that model in the interpolation with the final one, unless it adds errors on dev
     (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1)."""
 
 
 def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
-    """Copy the weights of the model in `folder` into `model`, and say in words what came of it.
+    """Copy the weights of the model in `folder` into `model`, and return a summary.
 
-    Layers are copied as they are, a lookahead as far as both go, and so are the statistics of
-    cmvn=global: what the layers have learnt is of that scale, and frozen ones cannot learn
-    another. Of the output layers come the rows of units that both write; the others keep their
-    random weights.
+    Layers are copied unchanged, a lookahead convolution as far as both reach. The statistics of
+    cmvn=global are copied too, since the layers were trained on that scale and frozen ones cannot
+    adapt. Of the output layers, the rows of shared tokens are copied; the others keep their random
+    weights.
 
     Raises CheckpointError for a bad folder, and ConfigError naming every setting that differs.
     """
@@ -77,11 +77,11 @@ def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
             with torch.no_grad():
                 mine.weight[here] = theirs.weight[there].to(mine.weight.device)
                 mine.bias[here] = theirs.bias[there].to(mine.bias.device)
-    return f"started from {folder}: {len(here)} of {len(tokens)} units are its own"
+    return f"started from {folder}: {len(here)} of {len(tokens)} tokens are its own"
 
 
 def _settings(model: AcousticModel) -> dict[str, object]:
-    """By key, those that give the weights their meaning."""
+    """By key, the settings that determine the meaning of the weights."""
     sections = {"features": model.features.config, "model": model.config}
     return {
         f"{section}.{key}": value
@@ -92,8 +92,8 @@ def _settings(model: AcousticModel) -> dict[str, object]:
 
 
 def interpolate(model: AcousticModel, tokens: Tokens, folder: Path, share: float) -> None:
-    """Move all weights by `share` of the way back to those of the model in `folder`; those of units
-    that it does not write stay. Raises as `initialise_from` does."""
+    """Move all weights by `share` of the way back to those of the model in `folder`; those of
+    tokens that it lacks stay. Raises like `initialise_from`."""
     trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     initialise_from(model, tokens, folder)
     for name, tensor in model.state_dict().items():
@@ -104,7 +104,7 @@ def interpolate(model: AcousticModel, tokens: Tokens, folder: Path, share: float
 
 
 def _copy_lookahead(model: AcousticModel, other: AcousticModel) -> None:
-    """The weights of the coming frames that both look at; those further ahead begin at nothing."""
+    """Copy the weights of future frames that both use; those further ahead start at zero."""
     mine, theirs = model.encoder.lookahead, other.encoder.lookahead
     if mine is not None and theirs is not None:
         rows = min(len(mine.weight), len(theirs.weight))
@@ -113,10 +113,10 @@ def _copy_lookahead(model: AcousticModel, other: AcousticModel) -> None:
 
 
 def freeze(model: AcousticModel, layers: int) -> list[nn.Module]:
-    """Keep the lowest recurrent layers, and all below them, from learning; returns the modules,
-    which must stay in evaluation mode for their statistics to stay, too.
+    """Fix the lowest recurrent layers, and all below them; returns the modules, which must stay in
+    evaluation mode to keep their statistics.
 
-    Raises ConfigError where there are not so many layers.
+    Raises ConfigError if there are fewer layers.
     """
     if not layers:
         return []

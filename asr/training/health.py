@@ -1,4 +1,4 @@
-"""Training that goes wrong says so: targets that cannot fit, bad gradients, blank-only output."""
+"""Detection of failing training: infeasible targets, bad gradients, blank-only output."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ BLANK_SHARE = 0.95
 
 @dataclass
 class Health:
-    """What went wrong so far; part of every checkpoint."""
+    """The problems so far; part of every checkpoint."""
 
     skipped_steps: int = 0
-    """Steps left out because the gradient was not finite."""
+    """Steps skipped because the gradient was not finite."""
     infinite_losses: dict[str, int] = field(default_factory=dict)
-    """How often each utterance had an infinite or undefined loss."""
+    """Number of infinite or undefined losses of each utterance."""
     blank_epochs: int = 0
-    """Epochs in a row in which nearly every dev hypothesis was empty."""
+    """Consecutive epochs in which nearly every dev hypothesis was empty."""
 
     def count_losses(self, ids: Sequence[str], losses: torch.Tensor) -> None:
-        """Remember utterances whose loss is not finite. Shape: losses [B]."""
+        """Record utterances whose loss is not finite. Shape: losses [B]."""
         bad = ~torch.isfinite(losses)
         if bool(bad.any()):
             for i in bad.nonzero().flatten().tolist():
@@ -41,16 +41,16 @@ class Health:
 
 
 PLATEAU_ADVICE = (
-    f"The model has written nothing but blanks for {PLATEAU_EPOCHS} epochs. CTC always starts this "
-    "way; it should have passed. Try, in this order: check that audio and transcripts belong "
-    "together (asr check); lower train.batch_seconds, for more steps an epoch; raise "
+    f"The model has emitted only blanks for {PLATEAU_EPOCHS} epochs. CTC always starts this way, "
+    "but this phase should be over. Try, in this order: check that audio and transcripts belong "
+    "together (asr check); lower train.batch_seconds, for more steps per epoch; raise "
     "train.learning_rate threefold, or lower it if the loss jumps; less masking (augment); fewer "
     "model.layers; more data."
 )
 
 
 def infeasible(model: AcousticModel, dataset: SpeechDataset, speed: float) -> dict[str, str]:
-    """Utterances whose target needs more frames than the model gives at `speed`, and why."""
+    """Utterances whose target needs more frames than the model outputs at `speed`, with details."""
     found = {}
     frames = _frames(model, dataset, speed)
     for i, (needed, given) in enumerate(zip(_needed(model, dataset), frames, strict=True)):
@@ -62,7 +62,7 @@ def infeasible(model: AcousticModel, dataset: SpeechDataset, speed: float) -> di
 def fastest_speeds(
     model: AcousticModel, dataset: SpeechDataset, speeds: Sequence[float]
 ) -> list[float]:
-    """The highest of `speeds` at which each target fits; the lowest where none does."""
+    """The highest of `speeds` at which each target fits; the lowest if none does."""
     fastest = [min(speeds)] * len(dataset)
     needed = _needed(model, dataset)
     for speed in sorted(speeds):

@@ -1,5 +1,5 @@
-"""Ctrl-C, SIGTERM, SIGHUP and an output that nobody reads become a request that the training loop
-answers between two steps."""
+"""Ctrl-C, SIGTERM, SIGHUP and closed output as a stop request, which the training loop answers
+between two steps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 IMPATIENT_S = 1.0
-"""A second Ctrl-C counts as one only so long after the first: shells, timeout and program runners
-pass a signal on that their child has got already, so that one Ctrl-C arrives twice."""
+"""Seconds before a second Ctrl-C counts as one: shells, timeout and program runners forward a
+signal that their child has already received, so that one Ctrl-C arrives twice."""
 
 
 class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked
-    """Training stopped after saving; `signal` is the number of the signal, `PIPE` where nobody read
-    the output any more. `hint`: what else can be done with the training."""
+    """Training stopped after saving; `signal` is the number of the signal, `PIPE` if the output was
+    closed. `hint` suggests further commands."""
 
     def __init__(self, number: int, folder: Path, hint: str = "") -> None:
         super().__init__(
@@ -35,7 +35,7 @@ class StopRequest:
     """While entered, `signal` holds the number of the last stop signal received, else None.
 
     A second Ctrl-C, `IMPATIENT_S` or more after the first signal, interrupts at once. Outside the
-    main thread signals are left alone.
+    main thread, signals are not handled.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class StopRequest:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
-                # nohup has SIGHUP ignored, and means it.
+                # nohup ignores SIGHUP on purpose.
                 if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._remember)
         return self

@@ -1,9 +1,9 @@
-"""The training loop that acoustic models, language models and classifiers share.
+"""The training loop of acoustic models, language models and classifiers.
 
 An epoch is a list of batches, and a batch is a step: set the learning rate, compute the loss and
-its gradient, clip it, step the optimizer. After each step the loop shows its progress, answers a
-stop signal and saves when it is due; after each epoch it validates and adds a row to the history.
-What differs between kinds of training is a `Task`: functions that the loop calls.
+its gradient, clip it, step the optimizer. After each step, the loop shows its progress, answers a
+stop request and saves if it is due; after each epoch, it validates and adds a row to the history.
+The differences between kinds of training are in a `Task`: functions that the loop calls.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Loss:
-    """What a step minimises, and the loss of each item of its batch over so many units.
+    """The objective of a step, and the loss of each item of its batch with its number of tokens.
 
-    Shape: objective [], items [N] in nats, infinite where a target cannot fit, units [N].
+    Shape: objective [], items [N] in nats, infinite if a target does not fit, units [N].
     """
 
     objective: Tensor
@@ -50,13 +50,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training works: its folder (None: in memory alone), its display, its stop request."""
+    """The place of a training: its folder (None: only in memory), display and stop request."""
 
     folder: Path | None
     display: Display
     stop: StopRequest
     hint: str = ""
-    """What else a person can do with a training that was stopped."""
+    """Further commands for a stopped training."""
 
     @property
     def checkpoint(self) -> Path:
@@ -69,8 +69,8 @@ class Place:
         return self.folder is not None and has_checkpoint(self.checkpoint)
 
     def answer_stop(self, *_: object) -> None:
-        """Raise InterruptedTraining where a signal has asked to stop or nobody reads the output,
-        or BrokenPipeError where nothing can be saved."""
+        """Raise InterruptedTraining after a stop signal or closed output, or BrokenPipeError if
+        nothing can be saved."""
         number = PIPE if self.display.closed else self.stop.signal
         if number is not None:
             if self.folder is None:
@@ -80,7 +80,7 @@ class Place:
 
 @dataclass
 class Loop:
-    """The state of a training, of whatever kind."""
+    """The state of a training of any kind."""
 
     model: nn.Module
     config: OptimizationConfig
@@ -90,19 +90,19 @@ class Loop:
     place: Place
     save_seconds: float = 60.0
     audio_seconds: float = 0.0
-    """Of an epoch, to show the pace; 0 where there is no audio."""
+    """Hours of audio in an epoch, for the pace; 0 without audio."""
     saved: float = field(default_factory=time.monotonic)
-    """When the last checkpoint was written, or the training began."""
+    """Time of the last checkpoint, or of the start of training."""
     best: dict[str, Tensor] = field(default_factory=dict)
-    """Weights of the best epoch, where they are not in files of their own."""
+    """Weights of the best epoch, unless they are in separate files."""
 
     @property
     def hours_per_hour(self) -> float:
-        """Hours of audio that are learnt in an hour, at the pace of a whole epoch."""
+        """Hours of audio processed in an hour, at the pace of a whole epoch."""
         return self.audio_seconds / max(self.progress.seconds, 1e-9)
 
     def keep_best(self, is_best: bool) -> bool:
-        """Remember the weights of an epoch that is better than all before."""
+        """Record the weights of an epoch that is better than all previous ones."""
         if is_best:
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
         return is_best
@@ -118,7 +118,7 @@ def save(loop: Loop) -> None:
 
 
 def refuse_bad_step(loop: Loop, _batch: object, loss: Loss) -> None:
-    """Raise TrainingError where the loss, or a gradient so far, is not finite."""
+    """Raise TrainingError if the loss, or a gradient so far, is not finite."""
     value = loss.objective.item()
     if loop.progress.health.skipped_steps or not math.isfinite(value):
         raise TrainingError(
@@ -130,16 +130,16 @@ def refuse_bad_step(loop: Loop, _batch: object, loss: Loss) -> None:
 
 @dataclass(frozen=True)
 class Task(Generic[B]):
-    """What one kind of training does in the loop. A test watches or disturbs a training by
-    replacing some of these functions (`hook` of each kind's `train` function)."""
+    """The functions of one kind of training for the loop. A test observes or disturbs a training by
+    replacing some of them (`hook` of each kind's `train` function)."""
 
     batches: Callable[[], tuple[int, AbstractContextManager[Iterable[B]]]]
-    """How many the current epoch has, and those that are left. The model is in training mode."""
+    """Number of batches in the current epoch, and the remaining ones, in training mode."""
     loss: Callable[[B], Loss]
     validate: Callable[[], tuple[dict[str, Any], str]]
-    """Values for the row of the epoch, and what of them is shown."""
+    """Values for the row of the epoch, and the text to display."""
     keep: Callable[[dict[str, Any]], object]
-    """Given the row of an epoch that has ended: keep its weights if it is among the best."""
+    """Called with the row of an ended epoch: keeps its weights if it is among the best."""
     size: Callable[[B], str]
     """The size of a batch in words, and the setting that makes it smaller."""
     save: Callable[[Loop], None] = save
@@ -157,10 +157,10 @@ Hook = Callable[[Task[Any]], Task[Any]]
 def working_in(
     folder: Path | None, epochs: int, console: Console | None, lasting: bool = False, hint: str = ""
 ) -> Iterator[Place]:
-    """Hold the folder of a training, show its progress and turn signals into a request to stop.
+    """Hold the folder of a training, show its progress and turn signals into a stop request.
 
-    A `lasting` folder also gets curves; any other is removed once the training has ended. Without a
-    folder nothing is saved, and signals are left alone.
+    A `lasting` folder also gets curves; any other is removed after the training. Without a folder
+    nothing is saved, and signals are not handled.
 
     Raises AsrError for another training in the same folder, several processes and a full disk.
     """
@@ -176,7 +176,7 @@ def working_in(
             f"expected a folder to write to, got {folder}: {error.strerror}; choose another out"
         ) from None
     try:
-        # Until all is closed, no signal may take the place of the report that the run is saved.
+        # Until everything is closed, no signal may replace the report that the run is saved.
         with (
             StopRequest() as stop,
             locked(folder / ".lock", "training") as held,
@@ -184,8 +184,8 @@ def working_in(
         ):
             if not held:
                 display.say(
-                    f"no locks on the file system of {folder}: nothing keeps a second training "
-                    "out of this folder"
+                    f"no locks on the file system of {folder}: nothing prevents a second training "
+                    "in this folder"
                 )
             restore_folders(folder)
             yield Place(folder, display, stop, hint)
@@ -208,7 +208,7 @@ def begin(
     precision: str = "no",
     lower_lr_factor: float = 1.0,
 ) -> Loop:
-    """A training at its start, or where an earlier one with the same `identity` was stopped."""
+    """A new training, or one that continues an earlier one with the same `identity`."""
     accelerator = build_accelerator(precision, place.display.say)
     model.to(accelerator.device)
     optimizer = accelerator.prepare(build_optimizer(model, config, lower_lr_factor))
@@ -220,7 +220,7 @@ def begin(
 
 
 def fixed(config: OptimizationConfig, data: object) -> dict[str, Any]:
-    """What must stay the same for a training to be resumed: settings and data (JSON)."""
+    """The settings and data (JSON) that must be the same to resume a training."""
     total = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
     return config.model_dump(mode="json", exclude={"epochs"}) | {"data": total}
 
@@ -241,7 +241,7 @@ def _resume(loop: Loop) -> None:
 
 
 def run_epochs(loop: Loop, task: Task[B]) -> None:
-    """Train what is left. Raises InterruptedTraining, after saving, where a signal asks to stop."""
+    """Run the remaining epochs. Raises InterruptedTraining, after saving, on a stop signal."""
     display, progress = loop.place.display, loop.progress
     if progress.step and _is_finished(loop, task):
         display.say(f"already trained for {progress.epoch} epochs in {loop.place.folder}")
@@ -254,7 +254,7 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
         except InterruptedTraining:
             task.save(loop)
             raise
-        # On a GPU an epoch can be shorter than a checkpoint takes to write.
+        # On a GPU, an epoch can be shorter than writing a checkpoint.
         _save_if(loop, task, _is_finished(loop, task))
     display.complete()
 
@@ -270,7 +270,7 @@ def _save_if(loop: Loop, task: Task[B], due: bool = False) -> None:
 
 
 def _run_epoch(loop: Loop, task: Task[B]) -> None:
-    """Run what is left of the current epoch, saving as time passes."""
+    """Run the rest of the current epoch, saving at intervals."""
     progress, config = loop.progress, loop.config
     loop.model.train()
     count, left = task.batches()
@@ -307,12 +307,12 @@ def _step(loop: Loop, task: Task[B], batch: B) -> Loss:
             f"expected batches that fit into memory, got none left at {task.size(batch)} ({error})"
         ) from None
     norm = accelerator.clip_grad_norm_(loop.model.parameters(), loop.config.clip_norm)
-    # Under fp16 the scaler itself leaves out overflowing steps and adapts.
+    # Under fp16, the scaler itself skips overflowing steps and adapts.
     if accelerator.scaler is not None or bool(torch.isfinite(norm)):
         loop.optimizer.step()
     if not bool(torch.isfinite(norm)):
         progress.health.skipped_steps += 1
-        # The forward pass has already moved the running statistics of the normalisation.
+        # The forward pass has already updated the running statistics of the normalisation.
         for buffer, before in zip(loop.model.buffers(), statistics, strict=True):
             buffer.copy_(before)
     loop.optimizer.zero_grad()
@@ -323,14 +323,14 @@ def _step(loop: Loop, task: Task[B], batch: B) -> Loss:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # A processor's allocator raises a plain RuntimeError.
+    # The CPU allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(
         error
     )
 
 
 def _finish_epoch(loop: Loop, task: Task[B]) -> None:
-    """Validate, add the epoch's row to the history, keep its weights if they are wanted."""
+    """Validate, add the epoch's row to the history, and keep its weights if required."""
     progress, config = loop.progress, loop.config
     started = time.monotonic()
     values, shown = task.validate()

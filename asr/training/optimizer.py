@@ -1,4 +1,4 @@
-"""AdamW, and a learning rate that rises, then falls as a cosine."""
+"""AdamW, and a learning rate with warm-up and cosine decay."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from torch import nn
 from asr.config import Config
 from asr.io.caches import settle
 
-# Those of which every kind of training has its own default.
-Epochs = Annotated[int, Field(ge=1, description="How often the training set is gone through.")]
+# Settings with different defaults for every kind of training.
+Epochs = Annotated[int, Field(ge=1, description="Number of passes over the training set.")]
 LearningRate = Annotated[
     float, Field(gt=0, description="Highest learning rate, reached after the warm-up.")
 ]
 ClipNorm = Annotated[
-    float, Field(gt=0, description="Longest gradient, as a Euclidean norm, of the loss in nats.")
+    float,
+    Field(gt=0, description="Limit of the Euclidean norm of the gradient, of the loss in nats."),
 ]
 
 
 class OptimizationConfig(Config):
-    """The optimisation: the settings that every kind of training has."""
+    """The optimisation settings of every kind of training."""
 
     epochs: Epochs = 30
     learning_rate: LearningRate = 1e-3
     warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the training in which the learning rate rises; after it, it falls as a cosine."""
+    """Fraction of the training with a rising learning rate; afterwards it decays as a cosine."""
     weight_decay: float = Field(0.01, ge=0)
-    """AdamW's pull of the weight matrices towards zero."""
+    """AdamW's decay of the weight matrices towards zero."""
     clip_norm: ClipNorm = 5.0
     seed: int = Field(1, ge=0)
-    """Decides the first weights, the batches and every random draw."""
+    """Seed of the initial weights, the batches and all random draws."""
 
 
 def build_optimizer(
     model: nn.Module, config: OptimizationConfig, lower_lr_factor: float = 1.0
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales. What is below
-    the output layers learns at `lower_lr_factor` times the rate (see `set_rate`), what is frozen
-    not at all."""
-    settle()  # torch looks for a cache with the first optimiser
+    """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales. Layers below
+    the output have `lower_lr_factor` times the rate (see `set_rate`), frozen ones none."""
+    settle()  # torch creates a cache folder with the first optimiser
     groups = []
     for factor, names in _parts(model, lower_lr_factor):
         learning = [p for n, p in model.named_parameters() if n in names and p.requires_grad]
@@ -63,13 +63,13 @@ def _parts(model: nn.Module, lower_lr_factor: float) -> list[tuple[float, set[st
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Let every group learn at this rate times its own factor."""
+    """Set the rate of every group to this rate times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
 
 
 def learning_rate(done: float, config: OptimizationConfig) -> float:
-    """The rate after a share `done` (0 to 1) of the training; needs no state, so resumes exactly.
+    """The rate after a fraction `done` (0 to 1) of the training; stateless, so it resumes exactly.
 
     >>> config = OptimizationConfig(learning_rate=1.0, warmup=0.5)
     >>> [round(learning_rate(done, config), 2) for done in (0.25, 0.5, 0.75)]

@@ -1,4 +1,4 @@
-"""What a training run needs before its first step: data, precision, and proof that it fits."""
+"""Preparation of a training run: data, precision, and checks that they fit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from asr.text.tokens import Tokens, build_tokens
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 
-# What may change between two sessions of a run: where things lie, when it ends, what it keeps.
+# Settings that may change between two sessions of a run: paths, its end, what it keeps.
 FREE = {
     "out",
     "data",
@@ -38,14 +38,14 @@ FREE = {
     "train.save_seconds",
 }
 
-# Settings that only these kinds of units know.
+# Settings that apply only to these kinds of tokens.
 OF_KINDS = {"tokens.size": ("bpe", "unigram"), "tokens.espeak": ("phones",)}
 
 
 def precision(choice: str, say: Callable[[str], None]) -> str:
-    """accelerate's name for the precision to train in: no, bf16 or fp16.
+    """accelerate's name for the precision of training: no, bf16 or fp16.
 
-    Raises TrainingError for a choice that the device cannot compute in.
+    Raises TrainingError for a precision that the device does not support.
     """
     gpu = torch.cuda.is_available()
     if choice == "fp16" and not gpu:
@@ -64,7 +64,7 @@ def precision(choice: str, say: Callable[[str], None]) -> str:
         return {"fp32": "no"}.get(choice, choice)
     if gpu:
         return "fp16"
-    # Emulated bf16 is slower than fp32: use it only where the processor computes in it.
+    # Emulated bf16 is slower than fp32: use it only if the processor supports it.
     if torch.cpu._is_avx512_bf16_supported() and trains_lstm_in(torch.bfloat16):
         return "bf16"
     say("precision: fp32, because this processor does not compute LSTMs in bf16")
@@ -72,8 +72,8 @@ def precision(choice: str, say: Callable[[str], None]) -> str:
 
 
 def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechDataset]:
-    """The units, how they spell, the training set and the dev set. Raises AsrError for data that
-    cannot be used."""
+    """The tokens, their characters, the training set and the dev set. Raises AsrError for unusable
+    data."""
     train = read_manifest(recipe.data.train, recipe.shards)
     dev = read_manifest(recipe.data.dev, recipe.shards)
     shared = set(train.speakers) & set(dev.speakers) - {""}
@@ -99,14 +99,14 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
 
 
 def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> None:
-    # Before the first step, and not hours later when the first batch wants it.
-    first: dict[Path, str] = {}  # utterance of each file, of which an archive has many
+    # Before the first step, not hours later in the first batch that needs it.
+    first: dict[Path, str] = {}  # utterance of each file; an archive has many
     for utterance in utterances:
         first.setdefault(utterance.audio, utterance.id)
     missing = [(audio, id_) for audio, id_ in first.items() if not as_stored(audio).is_file()]
     if missing:
         audio, id_ = missing[0]
-        elsewhere = "" if audio.suffix != ".tar" else "; shards that are elsewhere need data.origin"
+        elsewhere = "" if audio.suffix != ".tar" else "; remote shards need data.origin"
         raise TrainingError(
             f"{manifest}: expected every recording, got {len(missing)} of {len(first)} files "
             f"missing, first {audio} of {id_}: `asr check {manifest}` lists them{elsewhere}"
@@ -119,10 +119,10 @@ def without_infeasible(
     data: SpeechDataset,
     say: Callable[[str], None],
 ) -> SpeechDataset:
-    """Leave out, by name, what cannot fit at any speed. Raises TrainingError where most cannot."""
+    """Leave out, by name, targets that fit at no speed. Raises TrainingError if these are most."""
     bad = infeasible(bundle.model, data, min(recipe.augment.speeds))
     for name, why in bad.items():
-        say(f"left out, transcript cannot fit: {name}: {why}")
+        say(f"left out, transcript does not fit: {name}: {why}")
     if not bad:
         return data
     places = [i for i, u in enumerate(data.utterances) if u.id not in bad]
@@ -136,7 +136,7 @@ def without_infeasible(
 
 
 def shard_supply(recipe: Recipe, data: SpeechDataset) -> Supply | None:
-    """Where the shards of the training set come from; None where they are not fetched."""
+    """The origin of the shards of the training set; None if they are not fetched."""
     if recipe.shards is None:
         return None
     restore_folders(recipe.shards)
@@ -147,8 +147,8 @@ def shard_supply(recipe: Recipe, data: SpeechDataset) -> Supply | None:
 def training_corpus(
     recipe: Recipe, model: AcousticModel, data: SpeechDataset, shards: Supply | None = None
 ) -> Corpus:
-    """What the batches are planned from. Where not all shards have room, half of it is for those in
-    use, half for those to come."""
+    """The corpus for the plan of batches. If not all shards fit, half of the space is for those in
+    use, half for the next ones."""
     corpus = Corpus(
         durations=data.durations,
         speakers=data.speakers,
@@ -164,8 +164,8 @@ def training_corpus(
 def identity(
     recipe: Recipe, tokens: Tokens, train: SpeechDataset, dev: SpeechDataset
 ) -> dict[str, Any]:
-    """What must stay the same for a run to be resumed: settings by key, and the data. The dev set
-    too: epochs are ranked by their errors on it."""
+    """The settings by key, and the data, that must be the same to resume a run. This includes the
+    dev set, whose errors rank epochs."""
     settings = recipe.model_dump(mode="json")
     flat = {k: v for k, v in settings.items() if not isinstance(v, dict)}
     for section, values in settings.items():
@@ -183,7 +183,7 @@ def identity(
 
 
 def _digest(data: SpeechDataset, as_units: bool) -> str:
-    """Of everything that is learnt; `as_units`: of the phones, since another lexicon is other
+    """A digest of all training data; `as_units`: with phones, since another lexicon gives other
     data."""
     total = hashlib.sha256()
     for i, (u, units) in enumerate(zip(data.utterances, data.references, strict=True)):

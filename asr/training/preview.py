@@ -1,4 +1,4 @@
-"""Examples of augmented training recordings, for a person to listen to."""
+"""Examples of augmented training recordings to listen to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VARIANTS = 4
 
 @dataclass(frozen=True)
 class Variant:
-    """A file, and what was done to it in words."""
+    """A file, and a description of its augmentation."""
 
     file: str
     done: str
@@ -35,7 +35,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Example:
-    """An utterance of the training set: as it is, and augmented."""
+    """An utterance of the training set: original, and augmented."""
 
     id: str
     text: str
@@ -47,11 +47,11 @@ def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
     """Write `count` training utterances and `VARIANTS` of each as wav files, and a page that plays
     them, into `out`.
 
-    What acts on features alone (vocal tract, equaliser, masks, warped time) cannot be heard and is
-    left out, and so are concatenated and spliced utterances. The recipe's seed decides what is
-    drawn.
+    Augmentation of features (vocal tract length, equaliser, masks, time warping) is not audible and
+    left out, and so are concatenated and spliced utterances. The recipe's seed determines the
+    random draws.
 
-    Raises AsrError for a manifest, a recording or a folder of sounds that cannot be read.
+    Raises AsrError for an unreadable manifest, recording or folder of sounds.
     """
     utterances = read_manifest(recipe.data.train, recipe.shards)
     chosen = random.Random(recipe.train.seed).sample(utterances, min(count, len(utterances)))
@@ -89,17 +89,17 @@ def write_examples(recipe: Recipe, out: Path, count: int) -> list[Example]:
 def _played(
     data: SpeechDataset, item: Item, augment: AugmentConfig | None, sounds: Sounds, gain: bool
 ) -> np.ndarray:
-    """The samples of an item, with what a training step does to them. Shape: [S]."""
+    """The samples of an item after the augmentation of a training step. Shape: [S]."""
     batch = data.batch([item])
     waves = batch.waves if augment is None else vary(batch, augment, sounds, gain)
     (samples,) = waves.unpad()
-    played: np.ndarray = samples.numpy() / max(1.0, float(samples.abs().max()))  # wav would clip
+    played: np.ndarray = samples.numpy() / max(1.0, float(samples.abs().max()))  # a wav would clip
     return played
 
 
 def _described(item: Item) -> str:
-    """What the plan drew; rooms, noise and telephone are drawn in the step and left to the ear."""
+    """The draws of the plan; rooms, noise and telephone are drawn in the step and not listed."""
     parts = [f"speed {item.speed:g}"] if item.speed != 1 else []
     parts += [f"tempo {item.tempo:g}"] if item.tempo != 1 else []
     parts += [item.codec] if item.codec else []
-    return ", ".join(parts) or "as it is"
+    return ", ".join(parts) or "unchanged"

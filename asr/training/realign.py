@@ -1,8 +1,8 @@
-"""Where words begin in the training recordings, so that they can be put together anew.
+"""Word starts in the training recordings, for splicing new sentences.
 
-A small corpus holds few word sequences, and a recurrent network learns them by heart. Once the
-model can align its own training data, recordings are cut between words, and stretches of one
-speaker are joined at random (in the manner of Lam et al. 2021, aligned data augmentation).
+A small corpus has few word sequences, to which a recurrent network overfits. As soon as the model
+can align its own training data, recordings are cut between words, and stretches of one speaker are
+joined at random (similar to Lam et al. 2021, aligned data augmentation).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ ALIGN_EVERY = 0.1  # of the training
 
 
 def know_word_starts(run: Run) -> None:
-    """From the epoch in which splicing begins, let the corpus know where words begin.
+    """From the epoch in which splicing begins, provide the corpus with word starts.
 
-    Aligned anew every so often, for the model learns to tell: on AN4 one word in eleven was cut
-    100 ms or more off its place by what the model knew when splicing began. Every alignment has a
-    file of its own, which the checkpoints of its epochs refer to: a run that is resumed plans an
-    epoch with the word starts that the epoch began with.
+    The alignment is repeated at intervals, since the model improves: on AN4, one word in eleven was
+    cut 100 ms or more from its start with the model at the beginning of splicing. Every alignment
+    has a separate file, to which the checkpoints of its epochs refer: a resumed run plans an epoch
+    with the word starts with which the epoch began.
     """
     epochs, progress = run.recipe.train.epochs, run.progress
     since = progress.epoch - math.ceil(run.recipe.augment.splice_from * epochs)
@@ -52,7 +52,7 @@ def know_word_starts(run: Run) -> None:
     if starts is None:
         run.display.say(
             f"expected {progress.word_starts.split()[0]} as it was saved, got something else: "
-            "aligned again, with a model that has learnt more since"
+            "aligned again, with the present model"
         )
         _align(run)
         starts = _read(run)
@@ -61,7 +61,7 @@ def know_word_starts(run: Run) -> None:
 
 
 def _align(run: Run) -> None:
-    run.display.say("aligning the training data, to splice new sentences from it")
+    run.display.say("aligning the training data for splicing")
     plan = at_hand(plan_all(run.corpus, batch_seconds(run.model)), run.shards, run.display.say)
     path = run.recipe.out / f"word_starts-{run.progress.epoch + 1:04d}.json"
     write_json(path, word_starts(run.model, run.train, run.bundle.tokens, plan))
@@ -69,7 +69,7 @@ def _align(run: Run) -> None:
 
 
 def _read(run: Run) -> dict[int, list[float]] | None:
-    """The word starts of the current epoch; None where the file is not as it was saved."""
+    """The word starts of the current epoch; None if the file differs from its digest."""
     name, expected = run.progress.word_starts.split()
     path = run.recipe.out / name
     with contextlib.suppress(OSError):
@@ -81,11 +81,11 @@ def _read(run: Run) -> dict[int, list[float]] | None:
 def word_starts(
     model: AcousticModel, dataset: SpeechDataset, tokens: Tokens, plan: Iterable[list[Item]]
 ) -> dict[int, list[float]]:
-    """Seconds at which each word of the utterances of a plan begins, by place in the dataset.
+    """Start in seconds of each word of the utterances of a plan, by index in the dataset.
 
-    The first word begins with the recording; between two words the cut is at the quietest place
-    between the units on either side of it. Aligned with the CTC Viterbi path of the model: of its
-    spelling layer if it has one, which must see every sound, where the last layer need not.
+    The first word begins with the recording; between two words, the cut is at the quietest moment
+    between the tokens on either side. Aligned with the CTC Viterbi path of the model: of its
+    hierarchical CTC layer if it has one, which must emit every character.
     """
     starts = {}
     spells = model.spelling is not None
@@ -113,7 +113,7 @@ def _units(tokens: Tokens, word: str, spelled: bool) -> list[int]:
 def _unit_spans(
     model: AcousticModel, dataset: SpeechDataset, plan: Iterable[list[Item]]
 ) -> Iterator[tuple[int, list[tuple[float, float]]]]:
-    """Places in the dataset with the seconds at which each target unit is first and last heard."""
+    """Indices in the dataset, with the first and last second of each target token."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides what a training run does, in one typed file."""
+"""A recipe: all settings of a training run, in one typed file."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class DataConfig(Config):
     """Manifests, relative to the recipe file."""
 
     train: Path
-    """Manifest of what is learnt."""
+    """Manifest of the training set."""
     dev: Path
-    """Manifest of speakers that are not in train: chooses the epochs that are kept."""
+    """Manifest of speakers that are not in train: selects the epochs that are kept."""
     origin: str = ""
     """Address of the folder with the shards of a packed corpus, such as https://host/corpus or
-    s3://bucket/corpus: they are fetched into out/shards as training wants them. Empty: recordings
-    are where the manifests say."""
+    s3://bucket/corpus; training fetches them into out/shards as needed. Empty: recordings are at
+    the paths of the manifests."""
     keep_gb: float = Field(10.0, gt=0)
-    """Gigabytes of fetched shards of the training set that are on disk at a time."""
+    """Gigabytes of fetched shards of the training set on disk at a time."""
 
 
 class TrainConfig(OptimizationConfig):
@@ -40,22 +40,22 @@ class TrainConfig(OptimizationConfig):
 
     epochs: Epochs = 60
     batch_seconds: float = Field(48.0, gt=0)
-    """Seconds of audio in a batch, padding included."""
+    """Seconds of audio in a batch, including padding."""
     cr_ctc_weight: float = Field(0.2, ge=0)
-    """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off, and
+    """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off and
     halves the time of a step."""
     patience: int = Field(20, ge=1)
     """Epochs without a better dev error rate after which training stops."""
     average: int = Field(5, ge=1)
-    """How many of the best epochs are averaged into the final model."""
+    """Number of the best epochs that are averaged into the final model."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: fp16 on a GPU, bf16 on a CPU that computes LSTMs in it, else fp32."""
+    """auto: fp16 on a GPU, bf16 on a CPU that supports it for LSTMs, else fp32."""
     save_seconds: float = Field(60.0, ge=0)
-    """Longest time between two checkpoints: what a crash can cost."""
+    """Longest time between two checkpoints, which limits the loss from a crash."""
 
 
 class Recipe(Config):
-    """What `asr train` runs."""
+    """The settings of `asr train`."""
 
     data: DataConfig
     out: Path
@@ -84,14 +84,14 @@ class Recipe(Config):
         meant = self.model.chunk or self.model.lookahead
         if meant and (missing := obstacles(self.features, self.model)):
             raise ValueError(
-                f"expected {'; '.join(missing)} with model.chunk or model.lookahead, which are "
-                "there for streaming"
+                f"expected {'; '.join(missing)} with model.chunk or model.lookahead, which "
+                "are for streaming"
             )
         return self
 
     @property
     def shards(self) -> Path | None:
-        """Folder of the shards that are fetched; None where none are."""
+        """Folder of the fetched shards; None if none are fetched."""
         return self.out / "shards" if self.data.origin else None
 
 
@@ -117,9 +117,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _rebase(section: object, base: Path, keys: Sequence[str]) -> None:
-    """Make the paths under these keys relative to `base`; what is no section, or no path, stays for
-    `parse` to refuse."""
+    """Make the paths under these keys relative to `base`; values that are not sections or paths are
+    left for `parse` to refuse."""
     if isinstance(section, dict):
         for key in keys:
-            if type(section.get(key)) in (str, int, date):  # a folder may be called 2025-02-03
+            if type(section.get(key)) in (str, int, date):  # a folder may be named 2025-02-03
                 section[key] = str(base / str(section[key]))

@@ -1,4 +1,4 @@
-"""The training run of an acoustic model: what its steps share, and what of it is kept on disk."""
+"""The training run of an acoustic model: shared state, and its files on disk."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from asr.training.recipe import Recipe
 
 @dataclass
 class Run:
-    """What the steps of one training run share."""
+    """Shared state of the steps of one training run."""
 
     recipe: Recipe
     bundle: Bundle
     train: SpeechDataset
     dev: SpeechDataset
     corpus: Corpus
-    """Of the training set; its words are known once splicing has begun."""
+    """Plan data of the training set; word starts are set when splicing begins."""
     shards: Supply | None
     sounds: Sounds
     frozen: list[nn.Module]
     loop: Loop
     needed: set[Path] = field(default_factory=set)
-    """Files and folders that the newest checkpoint on disk refers to."""
+    """Files and folders to which the newest checkpoint on disk refers."""
     fill_share: float = 0.0
-    """Of the batches of the current epoch: how much of them is no padding."""
+    """Share of the batches of the current epoch that is not padding."""
 
     @property
     def model(self) -> AcousticModel:
@@ -59,7 +59,7 @@ class Run:
 
 
 def save(run: Run) -> None:
-    """Write a checkpoint, and remove what neither it nor the one before refers to."""
+    """Write a checkpoint, and remove files that neither it nor the previous one needs."""
     loop.save(run.loop)
     needed = needed_files(run)
     _remove_all_but(run, needed | run.needed)

@@ -21,8 +21,8 @@ from asr.training.loop import Loss
 
 
 def vary(batch: Batch, augment: AugmentConfig, sounds: Sounds, gain: bool) -> Padded:
-    """The waves of a batch as training gets them; without `gain` at their own level, for features
-    that are the same at any. Shape: [B, S] -> [B, S']."""
+    """The waveforms of a batch after augmentation; without `gain`, at their own level, for features
+    that do not depend on it. Shape: [B, S] -> [B, S']."""
     waves = perturb_speed(batch.waves, batch.speeds)
     waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
     waves = degrade(waves, augment, sounds)
@@ -37,11 +37,11 @@ def batch_loss(
     autocast: Callable[[], AbstractContextManager[None]],
     sounds: Sounds,
 ) -> Loss:
-    """CTC loss per unit of an augmented batch, plus disagreement between its two views.
+    """CTC loss per token of an augmented batch, plus disagreement between its two views.
 
-    With `cr_ctc_weight` each utterance is masked twice, and every frame of either view is pulled
-    towards what the model said of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4). A spelling layer
-    adds the same of its own; what is reported of utterances is the last layer's.
+    With `cr_ctc_weight`, each utterance is masked twice, and the output for each view is trained
+    towards that of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4). A hierarchical CTC layer adds
+    its own losses; the reported loss of utterances is the last layer's.
     """
     with torch.no_grad():
         waves = vary(batch, augment, sounds, model.features.config.follows_level)
@@ -65,7 +65,7 @@ def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, cr_ctc_weight:
     repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
     losses = ctc_loss(log_probs, repeated)
     fits = torch.isfinite(losses)
-    # NaN must stay visible to the gradient check; only "cannot fit" is left out here.
+    # NaN must stay visible to the gradient check; only infeasible targets are left out here.
     kept = losses.masked_fill(torch.isposinf(losses), 0.0).sum()
     units = (repeated.lengths * fits).sum().clamp(min=1)
     objective = kept / units
@@ -76,7 +76,7 @@ def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, cr_ctc_weight:
 
 
 def _disagreement(log_probs: Padded) -> Tensor:
-    """Summed over frames: KL of each view from the other, which is taken as given, in nats."""
+    """Summed over frames: KL divergence of each view from the other, a fixed target, in nats."""
     scores = log_probs.zeroed().values.unflatten(0, (2, -1))
     given = scores.detach().flip(0)
     return functional.kl_div(scores, given, reduction="sum", log_target=True)

@@ -1,4 +1,4 @@
-"""Train a classifier: of recordings, or of plain feature sequences such as the rows of an image."""
+"""Train a classifier of recordings, or of feature sequences such as the rows of an image."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class ClassifyConfig(OptimizationConfig):
     """The optimisation of a classifier."""
 
     batch_seconds: float = Field(24.0, gt=0)
-    """Seconds of audio in a batch, padding included; of feature sequences, frames."""
+    """Seconds of audio in a batch, including padding; for feature sequences, frames."""
     learning_rate: LearningRate = 2e-3
 
 
-# --- what is learnt from ---
+# --- training data ---
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Examples(Protocol):
     """Sequences with their classes: `Recordings` or `Sequences`."""
 
     labels: list[int]
-    """Of each, its place in the list of classes."""
+    """The index of each example's class."""
     durations: list[float]
     """Seconds, or frames of feature sequences."""
 
@@ -73,7 +73,7 @@ class Recordings:
     def __init__(
         self, utterances: Sequence[Utterance], classes: Sequence[str], sample_rate: int
     ) -> None:
-        """Raises AsrError naming the first utterance of no class."""
+        """Raises AsrError naming the first utterance of an unknown class."""
         self.labels = [_label(u.text, classes, f"utterance {u.id}") for u in utterances]
         self.durations = [u.duration for u in utterances]
         self._dataset = SpeechDataset(utterances, None, TextConfig(), sample_rate)
@@ -90,7 +90,7 @@ class Sequences:
     def __init__(
         self, sequences: Sequence[Tensor], names: Sequence[str], classes: Sequence[str]
     ) -> None:
-        """Raises AsrError for a name that is no class, ValueError for too few or too many."""
+        """Raises AsrError for an unknown class, ValueError for too few or too many labels."""
         pairs = enumerate(zip(sequences, names, strict=True))
         self.labels = [_label(name, classes, f"sequence {i}") for i, (_, name) in pairs]
         self.durations = [float(len(sequence)) for sequence in sequences]
@@ -116,7 +116,7 @@ def _label(name: str, classes: Sequence[str], where: str) -> int:
 
 
 def chosen_epoch(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Most dev hits, then the lower loss on dev; without dev the last epoch."""
+    """Most correct on dev, then the lower loss on dev; without dev the last epoch."""
 
     def rank(row: dict[str, Any]) -> tuple[float, float, int]:
         return row.get("dev_correct", 0), -row.get("dev_loss", 0.0), row["epoch"]
@@ -137,16 +137,16 @@ def train_classifier(
     folder: Path | None = None,
     hook: loop.Hook = lambda task: task,
 ) -> ClassifierBundle:
-    """The classifier of the epoch that was best on `dev`, or without `dev` of the last epoch; its
-    `info` holds how it came about.
+    """The classifier of the best epoch on `dev`, or without `dev` of the last epoch; its `info`
+    describes its training.
 
-    All recordings are brought to `level_db`. Of `augment`, `concatenate_prob`, `splice_prob`
-    and `gain_db` do not apply (a pair of digits is of no class), and to feature sequences only the
-    masks do. `folder` holds checkpoints until the training ends: the same call resumes one that was
-    stopped. `hook` may replace functions of the training's `Task`.
+    All recordings are scaled to `level_db`. Of `augment`, `concatenate_prob`, `splice_prob` and
+    `gain_db` do not apply (a pair of digits has no class), and feature sequences use only the
+    masks. `folder` holds checkpoints until the training ends: the same call resumes a stopped one.
+    `hook` may replace functions of the training's `Task`.
 
-    Raises TrainingError where there is nothing to learn from or the loss is not finite, and with a
-    `folder` InterruptedTraining after Ctrl-C, SIGTERM or SIGHUP.
+    Raises TrainingError without data or for a loss that is not finite, and with a `folder`
+    InterruptedTraining after Ctrl-C, SIGTERM or SIGHUP.
     """
     for examples, purpose in ((train, "train on"), (dev, "choose the epoch by")):
         if examples is not None and not examples.labels:
@@ -183,7 +183,7 @@ def train_classifier(
 def _validate(
     model: Classifier, dev: Examples | None, config: ClassifyConfig
 ) -> tuple[dict[str, Any], str]:
-    """The mean loss on dev in nats a sequence, and how many are recognized."""
+    """The mean loss on dev in nats per sequence, and the number of correct sequences."""
     if dev is None:
         return {}, ""
     scores = class_scores(model, dev, config.batch_seconds)
@@ -195,7 +195,7 @@ def _validate(
 
 
 def _observe(model: Classifier, train: Examples, config: ClassifyConfig) -> None:
-    """Statistics of the training set, where the features are normalised with them."""
+    """Collect statistics of the training set, if the features are normalised with them."""
     if model.extractor is None or model.extractor.config.cmvn != "global":
         return
     for items in plan_in_order(train.durations, config.batch_seconds):
@@ -205,7 +205,7 @@ def _observe(model: Classifier, train: Examples, config: ClassifyConfig) -> None
 def _batches(
     train: Examples, config: ClassifyConfig, augment: AugmentConfig, progress: Progress
 ) -> tuple[int, AbstractContextManager[Iterable[LabelledBatch]]]:
-    # Without speakers nothing is joined.
+    # Without speakers nothing is concatenated.
     corpus = Corpus(durations=train.durations)
     plan = plan_epoch(corpus, augment, config.batch_seconds, config.seed, progress.epoch)
     return len(plan), prefetch(train.batch, plan[progress.batch :])
@@ -219,7 +219,7 @@ def _loss(model: Classifier, batch: LabelledBatch, augment: AugmentConfig) -> lo
 
 
 def augmented(model: Classifier, batch: LabelledBatch, augment: AugmentConfig) -> Padded:
-    """Features of a training batch: another speed, vocal tract and microphone each, then masked.
+    """Features of a training batch: with random speed, vocal tract length and equaliser, masked.
 
     Shape: inputs [B, S] or [B, T, F] -> [B, T, F].
     """
@@ -233,7 +233,7 @@ def augmented(model: Classifier, batch: LabelledBatch, augment: AugmentConfig) -
 
 @torch.no_grad()
 def class_scores(model: Classifier, examples: Examples, batch_seconds: float) -> Tensor:
-    """What the model says of each example, in their order. Shape: [N, V], on the CPU."""
+    """The scores of each example, in order. Shape: [N, V], on the CPU."""
     model.eval()
     plan = plan_in_order(examples.durations, batch_seconds)
     rows: dict[int, Tensor] = {}
@@ -245,7 +245,7 @@ def class_scores(model: Classifier, examples: Examples, batch_seconds: float) ->
 
 
 def predict(bundle: ClassifierBundle, examples: Examples, batch_seconds: float = 24.0) -> list[str]:
-    """The likeliest class of each example, in their order."""
+    """The most probable class of each example, in order."""
     places = class_scores(bundle.model, examples, batch_seconds).argmax(dim=1)
     return [bundle.classes[i] for i in places.tolist()]
 

@@ -23,15 +23,15 @@ from asr.training import loop
 from asr.training.checkpoint import Progress
 from asr.training.optimizer import ClipNorm, LearningRate, OptimizationConfig
 
-LARGEST = 700.0  # nats whose exponential is still a number
+LARGEST = 700.0  # nats whose exponential is still finite
 
 
 class LanguageTraining(OptimizationConfig):
-    """The network, and how it learns."""
+    """The network, and its optimisation."""
 
     model: NeuralConfig = NeuralConfig()
     batch_units: int = Field(512, ge=1)
-    """Units in a batch, padding included; with much text, or on a GPU, more are faster."""
+    """Tokens in a batch, including padding; with much text, or on a GPU, more are faster."""
     learning_rate: LearningRate = 5e-3
     clip_norm: ClipNorm = 1.0
 
@@ -46,13 +46,13 @@ def train_language_model(
     text: TextConfig | None = None,
     hook: loop.Hook = lambda task: task,
 ) -> NeuralLm:
-    """The model of the epoch with the lowest perplexity on `dev`, which is kept in `out` as soon as
-    it is found, with `text`: how the sentences are spelled. Checkpoints are in a folder beside
-    `out`, which is removed in the end: the same call resumes a training that was stopped. `hook`
-    may replace functions of the training's `Task`.
+    """The model of the epoch with the lowest perplexity on `dev`, which is written to `out` as soon
+    as it is found, with `text`, the normalisation of the sentences. Checkpoints are in a folder
+    beside `out`, which is removed at the end: the same call resumes a stopped training. `hook` may
+    replace functions of the training's `Task`.
 
-    Raises AsrError where another training is at work there, LanguageModelError where there is no
-    text or the units cannot write it, TrainingError for a loss or a perplexity that is not finite,
+    Raises AsrError if another training runs there, LanguageModelError for missing text or text that
+    the tokens cannot encode, TrainingError for a loss or a perplexity that is not finite,
     InterruptedTraining after Ctrl-C, SIGTERM or SIGHUP.
     """
     if not train or not dev:
@@ -63,7 +63,7 @@ def train_language_model(
     lm = NeuralLm(model, tokens)
     encoded = [lm.encode(sentence) for sentence in train]
     for sentence in dev:
-        lm.encode(sentence)  # what cannot be written is reported before any time is spent
+        lm.encode(sentence)  # text without tokens is reported before training
     folder = out.with_name(f"{out.name}.training")
     hint = f"; {out} has the best epoch so far"
     with loop.working_in(folder, config.epochs, console, hint=hint) as place:
@@ -90,7 +90,7 @@ def train_language_model(
 
 
 def word_perplexity(lm: NeuralLm, sentences: Sequence[str]) -> float:
-    """Of the words, with the end of each sentence as one more: as with n-gram models."""
+    """Perplexity by word, counting the end of each sentence as one, as for n-gram models."""
     words = sum(len(sentence.split()) + 1 for sentence in sentences)
     surprise = -math.fsum(lm.score(sentences)) / words
     return math.exp(surprise) if surprise < LARGEST else math.inf
@@ -99,7 +99,7 @@ def word_perplexity(lm: NeuralLm, sentences: Sequence[str]) -> float:
 def _batches(
     encoded: Sequence[Tensor], config: LanguageTraining, progress: Progress
 ) -> tuple[int, AbstractContextManager[Iterable[list[Tensor]]]]:
-    """Sentences of similar length together, in another order each epoch."""
+    """Batches of sentences of similar length, in another order each epoch."""
     random = torch.Generator().manual_seed(config.seed * 100_003 + progress.epoch)
     noise = torch.rand(len(encoded), generator=random).tolist()
     order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]) + noise[i], i))

@@ -40,7 +40,7 @@ from asr.training.recipe import Recipe
 from asr.training.run import Run, needed_files, save
 from asr.training.step import batch_loss
 
-SEED_STRIDE = 1_000_003  # keeps the per-step seeds of two runs apart
+SEED_STRIDE = 1_000_003  # separates the per-step seeds of two runs
 HINT = "; asr train with --finish makes a model of the epochs so far"
 
 
@@ -50,14 +50,14 @@ def train(
     finish_now: bool = False,
     hook: loop.Hook = lambda task: task,
 ) -> Path:
-    """Train as the recipe says, or resume an earlier run of it.
+    """Train by the recipe, or resume an earlier run of it.
 
-    With `finish_now` nothing more is trained: the model is made of the epochs so far. `hook` may
-    replace functions of the training's `Task`.
+    With `finish_now`, the model is made from the epochs so far, without further training. `hook`
+    may replace functions of the training's `Task`.
 
     Returns the folder of the final model. Raises AsrError for bad data or configuration, for
     another training in the same folder and for a full disk, InterruptedTraining after Ctrl-C,
-    SIGTERM or SIGHUP, or where the reader of stderr has gone.
+    SIGTERM or SIGHUP, or if the reader of stderr has closed it.
     """
     epochs, patience = recipe.train.epochs, recipe.train.patience
     with loop.working_in(recipe.out, epochs, console, lasting=True, hint=HINT) as place:
@@ -72,7 +72,7 @@ def train(
             loop.run_epochs(run.loop, task)
             if run.progress.epoch < epochs:
                 place.display.say(
-                    f"stopped early: no better on dev for {patience} epochs (train.patience)"
+                    f"stopped early: no improvement on dev for {patience} epochs (train.patience)"
                 )
         return finish(run, lambda: int(task.validate()[0]["dev_errors"]))
 
@@ -136,7 +136,7 @@ def _task(run: Run) -> loop.Task[Batch]:
 def _is_out_of_patience(run: Run) -> bool:
     if not run.progress.history:
         return False
-    # The first of the best: as good is not better.
+    # The first of the best: an equal one is not better.
     best = min(run.progress.history, key=lambda row: row["dev_errors"])["epoch"]
     return bool(run.progress.epoch - best >= run.recipe.train.patience)
 
@@ -163,7 +163,7 @@ def _loss(run: Run, batch: Batch) -> loop.Loss:
 
 
 def _validate(run: Run) -> tuple[dict[str, Any], str]:
-    """Errors on dev, in words, or in characters where the dev set does not part words."""
+    """Errors on dev, in words, or in characters if the dev set has no spaces between words."""
     hypotheses = decode_dataset(
         run.model, run.dev, Decoder(run.bundle.tokens), progress=run.loop.place.answer_stop
     )

@@ -75,7 +75,7 @@ def test_errors_of_case_are_named(run: Command, texts: tuple[Path, Path]) -> Non
     reference, hypothesis = texts
     hypothesis.write_text("a TURN IT OFF\nb STOP NOW\nc\n")
     ended = run("score", reference, hypothesis)
-    assert "5 of the errors are of case alone" in ended.err
+    assert "5 of the errors are only of case" in ended.err
 
 
 def test_characters_count_for_texts_without_blanks(run: Command, tmp_path: Path) -> None:

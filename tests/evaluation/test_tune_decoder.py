@@ -158,7 +158,7 @@ def test_the_command_keeps_the_decoder(
     greedy = run("evaluate", model, tones[0]["dev"], "--decoder", "greedy")
     assert "decoder       greedy" in greedy.out
     assert "decoder       beam" in run("evaluate", model, tones[0]["dev"]).out
-    assert "leave it out" in run("tune", model, tones[0]["dev"], "--reset").error()
+    assert "omit the rest" in run("tune", model, tones[0]["dev"], "--reset").error()
     assert (model / "lm").is_dir()
     assert run("tune", model, "--reset").status == 0
     names = {path.name for path in model.iterdir()}

@@ -64,7 +64,7 @@ def test_more_epochs_make_another_model_and_keep_the_decoder(
     _, shown = run_quietly(tone_recipe(manifests, tmp_path, epochs=2))
     assert load_bundle(model).info["epochs"] == 2
     assert has_decoder(model)
-    assert f"kept decoder.json, lm in {model}, made for the weights before" in shown
+    assert f"kept decoder.json, lm in {model}, tuned for earlier weights" in shown
 
 
 def test_a_folder_trained_in_anew_is_not_taken_for_its_earlier_model(

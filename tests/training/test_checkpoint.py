@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     (line,) = said
     assert line.startswith("expected ")
     assert str(tmp_path / "c") in line
-    assert line.endswith("resumed from the checkpoint before it, of step 6")
+    assert line.endswith("resumed from the previous checkpoint, of step 6")
     # The whole one is now the newest, so that the next save does not put it last.
     assert load(tmp_path / "c")[0].step == 6
     assert (tmp_path / "c-damaged").is_dir()
@@ -272,7 +272,7 @@ def test_two_damaged_checkpoints_are_one_line(saved: Path) -> None:
         (folder / "state.json").write_text("")
     message = refused(saved)
     assert "state.json as it was saved, got other content" in message
-    assert "no whole checkpoint before it: remove" in message
+    assert "the previous one is not usable: remove" in message
 
 
 # --- of something else ---
