@@ -13,11 +13,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer
 
-from asr.cli.main import main
+from asr.cli.main import app, main
 from asr.config import parse, with_overrides
 from asr.decoding.decoder import Decoder
 from asr.inference.recognizer import Recognizer
@@ -121,7 +123,10 @@ def test_transcribe_as_described(
     with one_thread(), pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    lines = capsys.readouterr().out.splitlines()
+    shown = blocks("text")[0].splitlines()
+    assert len(lines) == len(shown)
+    assert all(line.count("\t") == 1 for line in lines + shown)
 
 
 def test_python_as_described(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -159,8 +164,19 @@ def test_streaming_as_described() -> None:
         assert texts[-1] == whole.text
 
 
+def test_every_command_is_in_the_table() -> None:
+    def names(command: Any, name: str) -> list[str]:
+        inner = getattr(command, "commands", {})
+        return [full for key in inner for full in names(inner[key], f"{name} {key}")] or [name]
+
+    table = README.partition("## Commands")[2].partition("##")[0]
+    assert sorted(re.findall(r"^\| `(asr [a-z ]+)`", table, re.MULTILINE)) == sorted(
+        names(typer.main.get_command(app), "asr")
+    )
+
+
 def test_settings_named_exist() -> None:
-    table = README.partition("## Other networks")[2].partition("##")[0]
+    table = README.partition("## Which model, which machine")[2].partition("##")[0]
     rows = re.findall(r"`((?:model|tokens)\.[^`]*)`", table)
     assert len(rows) == 10
     for row in rows:
