@@ -82,7 +82,7 @@ def test_a_batch_with_a_language_model_is_its_utterances() -> None:
 
 
 def test_a_language_model_of_other_units_is_refused() -> None:
-    with pytest.raises(ConfigError, match="of the recogniser's units"):
+    with pytest.raises(ConfigError, match="of the recogniser's tokens"):
         batched_decode(
             pad([random_log_probs(3, 4)]), SPELLED, BeamConfig(), 1, language_model(TOKENS), 1.0
         )
