@@ -37,7 +37,7 @@ def test_layers_are_copied_and_shared_units_keep_their_rows(tones: Tones) -> Non
     before = model.output.weight.clone()
     said = initialise_from(model, tokens, tones[1])
     shared = [unit for unit in tokens.units if unit in known.tokens.units]
-    assert f"{len(shared)} of {len(tokens)} units" in said
+    assert f"{len(shared)} of {len(tokens)} tokens" in said
     for name, tensor in below_output(known.model).items():
         assert torch.equal(model.state_dict()[name], tensor), name
     for place, unit in enumerate(tokens.units):
