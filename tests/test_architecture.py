@@ -117,6 +117,17 @@ def test_the_table_of_the_design_has_the_same_rooms() -> None:
     assert tuple(table) == ROOMS
 
 
+def test_every_module_has_a_test() -> None:
+    """In the room of the same name, or in a test that says which modules it covers."""
+    named = set()
+    for path in sources("tests"):
+        named |= set(re.findall(r"`(asr/[\w/]+\.py)`", ast.get_docstring(parsed(path)) or ""))
+    for path in sources("asr"):
+        below = path.relative_to(ROOT / "asr")
+        own = ROOT / "tests" / below.parent / f"test_{below.name}"
+        assert path.name == "__init__.py" or own.exists() or place(path) in named, place(path)
+
+
 def test_packages_are_one_level_deep() -> None:
     for path in sources("asr"):
         depth = len(path.relative_to(ROOT / "asr").parts)

@@ -1,5 +1,8 @@
 """`import asr`, `python -m asr` and the options of every command; covers `asr/__init__.py` and
-`asr/__main__.py`."""
+`asr/__main__.py`.
+
+Covers `asr/__main__.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Times are those of a player, and files that were joined are read whole."""
+"""Times are those of a player, and files that were joined are read whole.
+
+Covers `asr/audio/chained.py`, `asr/audio/headers.py`, `asr/audio/tracks.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Covers `asr/audio/pcm.py`."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,7 @@
+"""Covers `asr/audio/decode_soundfile.py`, `asr/audio/decode_pyav.py`, `asr/audio/source.py`,
+`asr/audio/files.py`, `asr/audio/samples.py`.
+"""
+
 from __future__ import annotations
 
 import io

@@ -1,4 +1,7 @@
-"""Tempo, codecs and time warping, from the plan of an epoch to the features."""
+"""Tempo, codecs and time warping, from the plan of an epoch to the features.
+
+Covers `asr/augment/config.py`, `asr/augment/codecs.py`.
+"""
 
 from __future__ import annotations
 

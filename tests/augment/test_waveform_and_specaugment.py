@@ -1,3 +1,5 @@
+"""Covers `asr/augment/waveform.py`, `asr/augment/specaugment.py`."""
+
 from __future__ import annotations
 
 import math

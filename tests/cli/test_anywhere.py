@@ -1,4 +1,7 @@
-"""Commands in a read-only installation, for a user without a name, a home and temporary files."""
+"""Commands in a read-only installation, for a user without a name, a home and temporary files.
+
+Covers `asr/plotting.py`.
+"""
 
 from __future__ import annotations
 

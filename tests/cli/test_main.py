@@ -1,4 +1,7 @@
-"""The command line: what it takes and prints, and one line for whatever a person gets wrong."""
+"""The command line: what it takes and prints, and one line for whatever a person gets wrong.
+
+Covers `asr/demo/run.py`, `asr/cli/data.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the command line takes, and what it says of that."""
+"""What the command line takes, and what it says of that.
+
+Covers `asr/cli/decoder_options.py`.
+"""
 
 from __future__ import annotations
 

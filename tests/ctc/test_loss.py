@@ -1,3 +1,5 @@
+"""Covers `asr/ctc/reference.py`."""
+
 from __future__ import annotations
 
 import math

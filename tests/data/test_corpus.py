@@ -1,4 +1,7 @@
-"""What corpora share, and their scripts."""
+"""What corpora share, and their scripts.
+
+Covers `asr/cli/recipes.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Every kind of source gives the same utterances; what is malformed is named by file and line."""
+"""Every kind of source gives the same utterances; what is malformed is named by file and line.
+
+Covers `asr/dataset/records.py`, `asr/dataset/lines.py`, `asr/dataset/tables.py`,
+`asr/dataset/source.py`, `asr/dataset/kaldi.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The same recording never lies in two parts of a split, and is named where it does."""
+"""The same recording never lies in two parts of a split, and is named where it does.
+
+Covers `asr/dataset/splits.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Covers `asr/dataset/prefetch.py`."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""Covers `asr/dataset/validate_text.py`."""
+
 from __future__ import annotations
 
 import json

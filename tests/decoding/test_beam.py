@@ -1,4 +1,8 @@
-"""Beam search: exact where every path can be summed, and the same in pieces as at once."""
+"""Beam search: exact where every path can be summed, and the same in pieces as at once.
+
+Covers `asr/decoding/beam_kernel.py`, `asr/decoding/fusion.py`, `asr/decoding/fusion_kernel.py`,
+`asr/decoding/greedy.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Confidences: shares of the beam, a scale that fits, and a measure of their truth."""
+"""Confidences: shares of the beam, a scale that fits, and a measure of their truth.
+
+Covers `asr/evaluation/confidence.py`, `asr/evaluation/reliability_plot.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The spoken toy corpus: repeatable to the bit, disjoint, varied, and readable."""
+"""The spoken toy corpus: repeatable to the bit, disjoint, varied, and readable.
+
+Covers `asr/text/espeak.py`.
+"""
 
 from __future__ import annotations
 

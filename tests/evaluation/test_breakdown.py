@@ -1,3 +1,5 @@
+"""Covers `asr/evaluation/confusions.py`."""
+
 from __future__ import annotations
 
 import pytest

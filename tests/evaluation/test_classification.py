@@ -1,3 +1,5 @@
+"""Covers `asr/evaluation/confusion_plot.py`."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Covers `asr/text/edit_distance.py`."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,7 @@
-"""The page in a real browser: Debian's chromium, driven by playwright. Skipped without either."""
+"""The page in a real browser: Debian's chromium, driven by playwright. Skipped without either.
+
+Covers `asr/evaluation/clips.py`, `asr/evaluation/charts.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Covers `asr/evaluation/report_text.py`, `asr/evaluation/utterance.py`."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,8 @@
-"""Reports read back, compared, gathered and exported."""
+"""Reports read back, compared, gathered and exported.
+
+Covers `asr/evaluation/leaderboard.py`, `asr/evaluation/export.py`, `asr/cli/reports.py`,
+`asr/evaluation/summary.py`.
+"""
 
 from __future__ import annotations
 

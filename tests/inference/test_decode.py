@@ -1,4 +1,7 @@
-"""Decoding a dataset: by id, past bad recordings, and the model left as it came."""
+"""Decoding a dataset: by id, past bad recordings, and the model left as it came.
+
+Covers `asr/evaluation/evaluate.py`, `asr/inference/word_times.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Long recordings become short utterances: nothing said is lost, doubled or cut through."""
+"""Long recordings become short utterances: nothing said is lost, doubled or cut through.
+
+Covers `asr/audio/silence.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """A text stream ends with the text of the whole recording; what it calls final never changes.
 
 Covers `asr/decoding/incremental.py` as well.
+
+Covers `asr/decoding/incremental.py`.
 """
 
 from __future__ import annotations

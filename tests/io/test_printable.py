@@ -1,4 +1,7 @@
-"""Names and texts from outside on one printable line."""
+"""Names and texts from outside on one printable line.
+
+Covers `asr/io/terminal.py`.
+"""
 
 from __future__ import annotations
 

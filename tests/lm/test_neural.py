@@ -1,4 +1,7 @@
-"""Recurrent language models: probabilities that add up, training, storage, use in decoding."""
+"""Recurrent language models: probabilities that add up, training, storage, use in decoding.
+
+Covers `asr/training/train_lm.py`, `asr/io/error_console.py`.
+"""
 
 from __future__ import annotations
 

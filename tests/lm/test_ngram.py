@@ -1,4 +1,8 @@
-"""N-gram models: estimated as KenLM does, proper distributions, whole on disk."""
+"""N-gram models: estimated as KenLM does, proper distributions, whole on disk.
+
+Covers `asr/lm/storage.py`, `asr/lm/arpa.py`, `asr/lm/estimate.py`, `asr/lm/lookup.py`,
+`asr/lm/text.py`.
+"""
 
 from __future__ import annotations
 

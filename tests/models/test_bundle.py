@@ -1,3 +1,5 @@
+"""Covers `asr/models/weights.py`."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""Covers `asr/models/config.py`."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,4 +1,8 @@
-"""Every fast path against the reference loop in float64: outputs, final states, gradients."""
+"""Every fast path against the reference loop in float64: outputs, final states, gradients.
+
+Covers `asr/models/kernels/reference.py`, `asr/models/kernels/gates.py`,
+`asr/models/kernels/compiled.py`, `asr/models/kernels/cpu.py`, `asr/models/kernels/layer_norm.py`.
+"""
 
 from __future__ import annotations
 

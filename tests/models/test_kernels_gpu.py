@@ -2,6 +2,10 @@
 
 Triton decides when it is imported whether it interprets, so those tests run in a process of their
 own. That the kernels compile for real GPUs can be seen without one.
+
+Covers `asr/models/kernels/gpu.py`, `asr/models/kernels/gpu_loops.py`,
+`asr/models/kernels/triton_gates.py`, `asr/models/kernels/triton_layer_norm.py`,
+`asr/models/kernels/streams.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The store of CUDA graphs, on loops that do nothing; what graphs compute: test_kernels_gpu.py."""
+"""The store of CUDA graphs, on loops that do nothing; what graphs compute: test_kernels_gpu.py.
+
+Covers `asr/models/kernels/graphs.py`.
+"""
 
 from __future__ import annotations
 

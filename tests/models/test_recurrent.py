@@ -1,3 +1,5 @@
+"""Covers `asr/models/kernels/dense.py`."""
+
 from __future__ import annotations
 
 import copy

@@ -1,4 +1,7 @@
-"""From a folder to a report in three commands, in any script, whole or not at all."""
+"""From a folder to a report in three commands, in any script, whole or not at all.
+
+Covers `asr/training/estimate.py`, `asr/project/defaults.py`, `asr/project/notes.py`.
+"""
 
 from __future__ import annotations
 

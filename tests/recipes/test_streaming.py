@@ -1,4 +1,7 @@
-"""The report of error rate against latency: what is streamed is what is heard in the whole."""
+"""The report of error rate against latency: what is streamed is what is heard in the whole.
+
+Covers `asr/experiments/comparison.py`.
+"""
 
 from __future__ import annotations
 

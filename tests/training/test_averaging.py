@@ -1,4 +1,7 @@
-"""The model that a run ends with: made once, and made again only of other epochs."""
+"""The model that a run ends with: made once, and made again only of other epochs.
+
+Covers `asr/training/display.py`, `asr/training/device.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checkpoints come back whole, or say in one line what is wrong with them."""
+"""Checkpoints come back whole, or say in one line what is wrong with them.
+
+Covers `asr/training/run.py`, `asr/training/prepare.py`.
+"""
 
 from __future__ import annotations
 
