@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asr.errors import AsrError, AudioError
+    from asr.errors import AsrError, AudioError, AudioWarning
     from asr.evaluation.evaluate import Evaluation
     from asr.inference.recognizer import Recognizer
     from asr.inference.text_stream import StreamText, TextStream
@@ -27,6 +27,7 @@ __version__ = "0.1.0"  # as in pyproject.toml
 __all__ = [
     "AsrError",
     "AudioError",
+    "AudioWarning",
     "Evaluation",
     "Recognizer",
     "Source",
@@ -42,6 +43,7 @@ __all__ = [
 _HOMES = {
     "AsrError": "asr.errors",
     "AudioError": "asr.errors",
+    "AudioWarning": "asr.errors",
     "Evaluation": "asr.evaluation.evaluate",
     "Recognizer": "asr.inference.recognizer",
     "Source": "asr.inference.transcribe",

@@ -36,6 +36,7 @@ from asr.audio.decode_soundfile import (
 )
 from asr.audio.headers import with_true_size
 from asr.audio.pcm import to_int16
+from asr.audio.samples import RATES
 from asr.audio.source import Block, Span, Stream, name_of, one_line, open_source, reason_of
 from asr.errors import AudioError, AudioWarning, disk_trouble
 from asr.io.files import atomic_path
@@ -48,8 +49,7 @@ MOST_HOURS = 4
 
 Say = Callable[[str], None]
 
-_RATES = range(1_000, 1_000_001)  # Hz; a rate outside comes from a damaged header
-_LARGEST_PEAK = 8.0  # decoders overshoot 1 a little; above 18 dB the file has another scale
+LARGEST_PEAK = 8.0  # decoders overshoot 1 a little; above 18 dB the file has another scale
 _PIECE = 1 << 22  # samples that are resampled at once
 _NOTHING = np.zeros(0, np.float32)
 
@@ -147,7 +147,7 @@ def write_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
 
 
 def _check_request(name: str, rate: int, start: float, end: float | None) -> None:
-    if rate not in _RATES:
+    if rate not in RATES:
         raise AudioError(f"{name}: expected a target rate of 1000 to 1000000 Hz, got {rate}")
     if not 0 <= start < math.inf:
         raise AudioError(f"{name}: expected start >= 0 seconds, got {start}; correct the manifest")
@@ -348,7 +348,7 @@ def _resampled(
 
 
 def _check_rate(rate: int) -> None:
-    if rate not in _RATES:
+    if rate not in RATES:
         raise AudioError(
             f"expected a sample rate of 1000 to 1000000 Hz, got {rate};"
             " the header is damaged: convert it again from the original"
@@ -364,7 +364,7 @@ def _resampler(file_rate: int, rate: int) -> soxr.ResampleStream | None:
 
 def _check_peak(samples: np.ndarray) -> None:
     peak = max(float(samples.max()), -float(samples.min()))  # NaN stays NaN
-    if not peak <= _LARGEST_PEAK:
+    if not peak <= LARGEST_PEAK:
         raise AudioError(
             "expected samples within [-1, 1], got"
             f" {f'a peak of {peak:.6g}' if math.isfinite(peak) else 'NaN or infinite ones'};"

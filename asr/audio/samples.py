@@ -10,11 +10,25 @@ import soundfile
 
 from asr.errors import AudioError
 
+RATES = range(1_000, 1_000_001)  # Hz
 _SUBTYPES = {"float32": "FLOAT", "float64": "FLOAT", "int16": "PCM_16", "int32": "PCM_32"}
 
 
 class _Samples(io.BytesIO):
     name = "<samples>"  # in messages
+
+
+def as_array(samples: Any) -> np.ndarray:
+    """An array or tensor as a numpy array in the byte order of this machine; half precision becomes
+    float32. Raises ValueError for rows of different lengths."""
+    if hasattr(samples, "detach"):  # a tensor, perhaps with a gradient or on a GPU
+        samples = samples.detach().cpu()
+        if samples.dtype.is_floating_point and samples.dtype.itemsize < 4:
+            samples = samples.float()
+    array = np.asarray(samples)
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def as_recording(samples: Any, sample_rate: int | None) -> BinaryIO:
@@ -24,23 +38,21 @@ def as_recording(samples: Any, sample_rate: int | None) -> BinaryIO:
 
     Raises AudioError for other arrays and without a rate.
     """
+    array = as_array(samples)
+    subtype = _SUBTYPES.get(array.dtype.name)
+    channels = array.shape[1] if array.ndim == 2 else 1
+    if array.ndim not in (1, 2) or subtype is None or not 0 < channels <= max(1, len(array)):
+        raise AudioError(
+            "<samples>: expected floating-point, 16-bit or 32-bit samples of shape [S] or"
+            f" [S, channels], got {array.dtype} of shape {list(array.shape)}; convert them"
+        )
     if sample_rate is None:
         raise AudioError("<samples>: expected sample_rate= with samples, got none; give it in Hz")
-    array = np.asarray(samples)
-    more_channels = array.ndim == 2 and array.shape[1] > max(1, array.shape[0])
-    if array.ndim not in (1, 2) or array.dtype.name not in _SUBTYPES or more_channels:
-        raise AudioError(
-            f"<samples>: expected float or 16-bit samples of shape [S] or [S, channels], got"
-            f" {array.dtype} of shape {list(array.shape)}; convert them"
-        )
-    recording = _Samples()
-    try:
-        soundfile.write(
-            recording, array, int(sample_rate), format="WAV", subtype=_SUBTYPES[array.dtype.name]
-        )
-    except (soundfile.SoundFileError, TypeError, ValueError, OverflowError):
+    if sample_rate not in RATES:
         raise AudioError(
             f"<samples>: expected a sample_rate of 1000 to 1000000 Hz, got {sample_rate!r}"
-        ) from None
+        )
+    recording = _Samples()
+    soundfile.write(recording, array, int(sample_rate), format="WAV", subtype=subtype)
     recording.seek(0)
     return recording

@@ -163,7 +163,8 @@ def latency(model: AcousticModel) -> float:
 def _require_streaming(model: AcousticModel) -> None:
     if missing := obstacles(model.features.config, model.config):
         raise ConfigError(
-            f"expected a model that can stream, got one without {'; '.join(missing)}: train one"
+            f"expected a model that can stream, got one that lacks {' and '.join(missing)}: "
+            "train one (docs/streaming.md)"
         )
 
 

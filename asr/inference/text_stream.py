@@ -13,13 +13,13 @@ import numpy as np
 import soxr
 import torch
 
+from asr.audio.load import LARGEST_PEAK
+from asr.audio.samples import RATES, as_array
 from asr.decoding.decoder import Decoder
 from asr.decoding.incremental import IncrementalDecoder
 from asr.errors import StreamError
 from asr.inference.streaming import Stream
 from asr.models.bundle import Bundle
-
-_RATES = range(1_000, 1_000_001)  # Hz
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TextStream:
     def __init__(self, bundle: Bundle, decoder: Decoder, sample_rate: int | None = None) -> None:
         """`sample_rate` is that of the samples, in Hz; by default that of the model."""
         rate = bundle.sample_rate if sample_rate is None else sample_rate
-        if rate not in _RATES:
+        if rate not in RATES:
             raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
         self._scores = Stream(bundle.model)
         self._decoder = IncrementalDecoder(decoder)
@@ -55,8 +55,8 @@ class TextStream:
         self._finished = False
 
     def push(self, samples: Any) -> StreamText:
-        """Recognize further samples. Shape: [S], any S; floating point within [-1, 1] or 16-bit
-        integers.
+        """Recognize further samples. Shape: [S], any S; floating point within [-1, 1], or 16-bit or
+        32-bit integers.
 
         Raises StreamError for other samples and after `finish`.
         """
@@ -102,12 +102,19 @@ class TextStream:
 
 def _mono(samples: Any) -> np.ndarray:
     """Float32 samples with full scale 1. Shape: [S] -> [S]."""
-    array = np.asarray(samples)
-    if array.dtype == np.int16:
-        array = array / np.float32(32768)
-    if array.ndim != 1 or array.dtype.kind != "f" or not np.isfinite(array).all():
+    try:
+        array = as_array(samples)
+    except ValueError:  # rows of different lengths
+        array = np.array(None)
+    if array.dtype.name in ("int16", "int32"):
+        array = array / np.float32(-np.iinfo(array.dtype).min)
+    if array.ndim != 1 or array.dtype.kind != "f":
         raise StreamError(
-            "expected finite mono samples [S], floating point or 16-bit integers, got "
+            "expected mono samples [S], floating point, 16-bit or 32-bit integers, got "
             f"{array.dtype} of shape {list(array.shape)}: convert them"
         )
-    return np.ascontiguousarray(array, np.float32)
+    peak = float(np.abs(array).max(initial=0.0))
+    if not peak <= LARGEST_PEAK:
+        got = f"a peak of {peak:.6g}" if np.isfinite(peak) else "NaN or infinite ones"
+        raise StreamError(f"expected samples within [-1, 1], got {got}: scale them")
+    return np.require(array, np.float32, ["C", "W"])  # torch warns of read-only arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from asr.errors import AudioError, CheckpointError
 from asr.inference.decode import BATCH_SECONDS, decode_waves
 from asr.inference.time_formats import Word
 from asr.inference.word_times import recognize_waves
-from asr.io.printable import printable
+from asr.io.printable import printable, printable_name
 from asr.models.bundle import Bundle
 from asr.padded import pad
 
@@ -123,8 +124,12 @@ def _samples(source: Any, sample_rate: int | None, rate: int) -> np.ndarray:
             "expected a path, bytes, an open file or an array of samples, got "
             f"{type(source).__name__}: convert it"
         )
-    if isinstance(source, os.PathLike):
+    if isinstance(source, io.TextIOBase):
+        raise AudioError("expected a file in binary mode, got one in text mode: open it with 'rb'")
+    if isinstance(source, str | os.PathLike):
         source = Path(source)
+        if source.is_dir():
+            raise AudioError(f"{printable_name(source)}: expected a file, got a folder")
     elif hasattr(source, "__array__"):
         source = as_recording(source, sample_rate)
     return load_audio(source, rate)

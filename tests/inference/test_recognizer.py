@@ -6,6 +6,7 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,10 @@ def test_every_kind_of_recording_is_one(folder: Path, utterances: list[Utterance
     with file.open("rb") as opened:
         kinds: list[asr.Source] = [str(file), content, bytearray(content), opened]
         kinds += [io.BytesIO(content), samples, samples / np.float32(32768), samples / 32768]
-        kinds.append(np.stack([samples, samples], axis=1))
+        kinds += [np.stack([samples, samples], axis=1), samples.astype(">i2")]
+        kinds.append((samples / 32768).astype(">f4"))
+        tensor: Any = torch.tensor(samples / 32768).requires_grad_()
+        kinds.append(tensor)
         for recording in kinds:
             result = recognizer.transcribe(recording, sample_rate=rate)
             assert (result.text, result.words) == (expected.text, expected.words), type(recording)
@@ -134,8 +138,21 @@ def test_a_single_bad_recording_raises_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_and_a_text_file_are_no_recordings(folder: Path, tmp_path: Path) -> None:
+    recognizer = asr.load(folder)
+    for path in ("", str(tmp_path), tmp_path):
+        with pytest.raises(asr.AudioError, match="expected a file, got a folder"):
+            recognizer.transcribe(path)
+    with (
+        Path(__file__).open(encoding="utf-8") as text,
+        pytest.raises(asr.AudioError, match="binary mode"),
+    ):
+        recognizer.transcribe(text)
+
+
 def test_a_rate_that_is_none_is_refused(folder: Path) -> None:
-    for rate in (0, -1, 10**9):
+    rates: list[Any] = [0, -1, 10**9, 44100.5, True, "16000"]
+    for rate in rates:
         with pytest.raises(asr.AudioError, match="expected a sample"):
             asr.load(folder).transcribe(np.zeros(100), sample_rate=rate)
 

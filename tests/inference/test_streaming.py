@@ -128,9 +128,9 @@ def test_a_stream_refuses_what_it_cannot_take() -> None:
 @pytest.mark.parametrize(
     ("settings_", "reason"),
     [
-        ({"cmvn": "utterance"}, "without features.cmvn none or global"),
-        ({"deltas": 1}, "without features.deltas 0"),
-        ({"stack": 2, "stride": 2}, "without features.deltas 0 and no stacking"),
+        ({"cmvn": "utterance"}, "lacks features.cmvn none or global"),
+        ({"deltas": 1}, "lacks features.deltas 0"),
+        ({"stack": 2, "stride": 2}, "lacks features.deltas 0 and no stacking"),
     ],
 )
 def test_features_that_need_the_whole_are_refused(settings_: dict[str, Any], reason: str) -> None:

@@ -114,8 +114,11 @@ def test_what_cannot_be_streamed_is_refused(bundle: Bundle) -> None:
         with pytest.raises(StreamError, match="expected a sample_rate"):
             recognizer.stream(rate)
     stream = recognizer.stream()
-    for samples in (np.zeros((2, 2)), np.zeros(3, np.int64), np.array([np.inf]), ["a"]):
-        with pytest.raises(StreamError, match="expected finite mono samples"):
+    for samples in (np.zeros((2, 2)), np.zeros(3, np.int64), ["a"], [[1.0], [1.0, 2.0]]):
+        with pytest.raises(StreamError, match="expected mono samples"):
+            stream.push(samples)
+    for samples in (np.array([np.inf]), np.array([np.nan]), np.full(9, 1e300), np.full(9, 3e4)):
+        with pytest.raises(StreamError, match=r"expected samples within \[-1, 1\]"):
             stream.push(samples)
     stream.finish()
     with pytest.raises(StreamError, match="after the end"):
