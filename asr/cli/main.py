@@ -86,7 +86,9 @@ def options(
     ] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print it, and exit."),
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     set_quiet(quiet)
@@ -104,7 +106,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 1,
 ) -> None:
-    """Synthesise a small speech corpus, train on it, evaluate, transcribe. About three minutes."""
+    """Synthesise a small speech corpus, train on it, evaluate, transcribe. About five minutes."""
     from rich.console import Console
 
     from asr.demo.run import run_demo

@@ -22,7 +22,7 @@ SHOWN = 5
 
 
 def demo_recipe(out: Path, manifests: dict[str, Path], seed: int) -> Recipe:
-    """A recipe small enough for three minutes on two cores."""
+    """A recipe small enough for five minutes on two cores."""
     return Recipe(
         data=DataConfig(train=manifests["train"], dev=manifests["dev"]),
         out=out,
