@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from asr.dataset.manifest import read_manifest, write_manifest
 from asr.errors import CheckpointError, TrainingError
 from asr.io.files import locked, read_json, write_json
-from asr.models.bundle import load_bundle
+from asr.models.bundle import load_bundle, save_bundle
 from asr.training import device
+from asr.training.checkpoint import average_weights, best_epochs, epoch_path
 from asr.training.device import build_accelerator, refuse_many_processes
 from asr.training.display import Display
 from asr.training.loop import Loop, Task
 from asr.training.recipe import Recipe
 from asr.training.trainer import train
 from tests.commands import Command
-from tests.tones import run_quietly, tone_recipe, write_corpus
+from tests.tones import run_quietly, tone_recipe, untrained_bundle, write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +242,53 @@ def test_history_knows_the_weights_it_ranks(manifests: dict[str, Path], tmp_path
     run_quietly(tone_recipe(manifests, tmp_path, epochs=2))
     rows = read_json(tmp_path / "history.json")
     assert all(len(row["weights_sha256"]) == 64 for row in rows)
+
+
+# --- the best epochs and their average ---
+
+
+def test_the_best_epochs_have_the_fewest_errors_and_the_later_wins_a_tie() -> None:
+    errors = [9, 4, 6, 4, 5]
+    history = [{"epoch": i, "dev_errors": e} for i, e in enumerate(errors, start=1)]
+    assert best_epochs(history, 3) == [4, 2, 5]
+    assert best_epochs(history, 9) == [4, 2, 5, 3, 1]
+
+
+def test_averaging_is_the_mean(tmp_path: Path) -> None:
+    models = []
+    for epoch in (1, 2, 3):
+        torch.manual_seed(epoch)
+        bundle = untrained_bundle()
+        save_bundle(epoch_path(tmp_path, epoch), bundle)
+        models.append(bundle.model.state_dict())
+    mean = average_weights([epoch_path(tmp_path, epoch) for epoch in (1, 2, 3)])
+    assert mean.keys() == models[0].keys()
+    for name, averaged in mean.items():
+        expected = torch.stack([weights[name] for weights in models]).double().mean(dim=0)
+        assert averaged.dtype == models[0][name].dtype
+        torch.testing.assert_close(averaged.double(), expected, rtol=1e-7, atol=1e-8)
+
+
+def test_large_weights_do_not_overflow_in_an_average(tmp_path: Path) -> None:
+    largest = torch.finfo(torch.float32).max
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save_file({"w": torch.full((2,), largest)}, tmp_path / name / "model.safetensors")
+    assert torch.equal(
+        average_weights([tmp_path / "a", tmp_path / "b"])["w"], torch.full((2,), largest)
+    )
+
+
+def test_counters_are_not_averaged(tmp_path: Path) -> None:
+    for name, count in (("a", 3), ("b", 6)):
+        (tmp_path / name).mkdir()
+        save_file({"n": torch.tensor([count])}, tmp_path / name / "model.safetensors")
+    assert average_weights([tmp_path / "a", tmp_path / "b"])["n"].tolist() == [3]
+
+
+def test_one_epoch_averages_to_itself(tmp_path: Path) -> None:
+    bundle = untrained_bundle()
+    save_bundle(tmp_path / "one", bundle)
+    own = load_file(tmp_path / "one" / "model.safetensors")
+    assert all(torch.equal(v, own[k]) for k, v in average_weights([tmp_path / "one"]).items())
+    assert load_bundle(tmp_path / "one").tokens == bundle.tokens

@@ -19,22 +19,18 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file, save_file
 
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.errors import CheckpointError
 from asr.io.files import read_json, write_json
 from asr.models.acoustic import AcousticModel
-from asr.models.bundle import Bundle, load_bundle, save_bundle
+from asr.models.bundle import Bundle
 from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import Tokens
 from asr.training import checkpoint
 from asr.training.checkpoint import (
     Progress,
-    average_weights,
-    best_epochs,
-    epoch_path,
     load_checkpoint,
     save_checkpoint,
 )
@@ -362,53 +358,3 @@ def _save_and_die_at_rename(run: Run, number: int) -> int:
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-# --- the best epochs and their average ---
-
-
-def test_the_best_epochs_have_the_fewest_errors_and_the_later_wins_a_tie() -> None:
-    errors = [9, 4, 6, 4, 5]
-    history = [{"epoch": i, "dev_errors": e} for i, e in enumerate(errors, start=1)]
-    assert best_epochs(history, 3) == [4, 2, 5]
-    assert best_epochs(history, 9) == [4, 2, 5, 3, 1]
-
-
-def test_averaging_is_the_mean(tmp_path: Path) -> None:
-    models = []
-    for epoch in (1, 2, 3):
-        torch.manual_seed(epoch)
-        bundle = untrained_bundle()
-        save_bundle(epoch_path(tmp_path, epoch), bundle)
-        models.append(bundle.model.state_dict())
-    mean = average_weights([epoch_path(tmp_path, epoch) for epoch in (1, 2, 3)])
-    assert mean.keys() == models[0].keys()
-    for name, averaged in mean.items():
-        expected = torch.stack([weights[name] for weights in models]).double().mean(dim=0)
-        assert averaged.dtype == models[0][name].dtype
-        torch.testing.assert_close(averaged.double(), expected, rtol=1e-7, atol=1e-8)
-
-
-def test_large_weights_do_not_overflow_in_an_average(tmp_path: Path) -> None:
-    largest = torch.finfo(torch.float32).max
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        save_file({"w": torch.full((2,), largest)}, tmp_path / name / "model.safetensors")
-    assert torch.equal(
-        average_weights([tmp_path / "a", tmp_path / "b"])["w"], torch.full((2,), largest)
-    )
-
-
-def test_counters_are_not_averaged(tmp_path: Path) -> None:
-    for name, count in (("a", 3), ("b", 6)):
-        (tmp_path / name).mkdir()
-        save_file({"n": torch.tensor([count])}, tmp_path / name / "model.safetensors")
-    assert average_weights([tmp_path / "a", tmp_path / "b"])["n"].tolist() == [3]
-
-
-def test_one_epoch_averages_to_itself(tmp_path: Path) -> None:
-    bundle = untrained_bundle()
-    save_bundle(tmp_path / "one", bundle)
-    own = load_file(tmp_path / "one" / "model.safetensors")
-    assert all(torch.equal(v, own[k]) for k, v in average_weights([tmp_path / "one"]).items())
-    assert load_bundle(tmp_path / "one").tokens == bundle.tokens
