@@ -101,7 +101,7 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
     run = Run(recipe, bundle, train_set, dev_set, corpus, shards, sounds, frozen, state)
     say(
         f"{len(train_set)} utterances, {state.audio_seconds / 3600:.2f} hours; "
-        f"{len(tokens)} units; {model.parameter_count() / 1e6:.1f} M parameters; "
+        f"{len(tokens)} tokens; {model.parameter_count() / 1e6:.1f} M parameters; "
         f"{device.type}, {computed}"
     )
     if begun:
