@@ -90,6 +90,8 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     >>> with_overrides({"train": {"epochs": 3}}, ["train.epochs=5", "seed=1"])
     {'train': {'epochs': 5}, 'seed': 1}
     """
+    if isinstance(overrides, str):  # whose characters would be taken for overrides
+        raise ConfigError(f"expected a list of key.sub=value, got the text {_shown(overrides)}")
     result = _copy(values)
     for override in overrides:
         key, equals, text = override.partition("=")

@@ -118,6 +118,11 @@ def test_a_damaged_file_is_named(content: bytes, expected: str, tmp_path: Path) 
     assert "\n" not in str(caught.value)
 
 
+def test_overrides_in_one_text_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"expected a list of key\.sub=value, got the text"):
+        with_overrides({}, "train.epochs=1")
+
+
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     for path in (tmp_path / "no.yaml", tmp_path):
         with pytest.raises(ConfigError, match=str(path)):
