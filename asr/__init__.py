@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from asr.inference.recognizer import Recognizer
     from asr.inference.text_stream import StreamText, TextStream
     from asr.inference.time_formats import Word
-    from asr.inference.transcribe import Source, Transcript
+    from asr.inference.transcribe import Source
+    from asr.inference.transcript import Segment, Transcript
 
 __version__ = "0.1.0"  # as in pyproject.toml
 
@@ -30,6 +31,7 @@ __all__ = [
     "AudioWarning",
     "Evaluation",
     "Recognizer",
+    "Segment",
     "Source",
     "StreamText",
     "TextStream",
@@ -46,10 +48,11 @@ _HOMES = {
     "AudioWarning": "asr.errors",
     "Evaluation": "asr.evaluation.evaluate",
     "Recognizer": "asr.inference.recognizer",
+    "Segment": "asr.inference.transcript",
     "Source": "asr.inference.transcribe",
     "StreamText": "asr.inference.text_stream",
     "TextStream": "asr.inference.text_stream",
-    "Transcript": "asr.inference.transcribe",
+    "Transcript": "asr.inference.transcript",
     "Word": "asr.inference.time_formats",
 }
 

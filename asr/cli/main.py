@@ -186,7 +186,8 @@ def transcribe(
     from asr.audio.files import find_audio
     from asr.inference.recognizer import Recognizer
     from asr.inference.time_formats import ctm_names, to_ctm, to_json
-    from asr.inference.transcribe import Transcript, default_model
+    from asr.inference.transcribe import default_model
+    from asr.inference.transcript import Transcript
     from asr.io.printable import name_fields, printable_json, printable_name
     from asr.models.bundle import load_bundle
 

@@ -13,7 +13,8 @@ from asr.decoding.decoder import Decoder
 from asr.decoding.folder import load_decoder
 from asr.errors import AudioError
 from asr.inference.text_stream import TextStream
-from asr.inference.transcribe import Source, Transcript, default_model, is_source, transcribe
+from asr.inference.transcribe import Source, default_model, is_source, transcribe
+from asr.inference.transcript import Transcript
 from asr.models.bundle import Bundle, load_bundle
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +21,7 @@ from asr.decoding.decoder import Decoder
 from asr.errors import AudioError, CheckpointError
 from asr.inference.decode import BATCH_SECONDS, decode_waves
 from asr.inference.time_formats import Word
+from asr.inference.transcript import Segment, Transcript
 from asr.inference.word_times import recognize_waves
 from asr.io.printable import printable, printable_name
 from asr.models.bundle import Bundle
@@ -37,20 +37,6 @@ Source = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray
 
 Loaded = tuple[Any, torch.Tensor | AudioError]  # a source, and its samples or its error
 Timed = tuple[str, tuple[Word, ...]]  # a text, and its words if requested
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """The text of a recording, or the reason why there is none."""
-
-    path: Path | None
-    """The file; None for bytes, open files and samples."""
-    text: str = ""
-    seconds: float = 0.0
-    words: tuple[Word, ...] = ()
-    """With times in seconds and confidences, unless only the text was requested."""
-    error: str | None = None
-    """One line: what was expected, what came, what to do."""
 
 
 def default_model() -> Path:
@@ -162,4 +148,5 @@ def _decode(
             yield Transcript(path, error=str(wave))
         else:
             text, times = next(results)
-            yield Transcript(path, text, len(wave) / bundle.sample_rate, times)
+            seconds = len(wave) / bundle.sample_rate
+            yield Transcript(path, (Segment(0.0, seconds, text, times),), seconds)

@@ -1,4 +1,7 @@
-"""Files to text: in order, whatever the batch, and on past a bad one."""
+"""Files to text: in order, whatever the batch, and on past a bad one.
+
+Covers `asr/inference/transcript.py`.
+"""
 
 from __future__ import annotations
 
