@@ -18,6 +18,7 @@ EXTRAS = {
     "scipy": "train",
     "silero_vad": "vad",
     "sklearn": "recipes",
+    "sounddevice": "live",
     "tensorboard": "train",
     "whisper_normalizer": "train",
 }
