@@ -35,6 +35,7 @@ ROOMS = (
     "decoding",
     "inference",
     "evaluation",
+    "export",
     "training",
     "project",
     "demo",

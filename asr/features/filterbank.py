@@ -101,7 +101,7 @@ class LogMel(nn.Module):
         power = Padded(mel, self.output_lengths(waves.lengths))
         if self.relative_floor:
             level = speech_level(power, self.centres)
-            floor = (level * 10 ** (-FLOOR_BELOW_LEVEL_DB / 10)).clamp(min=_LEAST)
+            floor = (level * 10 ** (-FLOOR_BELOW_LEVEL_DB / 10)).clamp(min=LEAST)
             values = torch.log(torch.maximum(mel, floor[:, None, None]))
         else:
             values = torch.log(mel.clamp(min=POWER_FLOOR))
@@ -110,7 +110,7 @@ class LogMel(nn.Module):
         return Padded(values, power.lengths).zeroed()
 
 
-_LEAST = 1e-37  # a normal float32, so that digital silence has a logarithm
+LEAST = 1e-37  # a normal float32, so that digital silence has a logarithm
 
 
 def speech_level(power: Padded, centres: Tensor) -> Tensor:

@@ -75,14 +75,19 @@ class GlobalNormalisation(nn.Module):
         self.sums += values.sum(dim=(0, 1))
         self.squares += values.square().sum(dim=(0, 1))
 
-    def forward(self, features: Padded) -> Padded:
-        """Shape: [B, T, F] -> [B, T, F]; padding is zero."""
+    def mean_and_scale(self) -> tuple[Tensor, Tensor]:
+        """The mean, and the factor that gives unit variance. Shape: [F], [F]."""
         frames = self.frames.clamp(min=1)
         mean = self.sums / frames
         variance = (self.squares / frames - mean.square()).clamp(min=0)
         # Before any observation the statistics are zero: features stay unscaled.
         scale = torch.where(self.frames > 0, torch.rsqrt(variance + VARIANCE_FLOOR), 1.0)
-        values = (features.values - mean.float()) * scale.float()
+        return mean.float(), scale.float()
+
+    def forward(self, features: Padded) -> Padded:
+        """Shape: [B, T, F] -> [B, T, F]; padding is zero."""
+        mean, scale = self.mean_and_scale()
+        values = (features.values - mean) * scale
         return Padded(values, features.lengths).zeroed()
 
 

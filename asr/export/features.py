@@ -1,0 +1,136 @@
+"""Features from waveforms as nodes of an ONNX graph.
+
+Windowing and Fourier transform of a frame are linear. They are one matrix, which a convolution
+applies to every frame: the operator STFT has no kernel for GPUs in onnxruntime.
+
+N utterances, S samples, T frames, W samples of a window, K frequencies, F bands.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import ConfigError
+from asr.export.graph import Graph
+from asr.features.extractor import FeatureConfig, FeatureExtractor
+from asr.features.filterbank import (
+    FLOOR_BELOW_LEVEL_DB,
+    LEAST,
+    LEVEL_QUANTILE,
+    MFCC,
+    POWER_FLOOR,
+    RUMBLE_HZ,
+    SILENCE_BELOW_LOUDEST_DB,
+    LogMel,
+)
+from asr.features.transforms import VARIANCE_FLOOR
+
+
+def check_exportable(config: FeatureConfig) -> None:
+    """Raise ConfigError naming settings that the graph does not compute."""
+    for setting, unsupported in {
+        "features.deltas": config.deltas,
+        "features.stack": config.stack > 1,
+        "features.stride": config.stride > 1,
+    }.items():
+        if unsupported:
+            raise ConfigError(
+                f"expected a model whose features have no deltas and no stacking, got {setting}: "
+                "train another one to export it from waveforms"
+            )
+
+
+def add_features(
+    graph: Graph, extractor: FeatureExtractor, samples: str, lengths: str
+) -> tuple[str, str]:
+    """Features [N, T, F] and their lengths [N]; padding is arbitrary.
+
+    Shape: samples [N, S] in [-1, 1], lengths [N] int64, at least 1.
+    """
+    filterbank = extractor.filterbank
+    if isinstance(filterbank, MFCC):
+        x, frames = _log_mel(graph, filterbank.log_mel, samples, lengths)
+        x = graph.add("MatMul", x, graph.constant(filterbank.transform.numpy()))
+    else:
+        x, frames = _log_mel(graph, filterbank, samples, lengths)
+    if extractor.config.cmvn == "utterance":
+        return _normalised(graph, x, frames), frames
+    if extractor.normalisation is not None:
+        mean, scale = extractor.normalisation.mean_and_scale()
+        x = graph.add("Sub", x, graph.constant(mean.numpy()))
+        x = graph.add("Mul", x, graph.constant(scale.numpy()))
+    return x, frames
+
+
+def _log_mel(graph: Graph, log_mel: LogMel, samples: str, lengths: str) -> tuple[str, str]:
+    mask = graph.mask(graph.size(samples, 1), lengths)
+    samples = graph.add("Where", mask, samples, graph.constant(0.0))
+    kernel = fourier(log_mel.window.numpy(), log_mel.fft_size)
+    half = len(log_mel.window) // 2
+    spectrum = graph.add(
+        "Conv",
+        graph.add("Unsqueeze", samples, graph.ints(1)),
+        graph.constant(kernel[:, None]),
+        kernel_shape=[kernel.shape[1]],
+        strides=[log_mel.shift],
+        pads=[half, half],
+    )  # [N, 2 K, T]
+    power = graph.add("Transpose", graph.add("Mul", spectrum, spectrum), perm=[0, 2, 1])
+    filters = log_mel.filters.numpy()
+    mel = graph.add("MatMul", power, graph.constant(np.concatenate([filters, filters])))
+    frames = graph.add("Div", lengths, graph.constant(log_mel.shift, np.int64))
+    frames = graph.add("Add", frames, graph.constant(1, np.int64))
+    floor = graph.constant(POWER_FLOOR)
+    if log_mel.relative_floor:
+        level = _speech_level(graph, mel, frames, log_mel.centres.numpy())
+        level = graph.add("Mul", level, graph.constant(10 ** (-FLOOR_BELOW_LEVEL_DB / 10)))
+        level = graph.add("Max", level, graph.constant(LEAST))
+        floor = graph.add("Unsqueeze", level, graph.ints(2))
+    return graph.add("Log", graph.add("Max", mel, floor)), frames
+
+
+def fourier(window: NDArray[np.float32], fft_size: int) -> NDArray[np.float32]:
+    """Real parts, then imaginary parts of the Fourier transform of a windowed frame.
+
+    Shape: window [W], W <= fft_size -> [2 K, W], K = fft_size / 2 + 1.
+    """
+    place = (fft_size - len(window)) // 2 + np.arange(len(window))
+    angle = 2 * np.pi * np.outer(np.arange(fft_size // 2 + 1), place) / fft_size
+    parts = np.concatenate([np.cos(angle), -np.sin(angle)]) * window
+    return parts.astype(np.float32)
+
+
+def _speech_level(graph: Graph, mel: str, frames: str, centres: NDArray[np.float32]) -> str:
+    """As `asr.features.filterbank.speech_level`. Shape: [N, T, F] -> [N, 1]."""
+    above = (centres > RUMBLE_HZ).astype(np.float32)
+    power = graph.add("MatMul", mel, graph.constant((above / above.sum())[:, None]))
+    power = graph.add("Squeeze", power, graph.ints(2))
+    count = graph.size(power, 1)
+    power = graph.add("Where", graph.mask(count, frames), power, graph.constant(0.0))
+    ordered = graph.add(
+        "TopK", power, graph.add("Reshape", count, graph.ints(1)), axis=1, outputs=2
+    )
+    loudest = graph.add("Slice", ordered, graph.ints(0), graph.ints(1), graph.ints(1))
+    silence = graph.add("Mul", loudest, graph.constant(10 ** (-SILENCE_BELOW_LOUDEST_DB / 10)))
+    sounding = graph.add("Cast", graph.add("Greater", ordered, silence), to=7)
+    count = graph.add("ReduceSum", sounding, graph.ints(1))
+    last = graph.add("Max", graph.add("Sub", count, graph.ints(1)), graph.ints(0))
+    place = graph.add("Mul", graph.add("Cast", last, to=1), graph.constant(1 - LEVEL_QUANTILE))
+    return graph.add("GatherElements", ordered, graph.add("Cast", place, to=7), axis=1)
+
+
+def _normalised(graph: Graph, x: str, frames: str) -> str:
+    """Zero mean and unit variance over an utterance. Shape: [N, T, F] -> the same."""
+    mask = graph.add("Unsqueeze", graph.mask(graph.size(x, 1), frames), graph.ints(2))
+    zero = graph.constant(0.0)
+    count = graph.add("Unsqueeze", graph.add("Cast", frames, to=1), graph.ints(1, 2))
+
+    def mean(values: str) -> str:
+        kept = graph.add("Where", mask, values, zero)
+        return graph.add("Div", graph.add("ReduceSum", kept, graph.ints(1)), count)
+
+    centred = graph.add("Sub", x, mean(x))
+    variance = graph.add("Add", mean(graph.add("Mul", centred, centred)),
+                         graph.constant(VARIANCE_FLOOR))  # fmt: skip
+    return graph.add("Div", centred, graph.add("Sqrt", variance))

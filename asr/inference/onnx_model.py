@@ -1,0 +1,171 @@
+"""An exported model, run by onnxruntime without torch.
+
+The folder that `asr export --to onnx` writes is a model folder with model.onnx in place of
+model.safetensors. The graph takes samples and returns log-probabilities; its metadata state the
+rate of the samples.
+
+N utterances, S samples, T frames, V tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.config import Config, parse
+from asr.errors import CheckpointError, ConfigError, reason
+from asr.io.extras import require
+from asr.io.files import read_json
+from asr.text.normalise import TextConfig, normalise
+from asr.text.tokens import Tokens
+
+GRAPH = "model.onnx"
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities of an utterance, and those of its hierarchical CTC layer, if there is one.
+
+    Shape: [T, V] and [T', V].
+    """
+
+    log_probs: Floats
+    spelled: Floats | None = None
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A graph with the configuration of its input and output."""
+
+    session: Any
+    tokens: Tokens
+    text: TextConfig
+    sample_rate: int
+    info: dict[str, Any] = field(default_factory=dict)
+    batch: int | None = None
+    """The most utterances that the graph takes at once; None is any number."""
+
+    def normalise(self, text: str) -> str:
+        """A transcript with the normalisation of training."""
+        return normalise(text, self.text)
+
+    def score(self, waves: Sequence[Floats]) -> list[Scores]:
+        """The output for each recording. Shape: N times [S] in [-1, 1] at the model's rate."""
+        size = self.batch or max(1, len(waves))
+        return [
+            row
+            for first in range(0, len(waves), size)
+            for row in run_graph(self.session, waves[first : first + size])
+        ]
+
+
+def is_onnx(folder: Path) -> bool:
+    """Whether this is an exported model and not one for torch."""
+    return (folder / GRAPH).is_file()
+
+
+def load_onnx(folder: str | Path, threads: int | None = None) -> OnnxModel:
+    """Read an exported folder; by default the graph uses all cores.
+
+    Raises CheckpointError naming the missing or damaged file.
+    """
+    folder = Path(folder)
+    config = _facts(folder / "config.json")
+    try:
+        text = parse(_Text, {"text": config.get("text")}, str(folder / "config.json")).text
+        tokens = Tokens.from_json(_json(folder / "tokens.json"))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    session = open_graph(folder / GRAPH, threads)
+    known = session.get_modelmeta().custom_metadata_map
+    outputs = {value.name: value.shape for value in session.get_outputs()}
+    inputs = {value.name: value.shape for value in session.get_inputs()}
+    if inputs.keys() != {"samples", "lengths"} or not known.get("sample_rate", "").isdecimal():
+        raise CheckpointError(
+            f"{folder / GRAPH}: expected a graph with the inputs samples and lengths, got "
+            f"{', '.join(sorted(inputs))}: export it with --waveform"
+        )
+    if outputs["log_probs"][2] != len(tokens):
+        raise CheckpointError(
+            f"{folder}: expected {len(tokens)} outputs for the tokens of tokens.json, got "
+            f"{outputs['log_probs'][2]}: export the model again"
+        )
+    batch = inputs["samples"][0]
+    return OnnxModel(
+        session,
+        tokens,
+        text,
+        int(known["sample_rate"]),
+        _facts(folder / "info.json"),
+        batch if isinstance(batch, int) else None,
+    )
+
+
+def open_graph(path: str | Path | bytes, threads: int | None = None) -> Any:
+    """An inference session of onnxruntime on the CPU.
+
+    Raises CheckpointError for a file that is missing or no ONNX graph.
+    """
+    require("onnxruntime")
+    import onnxruntime
+
+    if isinstance(path, Path) and not path.is_file():
+        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        content = path if isinstance(path, bytes) else str(path)
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library has an exception of its own for each kind of failure
+        words = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"expected an ONNX graph, got {path if isinstance(path, Path) else 'one'} that "
+            f"onnxruntime refuses ({words}): export the model again"
+        ) from None
+
+
+def run_graph(session: Any, sequences: Sequence[Floats]) -> list[Scores]:
+    """The output for each utterance of a batch. Shape: N times samples [S] or features [T, F]."""
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    first, second = (value.name for value in session.get_inputs())
+    values = np.zeros((len(sequences), max(lengths), *sequences[0].shape[1:]), np.float32)
+    for row, sequence in zip(values, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    log_probs, frames, *others = session.run(None, {first: values, second: lengths})
+    if not others:
+        return [Scores(row[:n]) for row, n in zip(log_probs, frames, strict=True)]
+    spelled, spelled_frames = others
+    return [
+        Scores(row[:n], other[:m])
+        for row, n, other, m in zip(log_probs, frames, spelled, spelled_frames, strict=True)
+    ]
+
+
+class _Text(Config):
+    text: TextConfig
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    facts = _json(path)
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got other JSON: copy it again")
+    return facts
+
+
+def _json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"expected JSON, got {path}: {reason(error)}; copy it again"
+        ) from None

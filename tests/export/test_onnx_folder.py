@@ -1,0 +1,122 @@
+"""Exported folders: the texts of the model they were made of, without torch.
+
+Covers `asr/export/quantise.py`, `asr/inference/onnx_model.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from asr.audio.load import load_audio
+from asr.dataset.manifest import Utterance, read_manifest
+from asr.errors import AsrError, CheckpointError, ConfigError
+from asr.export import onnx_folder
+from asr.export.onnx_folder import export_onnx, torch_scores
+from asr.inference.onnx_model import OnnxModel, load_onnx
+from asr.models.bundle import load_bundle, save_bundle
+from tests.export.test_network import bundle
+from tests.tones import trained_tones
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Utterance]]:
+    manifests, model = trained_tones(tmp_path_factory.getbasetemp())
+    return model, list(read_manifest(manifests["test"]))
+
+
+@pytest.fixture(scope="module")
+def exported(
+    tones: tuple[Path, list[Utterance]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    out = tmp_path_factory.mktemp("exported")
+    export_onnx(tones[0], out / "float")
+    export_onnx(tones[0], out / "int8", int8=True)
+    return {"float": out / "float", "int8": out / "int8"}
+
+
+def greedy(model: OnnxModel, waves: list[np.ndarray]) -> list[str]:
+    texts = []
+    for row in model.score(waves):
+        best = row.log_probs.argmax(axis=1)
+        kept = best[np.insert(best[1:] != best[:-1], 0, True)]
+        texts.append(model.tokens.decode([int(i) for i in kept if i]))
+    return texts
+
+
+@pytest.mark.parametrize("kind", ["float", "int8"])
+def test_the_texts_are_those_of_torch(
+    tones: tuple[Path, list[Utterance]], exported: dict[str, Path], kind: str
+) -> None:
+    model = load_onnx(exported[kind])
+    source = load_bundle(tones[0])
+    waves = [load_audio(u.audio, model.sample_rate) for u in tones[1][:12]]
+    scores = torch_scores(source.model, waves, waveform=True)
+    found = model.score(waves)
+    if kind == "float":
+        for a, b in zip(scores, found, strict=True):
+            np.testing.assert_allclose(a.log_probs, b.log_probs, atol=1e-3)
+    texts = greedy(model, waves)
+    assert sum(a == u.text for a, u in zip(texts, tones[1], strict=False)) >= 8
+    # One at a time as well: the other utterances of a batch change nothing.
+    assert [greedy(model, [wave])[0] for wave in waves] == texts
+
+
+def test_a_quantised_graph_takes_one_utterance(exported: dict[str, Path]) -> None:
+    assert load_onnx(exported["int8"]).batch == 1
+    assert load_onnx(exported["float"]).batch is None
+    sizes = [(exported[kind] / "model.onnx").stat().st_size for kind in ("int8", "float")]
+    assert sizes[0] < sizes[1]
+
+
+def test_the_graph_states_what_a_program_needs(
+    tones: tuple[Path, list[Utterance]], exported: dict[str, Path]
+) -> None:
+    known = {p.key: p.value for p in onnx.load(exported["float"] / "model.onnx").metadata_props}
+    source = load_bundle(tones[0])
+    assert int(known["sample_rate"]) == source.sample_rate
+    assert json.loads(known["tokens"]) == source.tokens.to_json()
+    frames = source.output_frames(10.0)
+    assert frames * float(known["frame_shift_ms"]) == pytest.approx(10_000, rel=0.02)
+
+
+def test_a_graph_that_differs_is_not_written(
+    tones: tuple[Path, list[Utterance]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_folder, "TOLERANCE", 0.0)
+    with pytest.raises(AsrError, match="differs by"):
+        export_onnx(tones[0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_model_changes_nothing(tmp_path: Path) -> None:
+    save_bundle(tmp_path / "model", bundle(cell="layer_norm"))
+    with pytest.raises(ConfigError, match=r"model\.cell layer_norm"):
+        export_onnx(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep")
+    with pytest.raises(AsrError, match=r"model\.onnx"):
+        export_onnx(tmp_path / "model", tmp_path / "notes")
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
+
+
+def test_a_damaged_folder_is_named(exported: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_onnx(tmp_path)
+    for name in ("config.json", "tokens.json", "info.json"):
+        (tmp_path / name).write_bytes((exported["float"] / name).read_bytes())
+    with pytest.raises(CheckpointError, match=r"model\.onnx, got no such file"):
+        load_onnx(tmp_path)
+    content = (exported["float"] / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="ONNX graph"):
+        load_onnx(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(content)
+    (tmp_path / "tokens.json").write_text('["<blank>", "▁", "x"]')
+    with pytest.raises(CheckpointError, match="outputs for the tokens"):
+        load_onnx(tmp_path)
