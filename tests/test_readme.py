@@ -167,7 +167,8 @@ def test_streaming_as_described() -> None:
 def test_every_command_is_in_the_table() -> None:
     def names(command: Any, name: str) -> list[str]:
         inner = getattr(command, "commands", {})
-        return [full for key in inner for full in names(inner[key], f"{name} {key}")] or [name]
+        shown = {key: inner[key] for key in inner if not inner[key].hidden}
+        return [full for key in shown for full in names(shown[key], f"{name} {key}")] or [name]
 
     table = README.partition("## Commands")[2].partition("##")[0]
     assert sorted(re.findall(r"^\| `(asr [a-z ]+)`", table, re.MULTILINE)) == sorted(

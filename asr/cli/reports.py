@@ -1,4 +1,4 @@
-"""`asr score`, `asr compare`, `asr report` and `asr export`: error rates of any system."""
+"""`asr score`, `asr compare` and `asr report`: error rates of any system."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr.errors import ConfigError, ReportError
 from asr.io.terminal import show, tell
 
 if TYPE_CHECKING:
@@ -137,9 +138,23 @@ def compare(
 @app.command(epilog="Example: asr report exp --out exp/leaderboard.html")
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Report folders, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("exp/leaderboard.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page, exp/leaderboard.html by default; with --texts, a folder."),
+    ] = None,
+    texts: Annotated[
+        TextsFormat | None,
+        typer.Option(help="Write reference and hypothesis of one report for other scoring tools."),
+    ] = None,
 ) -> None:
-    """Make a leaderboard of many reports: error rate against speed and size."""
+    """Make a leaderboard of reports: error rate against speed and size; or write texts."""
+    if texts is None:
+        _make_leaderboard(folders, out or Path("exp/leaderboard.html"))
+    else:
+        _write_texts(folders, texts, out)
+
+
+def _make_leaderboard(folders: list[Path], out: Path) -> None:
     from rich.console import Console
 
     from asr.evaluation.leaderboard import gather, to_tables, write_board
@@ -155,15 +170,24 @@ def report(
         console.print()
 
 
-@app.command(epilog="Example: asr export exp/an4/test --format trn --out exp/trn")
-def export(
-    report: Annotated[Path, typer.Argument(help="Report folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for reference and hypothesis.")],
-    format: Annotated[TextsFormat, typer.Option(help="Format of both files.")] = TextsFormat.trn,
-) -> None:
-    """Write a report's reference and hypothesis for other scoring tools."""
-    from asr.evaluation.export import export as export_texts
+def _write_texts(folders: list[Path], format: TextsFormat, out: Path | None) -> None:
     from asr.evaluation.report_folder import read_report
+    from asr.evaluation.report_texts import write_report_texts
 
-    for file in export_texts(read_report(report), out, format.value):
+    if len(folders) != 1 or out is None:
+        missing = f"got {len(folders)}" if len(folders) != 1 else "got no --out"
+        raise ReportError(
+            f"expected one report and a folder with --texts, {missing}: "
+            f"asr report REPORT --texts {format.value} --out DIR"
+        )
+    for file in write_report_texts(read_report(folders[0]), out, format.value):
         show(str(file))
+
+
+@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
+def export(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Former name of `asr report --texts`."""
+    raise ConfigError(
+        "expected asr report REPORT --texts FORMAT --out DIR for the texts of a report, got asr "
+        "export, its former name: use the new one"
+    )

@@ -38,7 +38,6 @@ OPTIONS = {
         "--audio-mb",
         *DECODING,
     ],
-    "export": ["report", "--out", "--format"],
     "gradients": ["config", "overrides", "--out"],
     "lm estimate": [
         "texts",
@@ -54,7 +53,7 @@ OPTIONS = {
     "lm sample": ["lm", "--prompt", "--temperature", "--count", "--seed"],
     "lm perplexity": ["lm", "texts", "--model", "--words"],
     "new": ["project", "source"],
-    "report": ["folders", "--out"],
+    "report": ["folders", "--out", "--texts"],
     "cut": ["model", "manifest", "--out", "--seconds"],
     "pack": ["manifests", "--out", "--hours", "--rate"],
     "score": [
@@ -84,10 +83,12 @@ OPTIONS = {
 
 
 def commands() -> dict[str, click.Command]:
-    """Every command by its words, those of groups too."""
+    """Every command by its words, those of groups too, without former names."""
     group: Any = typer.main.get_command(app)
     found: dict[str, click.Command] = {}
     for name, command in group.commands.items():
+        if command.hidden:
+            continue
         below = getattr(command, "commands", {})
         found |= {f"{name} {sub}": one for sub, one in below.items()} or {name: command}
     return found

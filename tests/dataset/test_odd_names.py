@@ -98,7 +98,7 @@ def test_reports_on_a_folder_that_is_no_utf_8(run: Command, tones: Tones, tmp_pa
     assert ended.status == 0, ended.err
     assert "f-\\xff/test.jsonl" in ended.out
     (out / "report.html").read_text(encoding="utf-8")
-    assert run("export", out, "--out", tmp_path / "texts").status == 0
+    assert run("report", out, "--texts", "trn", "--out", tmp_path / "texts").status == 0
     (folder / "text").write_text("u low up\n")
     scored = run("score", folder / "text", folder / "text", "--out", tmp_path / "scored")
     assert scored.status == 0, scored.err

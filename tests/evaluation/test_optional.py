@@ -10,9 +10,9 @@ import pytest
 from asr.errors import TranscriptError
 from asr.evaluation.compare import compare_reports
 from asr.evaluation.error_rate import Scores, score
-from asr.evaluation.export import export
 from asr.evaluation.normalise import BUILT_IN, Profile, Rules
 from asr.evaluation.report_folder import read_report, write_report
+from asr.evaluation.report_texts import write_report_texts
 from asr.evaluation.scoring import Scoring, score_files
 
 NONE = Scoring(units="words")
@@ -102,7 +102,7 @@ def test_other_formats_have_no_optional_words(tmp_path: Path) -> None:
     assert report.scores.words.deletions == 1
 
 
-def test_reports_with_optional_words_are_read_again_compared_and_exported(tmp_path: Path) -> None:
+def test_reports_with_optional_words_are_read_again_compared_and_written(tmp_path: Path) -> None:
     (tmp_path / "ref.trn").write_text("i (uh) think so (a)\n(uh) yes (b)\n")
     (tmp_path / "one.trn").write_text("i think so (a)\nuh yes (b)\n")
     (tmp_path / "two.trn").write_text("i uh think so (a)\nyet (b)\n")
@@ -112,5 +112,5 @@ def test_reports_with_optional_words_are_read_again_compared_and_exported(tmp_pa
         assert read_report(tmp_path / name).scores == report.scores
     assert read_report(tmp_path / "two").scores.words.errors == 1
     compare_reports([tmp_path / "one", tmp_path / "two"])
-    export(read_report(tmp_path / "one"), tmp_path / "out", "trn")
+    write_report_texts(read_report(tmp_path / "one"), tmp_path / "out", "trn")
     assert "i (uh) think so (a)" in (tmp_path / "out" / "reference.trn").read_text()

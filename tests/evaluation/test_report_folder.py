@@ -1,6 +1,6 @@
-"""Reports read back, compared, gathered and exported.
+"""Reports read back, compared, gathered, and their texts written.
 
-Covers `asr/evaluation/leaderboard.py`, `asr/evaluation/export.py`, `asr/cli/reports.py`,
+Covers `asr/evaluation/leaderboard.py`, `asr/evaluation/report_texts.py`, `asr/cli/reports.py`,
 `asr/evaluation/summary.py`.
 """
 
@@ -23,13 +23,14 @@ from asr.evaluation.compare import (
     write_comparison,
 )
 from asr.evaluation.error_rate import score
-from asr.evaluation.export import export
 from asr.evaluation.leaderboard import gather, ranks, write_board
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import check_writable, read_report, write_report
+from asr.evaluation.report_texts import write_report_texts
 from asr.evaluation.utterance import Details
 from asr.inference.time_formats import Word
 from asr.io.files import read_json, write_json
+from tests.commands import Command
 
 REFERENCES = {f"u{i:02}": f"one two three w{i}" for i in range(40)}
 Writer = Callable[..., Path]
@@ -297,7 +298,7 @@ def test_texts_go_out_and_come_back(saved: Writer, tmp_path: Path, format: str) 
     from asr.evaluation.formats import read_pair
 
     report = read_report(saved("a", heard(7)))
-    reference, hypothesis = export(report, tmp_path / "out", format)  # type: ignore[arg-type]
+    reference, hypothesis = write_report_texts(report, tmp_path / "out", format)  # type: ignore[arg-type]
     assert read_pair(reference, hypothesis) == (REFERENCES, heard(7))
 
 
@@ -305,7 +306,7 @@ def test_times_go_out_and_come_back(saved: Writer, tmp_path: Path) -> None:
     from asr.evaluation.scoring import Scoring, score_files
 
     report = read_report(saved("a", heard(7)))
-    reference, hypothesis = export(report, tmp_path / "out", "ctm")
+    reference, hypothesis = write_report_texts(report, tmp_path / "out", "ctm")
     assert (reference.name, hypothesis.name) == ("reference.stm", "hypothesis.ctm")
     assert hypothesis.read_text().splitlines()[1].split()[:5] == [
         "u00",
@@ -321,11 +322,30 @@ def test_times_go_out_and_come_back(saved: Writer, tmp_path: Path) -> None:
     rows[4]["words"] = []
     (report.folder / "hypotheses.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ReportError, match="expected the times of all words, got none for u04"):
-        export(read_report(report.folder), tmp_path / "out", "stm")
+        write_report_texts(read_report(report.folder), tmp_path / "out", "stm")
+
+
+def test_texts_of_one_report_by_the_command(saved: Writer, tmp_path: Path, run: Command) -> None:
+    report, out = saved("a", heard(7)), tmp_path / "out"
+    ended = run("report", report, "--texts", "kaldi", "--out", out)
+    assert ended.status == 0
+    assert ended.out.splitlines() == [str(out / "reference.txt"), str(out / "hypothesis.txt")]
+    assert (
+        "expected one report and a folder with --texts, got no --out"
+        in run("report", report, "--texts", "trn").error()
+    )
+    both = run("report", report, report, "--texts", "trn", "--out", tmp_path / "more")
+    assert "got 2: asr report REPORT --texts trn --out DIR" in both.error()
+    assert not (tmp_path / "more").exists()
+
+
+def test_the_former_command_names_the_new_one(run: Command) -> None:
+    for arguments in (["report", "--format", "trn", "--out", "texts"], []):
+        assert "expected asr report REPORT --texts" in run("export", *arguments).error()
 
 
 def test_where_nothing_was_heard_no_times_go_out(saved: Writer, tmp_path: Path) -> None:
     report = read_report(saved("a", dict.fromkeys(REFERENCES, "")))
     with pytest.raises(ReportError, match="expected words for ctm, got none recognized"):
-        export(report, tmp_path / "out", "ctm")
+        write_report_texts(report, tmp_path / "out", "ctm")
     assert not (tmp_path / "out").exists()

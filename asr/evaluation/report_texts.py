@@ -11,7 +11,7 @@ from asr.evaluation.report_folder import Saved
 from asr.evaluation.timed_formats import CtmWord, Segment, write_ctm, write_stm
 
 
-def export(report: Saved, folder: Path, format: Format) -> list[Path]:
+def write_report_texts(report: Saved, folder: Path, format: Format) -> list[Path]:
     """Write reference and hypothesis into `folder`, and return the files.
 
     ctm holds only the hypothesis and stm only the reference: for either format both are written, as
@@ -20,7 +20,7 @@ def export(report: Saved, folder: Path, format: Format) -> list[Path]:
     Raises ReportError if the format needs times or words that the report does not have.
     """
     if format in ("ctm", "stm"):
-        return _export_timed(report, folder)
+        return _write_timed(report, folder)
     utterances = report.scores.utterances
     files = []
     for name, texts in (
@@ -33,19 +33,19 @@ def export(report: Saved, folder: Path, format: Format) -> list[Path]:
     return files
 
 
-def _export_timed(report: Saved, folder: Path) -> list[Path]:
+def _write_timed(report: Saved, folder: Path) -> list[Path]:
     words, segments = [], []
     for utterance in report.scores.utterances:
         known = report.details[utterance.id]
         heard = utterance.hypothesis.split()
         if utterance.id != "".join(utterance.id.split()):
             raise ReportError(
-                f"expected ids without spaces for stm and ctm, got '{utterance.id}': export jsonl"
+                f"expected ids without spaces for stm and ctm, got '{utterance.id}': write jsonl"
             )
         if known.seconds is None or len(known.words) != len(heard):
             raise ReportError(
                 f"expected the times of all words, got none for {utterance.id} in {report.name}: "
-                "evaluate with a model and without normalisation, or export trn"
+                "evaluate with a model and without normalisation, or write trn"
             )
         words += [
             CtmWord(utterance.id, "1", w.start, round(w.end - w.start, 3), text, w.confidence)
@@ -57,7 +57,7 @@ def _export_timed(report: Saved, folder: Path) -> list[Path]:
         )
     if not words:  # no file is written if one of them is impossible
         raise ReportError(
-            f"expected words for ctm, got none recognized in {report.name}: export trn or jsonl"
+            f"expected words for ctm, got none recognized in {report.name}: write trn or jsonl"
         )
     reference, hypothesis = folder / "reference.stm", folder / "hypothesis.ctm"
     write_stm(reference, segments)
