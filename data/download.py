@@ -1,4 +1,4 @@
-"""Published files: downloads over http and https that resume, and archives (`data.unpacking`)."""
+"""Published files: downloads over http and https that resume, and archives (`asr.io.unpacking`)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typing import Any
 from asr.errors import AsrError, disk_trouble
 from asr.io.files import atomic_path, digest, locked, read_json, write_json
 from asr.io.printable import printable
+from asr.io.unpacking import unpack
 from data.corpus import Progress
-from data.unpacking import unpack
 
 __all__ = ["download", "unpack"]
 

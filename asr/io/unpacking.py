@@ -28,7 +28,6 @@ from typing import IO, Literal, cast
 from asr.errors import AsrError, disk_trouble
 from asr.io.files import atomic_path, remove_leftovers
 from asr.io.printable import printable
-from data.corpus import Progress
 
 BLOCK = 1 << 16  # bytes of a tar read at once, including headers of any stated size
 DIRECTORY = 32 << 20  # bytes of a zip read at once, such as its whole list of members
@@ -51,6 +50,7 @@ _UNSOUND = (
 _NAMES = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
 Parts = tuple[str, ...]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,41 @@ def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Pat
     return folder
 
 
-def _refused(archive: Path, folder: Path, error: Exception) -> AsrError:
+def unpack_files(archive: Path, folder: Path, check: Callable[[Path], None], advice: str) -> None:
+    """Unpack a zip of files and folders into `folder`, atomically, replacing a present one.
+
+    `check` gets the folder under a temporary name, and raises AsrError for wrong content. Raises
+    AsrError as `unpack` does, and for links; `advice` says what to do with a bad archive.
+    """
+    remove_leftovers(folder)
+    with atomic_path(folder) as temporary:
+        try:
+            temporary.mkdir()
+            size = archive.stat().st_size
+            with archive.open("rb") as file:
+                members = map(_no_link, _zip_members(file, size))
+                _write_all(members, temporary, size, file.tell, None)
+        except _UNSOUND as error:
+            raise _refused(archive, folder, error, advice) from None
+        check(temporary)
+
+
+def _no_link(member: Member) -> Member:
+    if member.kind not in ("file", "folder"):
+        raise ValueError(f"{member.name[:60]!r} is neither a file nor a folder")
+    return member
+
+
+def _refused(
+    archive: Path, folder: Path, error: Exception, advice: str = "delete it and run again"
+) -> AsrError:
     if isinstance(error, OSError) and error.errno and not isinstance(error, _NAMES):
         if trouble := disk_trouble(error):
             return AsrError(f"expected room to unpack {archive} into {folder}, got {trouble}")
         return AsrError(f"expected to unpack {archive} into {folder}, got {error.strerror}")
     words = "one name for two members" if isinstance(error, _NAMES) else str(error)
     words = printable(" ".join(words.split()))[:200] or type(error).__name__
-    return AsrError(f"expected a sound archive, got {archive}: {words}; delete it and run again")
+    return AsrError(f"expected a sound archive, got {archive}: {words}; {advice}")
 
 
 # --- writing ---

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from asr.errors import AsrError
-from data import unpacking as module
-from data.download import unpack
+from asr.io import unpacking as module
+from asr.io.unpacking import unpack, unpack_files
 from tests.processes import NOBODY, left_by
 
 CONTENT = np.random.default_rng(0).bytes(50_000)
@@ -391,3 +391,29 @@ def test_an_error_of_the_disk_does_not_blame_the_archive(
 
         monkeypatch.setattr(module, "_write", full)
         assert "delete" not in unpack_error(packed, tmp_path / "audio")
+
+
+def test_files_are_checked_before_the_folder_appears(tmp_path: Path) -> None:
+    packed = zipped(tmp_path / "a.zip", {"d/one": b"1"})
+    folder = tmp_path / "out"
+    seen: list[bytes] = []
+
+    def check(place: Path) -> None:
+        seen.append((place / "d" / "one").read_bytes())
+        assert not folder.exists()
+        if len(seen) == 1:
+            raise AsrError("no")
+
+    with pytest.raises(AsrError, match="no"):
+        unpack_files(packed, folder, check, "get it again")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+    unpack_files(packed, folder, check, "get it again")
+    assert (folder / "d" / "one").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
+def test_files_are_no_links_or_devices(tmp_path: Path, mode: int) -> None:
+    packed = zipped(tmp_path / "a.zip", {"one": b"two"}, mode)
+    with pytest.raises(AsrError, match="'one' is neither a file nor a folder; get it again"):
+        unpack_files(packed, tmp_path / "out", lambda _: None, "get it again")
+    assert not (tmp_path / "out").exists()
