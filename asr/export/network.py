@@ -1,29 +1,23 @@
 """The acoustic model from features to log-probabilities as nodes of an ONNX graph.
 
-The recurrent layers are the operators LSTM, GRU and RNN with lengths, which reverse every utterance
-within its own length. Batch normalisation is part of the weights that follow it.
+Batch normalisation is part of the weights that follow it.
 
 N utterances, T frames, F features, C channels, H cells, I input features, V tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asr.errors import ConfigError
 from asr.export.graph import Graph
+from asr.export.recurrent import CELLS, add_linear, add_recurrent, affine, to_numpy
 from asr.models.acoustic import AcousticModel
-from asr.models.batch_norm import MaskedBatchNorm
 from asr.models.config import ModelConfig
-from asr.models.recurrent import Direction, RecurrentLayer
-
-Floats = NDArray[np.float32]
 
 
 def check_exportable(config: ModelConfig) -> None:
@@ -34,13 +28,13 @@ def check_exportable(config: ModelConfig) -> None:
             "streams"
         )
     for setting, unsupported in {
-        f"model.cell {config.cell}": config.cell not in _CELLS,
+        f"model.cell {config.cell}": config.cell not in CELLS,
         "model.conv_lstm": config.conv_lstm,
         "model.attention_heads": config.attention_heads,
     }.items():
         if unsupported:
             raise ConfigError(
-                f"expected a model of cells {', '.join(_CELLS)} without conv_lstm and attention, "
+                f"expected a model of cells {', '.join(CELLS)} without conv_lstm and attention, "
                 f"got {setting}, which ONNX has no operator for: train another one to export it"
             )
 
@@ -67,7 +61,7 @@ def add_network(graph: Graph, model: AcousticModel, features: str, lengths: str)
         if 1 <= number <= model.config.pyramid:
             x, lengths = _joined_pairs(graph, x, lengths)
             counts = graph.add("Cast", lengths, to=6)
-        y = _recurrent(graph, layer, encoder.norms[number], x, counts)
+        y = add_recurrent(graph, layer, x, counts, *affine(encoder.norms[number]))
         if model.config.residual and layer.output_size == layer.ahead.weight_ih.shape[1]:
             y = graph.add("Add", x, y)
         x = y
@@ -84,9 +78,9 @@ def _front_end(graph: Graph, model: AcousticModel, x: str, lengths: str) -> tupl
     x = graph.add("Unsqueeze", x, graph.ints(1))  # [N, 1, T, F]
     x = _zeroed(graph, x, lengths)
     for block in encoder.front_end:
-        scale, shift = _affine(block.norm)
-        weight = _numpy(block.convolution.weight) * scale[:, None, None, None]
-        bias = _numpy(block.convolution.bias) * scale + shift
+        scale, shift = affine(block.norm)
+        weight = to_numpy(block.convolution.weight) * scale[:, None, None, None]
+        bias = to_numpy(block.convolution.bias) * scale + shift
         time, band = (1, 1) if block.pooling else (block.stride, 2)
         x = graph.add(
             "Conv",
@@ -109,7 +103,7 @@ def _front_end(graph: Graph, model: AcousticModel, x: str, lengths: str) -> tupl
     x = graph.add("Transpose", x, perm=[0, 2, 3, 1])
     x = graph.add("Reshape", x, graph.ints(0, -1, width))
     if encoder.dense is not None:
-        x = graph.add("Relu", _linear(graph, encoder.dense, x))
+        x = graph.add("Relu", add_linear(graph, encoder.dense, x))
     return x, lengths
 
 
@@ -146,90 +140,12 @@ def _joined_pairs(graph: Graph, x: str, lengths: str) -> tuple[str, str]:
     return x, _strided(graph, lengths, 2)
 
 
-def _recurrent(
-    graph: Graph, layer: RecurrentLayer, norm: MaskedBatchNorm, x: str, lengths: str
-) -> str:
-    """Shape: [T, N, I] -> [T, N, H] or [T, N, 2 H]."""
-    directions = [layer.ahead] if layer.back is None else [layer.ahead, layer.back]
-    operator, parts, options = _CELLS[layer.ahead.name]
-    weights = [parts(direction, *_affine(norm)) for direction in directions]
-    names = list(weights[0])
-    inputs = {name: graph.constant(np.stack([row[name] for row in weights])) for name in names}
-    peepholes = ["", "", inputs["P"]] if "P" in inputs else []
-    # One activation for each direction.
-    repeated: dict[str, Any] = {
-        k: v * len(directions) if isinstance(v, list) else v for k, v in options.items()
-    }
-    y = graph.add(
-        operator,
-        x,
-        inputs["W"],
-        inputs["R"],
-        inputs["B"],
-        lengths,
-        *peepholes,
-        hidden_size=layer.ahead.hidden_size,
-        direction="forward" if layer.back is None else "bidirectional",
-        **repeated,
-    )
-    y = graph.add("Transpose", y, perm=[0, 2, 1, 3])  # [T, N, directions, H]
-    return graph.add("Reshape", y, graph.ints(0, 0, layer.output_size))
-
-
-def _rows(
-    direction: Direction, scale: Floats, shift: Floats, order: list[int]
-) -> dict[str, Floats]:
-    """Weights whose gates are in the order of the operator, with the normalisation of the input."""
-    H = direction.hidden_size
-    rows = np.concatenate([np.arange(gate * H, (gate + 1) * H) for gate in order])
-    w, u = _numpy(direction.weight_ih)[rows], _numpy(direction.weight_hh)[rows]
-    bias = _numpy(direction.bias)[rows] + w @ shift
-    return {"W": w * scale, "R": u, "B": np.concatenate([bias, np.zeros_like(bias)])}
-
-
-def _lstm(direction: Direction, scale: Floats, shift: Floats) -> dict[str, Floats]:
-    return _rows(direction, scale, shift, [0, 3, 1, 2])  # i, f, g, o -> i, o, f, c
-
-
-def _peephole(direction: Direction, scale: Floats, shift: Floats) -> dict[str, Floats]:
-    p_i, p_f, p_o = np.split(_numpy(direction.peephole), 3)  # type: ignore[arg-type]
-    return _lstm(direction, scale, shift) | {"P": np.concatenate([p_i, p_o, p_f])}
-
-
-def _coupled(direction: Direction, scale: Floats, shift: Floats) -> dict[str, Floats]:
-    # i, g, o -> i, o, f, c; with input_forget the operator computes f as 1 - i.
-    return _rows(direction, scale, shift, [0, 2, 0, 1])
-
-
-def _gru(direction: Direction, scale: Floats, shift: Floats) -> dict[str, Floats]:
-    H = direction.hidden_size
-    weights = _rows(direction, scale, shift, [1, 0, 2])  # r, z, n -> z, r, h
-    weights["B"][-H:] = _numpy(direction.bias_n)  # type: ignore[arg-type]
-    return weights
-
-
-def _rnn(direction: Direction, scale: Floats, shift: Floats) -> dict[str, Floats]:
-    return _rows(direction, scale, shift, [0])
-
-
-_Parts = Callable[[Direction, Floats, Floats], dict[str, Floats]]
-_CELLS: dict[str, tuple[str, _Parts, dict[str, Any]]] = {
-    "lstm": ("LSTM", _lstm, {}),
-    "peephole": ("LSTM", _peephole, {}),
-    "coupled": ("LSTM", _coupled, {"input_forget": 1}),
-    "gru": ("GRU", _gru, {"linear_before_reset": 1}),
-    "rnn_tanh": ("RNN", _rnn, {"activations": ["Tanh"]}),
-    "rnn_relu": ("RNN", _rnn, {"activations": ["Relu"]}),
-}
-"""The operator of each cell, its weights, and its attributes."""
-
-
 def _lookahead(graph: Graph, weight: Tensor, x: str, lengths: str) -> str:
     """A convolution of each feature over the frames that follow. Shape: [T, N, F] -> the same."""
     x = graph.add("Transpose", x, perm=[1, 2, 0])  # [N, F, T]
     mask = graph.add("Unsqueeze", graph.mask(graph.size(x, 2), lengths), graph.ints(1))
     x = graph.add("Where", mask, x, graph.constant(0.0))
-    kernel = _numpy(weight).T[:, None]  # [F, 1, frames]
+    kernel = to_numpy(weight).T[:, None]  # [F, 1, frames]
     x = graph.add(
         "Conv",
         x,
@@ -243,21 +159,5 @@ def _lookahead(graph: Graph, weight: Tensor, x: str, lengths: str) -> str:
 
 def _log_softmax(graph: Graph, layer: nn.Linear, x: str) -> str:
     """Shape: [T, N, F] -> [N, T, V]."""
-    y = graph.add("LogSoftmax", _linear(graph, layer, x), axis=-1)
+    y = graph.add("LogSoftmax", add_linear(graph, layer, x), axis=-1)
     return graph.add("Transpose", y, perm=[1, 0, 2])
-
-
-def _linear(graph: Graph, layer: nn.Linear, x: str) -> str:
-    y = graph.add("MatMul", x, graph.constant(_numpy(layer.weight).T))
-    return graph.add("Add", y, graph.constant(_numpy(layer.bias)))
-
-
-def _affine(norm: MaskedBatchNorm) -> tuple[Floats, Floats]:
-    """Scale and shift of a batch normalisation in evaluation. Shape: [F], [F]."""
-    scale = _numpy(norm.weight) / np.sqrt(_numpy(norm.running_variance) + norm.epsilon)
-    return scale, _numpy(norm.bias) - _numpy(norm.running_mean) * scale
-
-
-def _numpy(tensor: Tensor) -> Floats:
-    array: Floats = tensor.detach().float().cpu().numpy()
-    return array

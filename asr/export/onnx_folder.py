@@ -25,9 +25,12 @@ from asr.errors import AsrError
 from asr.export import features as feature_nodes
 from asr.export import network
 from asr.export.graph import FLOAT, INT64, Graph, Shape
+from asr.export.language_model import export_lm
 from asr.export.quantise import quantised
-from asr.inference.onnx_model import GRAPH, Floats, Scores, open_graph, run_graph
+from asr.inference.onnx_model import GRAPH, Floats, Scores, run_graph
 from asr.io.files import atomic_path, check_replaceable, write_json
+from asr.io.onnx_session import open_graph
+from asr.lm.neural import is_neural
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, others_files
 from asr.padded import pad
@@ -65,7 +68,9 @@ def export_onnx(model: Path, out: Path, waveform: bool = True, int8: bool = Fals
         facts = {"difference": difference, "int8": int8, "input": _input(waveform)}
         write_json(temporary / "info.json", bundle.info | {"export": facts})
         for path in others_files(model):
-            if path.is_dir():
+            if is_neural(path):
+                export_lm(path, temporary / path.name)
+            elif path.is_dir():
                 shutil.copytree(path, temporary / path.name)
             else:
                 shutil.copy2(path, temporary)

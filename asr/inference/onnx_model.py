@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.config import Config, parse
-from asr.errors import CheckpointError, ConfigError, reason
-from asr.io.extras import require
-from asr.io.files import read_json
+from asr.errors import CheckpointError, ConfigError
+from asr.io.model_files import read_facts, read_json_file
+from asr.io.onnx_session import open_graph
 from asr.text.normalise import TextConfig, normalise
 from asr.text.tokens import Tokens
 
@@ -76,10 +76,10 @@ def load_onnx(folder: str | Path, threads: int | None = None) -> OnnxModel:
     Raises CheckpointError naming the missing or damaged file.
     """
     folder = Path(folder)
-    config = _facts(folder / "config.json")
+    config = read_facts(folder / "config.json")
     try:
         text = parse(_Text, {"text": config.get("text")}, str(folder / "config.json")).text
-        tokens = Tokens.from_json(_json(folder / "tokens.json"))
+        tokens = Tokens.from_json(read_json_file(folder / "tokens.json"))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     session = open_graph(folder / GRAPH, threads)
@@ -102,34 +102,9 @@ def load_onnx(folder: str | Path, threads: int | None = None) -> OnnxModel:
         tokens,
         text,
         int(known["sample_rate"]),
-        _facts(folder / "info.json"),
+        read_facts(folder / "info.json"),
         batch if isinstance(batch, int) else None,
     )
-
-
-def open_graph(path: str | Path | bytes, threads: int | None = None) -> Any:
-    """An inference session of onnxruntime on the CPU.
-
-    Raises CheckpointError for a file that is missing or no ONNX graph.
-    """
-    require("onnxruntime")
-    import onnxruntime
-
-    if isinstance(path, Path) and not path.is_file():
-        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        content = path if isinstance(path, bytes) else str(path)
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library has an exception of its own for each kind of failure
-        words = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"expected an ONNX graph, got {path if isinstance(path, Path) else 'one'} that "
-            f"onnxruntime refuses ({words}): export the model again"
-        ) from None
 
 
 def run_graph(session: Any, sequences: Sequence[Floats]) -> list[Scores]:
@@ -151,21 +126,3 @@ def run_graph(session: Any, sequences: Sequence[Floats]) -> list[Scores]:
 
 class _Text(Config):
     text: TextConfig
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    facts = _json(path)
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got other JSON: copy it again")
-    return facts
-
-
-def _json(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"expected JSON, got {path}: {reason(error)}; copy it again"
-        ) from None

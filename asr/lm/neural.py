@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.config import Config, parse
-from asr.errors import CheckpointError, ConfigError, LanguageModelError
+from asr.errors import CheckpointError, ConfigError
 from asr.io.files import atomic_path, check_replaceable, write_json
 from asr.io.foreign import which_is
+from asr.io.model_files import read_facts, read_json_file
+from asr.lm.encoding import BOUNDARY, UNITS_AT_ONCE, encode_sentence
 from asr.lm.ngram import END, WordScore
-from asr.models.bundle import read_facts, read_json_file
 from asr.models.cells import State
 from asr.models.recurrent import RecurrentLayer
 from asr.models.weights import load_model, save_weights
@@ -38,8 +39,6 @@ from asr.text.normalise import TextConfig, normalise
 from asr.text.tokens import WORD_START, Tokens
 
 FORMAT = 1
-BOUNDARY = 0
-UNITS_AT_ONCE = 1 << 14  # in padded sentences that are scored together
 
 
 class NeuralConfig(Config):
@@ -106,14 +105,14 @@ class NeuralLm:
     text: TextConfig | None = None
     """The normalisation of its sentences, if it was trained for a recogniser."""
 
+    @property
+    def cell(self) -> str:
+        """The cell of its recurrent layers."""
+        return self.model.config.cell
+
     def encode(self, sentence: str) -> Tensor:
         """Token ids between two boundaries. Shape: [T]. Raises LanguageModelError."""
-        if unknown := self.tokens.missing(sentence):
-            raise LanguageModelError(
-                f"expected characters of the language model, got "
-                f"{''.join(sorted(unknown))!r} in {sentence!r}: spell it otherwise or leave it out"
-            )
-        return torch.tensor([BOUNDARY, *self.tokens.encode(sentence), BOUNDARY])
+        return torch.tensor(encode_sentence(self.tokens, sentence))
 
     @torch.inference_mode()
     def unit_scores(self, sentences: Sequence[str]) -> list[Tensor]:

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from asr.config import Config, parse
-from asr.errors import CheckpointError, ConfigError, reason
+from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig
-from asr.io.files import atomic_path, read_json, write_json
+from asr.io.files import atomic_path, write_json
 from asr.io.foreign import kind_of, which_is
+from asr.io.model_files import read_facts, read_json_file
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.models.weights import load_model, save_weights
@@ -126,23 +127,3 @@ def load_bundle(folder: str | Path) -> Bundle:
         folder / "model.safetensors",
     )
     return Bundle(model, tokens, saved.text, info)
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """A JSON object of a model folder. Raises CheckpointError naming the file."""
-    facts = read_json_file(path)
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got other JSON: copy it again")
-    return facts
-
-
-def read_json_file(path: Path) -> Any:
-    """Any JSON file. Raises CheckpointError naming the file."""
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"expected JSON, got {path}: {reason(error)}; copy it again"
-        ) from None

@@ -23,8 +23,8 @@ from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import Distortion
 from asr.io.files import atomic_path, write_json
+from asr.io.model_files import read_facts
 from asr.models.attention import AttentionPooling
-from asr.models.bundle import read_facts
 from asr.models.config import ModelConfig
 from asr.models.encoder import Encoder
 from asr.models.weights import load_model, save_weights

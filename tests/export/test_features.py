@@ -12,7 +12,7 @@ from asr.errors import ConfigError
 from asr.export.features import add_features, check_exportable
 from asr.export.graph import FLOAT, INT64, Graph
 from asr.features.extractor import FeatureConfig, FeatureExtractor
-from asr.inference.onnx_model import open_graph
+from asr.io.onnx_session import open_graph
 from asr.padded import pad
 
 

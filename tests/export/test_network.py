@@ -1,6 +1,6 @@
 """Networks as ONNX graphs: equal to torch for every cell and setting with an operator.
 
-Covers `asr/export/graph.py`.
+Covers `asr/export/graph.py`, `asr/export/recurrent.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from asr.errors import ConfigError
 from asr.export.network import check_exportable
 from asr.export.onnx_folder import build_graph, torch_scores
 from asr.features.extractor import FeatureConfig
-from asr.inference.onnx_model import Scores, open_graph, run_graph
+from asr.inference.onnx_model import Scores, run_graph
+from asr.io.onnx_session import open_graph
 from asr.models.acoustic import AcousticModel
 from asr.models.batch_norm import MaskedBatchNorm
 from asr.models.bundle import Bundle

@@ -1,0 +1,23 @@
+"""Sentences as the token ids that a recurrent language model takes."""
+
+from __future__ import annotations
+
+from asr.errors import LanguageModelError
+from asr.text.tokens import Tokens
+
+BOUNDARY = 0  # the blank of CTC stands before and after a sentence
+UNITS_AT_ONCE = 1 << 14  # in padded sentences that are scored together
+
+
+def encode_sentence(tokens: Tokens, sentence: str) -> list[int]:
+    """Token ids between two boundaries. Raises LanguageModelError for characters without a token.
+
+    >>> encode_sentence(Tokens(("<blank>", "▁", "a", "b")), "ab a")
+    [0, 1, 2, 3, 1, 2, 0]
+    """
+    if unknown := tokens.missing(sentence):
+        raise LanguageModelError(
+            f"expected characters of the language model, got {''.join(sorted(unknown))!r} in "
+            f"{sentence!r}: spell it otherwise or leave it out"
+        )
+    return [BOUNDARY, *tokens.encode(sentence), BOUNDARY]
