@@ -3,7 +3,7 @@
 model.safetensors   weights and statistics
 config.json         format version, text (with phones of words), feature and model configuration
 tokens.json         the tokens, blank first
-info.json           origin (free facts: corpus, date, error rates)
+info.json           origin (free facts: training data, date, errors on dev, `about` of the recipe)
 """
 
 from __future__ import annotations

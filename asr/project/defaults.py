@@ -189,4 +189,11 @@ train:
   cr_ctc_weight: {p.cr_ctc_weight:<11}# agreement of two masked views; 0 is off and halves the time
   weight_decay: {p.weight_decay}
   patience: 100             # the best epochs are usually the last ones
+
+# For the card of the model (`asr models show`). Remove the # in front.
+# about:
+#   languages: [en]
+#   licence: cc-by-4.0
+#   datasets: [My recordings]
+#   description: Commands for a lift.
 """

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from asr.errors import CheckpointError
 from asr.evaluation.scoring import guess_units
+from asr.io.files import read_json, write_json
+from asr.io.printable import printable_name
 from asr.models.bundle import Bundle, load_bundle, others_files, save_bundle
 from asr.models.weights import load_weights
 from asr.training.checkpoint import average_weights, best_epochs, epoch_path, is_intact
@@ -34,7 +37,9 @@ def finish(run: Run, count_errors: Callable[[], int]) -> Path:
         if recipe.init.interpolation
         else None,
     }
+    about = recipe.about.model_dump(mode="json", exclude_defaults=True)
     if _is_made_of(final, made_of):
+        _update_about(final, about)
         run.display.say(f"kept the model of these epochs in {final}")
         return final
     chosen, dev_errors = choose_weights(run, count_errors)
@@ -48,6 +53,11 @@ def finish(run: Run, count_errors: Callable[[], int]) -> Path:
         "training_seconds": round(progress.total_seconds, 1),
         "skipped_steps": progress.health.skipped_steps,
         "infinite_losses": progress.health.infinite_losses,
+        "date": date.today().isoformat(),
+        "parameters": run.model.parameter_count(),
+        "training_data": _training_data(run),
+        "longest_seconds": round(max(run.train.durations), 2),
+        "about": about,
     }
     # half precision: half the size, and the shipped weights are the evaluated ones
     bundle = Bundle(run.model, run.bundle.tokens, run.bundle.text, info)
@@ -57,6 +67,28 @@ def finish(run: Run, count_errors: Callable[[], int]) -> Path:
             f"kept {', '.join(kept)} in {final}, tuned for earlier weights: run `asr tune` again"
         )
     return final
+
+
+def _training_data(run: Run) -> dict[str, Any]:
+    """What the model learnt from. Of paths only the end, since models are published."""
+    initial = run.recipe.init.model
+    return {
+        "manifest": _end(run.recipe.data.train),
+        "hours": round(sum(run.train.durations) / 3600, 3),
+        "utterances": len(run.train),
+        "speakers": len(set(run.train.speakers) - {""}) or None,
+        "initial_model": None if initial is None else _end(initial),
+    }
+
+
+def _end(path: Path) -> str:
+    return printable_name(Path(*path.resolve().parts[-2:]))
+
+
+def _update_about(folder: Path, about: dict[str, Any]) -> None:
+    info = read_json(folder / "info.json")
+    if info.get("about", {}) != about:
+        write_json(folder / "info.json", info | {"about": about})
 
 
 def _is_made_of(folder: Path, made_of: dict[str, Any]) -> bool:

@@ -26,8 +26,9 @@ from asr.text.tokens import Tokens, build_tokens
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 
-# Settings that may change between two sessions of a run: paths, its end, what it keeps.
+# Settings that may change between two sessions of a run: paths, its end, what it keeps, the card.
 FREE = {
+    "about",
     "out",
     "data",
     "tokens.lexicon",

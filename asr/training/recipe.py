@@ -13,6 +13,7 @@ from asr.augment.config import AugmentConfig
 from asr.config import Config, parse, read_yaml, with_overrides
 from asr.features.extractor import FeatureConfig
 from asr.inference.streaming import obstacles
+from asr.models.about import AboutConfig
 from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig
@@ -67,6 +68,7 @@ class Recipe(Config):
     model: ModelConfig = ModelConfig()
     init: InitConfig = InitConfig()
     train: TrainConfig = TrainConfig()
+    about: AboutConfig = AboutConfig()
 
     @model_validator(mode="after")
     def _writes_what_it_can_spell(self) -> Self:

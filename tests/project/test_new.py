@@ -24,7 +24,8 @@ from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.splits import VOICE
 from asr.dataset.validate import AudioCheck, check_audio
 from asr.errors import AsrError
-from asr.project.defaults import examine, propose
+from asr.models.about import AboutConfig
+from asr.project.defaults import examine, propose, recipe_text
 from asr.project.new import new_project, split_utterances
 from asr.text.normalise import TextConfig
 from asr.training.estimate import measure_training
@@ -285,6 +286,17 @@ def test_hours_decide_the_size() -> None:
     commands = examine(["yes no"] * 30, TextConfig())
     assert propose(spoken(["a", "b"], 2), commands).units == "words"
     assert propose(spoken(["a", "a"], 2), commands).speeds == (0.95, 1.0, 1.05)
+
+
+def test_the_recipe_shows_what_can_be_said_about_the_model(tmp_path: Path) -> None:
+    proposal = propose(spoken(["a", "b"] * 3), examine(["open the door"], TextConfig()))
+    settings, start, about = recipe_text("a folder", 1.0, proposal).partition("# about:")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(settings)
+    assert read_recipe(path).about == AboutConfig()
+    path.write_text(settings + (start + about).replace("# ", ""))
+    said = read_recipe(path).about
+    assert (said.languages, said.licence) == (("en",), "cc-by-4.0")
 
 
 # --- whole or not at all ---

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from asr.dataset.manifest import read_manifest, write_manifest
 from asr.errors import CheckpointError, TrainingError
 from asr.io.files import locked, read_json, write_json
+from asr.models.about import AboutConfig
 from asr.models.bundle import load_bundle, save_bundle
 from asr.training import device
 from asr.training.checkpoint import average_weights, best_epochs, epoch_path
@@ -59,6 +60,35 @@ def test_a_finished_run_given_again_leaves_the_decoder_alone(
     assert "kept the model of these epochs" in shown
     assert has_decoder(model)
     assert (model / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_model_knows_what_it_learnt_from(manifests: dict[str, Path], tmp_path: Path) -> None:
+    recipe = tone_recipe(manifests, tmp_path, epochs=1)
+    model, _ = run_quietly(recipe)
+    bundle, spoken = load_bundle(model), read_manifest(manifests["train"])
+    seconds = [u.duration for u in spoken]
+    assert bundle.info["training_data"] == {
+        "manifest": f"{manifests['train'].parent.name}/train.jsonl",
+        "hours": round(sum(seconds) / 3600, 3),
+        "utterances": 6,
+        "speakers": len({u.speaker for u in spoken}),
+        "initial_model": None,
+    }
+    assert bundle.info["longest_seconds"] == pytest.approx(max(seconds), abs=0.01)
+    assert bundle.info["parameters"] == bundle.model.parameter_count()
+    assert bundle.info["about"] == {}
+
+
+def test_a_finished_run_takes_what_is_said_about_the_model_later(
+    manifests: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = tone_recipe(manifests, tmp_path, epochs=1)
+    model, _ = run_quietly(recipe)
+    before = load_bundle(model).info
+    about = AboutConfig(languages=("en",), licence="cc-by-4.0")
+    run_quietly(recipe.model_copy(update={"about": about}))
+    after = load_bundle(model).info
+    assert after == before | {"about": {"languages": ["en"], "licence": "cc-by-4.0"}}
 
 
 def test_more_epochs_make_another_model_and_keep_the_decoder(
