@@ -29,6 +29,11 @@ from asr.features.transforms import VARIANCE_FLOOR
 
 def check_exportable(config: FeatureConfig) -> None:
     """Raise ConfigError naming settings that the graph does not compute."""
+    if config.kind == "kaldi" or config.kind == "nemo":
+        raise ConfigError(
+            "expected features of kind mel or mfcc in a graph that takes samples, got features.kind "
+            f"{config.kind}, which the device computes: export a graph that takes features"
+        )
     for setting, unsupported in {
         "features.deltas": config.deltas,
         "features.stack": config.stack > 1,
@@ -53,6 +58,7 @@ def add_features(
         x, frames = _log_mel(graph, filterbank.log_mel, samples, lengths)
         x = graph.add("MatMul", x, graph.constant(filterbank.transform.numpy()))
     else:
+        assert isinstance(filterbank, LogMel)
         x, frames = _log_mel(graph, filterbank, samples, lengths)
     if extractor.config.cmvn == "utterance":
         return _normalised(graph, x, frames), frames

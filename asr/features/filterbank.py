@@ -65,6 +65,7 @@ class LogMel(nn.Module):
         window = round(sample_rate * window_ms / 1000)
         self.shift = round(sample_rate * shift_ms / 1000)
         self.fft_size = 1 << (window - 1).bit_length()
+        self.margin = -(-(self.fft_size // 2) // self.shift)
         # Constants, computed from the configuration: not part of a saved model, and therefore
         # created on the CPU even if the network is built on the meta device.
         with torch.device("cpu"):
@@ -96,18 +97,33 @@ class LogMel(nn.Module):
         )
         density = spectrum.real.square() + spectrum.imag.square()
         mel = density.transpose(1, 2) @ self.filters
-        if distortion is not None and distortion.gains is not None:
-            mel = mel * equaliser(distortion.gains, mel.shape[2])[:, None, :]
         power = Padded(mel, self.output_lengths(waves.lengths))
-        if self.relative_floor:
-            level = speech_level(power, self.centres)
-            floor = (level * 10 ** (-FLOOR_BELOW_LEVEL_DB / 10)).clamp(min=LEAST)
-            values = torch.log(torch.maximum(mel, floor[:, None, None]))
-        else:
-            values = torch.log(mel.clamp(min=POWER_FLOOR))
-        if distortion is not None and distortion.warp is not None:
-            values = _take_bands(values, warped_bands(self.centres, distortion.warp))
-        return Padded(values, power.lengths).zeroed()
+        floor = None if self.relative_floor else POWER_FLOOR
+        return log_energies(power, self.centres, floor, distortion)
+
+
+def log_energies(
+    power: Padded, centres: Tensor, floor: float | None, distortion: Distortion | None
+) -> Padded:
+    """Natural logarithm of the power of mel bands, distorted in training.
+
+    Power is limited from below by `floor`, or if that is None by `FLOOR_BELOW_LEVEL_DB` below the
+    level of each utterance.
+
+    Shape: [B, T, bands], centres [bands] in Hz -> [B, T, bands]; padding is zero.
+    """
+    mel = power.values
+    if distortion is not None and distortion.gains is not None:
+        mel = mel * equaliser(distortion.gains, mel.shape[2])[:, None, :]
+    if floor is None:
+        level = speech_level(Padded(mel, power.lengths), centres)
+        lowest = (level * 10 ** (-FLOOR_BELOW_LEVEL_DB / 10)).clamp(min=LEAST)
+        values = torch.log(torch.maximum(mel, lowest[:, None, None]))
+    else:
+        values = torch.log(mel.clamp(min=floor))
+    if distortion is not None and distortion.warp is not None:
+        values = _take_bands(values, warped_bands(centres, distortion.warp))
+    return Padded(values, power.lengths).zeroed()
 
 
 LEAST = 1e-37  # a normal float32, so that digital silence has a logarithm
@@ -140,15 +156,22 @@ def equaliser(gains: Tensor, bands: int) -> Tensor:
 
 
 def band_centres(bands: int, highest: float) -> Tensor:
-    """Frequency in Hz at the peak of each band, up to `highest` Hz. Shape: [bands].
+    """Frequency in Hz at the peak of each band, up to `highest` Hz. Shape: [bands]."""
+    return band_edges(bands, highest)[1:-1].float()
+
+
+def band_edges(bands: int, highest: float) -> Tensor:
+    """Frequencies in Hz at which bands begin, peak and end: each at the peaks of its neighbours.
 
     Slaney's mel scale (Auditory Toolbox, 1998): linear to 1 kHz, logarithmic above.
+
+    Shape: [bands + 2] in float64.
     """
     linear = 200 / 3  # Hz per mel below 1 kHz, which is 15 mel
     step = math.log(6.4) / 27  # of the logarithm per mel above 1 kHz
     top = highest / linear if highest < 1000 else 15 + math.log(highest / 1000) / step
-    mels = torch.linspace(0, top, bands + 2, dtype=torch.float64)[1:-1]
-    return torch.where(mels < 15, mels * linear, 1000 * torch.exp((mels - 15) * step)).float()
+    mels = torch.linspace(0, top, bands + 2, dtype=torch.float64)
+    return torch.where(mels < 15, mels * linear, 1000 * torch.exp((mels - 15) * step))
 
 
 # Above this share of the highest band's frequency the stretch decreases to none, so that the top

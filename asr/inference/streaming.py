@@ -34,9 +34,9 @@ class Stream:
         self._model = model.eval()
         config = model.config
         self._context = config.right_context
-        self._shift, half = model.features.shift, model.features.window // 2
+        self._shift = model.features.shift
         # Frames at either end of a slice that depend on its edge instead of their neighbours.
-        self._frame_margin = -(-half // self._shift)
+        self._frame_margin = model.features.margin
         self._block_margin = len(config.channels)
         self._stride = 1
         for stride in config.strides:
@@ -206,6 +206,7 @@ class _Buffer:
         return self.values[position - self._start :]
 
     def drop(self, before: int) -> None:
+        before = min(before, self.end)  # a next window may start beyond the end
         if before > self._start:
             self.values = self.values[before - self._start :].clone()
             self._start = before

@@ -57,7 +57,11 @@ def test_a_graph_gives_the_features_of_the_model(settings: dict[str, Any]) -> No
         np.testing.assert_allclose(row.numpy(), other[: len(row)], atol=1e-3)
 
 
-@pytest.mark.parametrize("settings", [{"deltas": 1}, {"stack": 3}, {"stride": 2}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"deltas": 1}, {"stack": 3}, {"stride": 2}, {"kind": "kaldi"}, {"kind": "nemo"}],
+    ids=str,
+)
 def test_other_features_are_refused(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(ConfigError, match=f"features.{name}"):

@@ -27,6 +27,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+KINDS = ["mel", "kaldi", "nemo"]
+
+
 def model(name: str, cmvn: str = "global", **more: Any) -> AcousticModel:
     torch.manual_seed(0)
     features = FeatureConfig(sample_rate=8000, bands=8, cmvn=cmvn, **more)
@@ -62,24 +65,40 @@ def streamed(acoustic: AcousticModel, samples: Tensor, sizes: list[int]) -> Tens
 @settings(deadline=None, max_examples=25)
 @given(
     st.sampled_from(sorted(MODELS)),
+    st.sampled_from(KINDS),
     st.integers(1, 9000),
     st.lists(st.integers(0, 3000), max_size=6),
 )
-def test_a_stream_gives_the_scores_of_the_whole(name: str, length: int, sizes: list[int]) -> None:
-    acoustic = model(name)
+def test_a_stream_gives_the_scores_of_the_whole(
+    name: str, kind: str, length: int, sizes: list[int]
+) -> None:
+    acoustic = model(name, kind=kind)
     samples = 0.2 * torch.randn(length, generator=torch.Generator().manual_seed(length))
     torch.testing.assert_close(
         streamed(acoustic, samples, sizes), whole(acoustic, samples), rtol=1e-4, atol=1e-5
     )
 
 
-def test_an_empty_stream_gives_nothing() -> None:
-    assert streamed(model("chunks"), torch.zeros(0), []).shape == (0, UNITS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("window_ms", "shift_ms"), [(25.0, 10.0), (20.125, 12.5), (9.0, 11.125)])
+def test_windows_of_any_size_stream(kind: str, window_ms: float, shift_ms: float) -> None:
+    # Odd windows and shifts, and windows that leave out samples.
+    acoustic = model("chunks", kind=kind, window_ms=window_ms, shift_ms=shift_ms)
+    for length, size in ((150, 89), (1733, 89), (2111, 700)):
+        samples = 0.2 * torch.randn(length, generator=torch.Generator().manual_seed(length))
+        made = streamed(acoustic, samples, [size] * (length // size))
+        torch.testing.assert_close(made, whole(acoustic, samples), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_stream_gives_nothing(kind: str) -> None:
+    assert streamed(model("chunks", kind=kind), torch.zeros(0), []).shape == (0, UNITS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", MODELS)
-def test_scores_come_within_the_latency(name: str) -> None:
-    acoustic = model(name)
+def test_scores_come_within_the_latency(name: str, kind: str) -> None:
+    acoustic = model(name, kind=kind)
     samples = 0.2 * torch.randn(16000)
     stream, made = Stream(acoustic), 0
     frame = 8000 * 2.0 / len(whole(acoustic, samples)) / 8000  # seconds
