@@ -31,8 +31,8 @@ def check_exportable(config: FeatureConfig) -> None:
     """Raise ConfigError naming settings that the graph does not compute."""
     if config.kind == "kaldi" or config.kind == "nemo":
         raise ConfigError(
-            "expected features of kind mel or mfcc in a graph that takes samples, got features.kind "
-            f"{config.kind}, which the device computes: export a graph that takes features"
+            f"expected features.kind mel or mfcc in a graph that takes samples, got {config.kind}, "
+            "which the device computes: export a graph that takes features"
         )
     for setting, unsupported in {
         "features.deltas": config.deltas,

@@ -162,6 +162,9 @@ text:
   case: lower               # keep: the model also learns capitals
   punctuation: keep         # remove: punctuation is not spoken
 
+features:
+  kind: mel                 # kaldi or nemo: to run in sherpa-onnx on phones (docs/your-own-data.md)
+
 # The tokens that the model emits: characters can spell any word; words (for a few dozen
 # frequent commands) cannot be misspelt.
 tokens:

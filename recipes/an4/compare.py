@@ -2,6 +2,7 @@
 
 python recipes/an4/compare.py --source DIR                  all members, seeds 1 and 2
 python recipes/an4/compare.py --members BiGRU "BiRNN tanh"  some of them
+python recipes/an4/compare.py --members kaldi nemo          the first with other features
 python recipes/an4/compare.py train.epochs=20               with another schedule for all
 
 Stopped, it goes on where it was when the same command is given again. The dev set chooses epochs as
@@ -49,6 +50,8 @@ MEMBERS: dict[str, list[str]] = {
     "BiLSTM and ConvLSTM": ["model.conv_lstm=16"],
     "BiLSTM and attention": ["model.attention_heads=4"],
 }
+# The baseline with other features; only on request.
+FEATURES = {kind: [f"features.kind={kind}"] for kind in ("kaldi", "nemo")}
 COLUMNS = (
     "member", "hidden", "parameters", "errors", "WER % (95 %)", "to BiLSTM, points (95 %)",
     "P(not better)", "s/epoch", "RTF",
@@ -60,7 +63,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
-    parser.add_argument("--members", nargs="+", choices=MEMBERS, default=list(MEMBERS))
+    members = [*MEMBERS, *FEATURES]
+    parser.add_argument("--members", nargs="+", choices=members, default=list(MEMBERS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--parameters", type=float, default=2.0, help="budget, in millions")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
@@ -77,7 +81,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:
         for member in dict.fromkeys([BASELINE, *arguments.members]):
             tell(f"{member}, seed {seed}")
-            settings = [*overrides, *MEMBERS[member]]
+            settings = [*overrides, *(MEMBERS | FEATURES)[member]]
             runs.append(train_member(shared, member, seed, settings))
             write_results(runs)
 
