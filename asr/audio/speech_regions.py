@@ -18,8 +18,9 @@ class RegionConfig:
     """Speech begins with a window of this probability,"""
     low: float = 0.35
     """and lasts while windows reach this one."""
-    speech_s: float = 0.1
-    """A region with less speech is dropped."""
+    speech_s: float = 0.2
+    """A region with less speech is dropped: the sum of the probabilities of its windows that reach
+    `low`, in seconds."""
     silence_s: float = 0.1
     """A shorter pause does not end a region; nor does one of less than twice `pad_s`."""
     pad_s: float = 0.2
@@ -44,6 +45,7 @@ class RegionFinder:
     _count: int = field(default=0, repr=False)  # windows so far
     _first: int | None = field(default=None, repr=False)  # of the region that is open
     _last: int = field(default=-1, repr=False)  # window with speech
+    _speech: float = field(default=0.0, repr=False)  # sum of its probabilities
 
     def push(self, probabilities: np.ndarray) -> list[Region]:
         """The regions that have ended. Shape: [N]."""
@@ -53,8 +55,9 @@ class RegionFinder:
         for at, probability in enumerate(probabilities.tolist(), start=self._count):
             self._count = at + 1
             if probability >= (config.threshold if self._first is None else config.low):
-                self._first = at if self._first is None else self._first
-                self._last = at
+                if self._first is None:
+                    self._first, self._speech = at, 0.0
+                self._last, self._speech = at, self._speech + probability
             elif self._first is not None and at - self._last >= most:
                 found += self.finish()
         return found
@@ -75,8 +78,8 @@ class RegionFinder:
         """The region that has begun and not ended, if it is long enough to count."""
         if self._first is None:
             return None
-        start, end = self._first * self.window_s, (self._last + 1) * self.window_s
-        if end - start < self.config.speech_s - 1e-6:
+        if self._speech * self.window_s < self.config.speech_s - 1e-6:
             return None
+        start, end = self._first * self.window_s, (self._last + 1) * self.window_s
         pad = self.config.pad_s
         return Region(max(0.0, start - pad), min(end + pad, self.seconds))

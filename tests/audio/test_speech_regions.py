@@ -17,7 +17,7 @@ TENTHS = RegionConfig(threshold=0.5, low=0.3, speech_s=0.2, silence_s=0.3, pad_s
 def found(text: str, config: RegionConfig = TENTHS) -> list[tuple[float, float]]:
     """Regions of windows of 0.1 s: ! is speech, ? probably still speech, - is none."""
     finder = RegionFinder(0.1, config)
-    values = np.array([{"!": 0.9, "?": 0.4, "-": 0.1}[letter] for letter in text])
+    values = np.array([{"!": 1.0, "?": 0.4, "-": 0.1}[letter] for letter in text])
     regions = finder.push(values) + finder.finish()
     return [(round(r.start, 6), round(r.end, 6)) for r in regions]
 
@@ -28,9 +28,11 @@ def found(text: str, config: RegionConfig = TENTHS) -> list[tuple[float, float]]
         ("", []),
         ("-------", []),
         ("--!!!---", [(0.1, 0.6)]),
-        ("--??!??---", [(0.3, 0.8)]),
+        ("--??!!??---", [(0.3, 0.9)]),
         ("????", []),
         ("--!---", []),  # too short
+        ("--!?---", []),
+        ("--!???---", [(0.1, 0.7)]),
         ("--!!--!!---", [(0.1, 0.9)]),  # the pause is too short
         ("--!!---!!---", [(0.1, 0.5), (0.6, 1.0)]),
         ("!!!", [(0.0, 0.3)]),  # no padding outside the recording
