@@ -141,13 +141,16 @@ def test_rules_of_evaluation(tmp_path: Path) -> None:
     assert profile.apply("Uh, it's O K!") == "it's okay"
 
 
+FILES = (".json", ".jsonl", ".onnx", ".tsv", ".yaml")  # names of files, not of settings
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     known = {setting.key for kind in (Recipe, DecoderConfig) for setting in settings(kind)}
     sections = {key.partition(".")[0] for key in known if "." in key}
     for key in re.findall(r"(?<![\w./])([a-z_]+\.[a-z_]+(?:\.[a-z_0-9]+)?)(?=[`=:])", text):
-        if key.partition(".")[0] in sections and not key.endswith((".jsonl", ".tsv", ".yaml")):
+        if key.partition(".")[0] in sections and not key.endswith(FILES):
             assert key in known, key
     for name in re.findall(r"`([\w./]+/[\w./]+\.(?:py|md|yaml))`", text):
         if not name.startswith("greetings/"):

@@ -23,6 +23,7 @@ from asr.cli.decoder_options import (
     Settings,
     with_decoder_options,
 )
+from asr.cli.export import app as export_app
 from asr.cli.lm import app as lm_app
 from asr.cli.reports import Normalise, Units, UnitsOption, scoring
 from asr.cli.reports import app as reports_app
@@ -71,6 +72,7 @@ class TimeFormat(StrEnum):
 app.add_typer(data_app)
 app.add_typer(lm_app, name="lm")
 app.add_typer(reports_app)
+app.add_typer(export_app)
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.errors import ConfigError, ReportError
+from asr.errors import ReportError
 from asr.io.terminal import show, tell
 
 if TYPE_CHECKING:
@@ -182,12 +182,3 @@ def _write_texts(folders: list[Path], format: TextsFormat, out: Path | None) -> 
         )
     for file in write_report_texts(read_report(folders[0]), out, format.value):
         show(str(file))
-
-
-@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
-def export(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """Former name of `asr report --texts`."""
-    raise ConfigError(
-        "expected asr report REPORT --texts FORMAT --out DIR for the texts of a report, got asr "
-        "export, its former name: use the new one"
-    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 from asr.errors import AsrError
 from asr.export import features as feature_nodes
 from asr.export import network
+from asr.export.check import Comparison, compare_words
 from asr.export.graph import FLOAT, INT64, Graph, Shape
 from asr.export.language_model import export_lm
 from asr.export.quantise import quantised
@@ -46,13 +47,22 @@ class Exported:
     folder: Path
     megabytes: float
     difference: float
+    comparison: Comparison | None = None
 
 
-def export_onnx(model: Path, out: Path, waveform: bool = True, int8: bool = False) -> Exported:
+def export_onnx(
+    model: Path,
+    out: Path,
+    waveform: bool = True,
+    int8: bool = False,
+    check: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Exported:
     """Write the folder atomically.
 
-    Raises ConfigError for settings without an ONNX operator, and AsrError if the graph's output is
-    not that of torch.
+    With `check`, a manifest, the error rates of model and graph are compared first, with calls of
+    `progress`. Raises ConfigError for settings without an ONNX operator, and AsrError if the
+    graph's output is not that of torch.
     """
     bundle = load_bundle(model)
     check_replaceable(out, GRAPH)
@@ -60,12 +70,21 @@ def export_onnx(model: Path, out: Path, waveform: bool = True, int8: bool = Fals
     difference = check_parity(bundle.model, graph, waveform)
     if int8:
         graph = quantised(graph)
+    comparison = None
+    if check is not None:
+        comparison = _compare(bundle, graph, waveform, check, progress)
     with atomic_path(out) as temporary:
         temporary.mkdir()
         onnx.save(graph, str(temporary / GRAPH))
         for name in ("config.json", "tokens.json"):
             shutil.copy2(model / name, temporary)
-        facts = {"difference": difference, "int8": int8, "input": _input(waveform)}
+        facts: dict[str, Any] = {
+            "difference": difference,
+            "int8": int8,
+            "input": _input(waveform),
+        }
+        if comparison is not None:
+            facts["check"] = str(comparison)
         write_json(temporary / "info.json", bundle.info | {"export": facts})
         for path in others_files(model):
             if is_neural(path):
@@ -75,7 +94,32 @@ def export_onnx(model: Path, out: Path, waveform: bool = True, int8: bool = Fals
             else:
                 shutil.copy2(path, temporary)
     size = (out / GRAPH).stat().st_size / 1e6
-    return Exported(out, size, difference)
+    return Exported(out, size, difference, comparison)
+
+
+def _compare(
+    bundle: Bundle,
+    graph: onnx.ModelProto,
+    waveform: bool,
+    manifest: Path,
+    progress: Callable[[int, int], None],
+) -> Comparison:
+    session = open_graph(graph.SerializeToString())
+
+    def inputs(waves: Sequence[Floats]) -> list[Floats]:
+        if waveform:
+            return list(waves)
+        batch = pad([torch.from_numpy(wave) for wave in waves])
+        with torch.inference_mode():
+            return [row.numpy() for row in bundle.model.features(batch).unpad()]
+
+    return compare_words(
+        bundle,
+        lambda waves: torch_scores(bundle.model, waves, waveform=True),
+        lambda waves: run_graph(session, inputs(waves)),
+        manifest,
+        progress,
+    )
 
 
 def _input(waveform: bool) -> str:

@@ -77,13 +77,14 @@ OPTIONS = {
         "--out",
         "--reset",
     ],
+    "export": ["model", "--to", "--out", "--int8", "--waveform", "--check"],
     "train": ["recipe", "overrides", "--settings", "--finish"],
     "transcribe": ["files", "--model", "--format", *DECODING],
 }
 
 
 def commands() -> dict[str, click.Command]:
-    """Every command by its words, those of groups too, without former names."""
+    """Every command by its words, those of groups too, without hidden ones."""
     group: Any = typer.main.get_command(app)
     found: dict[str, click.Command] = {}
     for name, command in group.commands.items():

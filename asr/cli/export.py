@@ -1,0 +1,57 @@
+"""`asr export`: trained models for other runtimes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.errors import CheckpointError
+from asr.io.extras import extras_explained
+from asr.io.terminal import progress_bar, show, tell
+
+app = typer.Typer()
+
+
+class Target(StrEnum):
+    onnx = "onnx"
+
+
+@app.command(epilog="Example: asr export exp/an4/model --to onnx --out exp/an4/onnx --int8")
+def export(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    to: Annotated[Target, typer.Option(help="onnx: for onnxruntime, and for asr without torch.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights in 8 bits: smaller, and faster on CPUs.")
+    ] = False,
+    waveform: Annotated[
+        bool,
+        typer.Option(
+            "--waveform/--features", help="Input of the graph: samples, or computed features."
+        ),
+    ] = True,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Manifest: compare the error rates, and refuse a worse graph."),
+    ] = None,
+) -> None:
+    """Export a trained model for runtimes without torch."""
+    if (model / "report.json").is_file():
+        raise CheckpointError(
+            f"expected a model folder, got the report {model}: its texts are written by "
+            "asr report REPORT --texts FORMAT --out DIR"
+        )
+    with extras_explained():
+        from asr.export.onnx_folder import export_onnx
+
+    with progress_bar("checking") as progress:
+        result = export_onnx(model, out, waveform, int8, check, progress)
+    show(f"{result.folder}: {result.megabytes:.1f} MB")
+    show(f"largest difference from torch: {result.difference:.1e} nats")
+    if result.comparison is not None:
+        show(str(result.comparison))
+    elif int8:
+        tell("note: the error rate with 8 bits was not measured: give --check MANIFEST")
