@@ -1,0 +1,117 @@
+"""`asr export --to sherpa`: a folder that sherpa-onnx runs on phones, boards and desktops.
+
+model.onnx        the network; its inputs and metadata are those of a kind of model that sherpa-onnx
+                  runs ("slot")
+model.int8.onnx   the same with weights in 8 bits
+tokens.txt        one token and its id per line
+README.md         command line and Python for this folder
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import onnx
+
+from asr.errors import AsrError, ConfigError
+from asr.export.quantise import quantised
+from asr.export.sherpa_files import SAMPLES, Slot, tokens_text
+from asr.export.sherpa_graphs import SLOT_RATE, build_graph, check_parity
+from asr.export.sherpa_readme import readme_text
+from asr.inference.onnx_model import GRAPH
+from asr.io.files import atomic_path, check_replaceable
+from asr.models.bundle import Bundle, load_bundle
+
+SMALL_GRAPH = "model.int8.onnx"
+TOKENS = "tokens.txt"
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class SherpaFolder:
+    """A written folder: sizes of both graphs, and the largest difference from torch in nats."""
+
+    folder: Path
+    megabytes: float
+    megabytes_int8: float
+    difference: float
+    recognizer: str
+    """How Python makes a recogniser of it."""
+    verified: bool
+    """Whether sherpa-onnx, which is optional, has read the folder."""
+
+
+def export_sherpa(model: Path, out: Path) -> SherpaFolder:
+    """Write the folder atomically.
+
+    Raises ConfigError for settings that sherpa-onnx cannot run, and AsrError if the graph's output
+    is not that of torch, or if the installed sherpa-onnx does not read the folder.
+    """
+    bundle = load_bundle(model)
+    slot = choose_slot(bundle)
+    tokens = tokens_text(bundle.tokens)
+    check_replaceable(out, TOKENS)
+    graph = build_graph(bundle, slot)
+    difference = check_parity(bundle, graph, slot)
+    with atomic_path(out) as folder:
+        folder.mkdir()
+        onnx.save(graph, str(folder / GRAPH))
+        onnx.save(quantised(graph), str(folder / SMALL_GRAPH))
+        (folder / TOKENS).write_text(tokens, encoding="utf-8")
+        (folder / README).write_text(readme_text(bundle, slot), encoding="utf-8")
+        verified = find_spec("sherpa_onnx") is not None
+        if verified:
+            verify(folder, slot)
+    sizes = [(out / name).stat().st_size / 1e6 for name in (GRAPH, SMALL_GRAPH)]
+    recognizer = f"{slot.recognizer}.{slot.factory}"
+    return SherpaFolder(out, sizes[0], sizes[1], difference, recognizer, verified)
+
+
+def choose_slot(bundle: Bundle) -> Slot:
+    """The kind of model that sherpa-onnx runs this one as. Raises ConfigError if there is none."""
+    features = bundle.model.features.config
+    if features.cmvn != "utterance":
+        raise ConfigError(
+            "expected features.cmvn utterance, because sherpa-onnx changes the level of samples, "
+            f"got {features.cmvn}: train with features.kind kaldi or nemo to run there"
+        )
+    if SLOT_RATE not in (bundle.sample_rate, 2 * bundle.sample_rate):
+        raise ConfigError(
+            f"expected a model of 16000 or 8000 Hz, got {bundle.sample_rate} Hz: train with "
+            "features.sample_rate 16000"
+        )
+    return SAMPLES
+
+
+_TRIAL = """
+import sys
+import numpy as np
+import sherpa_onnx
+recognizer, factory, tokens, *graphs = sys.argv[1:]
+noise = np.random.default_rng(1).normal(size=16000).astype(np.float32)
+for graph in graphs:
+    made = getattr(getattr(sherpa_onnx, recognizer), factory)(model=graph, tokens=tokens)
+    stream = made.create_stream()
+    stream.accept_waveform(16000, 0.1 * noise)
+    made.decode_stream(stream)
+"""
+
+
+def verify(folder: Path, slot: Slot) -> None:
+    """Let sherpa-onnx recognise a second of noise with both graphs.
+
+    It ends the program on errors, hence one of its own. Raises AsrError with its words if it fails.
+    """
+    command = [sys.executable, "-c", _TRIAL, slot.recognizer, slot.factory, str(folder / TOKENS)]
+    command += [str(folder / graph) for graph in (GRAPH, SMALL_GRAPH)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        words = " ".join(ended.stderr.split())[-300:]
+        raise AsrError(
+            f"expected sherpa-onnx to read the folder, got {words or ended.returncode}: please "
+            "report it"
+        )
