@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from asr.errors import CheckpointError
+from asr.errors import CheckpointError, ConfigError
 from asr.io.extras import extras_explained
 from asr.io.terminal import progress_bar, show, tell
 
@@ -17,15 +17,25 @@ app = typer.Typer()
 
 class Target(StrEnum):
     onnx = "onnx"
+    sherpa = "sherpa"
 
 
 @app.command(epilog="Example: asr export exp/an4/model --to onnx --out exp/an4/onnx --int8")
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
-    to: Annotated[Target, typer.Option(help="onnx: for onnxruntime, and for asr without torch.")],
+    to: Annotated[
+        Target,
+        typer.Option(
+            help="onnx: for onnxruntime, and for asr without torch; sherpa: for sherpa-onnx on "
+            "phones, boards and desktops."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     int8: Annotated[
-        bool, typer.Option("--int8", help="Weights in 8 bits: smaller, and faster on CPUs.")
+        bool,
+        typer.Option(
+            "--int8", help="Weights in 8 bits: smaller, and faster on CPUs; sherpa gets both kinds."
+        ),
     ] = False,
     waveform: Annotated[
         bool,
@@ -44,6 +54,18 @@ def export(
             f"expected a model folder, got the report {model}: its texts are written by "
             "asr report REPORT --texts FORMAT --out DIR"
         )
+    if to is Target.sherpa:
+        if not waveform:
+            raise ConfigError(
+                "expected no --features with --to sherpa, whose input depends on the model, got "
+                "it: leave it out"
+            )
+        _export_sherpa(model, out, check)
+    else:
+        _export_onnx(model, out, waveform, int8, check)
+
+
+def _export_onnx(model: Path, out: Path, waveform: bool, int8: bool, check: Path | None) -> None:
     with extras_explained():
         from asr.export.onnx_folder import export_onnx
 
@@ -55,3 +77,21 @@ def export(
         show(str(result.comparison))
     elif int8:
         tell("note: the error rate with 8 bits was not measured: give --check MANIFEST")
+
+
+def _export_sherpa(model: Path, out: Path, check: Path | None) -> None:
+    with extras_explained():
+        from asr.export.sherpa import export_sherpa
+
+    with progress_bar("checking") as progress:
+        result = export_sherpa(model, out, check, progress)
+    for name, size in result.megabytes.items():
+        show(f"{result.folder / name}: {size:.1f} MB")
+    show(f"for sherpa_onnx.{result.recognizer}; {result.folder / 'README.md'} shows how")
+    show(f"largest difference from torch: {result.difference:.1e} nats")
+    for name, comparison in result.comparisons.items():
+        show(f"{name}: {comparison}")
+    if not result.comparisons:
+        tell("note: the error rate with 8 bits was not measured: give --check MANIFEST")
+    if not result.verified:
+        tell("note: not tried with sherpa-onnx, which is not installed: pip install sherpa-onnx")

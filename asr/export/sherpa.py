@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
 
 from asr.errors import AsrError, ConfigError
+from asr.export.check import Comparison, compare_words
+from asr.export.onnx_folder import torch_scores
 from asr.export.quantise import quantised
 from asr.export.sherpa_files import SAMPLES, Slot, tokens_text
-from asr.export.sherpa_graphs import SLOT_RATE, build_graph, check_parity
+from asr.export.sherpa_graphs import SLOT_RATE, build_graph, check_parity, graph_scores
 from asr.export.sherpa_readme import readme_text
 from asr.inference.onnx_model import GRAPH
 from asr.io.files import atomic_path, check_replaceable
@@ -33,23 +37,32 @@ README = "README.md"
 
 @dataclass(frozen=True)
 class SherpaFolder:
-    """A written folder: sizes of both graphs, and the largest difference from torch in nats."""
+    """A written folder; `difference` is the largest one from torch, in nats."""
 
     folder: Path
-    megabytes: float
-    megabytes_int8: float
+    megabytes: dict[str, float]
+    """The size of each graph."""
     difference: float
     recognizer: str
     """How Python makes a recogniser of it."""
     verified: bool
     """Whether sherpa-onnx, which is optional, has read the folder."""
+    comparisons: dict[str, Comparison]
+    """The error rates of each graph, if they were measured."""
 
 
-def export_sherpa(model: Path, out: Path) -> SherpaFolder:
+def export_sherpa(
+    model: Path,
+    out: Path,
+    check: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SherpaFolder:
     """Write the folder atomically.
 
-    Raises ConfigError for settings that sherpa-onnx cannot run, and AsrError if the graph's output
-    is not that of torch, or if the installed sherpa-onnx does not read the folder.
+    With `check`, a manifest, the error rates of the model and both graphs are compared first, with
+    calls of `progress`. Raises ConfigError for settings that sherpa-onnx cannot run, and AsrError
+    if the graph's output is not that of torch, or if the installed sherpa-onnx does not read the
+    folder.
     """
     bundle = load_bundle(model)
     slot = choose_slot(bundle)
@@ -57,18 +70,25 @@ def export_sherpa(model: Path, out: Path) -> SherpaFolder:
     check_replaceable(out, TOKENS)
     graph = build_graph(bundle, slot)
     difference = check_parity(bundle, graph, slot)
+    graphs = {GRAPH: graph, SMALL_GRAPH: quantised(graph)}
+    comparisons = {}
+    if check is not None:
+        for name, made in graphs.items():
+            scorer = partial(torch_scores, bundle.model, waveform=True)
+            in_graph = graph_scores(bundle, made, slot)
+            comparisons[name] = compare_words(bundle, scorer, in_graph, check, progress)
     with atomic_path(out) as folder:
         folder.mkdir()
-        onnx.save(graph, str(folder / GRAPH))
-        onnx.save(quantised(graph), str(folder / SMALL_GRAPH))
+        for name, made in graphs.items():
+            onnx.save(made, str(folder / name))
         (folder / TOKENS).write_text(tokens, encoding="utf-8")
         (folder / README).write_text(readme_text(bundle, slot), encoding="utf-8")
         verified = find_spec("sherpa_onnx") is not None
         if verified:
             verify(folder, slot)
-    sizes = [(out / name).stat().st_size / 1e6 for name in (GRAPH, SMALL_GRAPH)]
+    sizes = {name: (out / name).stat().st_size / 1e6 for name in graphs}
     recognizer = f"{slot.recognizer}.{slot.factory}"
-    return SherpaFolder(out, sizes[0], sizes[1], difference, recognizer, verified)
+    return SherpaFolder(out, sizes, difference, recognizer, verified, comparisons)
 
 
 def choose_slot(bundle: Bundle) -> Slot:

@@ -6,6 +6,7 @@ N utterances, S samples, T frames, F features, V tokens.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from asr.export import network
 from asr.export.graph import FLOAT, Graph
 from asr.export.onnx_folder import FAINTEST, TOLERANCE, metadata, torch_scores
 from asr.export.sherpa_files import SAMPLES, Slot
-from asr.inference.onnx_model import Floats, open_graph
+from asr.inference.onnx_model import Floats, Scores, open_graph
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 
@@ -113,6 +114,18 @@ def check_parity(bundle: Bundle, graph: onnx.ModelProto, slot: Slot) -> float:
             f"{worst:.2g}: the model cannot be exported; please report it"
         )
     return worst
+
+
+def graph_scores(
+    bundle: Bundle, graph: onnx.ModelProto, slot: Slot
+) -> Callable[[list[Floats]], list[Scores]]:
+    """A function from recordings to the graph's output, one recording at a time."""
+    session = open_graph(graph.SerializeToString())
+
+    def score(waves: list[Floats]) -> list[Scores]:
+        return [Scores(session.run(None, _inputs(bundle, slot, wave))[0][0]) for wave in waves]
+
+    return score
 
 
 def _inputs(bundle: Bundle, slot: Slot, wave: Floats) -> dict[str, Floats]:

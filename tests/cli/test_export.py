@@ -58,3 +58,20 @@ def test_a_report_is_not_a_model(run: Command, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     line = run("export", tmp_path, "--to", "onnx", "--out", tmp_path / "out").error()
     assert "asr report REPORT --texts" in line
+
+
+def test_a_model_is_exported_for_sherpa(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    manifests, model = tones
+    out = tmp_path / "out"
+    ended = run("export", model, "--to", "sherpa", "--out", out, "--check", manifests["test"])
+    assert ended.status == 0, ended.err
+    assert re.search(r"model.int8.onnx: WER .* exported, .* in torch; (\d+) of \1 ", ended.out)
+    assert "OfflineRecognizer.from_omnilingual_asr_ctc" in ended.out
+    names = {path.name for path in out.iterdir()}
+    assert names == {"README.md", "model.int8.onnx", "model.onnx", "tokens.txt"}
+    ended = run("export", model, "--to", "sherpa", "--out", out)
+    assert "was not measured: give --check MANIFEST" in ended.err
+    line = run("export", model, "--to", "sherpa", "--out", out, "--features").error()
+    assert "leave it out" in line
