@@ -24,16 +24,12 @@ from asr.features.filterbank import (
     SILENCE_BELOW_LOUDEST_DB,
     LogMel,
 )
+from asr.features.kaldi import FLOOR, PRE_EMPHASIS, FramedLogMel
 from asr.features.transforms import VARIANCE_FLOOR
 
 
 def check_exportable(config: FeatureConfig) -> None:
     """Raise ConfigError naming settings that the graph does not compute."""
-    if config.kind == "kaldi" or config.kind == "nemo":
-        raise ConfigError(
-            f"expected features.kind mel or mfcc in a graph that takes samples, got {config.kind}, "
-            "which the device computes: export a graph that takes features"
-        )
     for setting, unsupported in {
         "features.deltas": config.deltas,
         "features.stack": config.stack > 1,
@@ -57,8 +53,9 @@ def add_features(
     if isinstance(filterbank, MFCC):
         x, frames = _log_mel(graph, filterbank.log_mel, samples, lengths)
         x = graph.add("MatMul", x, graph.constant(filterbank.transform.numpy()))
+    elif isinstance(filterbank, FramedLogMel):
+        x, frames = _framed_log_mel(graph, filterbank, samples, lengths)
     else:
-        assert isinstance(filterbank, LogMel)
         x, frames = _log_mel(graph, filterbank, samples, lengths)
     if extractor.config.cmvn == "utterance":
         return _normalised(graph, x, frames), frames
@@ -70,30 +67,89 @@ def add_features(
 
 
 def _log_mel(graph: Graph, log_mel: LogMel, samples: str, lengths: str) -> tuple[str, str]:
-    mask = graph.mask(graph.size(samples, 1), lengths)
-    samples = graph.add("Where", mask, samples, graph.constant(0.0))
     kernel = fourier(log_mel.window.numpy(), log_mel.fft_size)
     half = len(log_mel.window) // 2
+    samples = _zeroed(graph, samples, lengths)
+    mel = _mel(graph, samples, kernel, log_mel, (half, half))
+    frames = graph.add("Div", lengths, graph.constant(log_mel.shift, np.int64))
+    frames = graph.add("Add", frames, graph.constant(1, np.int64))
+    return _logarithm(graph, mel, frames, log_mel, POWER_FLOOR), frames
+
+
+def _framed_log_mel(
+    graph: Graph, layer: FramedLogMel, samples: str, lengths: str
+) -> tuple[str, str]:
+    """As `asr.features.kaldi`; frames of recordings that are too short for one are 0."""
+    size, shift = len(layer.window), layer.shift
+    kernel = fourier(layer.window.numpy(), layer.fft_size)
+    # Of the sample before, pre-emphasis takes a share away. The first window weight is 0.
+    kernel[:, :-1] -= PRE_EMPHASIS * kernel[:, 1:]
+    if layer.is_kaldi:
+        kernel -= kernel.mean(axis=1, keepdims=True)  # removes the offset of a frame
+        samples = _zeroed(graph, samples, lengths)
+        mel = _mel(graph, samples, kernel, layer, (0, size - 1))
+        rest = graph.add("Sub", lengths, graph.constant(size - shift, np.int64))
+        rest = graph.add("Max", rest, graph.constant(0, np.int64))  # division rounds towards 0
+    else:
+        mel = _mel(graph, _mirrored(graph, layer, samples, lengths), kernel, layer, (0, 0))
+        rest = graph.add("Add", lengths, graph.constant(shift // 2, np.int64))
+    frames = graph.add("Div", rest, graph.constant(shift, np.int64))
+    return _logarithm(graph, mel, frames, layer, FLOOR), frames
+
+
+def _mirrored(graph: Graph, layer: FramedLogMel, samples: str, lengths: str) -> str:
+    """The samples of all frames, mirrored at the ends. Shape: [N, S] -> [N, S']."""
+    one, shift = graph.constant(1, np.int64), graph.constant(layer.shift, np.int64)
+    count = graph.add("Add", graph.size(samples, 1), graph.constant(layer.shift // 2, np.int64))
+    count = graph.add("Max", graph.add("Div", count, shift), one)
+    size = len(layer.window)
+    first = layer.shift // 2 - size // 2
+    end = graph.add("Mul", graph.add("Sub", count, one), shift)
+    end = graph.add("Add", end, graph.constant(first + size, np.int64))
+    places = graph.add("Range", graph.constant(first, np.int64), end, one)
+    period = graph.add("Mul", graph.add("Unsqueeze", lengths, graph.ints(1)), graph.ints(2))
+    places = graph.add("Mod", places, period)
+    back = graph.add("Sub", graph.add("Sub", period, one), places)
+    return graph.add("GatherElements", samples, graph.add("Min", places, back), axis=1)
+
+
+def _zeroed(graph: Graph, samples: str, lengths: str) -> str:
+    mask = graph.mask(graph.size(samples, 1), lengths)
+    return graph.add("Where", mask, samples, graph.constant(0.0))
+
+
+def _mel(
+    graph: Graph,
+    samples: str,
+    kernel: NDArray[np.float32],
+    layer: LogMel | FramedLogMel,
+    pads: tuple[int, int],
+) -> str:
+    """Power of the bands. Shape: samples [N, S], kernel [2 K, W] -> [N, T, F]."""
     spectrum = graph.add(
         "Conv",
         graph.add("Unsqueeze", samples, graph.ints(1)),
         graph.constant(kernel[:, None]),
         kernel_shape=[kernel.shape[1]],
-        strides=[log_mel.shift],
-        pads=[half, half],
+        strides=[layer.shift],
+        pads=list(pads),
     )  # [N, 2 K, T]
     power = graph.add("Transpose", graph.add("Mul", spectrum, spectrum), perm=[0, 2, 1])
-    filters = log_mel.filters.numpy()
-    mel = graph.add("MatMul", power, graph.constant(np.concatenate([filters, filters])))
-    frames = graph.add("Div", lengths, graph.constant(log_mel.shift, np.int64))
-    frames = graph.add("Add", frames, graph.constant(1, np.int64))
-    floor = graph.constant(POWER_FLOOR)
-    if log_mel.relative_floor:
-        level = _speech_level(graph, mel, frames, log_mel.centres.numpy())
+    filters = layer.filters.numpy()
+    return graph.add("MatMul", power, graph.constant(np.concatenate([filters, filters])))
+
+
+def _logarithm(
+    graph: Graph, mel: str, frames: str, layer: LogMel | FramedLogMel, absolute: float
+) -> str:
+    """Limited from below by `absolute` or, if the layer has it so, relative to the level."""
+    floor = graph.constant(absolute)
+    if layer.relative_floor:
+        level = _speech_level(graph, mel, frames, layer.centres.numpy())
         level = graph.add("Mul", level, graph.constant(10 ** (-FLOOR_BELOW_LEVEL_DB / 10)))
         level = graph.add("Max", level, graph.constant(LEAST))
         floor = graph.add("Unsqueeze", level, graph.ints(2))
-    return graph.add("Log", graph.add("Max", mel, floor)), frames
+    return graph.add("Log", graph.add("Max", mel, floor))
 
 
 def fourier(window: NDArray[np.float32], fft_size: int) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ Covers `asr/export/quantise.py`, `asr/inference/onnx_model.py`.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from asr.audio.load import load_audio
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError, CheckpointError, ConfigError
 from asr.export import onnx_folder
-from asr.export.onnx_folder import export_onnx, torch_scores
+from asr.export.onnx_folder import TOLERANCE, build_graph, check_parity, export_onnx, torch_scores
+from asr.features.extractor import FeatureConfig
 from asr.inference.onnx_model import OnnxModel, load_onnx
+from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle, save_bundle
 from tests.export.test_network import bundle
 from tests.tones import trained_tones
@@ -64,6 +67,16 @@ def test_the_texts_are_those_of_torch(
     assert sum(a == u.text for a, u in zip(texts, tones[1], strict=False)) >= 8
     # One at a time as well: the other utterances of a batch change nothing.
     assert [greedy(model, [wave])[0] for wave in waves] == texts
+
+
+@pytest.mark.parametrize("kind", ["kaldi", "nemo"])
+def test_a_graph_with_the_features_of_devices(kind: str) -> None:
+    # Among the compared recordings are two that are too short for a frame.
+    other = bundle(hierarchical_ctc_layer=2, pyramid=1)
+    features = FeatureConfig(kind=kind, bands=12)
+    model = AcousticModel(features, other.model.config, len(other.tokens)).eval()
+    made = replace(other, model=model)
+    assert check_parity(model, build_graph(made), waveform=True) < TOLERANCE
 
 
 def test_a_quantised_graph_takes_one_utterance(exported: dict[str, Path]) -> None:
