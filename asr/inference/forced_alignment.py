@@ -160,7 +160,7 @@ def read_source(source: Path, text: Path | None) -> list[Utterance]:
 def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
     """An utterance's words in one of the formats, ending with a line feed."""
     if format == "textgrid":
-        return to_textgrid(result.words, result.seconds)
+        return to_textgrid({"": result.words}, result.seconds)
     if format == "ctm":
         return to_ctm(result.recording, result.words, result.start)
     row = {"id": result.id, "seconds": round(result.seconds, 3), "words": to_json(result.words)}

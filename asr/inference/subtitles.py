@@ -141,7 +141,7 @@ class _Group:
 
     @property
     def columns(self) -> int:
-        return columns(label_of(self.channel) + text_of(self.pieces))
+        return columns(text_of(self.pieces))
 
 
 def _runs(pieces: Sequence[Piece], pause: int) -> Iterator[Sequence[Piece]]:
@@ -197,8 +197,8 @@ class _Grouping:
 
     def _cost(self, first: int, stop: int) -> float:
         config, run = self.config, self.run
-        width = self.ends[stop] - self.ends[first] + self.label
-        fill = width / (config.width * config.lines)
+        width = self.ends[stop] - self.ends[first]
+        fill = (width + self.label) / (config.width * config.lines)
         cost = 1 + fill**2 + self.inner[stop - 1] - self.inner[first]
         if stop < len(run):
             cost += 0.8 * break_cost(run[stop - 1], run[stop])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from asr.io.printable import printable_name
+from asr.io.printable import printable, printable_name
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def to_json(words: Sequence[Word], units: bool = True) -> list[dict[str, Any]]:
     return rows
 
 
-def to_ctm(name: str, words: Sequence[Word], start: float = 0.0) -> str:
+def to_ctm(name: str, words: Sequence[Word], start: float = 0.0, channel: int = 1) -> str:
     """Lines of NIST's time-marked conversation format: file, channel, start, duration, word and, if
     there is one, confidence. Times count from the start of the recording, `start` seconds before
     that of the utterance.
@@ -71,7 +71,7 @@ def to_ctm(name: str, words: Sequence[Word], start: float = 0.0) -> str:
     for word in words:
         sure = "" if word.confidence is None else f" {word.confidence:.4f}"
         times = f"{start + word.start:.3f} {word.end - word.start:.3f}"
-        lines.append(f"{name} 1 {times} {word.text}{sure}\n")
+        lines.append(f"{name} {channel} {times} {word.text}{sure}\n")
     return "".join(lines)
 
 
@@ -102,14 +102,17 @@ def _one_field(name: str) -> str:
     return f"_{field}" if field.startswith(";;") else field  # would begin a comment
 
 
-def to_textgrid(words: Sequence[Word], seconds: float) -> str:
-    """A TextGrid file for Praat, with the tiers "words" and "units"."""
-    seconds = round(seconds, 3)  # like the times, so that the last interval is not empty
-    units = [unit for word in words for unit in word.units]
-    tiers = {
-        "words": [(word.start, word.end, word.text) for word in words],
-        "units": [(unit.start, unit.end, unit.unit) for unit in units],
-    }
+def to_textgrid(speakers: Mapping[str, Sequence[Word]], seconds: float) -> str:
+    """A TextGrid file for Praat, with the tiers "words" and "units" of each speaker, whose name
+    precedes theirs. Words that overlap others of their tier are shortened.
+    """
+    tiers = {}
+    for name, words in speakers.items():
+        units = [unit for word in words for unit in word.units]
+        tiers[f"{name}words"] = _apart((word.start, word.end, word.text) for word in words)
+        tiers[f"{name}units"] = _apart((unit.start, unit.end, unit.unit) for unit in units)
+    # Rounded like the times, so that the last interval is not empty.
+    seconds = max([round(seconds, 3), *(rows[-1][1] for rows in tiers.values() if rows)])
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]
     lines += ["xmin = 0", f"xmax = {seconds:.3f}", "tiers? <exists>", f"size = {len(tiers)}"]
     lines.append("item []:")
@@ -119,20 +122,31 @@ def to_textgrid(words: Sequence[Word], seconds: float) -> str:
         lines += [f'        name = "{name}"', "        xmin = 0", f"        xmax = {seconds:.3f}"]
         lines.append(f"        intervals: size = {len(intervals)}")
         for place, (start, end, label) in enumerate(intervals, start=1):
-            quoted = label.replace('"', '""')
+            quoted = printable(label).replace('"', '""')
             lines += [f"        intervals [{place}]:", f"            xmin = {start:.3f}"]
             lines += [f"            xmax = {end:.3f}", f'            text = "{quoted}"']
     return "\n".join(lines) + "\n"
 
 
-def _filled(
-    rows: Sequence[tuple[float, float, str]], seconds: float
-) -> list[tuple[float, float, str]]:
-    """Intervals without gaps or overlaps from 0 to the end, as Praat requires."""
-    filled: list[tuple[float, float, str]] = []
+_Interval = tuple[float, float, str]
+
+
+def _apart(rows: Iterable[_Interval]) -> list[_Interval]:
+    """Intervals that do not overlap, of a millisecond at least."""
+    apart: list[_Interval] = []
     reached = 0.0
     for start, end, label in rows:
-        start = max(start, reached)
+        start = max(round(start, 3), reached)
+        reached = max(round(end, 3), round(start + 0.001, 3))
+        apart.append((start, reached, label))
+    return apart
+
+
+def _filled(rows: Sequence[_Interval], seconds: float) -> list[_Interval]:
+    """Intervals without gaps from 0 to the end, as Praat requires."""
+    filled: list[_Interval] = []
+    reached = 0.0
+    for start, end, label in rows:
         if start > reached:
             filled.append((reached, start, ""))
         filled.append((start, end, label))

@@ -77,7 +77,7 @@ def test_a_word_begins_with_the_last_frame_of_its_mark() -> None:
 def test_textgrid_covers_the_recording() -> None:
     units = (UnitTime("▁", 0.2, 0.3), UnitTime('"', 0.3, 0.4))
     words = [Word('"', 0.2, 0.4, units=units), Word("b", 0.4, 0.5)]
-    text = to_textgrid(words, 1.0)
+    text = to_textgrid({"": words}, 1.0)
     tiers = re.split(r"item \[\d\]:", text)[1:]
     edges = re.findall(r"xmin = (\S+)\n +xmax = (\S+)\n +text = (.*)", tiers[0])
     assert edges == [
@@ -88,9 +88,9 @@ def test_textgrid_covers_the_recording() -> None:
     ]
     assert "intervals: size = 4" in tiers[0]
     assert 'name = "units"' in tiers[1]
-    assert 'text = ""\n' in to_textgrid([], 1.0)
+    assert 'text = ""\n' in to_textgrid({"": []}, 1.0)
     # A word that ends with the recording, whose length is no whole number of milliseconds.
-    ended = to_textgrid([Word("a", 0.2, 1.234)], 1.23437)
+    ended = to_textgrid({"": [Word("a", 0.2, 1.234)]}, 1.23437)
     assert "xmin = 1.234" not in ended
     assert ended.count("xmax = 1.234") == 5
 

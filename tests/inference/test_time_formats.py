@@ -26,5 +26,5 @@ def test_every_field_comes_back_from_json() -> None:
 
 def test_one_word_is_in_every_format() -> None:
     assert to_ctm("talk", WORDS) == "talk 1 0.500 0.250 yes 0.9000\ntalk 1 0.750 0.250 no\n"
-    grid = to_textgrid(WORDS, 1.0)
+    grid = to_textgrid({"": WORDS}, 1.0)
     assert all(f'text = "{label}"' in grid for label in ("yes", "no", "▁y", "es"))
