@@ -25,7 +25,7 @@ class FeatureConfig(Config):
 
     kind: Literal["mel", "mfcc", "kaldi", "nemo"] = "mel"
     """Log-mel energies, or cepstra (MFCC) computed from them; kaldi and nemo: log-mel energies as
-    sherpa-onnx computes them on phones and boards, for models that are to run there."""
+    sherpa-onnx computes them on phones and boards, for models that are to use those."""
     sample_rate: int = Field(16000, ge=4000, le=96000)
     """Hz; audio with another rate is resampled to it."""
     bands: int = Field(80, ge=8, le=256)

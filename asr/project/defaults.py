@@ -163,7 +163,7 @@ text:
   punctuation: keep         # remove: punctuation is not spoken
 
 features:
-  kind: mel                 # kaldi or nemo: to run in sherpa-onnx on phones (docs/your-own-data.md)
+  kind: mel                 # kaldi, nemo: as sherpa-onnx computes them on phones
 
 # The tokens that the model emits: characters can spell any word; words (for a few dozen
 # frequent commands) cannot be misspelt.
