@@ -14,7 +14,7 @@ from asr.errors import AudioError
 
 # Signatures of the files that soundfile reads. libsndfile must not get other content: it would
 # accept some non-audio files (Matlab, headerless) as sound.
-_SOUNDFILE_MAGIC = (
+SOUNDFILE_MAGIC = (
     b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"NIST_1A", b"FORM", b".snd", b"caff",
 )  # fmt: skip
 _BLOCK = 1 << 22  # samples of all channels per read, to limit the memory of a false header
@@ -31,7 +31,7 @@ def _is_soundfile(stream: Stream) -> bool:
         raise AudioError(
             "expected audio, got an empty file; convert it again from the original or leave it out"
         )
-    return head.startswith(_SOUNDFILE_MAGIC)
+    return head.startswith(SOUNDFILE_MAGIC)
 
 
 def open_soundfile(stream: Stream) -> soundfile.SoundFile | None:
