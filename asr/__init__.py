@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asr.errors import AsrError, AudioError, AudioWarning
     from asr.evaluation.evaluate import Evaluation
+    from asr.inference.live_utterance import LiveText
     from asr.inference.recognizer import Recognizer
     from asr.inference.text_stream import StreamText, TextStream
     from asr.inference.time_formats import Word
@@ -30,6 +31,7 @@ __all__ = [
     "AudioError",
     "AudioWarning",
     "Evaluation",
+    "LiveText",
     "Recognizer",
     "Segment",
     "Source",
@@ -47,6 +49,7 @@ _HOMES = {
     "AudioError": "asr.errors",
     "AudioWarning": "asr.errors",
     "Evaluation": "asr.evaluation.evaluate",
+    "LiveText": "asr.inference.live_utterance",
     "Recognizer": "asr.inference.recognizer",
     "Segment": "asr.inference.transcript",
     "Source": "asr.inference.transcribe",

@@ -12,6 +12,8 @@ import torch
 from asr.decoding.decoder import Decoder
 from asr.decoding.folder import load_decoder
 from asr.errors import AudioError
+from asr.inference.live import live
+from asr.inference.live_utterance import LiveText
 from asr.inference.text_stream import TextStream
 from asr.inference.transcribe import Source, default_model, is_source, transcribe
 from asr.inference.transcript import Transcript
@@ -70,6 +72,18 @@ class Recognizer:
         ConfigError for a model that needs the whole utterance (see docs/streaming.md).
         """
         return TextStream(self.bundle, self.decoder, sample_rate)
+
+    def live(self, blocks: Iterable[Any], sample_rate: int | None = None) -> Iterator[LiveText]:
+        """The texts of the utterances in endless audio, such as blocks from a microphone.
+
+        Each block is an array of mono samples [S], any S, at `sample_rate` Hz; by default at the
+        rate of the model. A pause ends an utterance. While it lasts, its text so far is given
+        whenever it changes; at its end, its final text with words and times. Any model will do; one
+        that can stream gives the final text word by word (see docs/streaming.md).
+
+        Raises StreamError for a wrong rate and for other samples.
+        """
+        return live(self.bundle, self.decoder, blocks, sample_rate)
 
 
 def load_recognizer(model: str | Path | None = None) -> Recognizer:

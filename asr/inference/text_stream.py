@@ -62,7 +62,7 @@ class TextStream:
         """
         if self._finished:
             raise StreamError("expected no samples after the end, got some: start a new stream")
-        return self._advance(_mono(samples), last=False)
+        return self._advance(as_mono(samples), last=False)
 
     def finish(self) -> StreamText:
         """The whole text, all of it final. Further calls return it again."""
@@ -100,7 +100,7 @@ class TextStream:
         return self._text
 
 
-def _mono(samples: Any) -> np.ndarray:
+def as_mono(samples: Any) -> np.ndarray:
     """Float32 samples with full scale 1. Shape: [S] -> [S]."""
     try:
         array = as_array(samples)

@@ -20,7 +20,7 @@ from asr.inference.decode import batch_seconds, evaluating, load_batches
 from asr.inference.forced_alignment import time_words
 from asr.inference.time_formats import Posteriors, Word
 from asr.models.acoustic import AcousticModel
-from asr.padded import Padded
+from asr.padded import Padded, pad
 from asr.text.tokens import BLANK_ID, Tokens
 
 SHOWN = 3  # most probable tokens per frame
@@ -43,6 +43,11 @@ def recognize_waves(
 ) -> list[Recognition]:
     """The text and words of each recording. Shape: waves [B, S] in [-1, 1] -> B."""
     return _recognize(decoder, *_forward(model, waves), _seconds(waves, sample_rate))
+
+
+def recognize_scores(decoder: Decoder, log_probs: Tensor, seconds: float, text: str) -> Recognition:
+    """The words of a stream that has ended, whose text is known. Shape: log_probs [T, V]."""
+    return _recognize(decoder, pad([log_probs.cpu()]), None, [seconds], [text])[0]
 
 
 def _forward(model: AcousticModel, waves: Padded) -> tuple[Padded, Padded | None]:

@@ -1,0 +1,180 @@
+"""Live recognition: the text of endless audio while somebody speaks, an utterance at a time.
+
+A detector of speech finds where an utterance begins and the pause that ends it. A model that can
+stream recognizes the samples as they arrive. Any other model recognizes the utterance so far again
+and again, as often as the machine manages, and once more at its end.
+
+S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+
+from asr.audio.samples import RATES
+from asr.audio.speech_regions import Region, RegionConfig, RegionFinder
+from asr.audio.vad import speech_detector
+from asr.decoding.decoder import Decoder
+from asr.errors import AsrError, StreamError
+from asr.inference.live_clock import Clock
+from asr.inference.live_utterance import (
+    Audio,
+    LiveText,
+    StreamedUtterance,
+    Utterance,
+    WholeUtterance,
+    can_stream,
+)
+from asr.inference.text_stream import as_mono
+from asr.models.bundle import Bundle
+
+PIECE_S = 0.1  # seconds of samples that are processed together
+REGIONS = RegionConfig(silence_s=0.6, pad_s=0.2)
+"""A pause of 0.6 s ends an utterance."""
+LONG_S = 10.0  # an utterance of this length ends at a pause of `pad_s` already,
+LONGEST_S = 20.0  # and one of this length is cut at its quietest moment
+KEPT_S = 2.0  # seconds of audio that are kept before the detector has found speech in them
+
+_NOTHING = np.zeros(0, np.float32)
+
+
+def live(
+    bundle: Bundle,
+    decoder: Decoder,
+    blocks: Iterable[Any],
+    sample_rate: int | None = None,
+    clock: Clock | None = None,
+) -> Iterator[LiveText]:
+    """The texts of utterances in endless audio: each as it grows, then its final text.
+
+    Args:
+        blocks: mono samples, each [S] of any S: floating point within [-1, 1], or 16-bit or 32-bit
+            integers. Their end is the end of the last utterance.
+        sample_rate: Hz of the samples; by default that of the model.
+        clock: counts audio and work; a new one by default.
+
+    Memory does not grow with the audio. If `blocks` raises an AsrError, the last utterance is
+    finished before the error is raised again.
+
+    Raises StreamError for a wrong rate and for other samples.
+    """
+    rate = bundle.sample_rate if sample_rate is None else sample_rate
+    if rate not in RATES:
+        raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
+    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return _texts(bundle, decoder, blocks, rate, clock or Clock())
+
+
+def _texts(
+    bundle: Bundle, decoder: Decoder, blocks: Iterable[Any], rate: int, clock: Clock
+) -> Iterator[LiveText]:
+    session = _Session(bundle, decoder, clock)
+    failure: AsrError | None = None
+    pieces = _pieces(blocks, rate, bundle.sample_rate)
+    while True:
+        try:
+            piece = next(pieces, None)
+        except AsrError as error:
+            piece, failure = None, error
+        clock.deliver(0.0 if piece is None else len(piece) / bundle.sample_rate)
+        yield from session.finish() if piece is None else session.push(piece)
+        clock.rest()
+        if failure is not None:
+            raise failure
+        if piece is None:
+            return
+
+
+def _pieces(blocks: Iterable[Any], rate: int, wanted: int) -> Iterator[np.ndarray]:
+    """The samples at the wanted rate, `PIECE_S` at a time, so that neither time nor results depend
+    on the size of the blocks. Shape: each [S], float32."""
+    resampler = None
+    if rate != wanted:
+        resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
+    size, step = round(PIECE_S * wanted), max(1, round(PIECE_S * rate))
+    waiting, failure = _NOTHING, None
+    try:
+        for block in blocks:
+            samples = as_mono(block)
+            for at in range(0, len(samples), step):
+                part = samples[at : at + step]
+                if resampler is not None:
+                    part = resampler.resample_chunk(part)
+                waiting = np.concatenate([waiting, part])
+                while len(waiting) >= size:
+                    yield waiting[:size]
+                    waiting = waiting[size:]
+    except AsrError as error:
+        failure = error
+    if resampler is not None:
+        waiting = np.concatenate([waiting, resampler.resample_chunk(_NOTHING, last=True)])
+    if len(waiting):
+        yield waiting
+    if failure is not None:
+        raise failure
+
+
+class _Session:
+    """Splits audio into utterances. Positions are samples since the beginning."""
+
+    def __init__(self, bundle: Bundle, decoder: Decoder, clock: Clock) -> None:
+        self._bundle, self._decoder, self._clock = bundle, decoder, clock
+        self._rate = bundle.sample_rate
+        self._detector = speech_detector(self._rate)
+        self._finder = RegionFinder(self._detector.window_s, REGIONS)
+        self._audio = Audio()
+        self._utterance: Utterance | None = None
+        self._done = 0  # the audio before belongs to utterances that have ended
+
+    def push(self, piece: np.ndarray) -> Iterator[LiveText]:
+        self._audio.append(piece)
+        for region in self._finder.push(self._detector.push(piece)):
+            yield from self._end(region)
+        region = self._finder.open
+        if region is not None and self._at(region.end) > self._done:
+            yield from self._grow(region)
+        kept = self._audio.end - round(KEPT_S * self._rate)
+        if self._utterance is not None:
+            kept = self._utterance.start
+        elif region is not None:
+            kept = min(kept, self._at(region.start))
+        self._audio.drop(max(self._done, kept))
+
+    def finish(self) -> Iterator[LiveText]:
+        for region in self._finder.push(self._detector.finish()) + self._finder.finish():
+            yield from self._end(region)
+
+    def _at(self, second: float) -> int:
+        return round(second * self._rate)
+
+    def _current(self, region: Region) -> Utterance:
+        if self._utterance is None:
+            kind = StreamedUtterance if can_stream(self._bundle, self._decoder) else WholeUtterance
+            start = max(self._at(region.start), self._done, self._audio.start)
+            self._utterance = kind(self._bundle, self._decoder, self._clock, start)
+        return self._utterance
+
+    def _grow(self, region: Region) -> Iterator[LiveText]:
+        utterance = self._current(region)
+        paused = region.end < self._finder.seconds
+        end = min(self._at(region.end), self._audio.end)
+        yield from utterance.grow(self._audio, end if paused else None)
+        seconds = (self._audio.end - utterance.start) / self._rate
+        if paused and seconds >= LONG_S:
+            yield from self._end(region)
+        elif seconds >= LONGEST_S:
+            result, self._done = utterance.cut(self._audio)
+            self._utterance = None
+            yield from result
+
+    def _end(self, region: Region) -> Iterator[LiveText]:
+        end = min(self._at(region.end), self._audio.end)
+        if end > self._done:
+            utterance = self._current(region)
+            self._utterance, self._done = None, end
+            yield from utterance.finish(self._audio, end)
