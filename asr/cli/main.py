@@ -24,6 +24,7 @@ from asr.cli.decoder_options import (
     with_decoder_options,
 )
 from asr.cli.export import app as export_app
+from asr.cli.live import Device, Live, LiveOptions, Rate, Stats, run_live
 from asr.cli.lm import app as lm_app
 from asr.cli.reports import Normalise, Units, UnitsOption, scoring
 from asr.cli.reports import app as reports_app
@@ -175,14 +176,18 @@ def evaluate(
 @app.command(epilog="Example: asr transcribe letters.wav recordings/ --format json")
 @with_decoder_options
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="Audio files, and folders of them.")],
     options: DecoderOptions,
+    files: Annotated[list[Path], typer.Argument(help="Audio files, and folders of them.")] = [],  # noqa: B006
     model: Annotated[
         Path | None, typer.Option(help="Model folder; default: the included AN4 model.")
     ] = None,
     format: Annotated[
         TextFormat, typer.Option(help="txt; json and ctm have word times and confidences.")
     ] = TextFormat.txt,
+    live: Live = False,
+    device: Device = None,
+    rate: Rate = None,
+    stats: Stats = False,
 ) -> None:
     """Transcribe recordings: one line per file, with its name if there are several."""
     from asr.audio.files import find_audio
@@ -193,9 +198,14 @@ def transcribe(
     from asr.io.printable import name_fields, printable_json, printable_name
     from asr.models.bundle import load_bundle
 
-    folder = model or default_model()
-    bundle = load_bundle(folder)
-    recognizer = Recognizer(bundle, options.load(folder, bundle))
+    def load() -> Recognizer:
+        folder = model or default_model()
+        bundle = load_bundle(folder)
+        return Recognizer(bundle, options.load(folder, bundle))
+
+    if run_live(load, files, format.value, LiveOptions(live, device, rate, stats)):
+        return
+    recognizer = load()
     present, failed = [], 0
     for file in files:
         try:

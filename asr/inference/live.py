@@ -66,8 +66,21 @@ def live(
     rate = bundle.sample_rate if sample_rate is None else sample_rate
     if rate not in RATES:
         raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
-    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    warm_up(bundle, decoder)
     return _texts(bundle, decoder, blocks, rate, clock or Clock())
+
+
+def warm_up(bundle: Bundle, decoder: Decoder) -> None:
+    """Recognize a second of noise. The first recognition of a process takes seconds longer than
+    others, for which nobody should wait who speaks already."""
+    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    session, audio = _Session(bundle, decoder, Clock()), Audio()
+    samples = np.random.default_rng(0).normal(0, 0.01, bundle.sample_rate).astype(np.float32)
+    audio.append(samples)
+    for _ in session.push(samples):
+        pass
+    for _ in session.utterance(0).finish(audio, audio.end):
+        pass
 
 
 def _texts(
@@ -125,6 +138,7 @@ class _Session:
     def __init__(self, bundle: Bundle, decoder: Decoder, clock: Clock) -> None:
         self._bundle, self._decoder, self._clock = bundle, decoder, clock
         self._rate = bundle.sample_rate
+        self._kind = StreamedUtterance if can_stream(bundle, decoder) else WholeUtterance
         self._detector = speech_detector(self._rate)
         self._finder = RegionFinder(self._detector.window_s, REGIONS)
         self._audio = Audio()
@@ -133,8 +147,8 @@ class _Session:
 
     def push(self, piece: np.ndarray) -> Iterator[LiveText]:
         self._audio.append(piece)
-        for region in self._finder.push(self._detector.push(piece)):
-            yield from self._end(region)
+        for ended in self._finder.push(self._detector.push(piece)):
+            yield from self._end(ended)
         region = self._finder.open
         if region is not None and self._at(region.end) > self._done:
             yield from self._grow(region)
@@ -152,11 +166,14 @@ class _Session:
     def _at(self, second: float) -> int:
         return round(second * self._rate)
 
+    def utterance(self, start: int) -> Utterance:
+        """A new utterance."""
+        return self._kind(self._bundle, self._decoder, self._clock, start)
+
     def _current(self, region: Region) -> Utterance:
         if self._utterance is None:
-            kind = StreamedUtterance if can_stream(self._bundle, self._decoder) else WholeUtterance
             start = max(self._at(region.start), self._done, self._audio.start)
-            self._utterance = kind(self._bundle, self._decoder, self._clock, start)
+            self._utterance = self.utterance(start)
         return self._utterance
 
     def _grow(self, region: Region) -> Iterator[LiveText]:

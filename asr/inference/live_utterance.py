@@ -217,8 +217,11 @@ def _joined(words: Sequence[Word]) -> str:
 
 
 def _later(word: Word, seconds: float) -> Word:
-    units = tuple(UnitTime(u.unit, u.start + seconds, u.end + seconds) for u in word.units)
-    return replace(word, start=word.start + seconds, end=word.end + seconds, units=units)
+    def moved(time: float) -> float:
+        return round(time + seconds, 3)
+
+    units = tuple(UnitTime(u.unit, moved(u.start), moved(u.end)) for u in word.units)
+    return replace(word, start=moved(word.start), end=moved(word.end), units=units)
 
 
 def _final(

@@ -79,7 +79,16 @@ OPTIONS = {
     ],
     "export": ["model", "--to", "--out", "--int8", "--waveform", "--check"],
     "train": ["recipe", "overrides", "--settings", "--finish"],
-    "transcribe": ["files", "--model", "--format", *DECODING],
+    "transcribe": [
+        "files",
+        "--model",
+        "--format",
+        "--live",
+        "--device",
+        "--rate",
+        "--stats",
+        *DECODING,
+    ],
 }
 
 
