@@ -16,6 +16,7 @@ from asr.cli.console import show_settings
 
 if TYPE_CHECKING:
     from asr.decoding.decoder import Decoder
+    from asr.inference.recognizer import Recognizer
     from asr.models.bundle import Bundle
 
 
@@ -73,6 +74,17 @@ class DecoderOptions:
         Path | None, typer.Option(help="File of hot words: a word per line, optionally its boost.")
     ] = None
     set_: Set = None
+
+    def recognizer(self, model: Path | None) -> Recognizer:
+        """A model folder, by default the included model, with its decoder changed by the
+        options."""
+        from asr.inference.recognizer import Recognizer
+        from asr.inference.transcribe import default_model
+        from asr.models.bundle import load_bundle
+
+        folder = model or default_model()
+        bundle = load_bundle(folder)
+        return Recognizer(bundle, self.load(folder, bundle))
 
     def load(self, model: Path, bundle: Bundle) -> Decoder:
         """The decoder of a model folder, changed by the options."""

@@ -191,21 +191,14 @@ def transcribe(
 ) -> None:
     """Transcribe recordings: one line per file, with its name if there are several."""
     from asr.audio.files import find_audio
-    from asr.inference.recognizer import Recognizer
     from asr.inference.time_formats import ctm_names, to_ctm, to_json
-    from asr.inference.transcribe import default_model
     from asr.inference.transcript import Transcript
     from asr.io.printable import name_fields, printable_json, printable_name
-    from asr.models.bundle import load_bundle
 
-    def load() -> Recognizer:
-        folder = model or default_model()
-        bundle = load_bundle(folder)
-        return Recognizer(bundle, options.load(folder, bundle))
-
-    if run_live(load, files, format.value, LiveOptions(live, device, rate, stats)):
+    how = LiveOptions(live, device, rate, stats)
+    if run_live(lambda: options.recognizer(model), files, format.value, how):
         return
-    recognizer = load()
+    recognizer = options.recognizer(model)
     present, failed = [], 0
     for file in files:
         try:
