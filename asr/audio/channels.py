@@ -12,9 +12,13 @@ Letters: C channels, S samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
+
+Mix = Callable[[np.ndarray], np.ndarray]
+"""Channels to one. Shape: [C, S] -> [S]."""
 
 MOST_SECONDS = 20.0
 """Seconds of sound that are examined."""
@@ -24,6 +28,24 @@ _OPPOSED = (
     -0.5
 )  # correlation below which a channel is inverted; two microphones in a room correlate more
 _MOST_GAIN = 8.0  # over the mean
+
+
+def mix_of(pieces: Iterable[np.ndarray], channel: int | None, say: Callable[[str], None]) -> Mix:
+    """How a recording becomes one channel: as its pieces suggest, or that `channel`, from 1. `say`
+    reports inverted channels. Shape: each piece [C, S]."""
+    if channel is not None:
+        return partial(selected, channel=channel)
+    weights = channel_weights(pieces)
+    if words := inverted(weights):
+        say(words)
+    return partial(mixed, weights=weights)
+
+
+def selected(samples: np.ndarray, channel: int) -> np.ndarray:
+    """One channel, from 1; silence if a part of a recording lacks it. Shape: [C, S] -> [S]."""
+    if channel > len(samples):
+        return np.zeros(samples.shape[1], np.float32)
+    return samples[channel - 1]
 
 
 def channel_weights(pieces: Iterable[np.ndarray]) -> np.ndarray:

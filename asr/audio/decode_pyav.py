@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from asr.audio.channels import mixed
+from asr.audio.channels import Mix
 from asr.audio.source import Block, Stream
 from asr.audio.tracks import choose_track, frame_channels, open_pyav
 
@@ -60,21 +60,24 @@ class _Damage:
     """Whether something was lost since the last frame."""
 
 
-def pyav_blocks(stream: Stream, say: Say) -> Generator[Block, None, None]:
+def pyav_blocks(
+    stream: Stream, say: Say, channel: int | None = None, mix: Mix | None = None
+) -> Generator[Block, None, None]:
     """All of one audio track from time zero on, as consecutive blocks. The track is the one that a
-    player chooses, or the first one with sound if that one is silent.
+    player chooses, or the first one with sound if that one is silent. Its channels become one by
+    `mix`, or else by `mix_of`, which may choose one `channel`.
 
     Time zero is the start of the earliest track; in mp4, the start of the movie. `say` reports what
     cannot be decoded, when the blocks end or the caller closes the generator.
     """
-    chosen = choose_track(stream, say)
+    chosen = choose_track(stream, say, channel, mix)
     with open_pyav(stream) as container:
         track = container.streams.audio[chosen.place]
         zero = _zero(container, stream)
         damage = _Damage()
         try:
             frames = _frames(container, track, zero, damage)
-            yield from _placed(_timed(frames), container.format.name, damage, chosen.weights)
+            yield from _placed(_timed(frames), container.format.name, damage, chosen.mix)
             if not damage.decoded and damage.reason is not None:
                 raise damage.reason
             stated = _stated_end(container, track, zero)
@@ -182,9 +185,7 @@ def _timed(frames: Iterable[Timed]) -> Iterator[Timed]:
     yield from ((frame, None) for frame in waiting)
 
 
-def _placed(
-    frames: Iterable[Timed], container: str, damage: _Damage, weights: np.ndarray
-) -> Iterator[Block]:
+def _placed(frames: Iterable[Timed], container: str, damage: _Damage, mix: Mix) -> Iterator[Block]:
     """Each frame at its timestamp, with silence in the gaps."""
     longest_gap = _LONGEST_BROADCAST_GAP if container in _BROADCASTS else _LONGEST_GAP
     position, rate, shift, believed = 0, 0, Fraction(), True
@@ -204,6 +205,6 @@ def _placed(
             yield Block(position, np.broadcast_to(np.float32(0), (lack,)), rate)
             position += lack
         damage.fresh = False
-        samples = mixed(frame_channels(frame), weights)
+        samples = mix(frame_channels(frame))
         yield Block(position, samples, rate)
         position += len(samples)

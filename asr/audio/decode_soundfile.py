@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 import soundfile
 
-from asr.audio.channels import MOST_SECONDS, channel_weights, inverted, mixed
+from asr.audio.channels import MOST_SECONDS, Mix, mix_of
 from asr.audio.source import LONGEST, Block, Span, Stream, View
 from asr.errors import AudioError
 
@@ -17,7 +17,7 @@ from asr.errors import AudioError
 SOUNDFILE_MAGIC = (
     b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"NIST_1A", b"FORM", b".snd", b"caff",
 )  # fmt: skip
-_BLOCK = 1 << 22  # samples of all channels per read, to limit the memory of a false header
+_BLOCK = 1 << 18  # samples of all channels per read, to limit the memory
 _LONGEST_PAGE = 60  # seconds
 _STEPS = 50  # steps per second in which damage is skipped
 _GLIMPSES = 40
@@ -64,10 +64,17 @@ def is_complete(file: soundfile.SoundFile) -> bool:
         return False
 
 
+def file_mix(file: soundfile.SoundFile, channel: int | None, say: Callable[[str], None]) -> Mix:
+    """How its channels become one (`mix_of`). Moves the position in the file."""
+    if file.channels == 1:
+        return mix_of([], channel or 1, say)
+    return mix_of(_glimpses(file), channel, say)
+
+
 def soundfile_blocks(
-    file: soundfile.SoundFile, span: Span, say: Callable[[str], None]
+    file: soundfile.SoundFile, span: Span, mix: Mix
 ) -> Generator[Block, None, None]:
-    """The samples in `span`, reached by seeking. `say` reports inverted channels.
+    """The samples in `span`, reached by seeking.
 
     Raises:
         soundfile.SoundFileError: damage that libsndfile detects.
@@ -76,24 +83,17 @@ def soundfile_blocks(
     first, stop = (min(frame, file.frames) for frame in span.frames(file.samplerate))
     if not file.frames:
         raise EOFError("no samples")
-    weights = _weights(file)
-    if words := inverted(weights):
-        say(words)
     position = _sought(file, first)
     while position < stop:
         block = file.read(min(stop - position, max(1, _BLOCK // file.channels)), dtype="float32")
         if not len(block):
             raise EOFError("a hole in the file")
-        yield Block(position, _mono(block, weights), file.samplerate)
+        yield Block(position, _mono(block, mix), file.samplerate)
         position += len(block)
 
 
-def _weights(file: soundfile.SoundFile) -> np.ndarray:
-    return channel_weights(_glimpses(file)) if file.channels > 1 else np.ones(1, np.float32)
-
-
-def _mono(block: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return block if block.ndim == 1 else mixed(block.T, weights)
+def _mono(block: np.ndarray, mix: Mix) -> np.ndarray:
+    return mix(np.atleast_2d(block.T))
 
 
 def _glimpses(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
@@ -117,18 +117,14 @@ def _sought(file: soundfile.SoundFile, first: int) -> int:
     return first
 
 
-def salvaged_blocks(stream: Stream, span: Span) -> Generator[Block, None, None]:
+def salvaged_blocks(stream: Stream, span: Span, mix: Mix) -> Generator[Block, None, None]:
     """What libsndfile decodes of a damaged FLAC file in `span`, with silence for the rest.
     libsndfile resynchronises after a seek; FFmpeg would lose some frames around the damage."""
     position, stop, failures = 0, 1, 0
-    weights: np.ndarray | None = None
     while position < stop:
         file = open_soundfile(stream)
         assert file is not None  # it was open before
         with file:
-            if weights is None:
-                weights = _weights(file)
-                continue  # with a new decoder, which has met no damage
             rate = file.samplerate
             first, stop = (min(frame, file.frames) for frame in span.frames(rate))
             position = max(position, first)
@@ -139,7 +135,7 @@ def salvaged_blocks(stream: Stream, span: Span) -> Generator[Block, None, None]:
                     failures = 0
                     if not len(block):
                         return
-                    yield Block(position, _mono(block, weights), rate)
+                    yield Block(position, _mono(block, mix), rate)
                     position += len(block)
             except soundfile.SoundFileError:
                 # The steps grow, so that long damage does not take long.

@@ -33,6 +33,19 @@ class Span:
         return Span(max(self.start - seconds, 0.0), end)
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of a recording."""
+
+    rate: int
+    """Hz of the samples."""
+    span: Span
+    channel: int | None
+    """From 1; None for the mix of all."""
+    longest: float
+    """Seconds of sound above which it is refused."""
+
+
 def name_of(source: Any) -> str:
     if isinstance(source, (str, Path)):
         return one_line(source)
@@ -118,6 +131,12 @@ class Block:
         """The samples that lie in `span`."""
         first, stop = span.frames(self.rate)
         return self.samples[max(first - self.first, 0) : max(stop - self.first, 0)]
+
+    def after(self, other: Block) -> Block:
+        """The samples after the end of an earlier block, which may have another rate."""
+        stop = round((other.first + len(other.samples)) * self.rate / other.rate)
+        known = min(max(stop - self.first, 0), len(self.samples))
+        return Block(self.first + known, self.samples[known:], self.rate)
 
     @property
     def end(self) -> float:

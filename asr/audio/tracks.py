@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from asr.audio.channels import MOST_SECONDS, channel_weights, inverted
+from asr.audio.channels import MOST_SECONDS, Mix, mix_of
 from asr.audio.source import Stream, View
 from asr.errors import AudioError
 
@@ -25,10 +25,10 @@ _SILENT_PEAK = 1e-4  # full scale 1; the same limit as for silence in `asr check
 
 @dataclass(frozen=True)
 class Track:
-    """Its index among the audio tracks, and the factors of its channels. Shape: [C]."""
+    """Its index among the audio tracks, and how its channels become one."""
 
     place: int
-    weights: np.ndarray
+    mix: Mix
 
 
 def open_pyav(stream: Stream, options: dict[str, str] | None = None) -> Any:
@@ -41,15 +41,34 @@ def open_pyav(stream: Stream, options: dict[str, str] | None = None) -> Any:
     return container
 
 
-def choose_track(stream: Stream, say: Callable[[str], None]) -> Track:
-    """The track that a player chooses, or the first one with sound if that one is silent.
+def choose_track(
+    stream: Stream, say: Callable[[str], None], channel: int | None = None, mix: Mix | None = None
+) -> Track:
+    """The track that a player chooses, or the first one with sound if that one is silent, with a
+    `mix` for its channels (`mix_of` by default).
 
     `say` reports the other tracks, which are not read, and inverted channels.
     """
+    chosen, channels = _chosen(stream, say)
+    if mix is None:
+        alone = channels == [1]
+        mix = mix_of([np.ones((1, 1))] if alone else _beginning(stream, chosen), channel, say)
+    return Track(chosen, mix)
+
+
+def track_channels(stream: Stream) -> int:
+    """The number of channels of the track that is read, from the header."""
+    chosen, channels = _chosen(stream, lambda _: None)
+    return channels[chosen]
+
+
+def _chosen(stream: Stream, say: Callable[[str], None]) -> tuple[int, list[int]]:
+    """The index of the track that is read, and the channels of each track."""
     with open_pyav(stream) as container:
         tracks = container.streams.audio
         order = sorted(range(len(tracks)), key=lambda i: not tracks[i].disposition & _DEFAULT)
-        alone = len(tracks) == 1 and tracks[0].codec_context.layout.nb_channels == 1
+        decoders = [track.codec_context for track in tracks]  # None: FFmpeg has none
+        channels = [decoder.layout.nb_channels if decoder else 0 for decoder in decoders]
     chosen = order[0]
     if len(order) > 1:
         chosen = next((place for place in order if _has_sound(stream, place)), chosen)
@@ -58,10 +77,7 @@ def choose_track(stream: Stream, say: Callable[[str], None]) -> Track:
             + (f"track {order[0] + 1} is silent, " if chosen != order[0] else "")
             + f"track {chosen + 1} is read"
         )
-    weights = np.ones(1, np.float32) if alone else channel_weights(_beginning(stream, chosen))
-    if words := inverted(weights):
-        say(words)
-    return Track(chosen, weights)
+    return chosen, channels
 
 
 def frame_channels(frame: Any) -> np.ndarray:

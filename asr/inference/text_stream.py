@@ -13,7 +13,7 @@ import numpy as np
 import soxr
 import torch
 
-from asr.audio.load import LARGEST_PEAK
+from asr.audio.resample import LARGEST_PEAK
 from asr.audio.samples import RATES, as_array
 from asr.decoding.decoder import Decoder
 from asr.decoding.incremental import IncrementalDecoder
