@@ -15,7 +15,7 @@ import asr.audio.vad as vad
 from asr.audio.speech_regions import Region, RegionFinder
 from asr.audio.vad import KINDS, RATE, SpeechDetector, best_kind, speech_detector
 from asr.demo.synthesis import synthesise
-from asr.errors import AsrError, AudioError, ConfigError
+from asr.errors import AudioError, ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 SPOKEN = ((2.0, "call seven nine three"), (9.0, "turn the kitchen lights off please"))  # seconds
@@ -151,7 +151,7 @@ def test_the_best_kind_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_missing_package_and_other_kinds_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     vad._silero_session.cache_clear()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(AsrError, match=r"onnxruntime, got none; .*\[vad\]"):
+    with pytest.raises(ConfigError, match=r"onnxruntime and silero_vad, got .*\[vad\]"):
         speech_detector(RATE, "silero")
     with pytest.raises(ConfigError, match="expected a detector silero, webrtc, energy, got 'x'"):
         speech_detector(RATE, "x")
