@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import asr
+from asr.audio.vad import speech_detector
 from asr.decoding.decoder import Decoder
 from asr.inference.recognizer import Recognizer
 from tests.inference.test_text_stream import streaming_bundle
@@ -46,18 +48,25 @@ def test_blocks(
     bundle = streaming_bundle()
     microphone = np.array_split(np.repeat(speak("low high up"), 16000 // RATE), 9)
     names = {"recognizer": Recognizer(bundle, Decoder(bundle.tokens)), "microphone": microphone}
+    # Tones are no speech for the other detectors.
+    energy = functools.partial(speech_detector, kind="energy")
+    monkeypatch.setattr("asr.inference.live.speech_detector", energy)
     printed = []
     for code in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         out = io.StringIO()
-        own = dict(names) if code.startswith("with") else {}
+        own = dict(names) if code.startswith(("with", "for")) else {}
         with one_thread(), contextlib.redirect_stdout(out):
             exec(compile(code, "docs/python.md", "exec"), own)
         printed.append(out.getvalue())
-    words, absent, many, samples, stream, rate = printed
+    words, absent, many, samples, live, stream, rate = printed
     assert len(words.splitlines()) == len(words.splitlines()[0].split()) + 1
     assert "absent.wav: expected" in absent
     assert len(many.splitlines()) == len(list(Path("recordings").iterdir()))
     assert samples == "[1.0, 1.0]\n"
+    *partial, final = live.splitlines()
+    assert partial
+    assert all("|" in line for line in partial)
+    assert re.search(r"\w+ \[\d", final)
     assert len(stream.splitlines()) == 10
     assert 0 <= float(rate) <= 2
     assert (tmp_path / "report" / "report.html").is_file()
