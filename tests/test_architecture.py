@@ -36,6 +36,7 @@ ROOMS = (
     "inference",
     "evaluation",
     "export",
+    "sharing",
     "training",
     "project",
     "demo",

@@ -26,6 +26,7 @@ from asr.cli.decoder_options import (
 from asr.cli.export import app as export_app
 from asr.cli.live import Device, Live, LiveOptions, Rate, Stats, run_live
 from asr.cli.lm import app as lm_app
+from asr.cli.models import app as models_app
 from asr.cli.reports import Normalise, Units, UnitsOption, scoring
 from asr.cli.reports import app as reports_app
 from asr.errors import AlignmentError, AsrError, AudioError, ConfigError
@@ -72,6 +73,7 @@ class TimeFormat(StrEnum):
 
 app.add_typer(data_app)
 app.add_typer(lm_app, name="lm")
+app.add_typer(models_app, name="models")
 app.add_typer(reports_app)
 app.add_typer(export_app)
 

@@ -33,6 +33,7 @@ from asr.inference.word_times import Recognition, recognize_dataset
 from asr.io.files import digest, read_json
 from asr.io.printable import printable_name
 from asr.models.bundle import Bundle, load_bundle
+from asr.models.files import weights_digest
 from asr.text.normalise import TextConfig, normalise
 
 
@@ -109,6 +110,7 @@ def _facts(model: Path, manifest: Path, bundle: Bundle, decoder: Decoder) -> Run
         parameters=bundle.model.parameter_count(),
         decoder=decoder.description,
         machine=machine_name(),
+        weights_sha256=weights_digest(model),
     )
 
 

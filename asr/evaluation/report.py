@@ -59,6 +59,7 @@ class RunFacts:
     processing_seconds: float | None = None
     peak_memory_mib: float | None = None
     machine: str = ""
+    weights_sha256: str = ""
 
     @property
     def real_time_factor(self) -> float | None:

@@ -144,6 +144,7 @@ class _Facts(BaseModel):
     processing_seconds: float | None = None
     peak_memory_mib: float | None = None
     machine: str = ""
+    weights_sha256: str = ""
 
 
 class _Counts(BaseModel):

@@ -12,6 +12,7 @@ EXTRAS = {
     "accelerate": "train",
     "datasets": "recipes",
     "espeakng_loader": "demo",
+    "huggingface_hub": "hub",
     "matplotlib": "train",
     "onnx": "export",
     "onnxruntime": "export",

@@ -207,6 +207,7 @@ def test_json_survives_a_round_trip_and_keeps_its_keys(report: EvaluationReport)
         "processing_seconds",
         "peak_memory_mib",
         "machine",
+        "weights_sha256",
         "real_time_factor",
     ]
 
