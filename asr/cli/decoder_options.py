@@ -68,10 +68,12 @@ class DecoderOptions:
     rescore: Rescore = None
     lexicon: Lexicon = None
     hot_word: Annotated[
-        list[str] | None, typer.Option(metavar="WORD[=BOOST]", help="An expected word; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="PHRASE[=BOOST]", help="An expected word or phrase; repeatable."),
     ] = None
     hot_words: Annotated[
-        Path | None, typer.Option(help="File of hot words: a word per line, optionally its boost.")
+        Path | None,
+        typer.Option(help="File of hot words: a word or phrase per line, optionally its boost."),
     ] = None
     set_: Set = None
 
@@ -92,7 +94,7 @@ class DecoderOptions:
         from asr.lm.words import parse_hot_words, read_hot_words
 
         hot = {} if self.hot_words is None else read_hot_words(self.hot_words)
-        hot |= parse_hot_words(self.hot_word or [], "--hot-word ", mark="=")
+        hot |= parse_hot_words(self.hot_word or [], "--hot-word")
         kind: Literal["greedy", "beam"] | None = (
             None if self.decoder is None else self.decoder.value
         )

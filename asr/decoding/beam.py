@@ -101,7 +101,8 @@ class BeamSearch:
                 getattr(grown, name)[: len(old)] = old
             self._nodes = grown
         config = self._config
-        arguments = self._language, config.nats, config.token_nats, config.recombine
+        language = self._language
+        arguments = (language, language.phrases, config.nats, config.token_nats, config.recombine)
         values = np.maximum(values, LEAST)
         order = np.argsort(-values, axis=1).astype(np.int32)
         search(values, order, self._nodes, self._beam, self._work, *arguments)
@@ -177,6 +178,7 @@ def _work(size: int, units: int) -> Work:
         sources=np.empty(room, np.int32),
         units=np.empty(room, np.int32),
         spelled=np.empty(room, np.int32),
+        matched=np.empty(room, np.int32),
         contexts=np.empty(room, np.int32),
         table=np.empty(1 << (2 * room - 1).bit_length(), np.int32),
         node=np.empty(size, np.int32),
@@ -201,6 +203,7 @@ def _nodes(count: int) -> Nodes:
         language=np.zeros(count),
         context=ints(),
         spelled=ints(),
+        phrase=ints(),
         end_score=np.zeros(count),
         end_context=ints(),
         ahead=np.zeros(count),

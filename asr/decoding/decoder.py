@@ -29,6 +29,7 @@ from asr.decoding.rescoring import RescoreConfig, Scored, rescored, text_scores
 from asr.errors import ConfigError, LanguageModelError
 from asr.lm.neural import NeuralLm
 from asr.lm.ngram import NgramModel
+from asr.lm.words import MOST_BOOST
 from asr.padded import Padded
 from asr.text.tokens import WORD_START, Tokens
 
@@ -41,8 +42,8 @@ class DecoderConfig(Config):
     beam: BeamConfig = BeamConfig()
     language: LanguageConfig = LanguageConfig()
     rescore: RescoreConfig = RescoreConfig()
-    hot_words: dict[str, Annotated[float, Field(ge=-1000, le=1000)]] = Field({})
-    """Words with a raised score, and the bonus of each in nats."""
+    hot_words: dict[str, Annotated[float, Field(ge=-MOST_BOOST, le=MOST_BOOST)]] = Field({})
+    """Words and phrases with a raised score, and the bonus of each in nats."""
     confidence_scale: float = Field(0.7, gt=0, le=100)
     """Factor on the scores of the texts in the beam for word confidences; below 1, since
     recognisers are overconfident. 0.7 was best on AN4's dev; asr tune optimises it."""

@@ -9,9 +9,9 @@ from typing import Literal
 
 from asr.config import parse, with_overrides
 from asr.decoding.decoder import GREEDY, Decoder, DecoderConfig
-from asr.decoding.fusion import check_word
+from asr.decoding.fusion import check_phrase, check_word
 from asr.decoding.rescoring import RescoreConfig
-from asr.errors import CheckpointError, ConfigError, LanguageModelError, reason
+from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError, reason
 from asr.io.files import atomic_path, read_json, write_json
 from asr.lm.neural import is_neural, load_neural, save_neural
 from asr.lm.storage import is_ngram, load_ngram, save_ngram
@@ -45,8 +45,6 @@ def load_decoder(
         changes["kind"] = kind or "beam"
     values = with_overrides(config.model_dump() | changes, overrides)
     config = parse(DecoderConfig, values, "decoder settings")
-    hot = {normalise(word): boost for word, boost in config.hot_words.items()}
-    config = config.model_copy(update={"hot_words": hot})
     if config.kind == "greedy":
         if lm or lexicon or hot_words or rescore:
             raise ConfigError(
@@ -54,6 +52,9 @@ def load_decoder(
                 "which uses none: leave out one or the other"
             )
         return Decoder(tokens, config)
+    alphabet = {c for unit in tokens.units[1:] for c in unit}
+    spelled = _spelled(config.hot_words, hot_words or {}, normalise, alphabet)
+    config = config.model_copy(update={"hot_words": spelled})
     given = {"lm": lm, "lstm": rescore, "lexicon.txt": lexicon}
     for part in config.parts:
         if given[part] is None and not (folder / part).exists():
@@ -65,7 +66,6 @@ def load_decoder(
         lexicon = lexicon or _there(folder / "lexicon.txt")
     rescore = rescore or _used(folder / "lstm", config.rescore)
     _check_kinds(lm, rescore)
-    alphabet = {c for unit in tokens.units[1:] for c in unit}
 
     def spell(word: str) -> str:
         spelled = normalise(word)
@@ -79,6 +79,30 @@ def load_decoder(
         None if lexicon is None else read_lexicon(lexicon, spell),
         None if rescore is None else load_neural(rescore),
     )
+
+
+def _spelled(
+    phrases: Mapping[str, float],
+    given: Mapping[str, float],
+    normalise: Callable[[str], str],
+    alphabet: Collection[str],
+) -> dict[str, float]:
+    """Hot words and phrases as the model writes them. Those in `given` replace others that are
+    written alike."""
+    written: dict[str, str] = {}
+    for phrase in sorted(phrases, key=lambda phrase: phrase in given):
+        try:
+            text = normalise(phrase)
+            check_phrase(text, alphabet)
+        except AsrError as error:
+            raise LanguageModelError(f"hot word {phrase!r}: {error}") from None
+        if text in written and (phrase in given) == (written[text] in given):
+            raise LanguageModelError(
+                f"expected each hot word or phrase once, got {written[text]!r} and {phrase!r}, "
+                f"which the model writes alike ({text!r}): leave one out"
+            )
+        written[text] = phrase
+    return {text: phrases[phrase] for text, phrase in written.items()}
 
 
 def _check_kinds(lm: Path | None, rescore: Path | None) -> None:

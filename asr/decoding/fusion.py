@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from asr.config import Config
 from asr.decoding.fusion_kernel import CHARACTER_MODEL, NO_MODEL, OFF, WORD_MODEL, Language
+from asr.decoding.phrases import build_phrases
+from asr.decoding.trie import best_below, build_trie
 from asr.errors import LanguageModelError
-from asr.lm.ngram import END_ID, SPECIAL, START_NODE, Arrays, Ints, NgramModel, read_only
+from asr.lm.ngram import END_ID, SPECIAL, START_NODE, Arrays, NgramModel, read_only
 from asr.text.tokens import WORD_START, Tokens
 
 
@@ -35,28 +36,27 @@ def build_language(
 ) -> Language:
     """All knowledge as arrays for the search.
 
-    With a `lexicon`, only its words are recognised. `hot_words` maps words to bonuses in nats. A
-    model of characters is recognised by the word-start mark among its words.
+    With a `lexicon`, only its words are recognised. `hot_words` maps words and phrases of several
+    words to bonuses in nats, for each time that the words occur in a text in succession. A model of
+    characters is recognised by the word-start mark among its words.
 
-    Raises LanguageModelError for a word that the tokens cannot encode.
+    Raises LanguageModelError for a word or phrase that the tokens cannot encode.
     """
-    config, hot = config or LanguageConfig(), dict(hot_words or {})
+    config, hot = config or LanguageConfig(), hot_words or {}
     alphabet = {c: i for i, c in enumerate(dict.fromkeys("".join(tokens.units[1:])))}
-    for word in (*(lexicon or ()), *hot):
+    for word in lexicon or ():
         check_word(word, alphabet)
+    for phrase in hot:
+        check_phrase(phrase, alphabet)
     kind = NO_MODEL
     if model is not None:
         kind = CHARACTER_MODEL if WORD_START in model.ids else WORD_MODEL
-    words = set(hot)
-    if lexicon is not None:
-        words = set(lexicon)
-    elif model is not None and kind == WORD_MODEL:
-        words |= _writable(model, alphabet)
-    first_child, characters, ends, parents = _trie(sorted(words), alphabet)
-    nodes = len(characters)
-    word_ids, boost = np.full(nodes, OFF, np.int32), np.zeros(nodes)
+    words = set(lexicon or ())
+    if lexicon is None and model is not None and kind == WORD_MODEL:
+        words = _writable(model, alphabet)
+    first_child, characters, ends, parents = build_trie(sorted(words), alphabet)
+    word_ids = np.full(len(characters), OFF, np.int32)
     word_ids[ends] = [0 if model is None else model.id(word) for word in sorted(words)]
-    boost[ends] = [hot.get(word, 0.0) for word in sorted(words)]
     scores = np.zeros(1 if model is None else len(model.vocabulary))
     if model is not None and kind == WORD_MODEL:
         scores = model.log_probs[1 : 1 + len(model.vocabulary)].astype(np.float64)
@@ -69,10 +69,10 @@ def build_language(
         first_child,
         characters,
         word_ids,
-        boost,
-        _best_below(parents, ends, scores[word_ids[ends]]),
+        best_below(parents, ends, scores[word_ids[ends]]),
         float(scores[0]),
         lexicon is not None,
+        build_phrases(hot, alphabet, max(map(len, spelled))) if hot else None,
         np.array([c for unit in spelled for c in unit], np.int32),
         np.cumsum([0, 0, *map(len, spelled)]).astype(np.int32),
         np.array([False, *(unit.startswith(WORD_START) for unit in tokens.units[1:])]),
@@ -101,11 +101,18 @@ def check_word(word: str, alphabet: Collection[str]) -> None:
         raise LanguageModelError(
             f"expected words, got the phrase {word!r}: give each of its words alone"
         )
+    check_phrase(word, alphabet)
+
+
+def check_phrase(phrase: str, alphabet: Collection[str]) -> None:
+    """Raise LanguageModelError if the characters of the tokens cannot encode words, separated by
+    single spaces."""
+    words = phrase.split(" ")
     # A mark within a word would end it.
-    unknown = sorted({c for c in word if c not in alphabet or c == WORD_START})
-    if unknown or not word:
+    unknown = sorted({c for word in words for c in word if c not in alphabet or c == WORD_START})
+    if unknown or not all(words):
         raise LanguageModelError(
-            f"expected words of the model's characters, got {word!r} with "
+            f"expected words of the model's characters, got {phrase!r} with "
             f"{', '.join(unknown) or 'nothing in it'}: spell it otherwise or leave it out"
         )
 
@@ -114,47 +121,3 @@ def _no_model() -> Arrays:
     """Empty arrays of the types of an n-gram model."""
     ints, floats = np.zeros(2, np.int32), np.zeros(2, np.float32)
     return read_only(ints, floats, floats, np.zeros(2, np.int64), ints)
-
-
-def _best_below(
-    parents: Sequence[NDArray[np.int64]], ends: NDArray[np.int64], values: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The highest value of the words that end at each node or below. A node without any has no
-    nodes below it, and is the root of an empty trie."""
-    best = np.full(sum(map(len, parents)), -np.inf)
-    best[ends] = values
-    last = len(best)
-    for level in reversed(parents):
-        first = last - len(level)
-        if first:
-            np.maximum.at(best, level, best[first:last])
-        last = first
-    return np.where(np.isneginf(best), 0.0, best)
-
-
-def _trie(
-    words: Sequence[str], alphabet: Mapping[str, int]
-) -> tuple[Ints, Ints, NDArray[np.int64], list[NDArray[np.int64]]]:
-    """A node for every prefix of a word, level by level, and the final node of each word.
-
-    Shape: the first child of every node [N + 1], its character [N], the words' nodes [words], and
-    the parents of the nodes of each level.
-    """
-    lengths = np.array([len(word) for word in words], np.int64)
-    longest = int(lengths.max(initial=0))
-    spelled = np.full((len(words), longest), -1, np.int64)
-    for row, word in zip(spelled, words, strict=True):
-        row[: len(word)] = [alphabet[c] for c in word]
-    parents, characters = [np.zeros(1, np.int64)], [np.full(1, -1)]
-    nodes, total = np.zeros(len(words), np.int64), 1
-    for place in range(longest):
-        inside = lengths > place
-        keys = nodes[inside] * len(alphabet) + spelled[inside, place]
-        distinct, inverse = np.unique(keys, return_inverse=True)
-        nodes[inside] = total + inverse
-        parents.append(distinct // len(alphabet))
-        characters.append(distinct % len(alphabet))
-        total += len(distinct)
-    children = np.bincount(np.concatenate(parents)[1:], minlength=total)
-    first_child = np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32)
-    return first_child, np.concatenate(characters).astype(np.int32), nodes, parents

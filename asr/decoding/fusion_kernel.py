@@ -1,4 +1,4 @@
-"""Text scores in a beam search: words, spelling and boosts, compiled by numba.
+"""Text scores in a beam search: words, spelling, hot words and phrases, compiled by numba.
 
 N nodes of the lexicon. Scores are natural logarithms.
 """
@@ -20,6 +20,29 @@ NO_MODEL, WORD_MODEL, CHARACTER_MODEL = range(3)
 OFF = -1  # a word outside the lexicon; also a prefix outside the beam, and no child
 
 
+class Phrases(NamedTuple):
+    """Hot words and phrases as an automaton; built by `asr.decoding.phrases`.
+
+    A node of the trie is the longest start of a phrase that the text so far ends with. Between
+    words, the root stands for none; within a word, `OFF` does. Phrases are spelled with `mark`
+    between their words. `fallback` is the next shorter start of a phrase that the text ends with.
+    If a word ends at a node, its `bonus` is the sum over all phrases that end there. `ahead` is the
+    share of a bonus that counts in comparisons while a phrase is being spelled; `ahead_within` and
+    `ahead_new` are the largest shares after one more token, for one that begins no word and for one
+    that does. Shape: each [N].
+    """
+
+    mark: int
+    first_child: Ints
+    character: Ints
+    fallback: Ints
+    begins_word: NDArray[np.bool_]
+    bonus: Floats
+    ahead: Floats
+    ahead_within: Floats
+    ahead_new: Floats
+
+
 class Language(NamedTuple):
     """The text knowledge of a search; built by `asr.decoding.fusion`.
 
@@ -38,10 +61,10 @@ class Language(NamedTuple):
     first_child: Ints
     character: Ints
     word: Ints
-    boost: Floats
     ahead_score: Floats
     unknown_ahead: float
     lexicon_only: bool
+    phrases: Phrases | None
     unit_characters: Ints
     unit_first: Ints
     starts_word: NDArray[np.bool_]
@@ -74,16 +97,47 @@ def spell_unit(language, spelled, unit):
 
 
 @inner
+def match(phrases, node, character):
+    """The node of hot phrases after one character. A mark after a mark begins no other word."""
+    if character == phrases.mark and node >= 0 and phrases.begins_word[node]:
+        return node
+    while node >= 0:
+        for child in range(phrases.first_child[node], phrases.first_child[node + 1]):
+            if phrases.character[child] == character:
+                return child
+        node = phrases.fallback[node]
+    return 0 if character == phrases.mark else OFF
+
+
+@inner
+def match_unit(language, phrases, node, unit):
+    """The node of hot phrases after a token."""
+    for i in range(language.unit_first[unit], language.unit_first[unit + 1]):
+        node = match(phrases, node, language.unit_characters[i])
+    return node
+
+
+@inner
+def match_shares(phrases, node):
+    """The share of a bonus that counts in comparisons, and the largest after one more token, for
+    one that begins no word and for one that does. Otherwise the beam would lose a phrase before it
+    is complete. Texts are scored without it, so an incomplete phrase gains nothing."""
+    if phrases is None:
+        return 0.0, 0.0, 0.0
+    if node == OFF:
+        return 0.0, 0.0, phrases.ahead_new[0]
+    return phrases.ahead[node], phrases.ahead_within[node], phrases.ahead_new[node]
+
+
+@inner
 def end_word(language, context, spelled):
-    """The score that the end of a word adds, and the context after it."""
+    """The score that the end of a word adds, and the context after it, without hot phrases."""
     if spelled == 0:
         return 0.0, context  # nothing was spelled
     word = OFF if spelled < 0 else language.word[spelled]
     if word == OFF and language.lexicon_only:
         return -np.inf, context
     score = language.word_bonus
-    if word != OFF:
-        score += language.boost[spelled]
     if language.kind == WORD_MODEL:
         known, context = advance(*language.ngram, context, max(word, 0))
         score += language.weight * known

@@ -1,8 +1,8 @@
-"""Word lists for a decoder: a lexicon, and hot words with their bonuses."""
+"""Word lists for a decoder: a lexicon, and hot words and phrases with their bonuses."""
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from asr.errors import AsrError, LanguageModelError, reason
 from asr.io.foreign import kind_of
 from asr.text.characters import canonical
 
-BOOST = 6.0  # of a hot word, in nats
+BOOST = 6.0  # of a hot word or phrase, in nats
+MOST_BOOST = 1000.0  # of either sign
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # unlike "nan"
 
 
 def read_lexicon(path: Path, spell: Callable[[str], str] = canonical) -> tuple[str, ...]:
@@ -38,32 +40,76 @@ def read_lexicon(path: Path, spell: Callable[[str], str] = canonical) -> tuple[s
 
 
 def read_hot_words(path: Path) -> dict[str, float]:
-    """Hot words of a file: see `parse_hot_words`. Raises LanguageModelError naming the line."""
-    return parse_hot_words(_lines(path, "hot words"), f"{path}:")
+    """The hot words and phrases of a file, one per line: see `parse_hot_word`.
 
-
-def parse_hot_words(lines: Sequence[str], where: str, mark: str | None = None) -> dict[str, float]:
-    """Each line a word and optionally its bonus in nats (else `BOOST`), after spaces or after
-    `mark`. Raises LanguageModelError that begins with `where` and the number of the line.
-
-    >>> parse_hot_words(["espoo", "oulu 2.5"], "line ")
-    {'espoo': 6.0, 'oulu': 2.5}
+    Raises LanguageModelError naming the line.
     """
-    found = {}
-    for number, line in enumerate(lines, start=1):
-        word, *rest = [part.strip() for part in line.split(mark)] or [""]
-        try:
-            (score,) = [float(value) for value in rest] or [BOOST]
-            if not math.isfinite(score) or (len(word.split()) != 1 and line.strip()):
-                raise ValueError(line)
-        except ValueError:
-            raise LanguageModelError(
-                f"{where}{number}: expected a word and perhaps its boost, a number, got {line!r}: "
-                "correct it, and give the words of a phrase one by one"
-            ) from None
-        if word := canonical(word):
-            found[word] = score
+    found: dict[str, float] = {}
+    for number, line in enumerate(_lines(path, "hot words"), start=1):
+        if canonical(line).strip():
+            _add(found, line, f"{path}:{number}", spaced=True)
     return found
+
+
+def parse_hot_words(options: Sequence[str], where: str) -> dict[str, float]:
+    """Hot words and phrases given one by one, as `phrase` or `phrase=boost`.
+
+    Raises LanguageModelError that begins with `where`.
+
+    >>> parse_hot_words(["espoo", "new york=2.5", "route 66"], "--hot-word")
+    {'espoo': 6.0, 'new york': 2.5, 'route 66': 6.0}
+    """
+    found: dict[str, float] = {}
+    for option in options:
+        _add(found, option, where, spaced=False)
+    return found
+
+
+def parse_hot_word(line: str, spaced: bool) -> tuple[str, float]:
+    """A word or phrase and its bonus in nats, else `BOOST`. The bonus follows a tab or an equals
+    sign or, if `spaced`, a space: the last word of several is then the bonus if it is a number.
+
+    Raises LanguageModelError that names the phrase.
+
+    >>> parse_hot_word("new york 3", True), parse_hot_word("route 66=3", True)
+    (('new york', 3.0), ('route 66', 3.0))
+    """
+    phrase, number = _split(line.strip() or "=", spaced)
+    phrase = " ".join(canonical(phrase).split())
+    if not phrase:
+        raise LanguageModelError(f"expected a word or phrase, got none in {line!r}: give one")
+    if number is None:
+        return phrase, BOOST
+    if not _NUMBER.fullmatch(number) or abs(float(number)) > MOST_BOOST:
+        raise LanguageModelError(
+            f"expected a boost of at most {MOST_BOOST:g} nats for {phrase!r}, got {number!r}: "
+            "correct it"
+        )
+    return phrase, float(number)
+
+
+def _split(line: str, spaced: bool) -> tuple[str, str | None]:
+    """The phrase, and the text of its bonus, if any."""
+    for mark in "\t=":
+        if mark in line:
+            phrase, _, number = line.rpartition(mark)
+            return phrase, number.strip()
+    phrase, *last = line.rsplit(None, 1)
+    if spaced and last and _NUMBER.fullmatch(last[0]):
+        return phrase, last[0]
+    return line, None
+
+
+def _add(found: dict[str, float], line: str, where: str, spaced: bool) -> None:
+    try:
+        phrase, boost = parse_hot_word(line, spaced)
+    except LanguageModelError as error:
+        raise LanguageModelError(f"{where}: {error}") from None
+    if phrase in found:
+        raise LanguageModelError(
+            f"{where}: expected each hot word or phrase once, got {phrase!r} twice: leave one out"
+        )
+    found[phrase] = boost
 
 
 def _lines(path: Path, what: str) -> list[str]:

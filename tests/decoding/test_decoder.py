@@ -15,6 +15,7 @@ import torch
 from asr.decoding.decoder import Decoder, DecoderConfig
 from asr.decoding.folder import load_decoder, remove_decoder, save_decoder
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
+from asr.io.files import write_json
 from asr.lm.estimate import estimate
 from asr.lm.storage import save_ngram
 from asr.lm.words import BOOST, parse_hot_words, read_hot_words, read_lexicon
@@ -109,11 +110,33 @@ def test_what_is_saved_is_all_there_is(tmp_path: Path) -> None:
 
 
 def test_hot_words_by_line(tmp_path: Path) -> None:
-    (tmp_path / "hot.txt").write_text("ab\n\nba 2.5\n")
-    assert read_hot_words(tmp_path / "hot.txt") == {"ab": BOOST, "ba": 2.5}
-    for line in ("ab x", "a b c", "ab 1 2"):
-        with pytest.raises(LanguageModelError, match="line 2: expected a word and perhaps"):
-            parse_hot_words(["ok", line], "line ")
+    lines = ["ab", "", "ba 2.5", "new  york 3", "route 66\t4", "route 66=5 ", "area 51", "my nan\r"]
+    (tmp_path / "hot.txt").write_text("\n".join(lines[:5]))
+    assert read_hot_words(tmp_path / "hot.txt") == {
+        "ab": BOOST,
+        "ba": 2.5,
+        "new york": 3,
+        "route 66": 4,
+    }
+    (tmp_path / "hot.txt").write_text("\n".join(lines[5:]))
+    assert read_hot_words(tmp_path / "hot.txt") == {"route 66": 5, "area": 51, "my nan": BOOST}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("ab=x", "expected a boost of at most 1000 nats for 'ab', got 'x'"),
+        ("a b=", "nats for 'a b', got ''"),
+        ("=3", "expected a word or phrase, got none in '=3'"),
+        ("a b 1001", "nats for 'a b', got '1001'"),
+        ("ok -1", "expected each hot word or phrase once, got 'ok' twice"),
+    ],
+)
+def test_lines_that_are_no_hot_words(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "hot.txt").write_text(f"ok\n{line}\n")
+    with pytest.raises(LanguageModelError, match=message) as error:
+        read_hot_words(tmp_path / "hot.txt")
+    assert str(error.value).startswith(f"{tmp_path / 'hot.txt'}:2: ")
 
 
 def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
@@ -123,15 +146,38 @@ def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
 
 
 def test_hot_words_with_a_mark() -> None:
-    assert parse_hot_words(["ab", "ba=2.5", ""], "", "=") == {"ab": BOOST, "ba": 2.5}
-    for option in ("new york", "area 51", "new york=3", "=3", "ab=", "ab=1=2"):
-        with pytest.raises(LanguageModelError, match="the words of a phrase one by one"):
-            parse_hot_words([option], "--hot-word ", "=")
+    given = ["ab", "ba=2.5", "new york", "new  york city=-3", "area 51"]
+    assert parse_hot_words(given, "--hot-word") == {
+        "ab": BOOST,
+        "ba": 2.5,
+        "new york": BOOST,
+        "new york city": -3,
+        "area 51": BOOST,
+    }
+    for option in ("=3", "ab=", "ab=b", "", " ", "\u200b", "ab=1=2=", "ab=1e4"):
+        with pytest.raises(LanguageModelError, match=r"^--hot-word: expected a "):
+            parse_hot_words([option], "--hot-word")
 
 
-def test_a_phrase_is_no_hot_word() -> None:
-    with pytest.raises(LanguageModelError, match="got the phrase 'a b': give each of its words"):
-        Decoder(TOKENS, DecoderConfig(kind="beam", hot_words={"a b": 1.0}))
+def test_a_phrase_of_several_words(tmp_path: Path) -> None:
+    write_json(tmp_path / "decoder.json", {"kind": "beam", "hot_words": {"b b": 1, "a b": 1}})
+    decoder = load_decoder(tmp_path, TOKENS, hot_words={"A B": 2.0}, normalise=str.lower)
+    assert decoder.config.hot_words == {"b b": 1, "a b": 2}
+    assert decoder.texts(A_AND_A_OR_B) == ["a b"]
+    assert decoder.hypotheses(A_AND_A_OR_B)[0].confidences[1] > 0.5
+
+
+def test_phrases_that_are_none(tmp_path: Path) -> None:
+    for phrase, message in [
+        ("B c", "hot word 'B c': expected words of the model's characters, got 'b c' with c"),
+        ("", "hot word '': expected words .* got '' with nothing in it"),
+    ]:
+        with pytest.raises(LanguageModelError, match=message):
+            load_decoder(tmp_path, TOKENS, hot_words={phrase: 1.0}, normalise=str.lower)
+    with pytest.raises(LanguageModelError, match=r"got 'A b' and 'a B', .* alike \('a b'\)"):
+        load_decoder(tmp_path, TOKENS, hot_words={"A b": 1.0, "a B": 2}, normalise=str.lower)
+    with pytest.raises(ConfigError, match=r"hot_words\.a b: input should be less than"):
+        load_decoder(tmp_path, TOKENS, hot_words={"a b": 1e4})
 
 
 def test_a_line_of_a_lexicon_is_one_word(tmp_path: Path) -> None:
@@ -192,10 +238,10 @@ def test_a_greedy_decoder_is_not_given_what_it_cannot_use(tmp_path: Path) -> Non
         load_decoder(tmp_path, TOKENS, "greedy", hot_words={"a": 1.0})
 
 
-@pytest.mark.parametrize("line", ["a nan", "a inf", "a 1e400"])
-def test_boosts_are_finite(line: str) -> None:
-    with pytest.raises(LanguageModelError, match="perhaps its boost"):
-        parse_hot_words([line], "line ")
+@pytest.mark.parametrize("option", ["a=nan", "a=inf", "a=1e400", "a=1_0"])
+def test_boosts_are_finite(option: str) -> None:
+    with pytest.raises(LanguageModelError, match="a boost of at most 1000 nats for 'a'"):
+        parse_hot_words([option], "--hot-word")
 
 
 def test_a_language_model_in_another_case_is_told() -> None:
