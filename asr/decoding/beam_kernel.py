@@ -329,16 +329,24 @@ def recombine(phrases, nodes, beam, work, count):
 def keep(row, nodes, beam, language, phrases, work, count, floor):
     """Make the best of `count` candidates the beam."""
     used, size = beam.used[0], len(beam.node)
+    equal = size  # how many candidates may be kept that score exactly `floor`
     if count > size:
         for i in range(count):
             work.sorted_scores[i] = work.scores[i]
         floor = max(floor, kth_largest(work.sorted_scores, count, size))
+        for i in range(count):
+            equal -= work.scores[i] > floor
     for i in range(used):
         nodes.place[beam.node[i]] = OFF
     kept = 0
     for i in range(count):
-        if work.scores[i] < floor or work.scores[i] == -np.inf or kept == size:
+        score = work.scores[i]
+        if score < floor or score == -np.inf:
             continue
+        if score == floor:
+            if equal == 0:
+                continue
+            equal -= 1
         if i < used:
             work.node[kept], work.blank[kept] = beam.node[i], work.blanks[i]
             work.label[kept] = work.labels[i]

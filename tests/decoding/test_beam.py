@@ -206,6 +206,14 @@ def test_a_dropped_prefix_that_comes_back_is_the_same_prefix() -> None:
             assert len(set(texts)) == len(texts)
 
 
+def test_prefixes_of_equal_score_do_not_displace_a_better_one() -> None:
+    # After two frames "" and "a▁" are equal, and listed before "b▁", which is the best.
+    shares = [[0.25, 0, 0.5, 0.25], [0.5, 0.25, 0.25, 0], [0, 0, 0, 1]]
+    language = build_language(SPELLED, hot_words={"b b": 9.0})
+    (best,) = decoded(torch.tensor(shares).log(), language, BeamConfig(size=4))
+    assert SPELLED.decode(best.ids) == "b b"
+
+
 def test_pruning_drops_only_what_is_far_behind() -> None:
     log_probs = random_log_probs(12, 4, 1)
     wide = decoded(log_probs, PLAIN, BeamConfig(size=200, nats=1e9, token_nats=1e9), 200)

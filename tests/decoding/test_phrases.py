@@ -18,7 +18,7 @@ from asr.decoding.fusion import build_language
 from asr.errors import LanguageModelError
 from asr.lm.estimate import estimate
 from asr.lm.ngram import NgramModel
-from asr.text.tokens import WORD_START, Tokens
+from asr.text.tokens import BLANK, WORD_START, Tokens
 from tests.decoding.test_beam import (
     CHARACTERS,
     MIXED,
@@ -126,6 +126,30 @@ def test_no_candidate_is_passed_over(
         assert decoded(log_probs, language, config, size) == decoded(
             log_probs, unlimited, config, size
         )
+
+
+TOKENS = Tokens((BLANK, WORD_START, *"abcdefgh"))
+
+
+def test_a_phrase_survives_a_narrow_beam_before_it_is_complete() -> None:
+    # Every letter of the phrase is heard a little less than another.
+    heard, meant = TOKENS.encode("abc def ghab"), TOKENS.encode("bcd efg habc")
+    log_probs = torch.full((2 * len(heard), len(TOKENS)), -20.0).double()
+    for t, (likely, other) in enumerate(zip(heard, meant, strict=True)):
+        log_probs[2 * t, likely] = math.log(0.7)
+        log_probs[2 * t, other] = math.log(0.3) if likely != other else math.log(0.7)
+        log_probs[2 * t + 1, 0] = 0
+    language = build_language(TOKENS, hot_words={"bcd efg habc": 12.0})
+    (best,) = decoded(log_probs, language, BeamConfig(size=4))
+    assert TOKENS.decode(best.ids) == "bcd efg habc"
+    assert language.phrases is not None
+    no_share = language.phrases._replace(ahead=np.zeros(len(language.phrases.ahead)))
+    (lost,) = decoded(log_probs, language._replace(phrases=no_share), BeamConfig(size=4))
+    assert TOKENS.decode(lost.ids) == "abc def ghab"
+    # What is not completed gains nothing.
+    longer = build_language(TOKENS, hot_words={"bcd efg habc a": 12.0})
+    (plain,) = decoded(log_probs, longer, BeamConfig(size=4))
+    assert (TOKENS.decode(plain.ids), plain.language) == ("abc def ghab", 0.0)
 
 
 def test_recombination_keeps_phrases_apart() -> None:
