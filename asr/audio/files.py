@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asr.audio.source import one_line
 from asr.errors import AudioError
 from asr.io.paths import Say, as_stored, files_below
+from asr.io.patterns import expanded, is_pattern
 from asr.io.printable import printable_name
 
 AUDIO_SUFFIXES = (
@@ -34,17 +35,18 @@ def is_recording(path: Path) -> bool:
 
 
 def find_audio(paths: Iterable[str | Path], say: Say | None = None) -> list[Path]:
-    """The recordings in `paths`: files as given, and the files below folders, each file once.
+    """The recordings in `paths`: files as given, and the files below folders, each file once. A
+    path that does not exist may be a pattern, such as `calls/**/*.wav` (`asr/io/patterns.py`).
 
     In a folder only files with a suffix in `AUDIO_SUFFIXES` count, in sorted order. Links to
     folders are followed (`files_below`). `say` reports skipped files that are neither recordings
     nor texts, and folders that cannot be read.
 
     Raises:
-        AudioError: a path that does not exist.
+        AudioError: a path that does not exist, a pattern that matches nothing.
     """
     found: list[Path] = []
-    for path in map(as_stored, paths):
+    for path in _matched(paths):
         # os.path returns False for names that no file system accepts; Path would raise.
         if os.path.isdir(path):  # noqa: PTH112
             files = files_below(path, say)
@@ -61,6 +63,21 @@ def find_audio(paths: Iterable[str | Path], say: Say | None = None) -> list[Path
                 f"{one_line(path)}: expected a recording or a folder, got no such file; check it"
             )
     return list(dict.fromkeys(found))
+
+
+def _matched(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """The same paths, and in place of a pattern the paths that match it."""
+    for path in map(as_stored, paths):
+        if os.path.lexists(path) or not is_pattern(path):
+            yield path
+            continue
+        matches = expanded(path)
+        if not matches:
+            raise AudioError(
+                f"{one_line(path)}: expected a pattern of recordings or folders, got no match;"
+                " check it"
+            )
+        yield from matches
 
 
 def passed_over(files: Sequence[Path], folder: Path) -> str:
