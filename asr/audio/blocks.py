@@ -17,13 +17,15 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from asr.audio.recordings import channels_of, samples_of
+from asr.audio.piped import RawPcm, raw_blocks
+from asr.audio.recordings import channels_of, samples_of, stated_seconds_of
+from asr.audio.resample import resampled
 from asr.audio.samples import RATES
 from asr.audio.source import Request, Span, name_of, open_source, reason_of
 from asr.errors import AudioError, AudioWarning
@@ -36,7 +38,7 @@ BLOCK_SECONDS = 10.0
 
 
 def audio_blocks(
-    source: str | Path | bytes | BinaryIO,
+    source: str | Path | bytes | BinaryIO | RawPcm,
     rate: int,
     start: float = 0.0,
     end: float | None = None,
@@ -51,7 +53,8 @@ def audio_blocks(
     before its end.
 
     Args:
-        source: a file, its bytes, or a binary stream, which is read to its end at first.
+        source: a file, its bytes, or a binary stream, which is read to its end at first; or raw
+            samples, which are read as they arrive.
         rate: Hz of the result.
         channel: the one that is read, from 1; the default is the mix of all.
         say: reports damage, once, after the last block or when the generator is closed; the default
@@ -67,14 +70,25 @@ def audio_blocks(
     return request_blocks(source, request_for(source, rate, start, end, channel), say)
 
 
-def channel_count(source: str | Path | bytes | BinaryIO) -> int:
+def channel_count(source: str | Path | bytes | BinaryIO | RawPcm) -> int:
     """The number of channels in a recording, from its header: of the track that is read, and of
     several recordings in one file the most.
 
     Raises:
         AudioError: missing or undecodable file.
     """
-    return guarded(source, channels_of)
+    return 1 if isinstance(source, RawPcm) else guarded(source, channels_of)
+
+
+def stated_seconds(path: str | Path) -> float:
+    """The length of a recording, for progress: as its header states or FFmpeg estimates it from the
+    bit rate. Nothing is decoded. 0 if it is unknown or the file cannot be read; of several
+    recordings in one file, the first one counts."""
+    try:
+        seconds = guarded(path, stated_seconds_of)
+    except AudioError:
+        return 0.0
+    return seconds if 0 < seconds < math.inf else 0.0
 
 
 # --- for `load_audio` ---
@@ -113,7 +127,9 @@ def request_blocks(
     start = request.span.start
     decoding = _decoded(source, request, problems.append)
     try:
-        with closing(decoding), _beside_signals() as run:
+        # A read of a pipe can wait long, and can be interrupted.
+        beside = nullcontext(_call) if isinstance(source, RawPcm) else _beside_signals()
+        with closing(decoding), beside as run:
             while (block := run(lambda: next(decoding, None))) is not None:
                 count += len(block)
                 yield block
@@ -183,7 +199,16 @@ def _beside_signals() -> Iterator[Callable[[Callable[[], T]], T]]:
         yield lambda function: thread.submit(quietly, function).result()
 
 
+def _call(function: Callable[[], T]) -> T:
+    return function()
+
+
 def _decoded(source: Any, request: Request, say: Say) -> Generator[np.ndarray, None, None]:
+    if isinstance(source, RawPcm):
+        if request.channel not in (None, 1):
+            raise AudioError(f"expected channel 1 of raw samples, got {request.channel}")
+        yield from _gathered(resampled(raw_blocks(source, say), request), request.rate)
+        return
     with open_source(source) as stream:
         yield from _gathered(samples_of(stream, request, say), request.rate)
 

@@ -29,7 +29,7 @@ from asr.audio.decode_soundfile import (
 from asr.audio.headers import with_true_size
 from asr.audio.resample import TooLongError, check_length, check_rate, resampled
 from asr.audio.source import Block, Request, Span, Stream, reason_of
-from asr.audio.tracks import track_channels
+from asr.audio.tracks import open_pyav, track_channels
 from asr.errors import AudioError
 
 Say = Callable[[str], None]
@@ -94,6 +94,18 @@ def channels_of(stream: Stream) -> int:
     if len(errors) == len(found):
         raise errors[-1]
     return max(counts)
+
+
+def stated_seconds_of(stream: Stream) -> float:
+    """Seconds of the first recording in a file as its header states or FFmpeg estimates them; 0 if
+    unknown."""
+    stream = with_true_size(stream, lambda _: None)
+    file = open_soundfile(stream)
+    if file is not None:
+        with file:
+            return float(file.frames / file.samplerate)
+    with open_pyav(stream) as container:
+        return float((container.duration or 0) / av.time_base)
 
 
 def _all_links(
