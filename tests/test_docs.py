@@ -141,7 +141,7 @@ def test_rules_of_evaluation(tmp_path: Path) -> None:
     assert profile.apply("Uh, it's O K!") == "it's okay"
 
 
-FILES = (".json", ".jsonl", ".onnx", ".tsv", ".yaml")  # names of files, not of settings
+FILES = (".json", ".jsonl", ".onnx", ".tsv", ".txt", ".yaml")  # names of files, not of settings
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

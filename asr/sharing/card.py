@@ -93,11 +93,7 @@ def export_text(export: Export) -> str:
 
 def _speech(facts: ModelFacts) -> str:
     data = facts.info.training_data
-    parts = []
-    if data.hours is not None:
-        parts.append(
-            f"{data.hours:,.1f} hours" if data.hours >= 1 else f"{60 * data.hours:.0f} min"
-        )
+    parts = [] if data.hours is None else [duration(data.hours)]
     parts += [f"{data.utterances:,} utterances"] if data.utterances else []
     parts += [f"{data.speakers:,} speakers"] if data.speakers else []
     return ", ".join(parts)

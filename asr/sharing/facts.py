@@ -164,16 +164,20 @@ def included_model() -> Path:
 
 
 def find_models(folders: Sequence[Path]) -> Iterator[Path]:
-    """Model folders at and below these, sorted; not those of single epochs of a training."""
+    """Model folders at and below these, sorted, each once; links are followed. Models of single
+    epochs of a training are left out."""
     seen = set()
     for root in folders:
-        for place, below, _ in os.walk(root):
+        for place, below, _ in os.walk(root, followlinks=True):
+            real = os.path.realpath(place)
+            if real in seen:  # also a link to a folder around it
+                below.clear()
+                continue
+            seen.add(real)
             below[:] = sorted(name for name in below if not _is_left_out(name))
             if is_model(Path(place)):
                 below.clear()
-                if (real := os.path.realpath(place)) not in seen:
-                    seen.add(real)
-                    yield Path(place)
+                yield Path(place)
 
 
 def _is_left_out(name: str) -> bool:

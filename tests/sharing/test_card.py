@@ -89,4 +89,7 @@ def test_networks_and_features_in_words(facts: ModelFacts) -> None:
     other = facts.features.model_copy(update={"kind": "mfcc", "coefficients": 13, "cmvn": "global"})
     assert features_text(replace(facts, features=other)).startswith("13 mfcc every 10 ms")
     assert "normalised globally" in features_text(replace(facts, features=other))
-    assert INFO["date"] in rows(facts)["trained"]
+    assert rows(facts)["trained"] == f"{INFO['date']}, 3 epochs in 2 minutes"
+    data = facts.info.training_data.model_copy(update={"hours": 0.7, "speakers": None})
+    info = facts.info.model_copy(update={"training_data": data})
+    assert rows(replace(facts, info=info))["speech"] == "42 minutes, 40 utterances"

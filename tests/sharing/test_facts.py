@@ -98,10 +98,14 @@ def test_models_are_found_once_without_those_of_epochs(tmp_path: Path) -> None:
         make_model(tmp_path / name, report=None, lm=False)
     (tmp_path / "notes").mkdir()
     (tmp_path / "again").symlink_to(tmp_path / "a")
-    assert list(find_models([tmp_path, tmp_path / "a", tmp_path / "again"])) == [
-        tmp_path / "a" / "model",
-        tmp_path / "b" / "model",
-    ]
+    (tmp_path / "a" / "circle").symlink_to(tmp_path)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "exp").symlink_to(tmp_path)
+    models = [Path("a", "model"), Path("b", "model")]
+    found = find_models([tmp_path, tmp_path / "a", tmp_path / "again"])
+    assert list(found) == [tmp_path / model for model in models]
+    exp = tmp_path / "linked" / "exp"
+    assert list(find_models([tmp_path / "linked"])) == [exp / model for model in models]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ from tests.sharing.fake_hub import Hub, running
 from tests.sharing.models import INFO, make_model
 from tests.sharing.test_package import contents
 
+# The client itself causes it in httpx2.
+pytestmark = pytest.mark.filterwarnings("ignore:Use .content:DeprecationWarning")
+
 TOKEN = "hf_secretsecretsecret"
 NAME = "ann/tones"
 
