@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -60,6 +57,8 @@ Settings = Annotated[
 class DecoderOptions:
     """The decoder options of the command line; others come from the model folder."""
 
+    SECTION: ClassVar[str] = "Decoding"
+
     decoder: Annotated[
         DecoderKind | None,
         typer.Option(help="Default: the model's own, or beam if an option needs it."),
@@ -109,22 +108,3 @@ class DecoderOptions:
             overrides=self.set_ or [],
             normalise=bundle.normalise,
         )
-
-
-def with_decoder_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command with a parameter `options: DecoderOptions` these command-line options.
-
-    typer reads the options from the signature, in which each replaces the one parameter.
-    """
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        chosen = {field.name: values.pop(field.name) for field in fields(DecoderOptions)}
-        command(**values, options=DecoderOptions(**chosen))
-
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    single = inspect.signature(DecoderOptions, eval_str=True).parameters.values()
-    parameters = [*(parameter for parameter in own if parameter.name != "options"), *single]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run

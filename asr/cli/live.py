@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -28,29 +28,27 @@ if TYPE_CHECKING:
 FORMATS = ("txt", "json")
 LIST = "list"  # in place of a device
 
-Live = Annotated[
-    bool,
-    typer.Option("--live", help="From a microphone, or with - and --rate from standard input."),
-]
-Device = Annotated[
-    str | None, typer.Option(help="Microphone: number or part of the name; 'list' prints them.")
-]
-Rate = Annotated[
-    int | None, typer.Option(min=1000, max=1_000_000, help="Hz of 16-bit PCM on standard input.")
-]
-Stats = Annotated[
-    bool, typer.Option("--stats", help="Print the speed and latency of --live at its end.")
-]
-
 
 @dataclass(frozen=True)
 class LiveOptions:
     """The options of `asr transcribe` that belong to --live."""
 
-    live: bool
-    device: str | None
-    rate: int | None
-    stats: bool
+    SECTION: ClassVar[str] = "Live"
+
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="From a microphone, or with - and --rate from standard input."),
+    ] = False
+    device: Annotated[
+        str | None, typer.Option(help="Microphone: number or part of the name; 'list' prints them.")
+    ] = None
+    rate: Annotated[
+        int | None,
+        typer.Option(min=1000, max=1_000_000, help="Hz of 16-bit PCM on standard input."),
+    ] = None
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print the speed and latency of --live at its end.")
+    ] = False
 
 
 def run_live(

@@ -21,15 +21,15 @@ from asr.cli.decoder_options import (
     Rescore,
     Set,
     Settings,
-    with_decoder_options,
 )
 from asr.cli.export import app as export_app
-from asr.cli.live import Device, Live, LiveOptions, Rate, Stats, run_live
 from asr.cli.lm import app as lm_app
 from asr.cli.models import app as models_app
+from asr.cli.option_groups import with_options
 from asr.cli.reports import Normalise, Units, UnitsOption, scoring
 from asr.cli.reports import app as reports_app
-from asr.errors import AlignmentError, AsrError, AudioError, ConfigError
+from asr.cli.transcribe import app as transcribe_app
+from asr.errors import AlignmentError, ConfigError
 from asr.evaluation import AUDIO_MEGABYTES
 from asr.io.terminal import progress_bar, set_quiet, show, tell
 
@@ -59,12 +59,6 @@ app = typer.Typer(
 )
 
 
-class TextFormat(StrEnum):
-    txt = "txt"
-    json = "json"
-    ctm = "ctm"
-
-
 class TimeFormat(StrEnum):
     json = "json"
     ctm = "ctm"
@@ -75,6 +69,7 @@ app.add_typer(data_app)
 app.add_typer(lm_app, name="lm")
 app.add_typer(models_app, name="models")
 app.add_typer(reports_app)
+app.add_typer(transcribe_app)
 app.add_typer(export_app)
 
 
@@ -151,7 +146,7 @@ def train(
 
 
 @app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --lm exp/lm --out exp/test")
-@with_decoder_options
+@with_options
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     manifest: Annotated[Path, typer.Argument(help="Recordings with transcripts.")],
@@ -172,67 +167,6 @@ def evaluate(
     decoder = options.load(model, bundle)
     how = scoring(normalise, units)
     if not evaluate_model(model, manifest, out, decoder, how, audio_mb, bundle):
-        sys.exit(1)
-
-
-@app.command(epilog="Example: asr transcribe letters.wav recordings/ --format json")
-@with_decoder_options
-def transcribe(
-    options: DecoderOptions,
-    files: Annotated[list[Path], typer.Argument(help="Audio files, and folders of them.")] = [],  # noqa: B006
-    model: Annotated[
-        Path | None, typer.Option(help="Model folder; default: the included AN4 model.")
-    ] = None,
-    format: Annotated[
-        TextFormat, typer.Option(help="txt; json and ctm have word times and confidences.")
-    ] = TextFormat.txt,
-    live: Live = False,
-    device: Device = None,
-    rate: Rate = None,
-    stats: Stats = False,
-) -> None:
-    """Transcribe recordings: one line per file, with its name if there are several."""
-    from asr.audio.files import find_audio
-    from asr.inference.time_formats import ctm_names, to_ctm, to_json
-    from asr.inference.transcript import Transcript
-    from asr.io.printable import name_fields, printable_json, printable_name
-
-    how = LiveOptions(live, device, rate, stats)
-    if run_live(lambda: options.recognizer(model), files, format.value, how):
-        return
-    recognizer = options.recognizer(model)
-    present, failed = [], 0
-    for file in files:
-        try:
-            below = find_audio([file], lambda note: tell(f"note: {note}"))
-            if not below:
-                raise AudioError(f"{file}: expected a folder with recordings, got none in it")
-            present += below
-        except AsrError as error:
-            tell(f"error: {error}")
-            failed += 1
-
-    alone, names = len(files) == 1 and files == present, ctm_names(present)
-
-    def as_text(path: Path, result: Transcript) -> str:
-        if format is TextFormat.json:
-            row = {"text": result.text, "seconds": result.seconds}
-            return printable_json(name_fields(path) | row | {"words": to_json(result.words)})
-        if format is TextFormat.ctm:
-            return to_ctm(names[path], result.words).rstrip()
-        return result.text if alone else f"{printable_name(path)}\t{result.text}"
-
-    with progress_bar("transcribing") as progress:
-        timed = format is not TextFormat.txt
-        results = recognizer.transcribe(present, words=timed)
-        for done, (path, result) in enumerate(zip(present, results, strict=True), start=1):
-            if result.error is not None:
-                tell(f"error: {result.error}")
-                failed += 1
-            else:
-                show(as_text(path, result))
-            progress(done, len(present))
-    if failed:
         sys.exit(1)
 
 

@@ -176,75 +176,6 @@ def test_evaluate_refuses_an_out_that_is_a_file(
     assert any("taken" in line for line in ended.errors)
 
 
-# --- transcribe ---
-
-
-def test_transcribe_prints_a_line_a_file(run: Command, tones: tuple[dict[str, Path], Path]) -> None:
-    manifests, model = tones
-    first, second = read_manifest(manifests["test"])[:2]
-    alone = run("transcribe", first.audio, "--model", model)
-    # Nothing of a progress bar is left where there is no terminal.
-    assert (alone.status, alone.out, alone.err) == (0, f"{first.text}\n", "")
-    both = run("transcribe", first.audio, second.audio, "--model", model)
-    assert both.out == f"{first.audio}\t{first.text}\n{second.audio}\t{second.text}\n"
-
-
-def test_transcribe_prints_json(run: Command, tones: tuple[dict[str, Path], Path]) -> None:
-    manifests, model = tones
-    utterance = read_manifest(manifests["test"])[0]
-    ended = run("transcribe", utterance.audio, "--model", model, "--format", "json")
-    (line,) = ended.out.splitlines()
-    row = json.loads(line)
-    assert row.pop("seconds") == pytest.approx(utterance.duration, abs=1e-3)
-    assert [word["word"] for word in row.pop("words")] == utterance.text.split()
-    assert row == {"file": str(utterance.audio), "text": utterance.text}
-    assert run("transcribe", utterance.audio, "--model", model, "--format", "srt").status == 2
-
-
-def test_transcribe_searches_folders(run: Command, tones: tuple[dict[str, Path], Path]) -> None:
-    manifests, model = tones
-    utterances = read_manifest(manifests["test"])
-    ended = run("transcribe", utterances[0].audio.parent, "--model", model)
-    assert ended.status == 0
-    named = [line.split("\t")[0] for line in ended.out.splitlines()]
-    assert named == sorted(str(u.audio) for u in utterances)
-
-
-def test_transcribe_goes_on_past_bad_files_names_them_and_fails(
-    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
-) -> None:
-    manifests, model = tones
-    good = read_manifest(manifests["test"])[0]
-    garbage, empty, absent = (
-        tmp_path / name for name in ("garbage.wav", "empty.mp3", "absent.wav")
-    )
-    garbage.write_bytes(b"RIFF....WAVE")
-    empty.write_bytes(b"")
-    ended = run("transcribe", garbage, absent, good.audio, empty, "--model", model)
-    assert ended.status == 1
-    assert ended.out == f"{good.audio}\t{good.text}\n"
-    assert len(ended.errors) == 3
-    for path in (garbage, empty, absent):
-        assert sum(str(path) in line for line in ended.errors) == 1
-
-
-def test_damage_is_told_once_a_recording_and_what_is_passed_over(
-    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
-) -> None:
-    manifests, model = tones
-    good = read_manifest(manifests["test"])[0]
-    cut, folder = tmp_path / "cut.wav", tmp_path / "folder"
-    cut.write_bytes(good.audio.read_bytes()[:-100])
-    folder.mkdir()
-    shutil.copy(good.audio, folder)
-    (folder / "film.xyz").touch()
-    ended = run("transcribe", cut, folder, "--model", model)
-    assert (ended.status, len(ended.out.splitlines())) == (0, 2)
-    note, warning = ended.err.splitlines()
-    assert note == f"note: {folder}: skipped 1 file, neither recordings nor texts: film.xyz"
-    assert warning.startswith(f"warning: {cut}: its header states")
-
-
 def test_training_tells_damage_once_a_recording(run: Command, recipe: Path) -> None:
     audio = sorted(recipe.parent.rglob("train*.wav"))[0]
     audio.write_bytes(audio.read_bytes()[:-100])
@@ -255,29 +186,6 @@ def test_training_tells_damage_once_a_recording(run: Command, recipe: Path) -> N
             line for line in ended.err.splitlines() if line.startswith(f"warning: {audio}")
         ]
         assert ended.err.count("cut off") == 1
-
-
-def test_transcribe_names_the_file_whenever_several_were_given(
-    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
-) -> None:
-    manifests, model = tones
-    good = read_manifest(manifests["test"])[0]
-    ended = run("transcribe", tmp_path / "absent.wav", good.audio, "--model", model)
-    assert ended.status == 1
-    assert ended.out == f"{good.audio}\t{good.text}\n"
-
-
-def test_transcribe_refuses_a_folder_without_recordings(
-    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
-) -> None:
-    (tmp_path / "notes.txt").write_text("no audio")
-    assert str(tmp_path) in run("transcribe", tmp_path, "--model", tones[1]).error()
-
-
-def test_transcribe_refuses_a_bad_model(run: Command, tmp_path: Path) -> None:
-    assert "nowhere" in run("transcribe", "a.wav", "--model", tmp_path / "nowhere").error()
-    (tmp_path / "empty").mkdir()
-    assert "config.json" in run("transcribe", "a.wav", "--model", tmp_path / "empty").error()
 
 
 # --- stopped by a signal, and the recipes' own commands ---
