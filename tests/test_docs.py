@@ -23,6 +23,8 @@ from asr.decoding.fusion import build_language
 from asr.evaluation.formats import write_texts
 from asr.evaluation.normalise import load_profile
 from asr.evaluation.tune_decoder import BONUSES, SIZES, WEIGHTS
+from asr.inference.formats import FORMATS
+from asr.inference.subtitles import LINGER, SubtitleConfig
 from asr.lm.estimate import estimate
 from asr.training.recipe import Recipe
 from tests.commands import Command
@@ -34,6 +36,7 @@ PAGES = [ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md"), *ROOT.glob("recipes/*/REA
 DECODING = (DOCS / "decoding.md").read_text()
 EVALUATION = (DOCS / "evaluation.md").read_text()
 LARGE = (DOCS / "large-corpora.md").read_text()
+TRANSCRIBE = (DOCS / "transcribe.md").read_text()
 
 
 def blocks(language: str, page: str = DECODING) -> list[str]:
@@ -85,6 +88,40 @@ def test_commands_of_large_corpora(
     command = shlex.split(training.replace("ORIGIN", str(tmp_path / "packed")))
     assert run(*command[1:]).status == 0
     assert list((tmp_path / "run" / "shards").glob("train-*.tar"))
+
+
+def test_transcribe(
+    run: Command,
+    tones: tuple[dict[str, Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifests, model = tones
+    shutil.copytree(model, tmp_path / "MODEL")
+    shutil.copytree(manifests["test"].with_suffix(""), tmp_path / "recordings")
+    write_wav(tmp_path / "talk.wav", speak("low high up down"), RATE)
+    monkeypatch.chdir(tmp_path)
+    for line in "".join(blocks("", TRANSCRIBE.partition("## Live")[0])).splitlines():
+        assert run(*shlex.split(line)[1:]).status == 0, line
+    assert len(list((tmp_path / "texts").glob("*.srt"))) == 20
+    (code,) = blocks("python", TRANSCRIBE)
+    exec(compile(code, "docs/transcribe.md", "exec"), {})
+    assert (tmp_path / "talk.srt").read_text().count("<u>") == 4
+    table = TRANSCRIBE.partition("## Formats")[2].partition("##")[0]
+    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.M)))) >= set(
+        FORMATS
+    )
+    shown = run("transcribe", "--help").out
+    assert all(option in shown for option in re.findall(r"`(--[a-z-]+)`", TRANSCRIBE))
+    looks = SubtitleConfig()
+    figures = (
+        f"at most {looks.lines} lines of {looks.width} characters",
+        f"5/6 to {looks.longest:.0f} seconds",
+        f"{LINGER / 1000} seconds later",
+        f"{looks.reading_speed:.0f} characters a second",
+        f"({looks.gap * 1000:.0f} ms)",
+    )
+    assert all(figure in " ".join(TRANSCRIBE.split()) for figure in figures)
 
 
 def test_figures() -> None:

@@ -60,7 +60,7 @@ def test_quiet_leaves_errors_alone(
     (tmp_path / "a.strange").write_text("no recording")
     (tmp_path / "a.wav").write_bytes(audio.read_bytes())
     loud = run("transcribe", tmp_path, tmp_path / "absent.wav", "--model", model)
-    assert len(loud.err.splitlines()) == 2
+    assert len(loud.err.splitlines()) == 3
     for place in (0, 1, 5):
         words = ["transcribe", tmp_path, tmp_path / "absent.wav", "--model", model]
         words.insert(place, "--quiet")

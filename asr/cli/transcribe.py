@@ -155,16 +155,14 @@ def _find(files: Sequence[Path]) -> tuple[Found, int]:
     """The recordings of each argument, and the number of arguments without any, after an error for
     each."""
     from asr.audio.files import find_audio
-    from asr.io.paths import expanded
 
     found, failed = [], 0
     for file in files:
         try:
-            root, paths = expanded(file)
-            below = find_audio(paths, lambda note: tell(f"note: {note}"))
+            below = find_audio([file], lambda note: tell(f"note: {note}"))
             if not below:
                 raise AudioError(f"{file}: expected a folder with recordings, got none in it")
-            found.append((root, below))
+            found.append((file, below))
         except AsrError as error:
             tell(f"error: {error}")
             failed += 1

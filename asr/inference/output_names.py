@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import unicodedata
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 from asr.io.paths import as_stored
+from asr.io.patterns import is_pattern
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, some of which a suffix needs
 
@@ -28,10 +30,11 @@ def output_names(found: Iterable[tuple[Path, Sequence[Path]]]) -> dict[Path, Pur
     """
     below: dict[Path, PurePath] = {}
     for argument, paths in found:
-        root = as_stored(argument)
+        root = _root(argument)
         for path in paths:
-            name = path.name if path == root else path.relative_to(root)
-            below.setdefault(path, PurePath(name))
+            inside = path != root and path.is_relative_to(root)
+            name = path.relative_to(root) if inside else PurePath(path.name)
+            below.setdefault(path, PurePath("stdin") if path == Path("-") else name)
     if len(set(map(_key, below.values()))) < len(below):
         whole = {path: Path(os.path.abspath(path)) for path in below}  # noqa: PTH100 (keeps links)
         root = Path(os.path.commonpath([path.parent for path in whole.values()]))
@@ -42,6 +45,14 @@ def output_names(found: Iterable[tuple[Path, Sequence[Path]]]) -> dict[Path, Pur
         path: next((form for form in row if taken[_key(form)] == 1), row[-1])
         for path, row in forms.items()
     }
+
+
+def _root(argument: Path) -> Path:
+    """The argument, or the folder before the first wildcard of a pattern."""
+    stored = as_stored(argument)
+    if os.path.lexists(stored) or not is_pattern(argument):
+        return stored
+    return Path(*itertools.takewhile(lambda part: not is_pattern(part), argument.parts))
 
 
 def _key(name: PurePath) -> str:

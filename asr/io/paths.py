@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import itertools
 import os
 import unicodedata
 from collections.abc import Callable
@@ -46,18 +44,6 @@ def files_below(folder: str | Path, say: Say | None = None) -> list[Path]:
             roots += [link for link in links if os.path.islink(link) and not _holds(link, place)]  # noqa: PTH114
             found += [Path(place, name) for name in files if not name.startswith(".")]
     return sorted(found)
-
-
-def expanded(pattern: str | Path) -> tuple[Path, list[Path]]:
-    """The folder before the first wildcard, and the paths that match, sorted: for patterns that no
-    shell has expanded. For a path that exists or has no wildcards, or that nothing matches, it is
-    that path itself, twice."""
-    path = Path(pattern)
-    if not glob.has_magic(os.fspath(path)) or os.path.lexists(as_stored(path)):
-        return path, [path]
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-    found = sorted(map(Path, glob.glob(os.fspath(path), recursive=True)))  # noqa: PTH207 (absolute)
-    return (Path(*fixed), found) if found else (path, [path])
 
 
 def _holds(link: str, place: str) -> bool:

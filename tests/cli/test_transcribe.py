@@ -246,7 +246,7 @@ def test_patterns_are_expanded(run: Command, tones: Tones, tree: Path) -> None:
     out = tree.parent / "out"
     assert run("transcribe", tree / "**" / "x.*", "--model", tones[1], "--out", out).status == 0
     assert set(files_in(out)) == {"a/x.txt", "b/x.wav.txt", "b/x.flac.txt"}
-    assert "no such file" in run("transcribe", tree / "*.mp3", "--model", tones[1]).error()
+    assert "got no match" in run("transcribe", tree / "*.mp3", "--model", tones[1]).error()
 
 
 # --- an audio that stops, and resuming ---
