@@ -133,11 +133,11 @@ def _print_all(
                 words.add(seconds)
             if text.is_final:
                 lasts.add(text.latencies[-1])
-    finally:
+    finally:  # also if the microphone fails
         display.clear()
-    if stats:
-        for line in _stats(clock, words, lasts):
-            tell(line)
+        if stats:
+            for line in _stats(clock, words, lasts):
+                tell(line)
 
 
 def _stats(clock: Clock, words: Latencies, lasts: Latencies) -> Iterator[str]:

@@ -31,7 +31,9 @@ from asr.inference.live_utterance import (
     can_stream,
 )
 from asr.inference.text_stream import as_mono
+from asr.inference.word_times import recognize_scores
 from asr.models.bundle import Bundle
+from asr.padded import pad
 
 PIECE_S = 0.1  # seconds of samples that are processed together
 REGIONS = RegionConfig(silence_s=0.6, pad_s=0.2)
@@ -71,16 +73,17 @@ def live(
 
 
 def warm_up(bundle: Bundle, decoder: Decoder) -> None:
-    """Recognize a second of noise. The first recognition of a process takes seconds longer than
-    others, for which nobody should wait who speaks already."""
+    """Recognize a second of noise, and random scores, which give words. The first recognition of a
+    process takes seconds longer than others, for which nobody who speaks should have to wait."""
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    random = np.random.default_rng(0)
     session, audio = _Session(bundle, decoder, Clock()), Audio()
-    samples = np.random.default_rng(0).normal(0, 0.01, bundle.sample_rate).astype(np.float32)
+    samples = random.normal(0, 0.01, bundle.sample_rate).astype(np.float32)
     audio.append(samples)
-    for _ in session.push(samples):
+    for _ in (*session.push(samples), *session.utterance(0).finish(audio, audio.end)):
         pass
-    for _ in session.utterance(0).finish(audio, audio.end):
-        pass
+    scores = torch.from_numpy(random.normal(0, 3, (33, len(bundle.tokens)))).float().log_softmax(1)
+    recognize_scores(decoder, scores, 1.0, decoder.texts(pad([scores]))[0])
 
 
 def _texts(

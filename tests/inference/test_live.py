@@ -247,7 +247,7 @@ def test_a_long_utterance_ends_at_a_short_pause(
     assert finals(found) == alone(whole, samples, found)
 
 
-@pytest.mark.parametrize("kind", ["greedy", "ngram"])
+@pytest.mark.parametrize("kind", ["greedy", "ngram", "lexicon", "neural"])
 def test_a_streaming_model_gives_its_text_as_it_becomes_final(
     streaming: Recognizer, kind: str
 ) -> None:
