@@ -87,7 +87,8 @@ def perplexity(
     words: Annotated[bool, typer.Option(help="Also print the score of every word.")] = False,
 ) -> None:
     """Perplexity of a text under a language model, and the score of every word."""
-    from asr.lm.neural import is_neural, load_neural
+    from asr.lm.encoding import is_neural
+    from asr.lm.neural import load_neural
     from asr.lm.ngram import measure_perplexity
     from asr.lm.storage import load_ngram
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from asr.audio.samples import as_array
 from asr.jit import compiled, inner
 from asr.text.tokens import BLANK_ID
 
@@ -23,8 +24,10 @@ LEAST = -1e9  # replaces minus infinity, whose differences are undefined
 CELLS = 1 << 22  # frames times states that are solved with a table of predecessors
 
 
-def align(log_probs: torch.Tensor, target: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last frame of each token on the best path. Shape: log_probs [T, V] -> U spans.
+def align(log_probs: Any, target: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last frame of each token on the best path; `log_probs` is an array or a tensor.
+
+    Shape: log_probs [T, V] -> U spans.
 
     Raises ValueError for fewer frames than the tokens and the blanks between equal ones need.
     """
@@ -36,7 +39,7 @@ def align(log_probs: torch.Tensor, target: Sequence[int]) -> list[tuple[int, int
         return []
     states = np.full(2 * len(units) + 1, BLANK_ID, np.int64)
     states[1::2] = units
-    values = np.maximum(log_probs.detach().to("cpu", torch.float32).numpy(), LEAST)
+    values = np.maximum(np.asarray(as_array(log_probs), np.float32), LEAST)
     path = best_path(values, states, skip_costs(states), CELLS)
     edges = np.flatnonzero(np.diff(path)) + 1
     bounds = [0, *edges.tolist(), len(path)]

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from asr.config import Config
 from asr.decoding.beam_kernel import Beam, Nodes, Work, logadd, search
 from asr.decoding.fusion_kernel import CHARACTER_MODEL, NO_MODEL, OFF, Language
+from asr.decoding.rows import Rows, as_row, as_rows
 from asr.errors import ConfigError
 from asr.lm.lookup import advance
 from asr.lm.ngram import Ints
-from asr.padded import Padded
+
+if TYPE_CHECKING:
+    from asr.padded import Padded
 
 MOST_CANDIDATES = 10_000_000  # per frame: each takes about 60 bytes
 LEAST = -1e9  # replaces minus infinity, whose differences are undefined
@@ -81,15 +83,15 @@ class BeamSearch:
         self._beam.blank[0] = 0.0
         self._work = _work(size, units)
 
-    def push(self, log_probs: Tensor) -> None:
-        """Search further frames. Shape: [T, V], any T.
+    def push(self, log_probs: Any) -> None:
+        """Search further frames: an array or a tensor. Shape: [T, V], any T.
 
         Raises ValueError for another shape and for values that are not log-probabilities.
         """
         V = len(self._language.unit_first) - 1
         if log_probs.ndim != 2 or log_probs.shape[1] != V:
             raise ValueError(f"expected log-probabilities [T, {V}], got {list(log_probs.shape)}")
-        values = log_probs.detach().to("cpu", torch.float64).numpy()
+        values = as_row(log_probs).astype(np.float64)
         if np.isnan(values).any() or (values > 1e-3).any():
             raise ValueError("expected log-probabilities, got NaN or values above 0")
         if not len(values):
@@ -211,18 +213,17 @@ def _nodes(count: int) -> Nodes:
 
 
 def beam_decode(
-    log_probs: Padded, language: Language, config: BeamConfig, count: int = 1
+    log_probs: Padded | Rows, language: Language, config: BeamConfig, count: int = 1
 ) -> list[list[Hypothesis]]:
     """Up to `count` best texts of each utterance, on all cores. Shape: [B, T, V] -> B lists.
 
     Raises ValueError as `BeamSearch.push` does.
     """
 
-    def decode(row: Tensor, length: int) -> list[Hypothesis]:
+    def decode(row: NDArray[np.float32]) -> list[Hypothesis]:
         beam = BeamSearch(language, config)
-        beam.push(row[:length])
+        beam.push(row)
         return beam.best(count)
 
-    lengths: Sequence[int] = log_probs.lengths.tolist()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(decode, log_probs.values.cpu(), lengths))
+        return list(pool.map(decode, as_rows(log_probs)))

@@ -13,25 +13,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from asr.config import Config
 from asr.decoding.beam import BeamConfig, beam_decode
 from asr.decoding.beam import Hypothesis as Found
-from asr.decoding.beam_batched import batched_decode
 from asr.decoding.confidence import Evidence, gather
 from asr.decoding.fusion import LanguageConfig, build_language
 from asr.decoding.fusion_kernel import Language
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.rescoring import RescoreConfig, Scored, rescored, text_scores
+from asr.decoding.rows import Rows
 from asr.errors import ConfigError, LanguageModelError
-from asr.lm.neural import NeuralLm
 from asr.lm.ngram import NgramModel
 from asr.lm.words import MOST_BOOST
-from asr.padded import Padded
 from asr.text.tokens import WORD_START, Tokens
+
+if TYPE_CHECKING:
+    from asr.lm.neural import NeuralLm
+    from asr.lm.onnx_lm import OnnxLm
+    from asr.padded import Padded
 
 
 class DecoderConfig(Config):
@@ -76,7 +79,7 @@ class Decoder:
     config: DecoderConfig = GREEDY
     ngram: NgramModel | None = None
     lexicon: tuple[str, ...] | None = None
-    neural: NeuralLm | None = None
+    neural: NeuralLm | OnnxLm | None = None
 
     def __post_init__(self) -> None:
         if self.config.rescore.every_step and self._knows_words:
@@ -106,13 +109,13 @@ class Decoder:
         settings = self.config.language, self.lexicon, self.config.hot_words
         return build_language(self.tokens, self.ngram, *settings)
 
-    def texts(self, log_probs: Padded) -> list[str]:
+    def texts(self, log_probs: Padded | Rows) -> list[str]:
         """The text of each utterance. Shape: [B, T, V] -> B texts."""
         if self.config.kind == "greedy":
             return [self.tokens.decode(ids) for ids in greedy_decode(log_probs)]
         return [rows[0].text for rows in self.n_best(log_probs, 1)]
 
-    def first_search(self, log_probs: Padded) -> tuple[list[str], list[list[Scored]] | None]:
+    def first_search(self, log_probs: Padded | Rows) -> tuple[list[str], list[list[Scored]] | None]:
         """The result of `texts`, and the other texts of the beam if the search found them, for
         `evidence`. Shape: [B, T, V] -> B texts, B lists or None."""
         if self.config.kind == "greedy" or self.neural is None:
@@ -120,15 +123,22 @@ class Decoder:
         found = self.n_best(log_probs, self.config.beam.size)
         return [rows[0].text for rows in found], found
 
-    def n_best(self, log_probs: Padded, count: int) -> list[list[Scored]]:
+    def n_best(self, log_probs: Padded | Rows, count: int) -> list[list[Scored]]:
         """The best texts of each utterance, best first, at least one. A greedy decoder uses a beam
         without language model. Shape: [B, T, V] -> B."""
         neural = None if self.config.kind == "greedy" else self.neural
         every_step = neural is not None and self.config.rescore.every_step
         # The best text after rescoring may come from the end of the beam.
         listed = count if neural is None or every_step else self.config.beam.size
-        if every_step or (log_probs.values.is_cuda and not self._knows_words):
-            found = self._batched(log_probs, listed, neural if every_step else None)
+        if isinstance(log_probs, Sequence):
+            if every_step:
+                raise ConfigError(
+                    "expected a model run by torch for rescore.every_step, got an exported one: "
+                    "rescore the beam instead, or leave out the recurrent language model"
+                )
+            found = self._searched(log_probs, listed)
+        elif every_step or (log_probs.values.is_cuda and not self._knows_words):
+            found = self._batched(log_probs, listed, self._in_torch if every_step else None)
         else:
             found = self._searched(log_probs, listed)
         return [row[:count] for row in self.ranked(found)]
@@ -145,15 +155,28 @@ class Decoder:
     def _knows_words(self) -> bool:
         return bool(self.ngram or self.lexicon or self.config.hot_words)
 
-    def _searched(self, log_probs: Padded, count: int) -> list[list[Found]]:
+    def _searched(self, log_probs: Padded | Rows, count: int) -> list[list[Found]]:
         language = self.language or build_language(self.tokens)
         beam = self.config.beam
         if count > 1:
             beam = beam.model_copy(update={"recombine": False})
         return beam_decode(log_probs, language, beam, count)
 
+    @property
+    def _in_torch(self) -> NeuralLm:
+        from asr.lm.neural import NeuralLm
+
+        if not isinstance(self.neural, NeuralLm):
+            raise ConfigError(
+                "expected a language model of torch for rescore.every_step, got an exported one: "
+                "give the folder that asr lm train wrote"
+            )
+        return self.neural
+
     def _batched(self, log_probs: Padded, count: int, neural: NeuralLm | None) -> list[list[Found]]:
         """The whole batch at once, with the recurrent language model, if any, at every step."""
+        from asr.decoding.beam_batched import batched_decode
+
         weight, bonus = 0.0, self.config.language.word_bonus
         if neural is not None:
             neural.model.to(log_probs.values.device)
@@ -163,7 +186,7 @@ class Decoder:
 
     def hypotheses(
         self,
-        log_probs: Padded,
+        log_probs: Padded | Rows,
         texts: Sequence[str] | None = None,
         found: Sequence[Sequence[Scored]] | None = None,
     ) -> list[Hypothesis]:
@@ -178,7 +201,7 @@ class Decoder:
 
     def evidence(
         self,
-        log_probs: Padded,
+        log_probs: Padded | Rows,
         texts: Sequence[str] | None = None,
         found: Sequence[Sequence[Scored]] | None = None,
     ) -> list[tuple[str, Evidence]]:
@@ -210,7 +233,7 @@ class Decoder:
         if self.config.language.word_bonus:
             parts.append(f"bonus {self.config.language.word_bonus:g}")
         if self.neural is not None:
-            cell, weight = self.neural.model.config.cell, self.config.rescore.weight
+            cell, weight = self.neural.cell, self.config.rescore.weight
             use = "at every step" if self.config.rescore.every_step else "for rescoring"
             parts.append(f"language model of {cell} cells {use}, weight {weight:g}")
         if self.lexicon is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from asr.config import parse, with_overrides
 from asr.decoding.decoder import GREEDY, Decoder, DecoderConfig
@@ -13,10 +13,14 @@ from asr.decoding.fusion import check_phrase, check_word
 from asr.decoding.rescoring import RescoreConfig
 from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError, reason
 from asr.io.files import atomic_path, read_json, write_json
-from asr.lm.neural import is_neural, load_neural, save_neural
+from asr.lm.encoding import is_neural
+from asr.lm.onnx_lm import OnnxLm, is_onnx_lm, load_onnx_lm
 from asr.lm.storage import is_ngram, load_ngram, save_ngram
 from asr.lm.words import read_lexicon
 from asr.text.tokens import Tokens
+
+if TYPE_CHECKING:
+    from asr.lm.neural import NeuralLm
 
 
 def load_decoder(
@@ -77,8 +81,17 @@ def load_decoder(
         config,
         None if lm is None else load_ngram(lm),
         None if lexicon is None else read_lexicon(lexicon, spell),
-        None if rescore is None else load_neural(rescore),
+        None if rescore is None else _load_recurrent(rescore),
     )
+
+
+def _load_recurrent(folder: Path) -> NeuralLm | OnnxLm:
+    """A recurrent language model, by torch or by onnxruntime, according to its files."""
+    if is_onnx_lm(folder):
+        return load_onnx_lm(folder)
+    from asr.lm.neural import load_neural
+
+    return load_neural(folder)
 
 
 def _spelled(
@@ -134,7 +147,7 @@ def save_decoder(folder: Path, decoder: Decoder) -> None:
         save_ngram(folder / "lm", decoder.ngram)
         parts.append("lm")
     if decoder.neural is not None:
-        save_neural(folder / "lstm", decoder.neural)
+        _save_recurrent(folder / "lstm", decoder.neural)
         parts.append("lstm")
     if decoder.lexicon is not None:
         with atomic_path(folder / "lexicon.txt") as temporary:
@@ -143,6 +156,17 @@ def save_decoder(folder: Path, decoder: Decoder) -> None:
         parts.append("lexicon.txt")
     write_json(folder / "decoder.json", decoder.config.model_dump() | {"parts": parts})
     _remove(folder, {"lm", "lexicon.txt"} - set(parts))
+
+
+def _save_recurrent(folder: Path, lm: NeuralLm | OnnxLm) -> None:
+    from asr.lm.neural import NeuralLm, save_neural
+
+    if not isinstance(lm, NeuralLm):
+        raise LanguageModelError(
+            f"expected a language model of torch to store in {folder.parent}, got an exported one: "
+            "give the folder that asr lm train wrote"
+        )
+    save_neural(folder, lm)
 
 
 def remove_decoder(folder: Path) -> None:

@@ -5,11 +5,12 @@ N frames, V tokens.
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
 
 from asr.decoding.beam import BeamSearch
 from asr.decoding.decoder import Decoder
 from asr.decoding.fusion import build_language
+from asr.decoding.rows import as_row
 from asr.errors import ConfigError
 from asr.text.tokens import BLANK_ID
 
@@ -38,11 +39,14 @@ class IncrementalDecoder:
             language = decoder.language or build_language(decoder.tokens)
             self._search = BeamSearch(language, beam)
 
-    def push(self, log_probs: Tensor) -> tuple[str, str]:
-        """The final start of the text, and the best text so far. Shape: [N, V]."""
+    def push(self, log_probs: Any) -> tuple[str, str]:
+        """The final start of the text, and the best text so far.
+
+        Shape: [N, V], an array or a tensor.
+        """
         decode = self._decoder.tokens.decode
         if self._search is None:
-            for unit in log_probs.argmax(dim=1).tolist():
+            for unit in as_row(log_probs).argmax(axis=1).tolist():
                 if unit not in (self._last, BLANK_ID):
                     self._ids.append(unit)
                 self._last = unit

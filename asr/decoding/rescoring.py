@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from asr.config import Config
-from asr.lm.neural import NeuralLm
+
+if TYPE_CHECKING:
+    from asr.lm.neural import NeuralLm
+    from asr.lm.onnx_lm import OnnxLm
 
 
 class RescoreConfig(Config):
@@ -31,7 +35,7 @@ class Scored:
     score: float
 
 
-def text_scores(neural: NeuralLm, found: Iterable[Sequence[Scored]]) -> dict[str, float]:
+def text_scores(neural: NeuralLm | OnnxLm, found: Iterable[Sequence[Scored]]) -> dict[str, float]:
     """The log-probability of each text by a recurrent language model, in nats."""
     texts = sorted({row.text for rows in found for row in rows})
     return dict(zip(texts, neural.score(texts), strict=True))

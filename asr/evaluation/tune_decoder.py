@@ -25,6 +25,7 @@ from asr.evaluation.scoring import Scoring
 from asr.inference.decode import score_dataset
 from asr.io.files import atomic_path, write_json
 from asr.lm.neural import NeuralLm
+from asr.lm.onnx_lm import OnnxLm
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded, pad
 from asr.plotting import pyplot
@@ -123,7 +124,7 @@ def tune(
 
 def _ranked(
     decoder: Decoder,
-    neural: NeuralLm,
+    neural: NeuralLm | OnnxLm,
     scores: Padded,
     count: Callable[[Sequence[str]], int],
     beams: Sequence[Trial],
@@ -139,7 +140,7 @@ def _ranked(
 
 def _rescored(
     decoder: Decoder,
-    neural: NeuralLm,
+    neural: NeuralLm | OnnxLm,
     scores: Padded,
     count: Callable[[Sequence[str]], int],
     best: Trial,

@@ -31,7 +31,7 @@ from asr.export.quantise import quantised
 from asr.inference.onnx_model import GRAPH, Floats, Scores, run_graph
 from asr.io.files import atomic_path, check_replaceable, write_json
 from asr.io.onnx_session import open_graph
-from asr.lm.neural import is_neural
+from asr.lm.encoding import is_neural
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, others_files
 from asr.padded import pad

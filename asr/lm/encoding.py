@@ -1,6 +1,8 @@
-"""Sentences as the token ids that a recurrent language model takes."""
+"""What recurrent language models of torch and exported ones have in common, without torch."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from asr.errors import LanguageModelError
 from asr.text.tokens import Tokens
@@ -21,3 +23,8 @@ def encode_sentence(tokens: Tokens, sentence: str) -> list[int]:
             f"{sentence!r}: spell it otherwise or leave it out"
         )
     return [BOUNDARY, *tokens.encode(sentence), BOUNDARY]
+
+
+def is_neural(path: Path) -> bool:
+    """Whether this is the folder of a recurrent model, and not of an n-gram model."""
+    return (path / "lstm.json").is_file()

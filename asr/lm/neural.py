@@ -28,7 +28,7 @@ from asr.errors import CheckpointError, ConfigError
 from asr.io.files import atomic_path, check_replaceable, write_json
 from asr.io.foreign import which_is
 from asr.io.model_files import read_facts, read_json_file
-from asr.lm.encoding import BOUNDARY, UNITS_AT_ONCE, encode_sentence
+from asr.lm.encoding import BOUNDARY, UNITS_AT_ONCE, encode_sentence, is_neural
 from asr.lm.ngram import END, WordScore
 from asr.models.cells import State
 from asr.models.recurrent import RecurrentLayer
@@ -186,11 +186,6 @@ def save_neural(folder: str | Path, lm: NeuralLm) -> None:
         write_json(temporary / "tokens.json", lm.tokens.to_json())
         saved = _Saved(format=FORMAT, model=lm.model.config, info=lm.info, text=lm.text)
         write_json(temporary / "lstm.json", saved.model_dump())
-
-
-def is_neural(path: Path) -> bool:
-    """Whether this is the folder of a recurrent model, and not of an n-gram model."""
-    return (path / "lstm.json").is_file()
 
 
 def load_neural(folder: str | Path) -> NeuralLm:
