@@ -24,6 +24,8 @@ _OPENING = frozenset({"Ps", "Pi"})  # categories of brackets and quotation marks
 _SENTENCE_END = regex.compile(r"[.?!…。？！]\p{P}*$")
 _PHRASE_END = regex.compile(r"[,;:，、；：–—]\p{P}*$")
 
+SHORT_WORD = 3  # columns
+
 LONG_PAUSE = 500
 """A pause of so many milliseconds separates phrases."""
 
@@ -145,11 +147,14 @@ def _breakable(text: str) -> list[str]:
 
 def break_cost(before: Piece, after: Piece) -> float:
     """How bad a break between two pieces is: 0 at the end of a sentence or in a long pause, 1
-    within a phrase."""
+    within a phrase, and more after a short word, which is mostly an article, a pronoun or a
+    preposition and belongs to the next word."""
     if _SENTENCE_END.search(before.text):
         return 0.0
     pause = min(1.0, max(0, after.start - before.end) / LONG_PAUSE)
-    return min(1.0 - pause, 0.3 if _PHRASE_END.search(before.text) else 1.0)
+    if _PHRASE_END.search(before.text):
+        return min(1.0 - pause, 0.3)
+    return (1.0 - pause) * (1.4 if before.columns <= SHORT_WORD else 1.0)
 
 
 def ends_sentence(piece: Piece) -> bool:

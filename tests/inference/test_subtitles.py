@@ -189,8 +189,12 @@ def test_breaks_are_at_pauses_and_punctuation() -> None:
         ["when the rain had ended at last,", "we all went out again"]
     ]
     # Without either, the lines are of similar length.
-    assert texts_of(said("one two three four five six seven eight nine ten eleven")) == [
-        ["one two three four five six", "seven eight nine ten eleven"]
+    assert texts_of(said("alpha gamma delta theta kappa sigma omega lambda")) == [
+        ["alpha gamma delta theta", "kappa sigma omega lambda"]
+    ]
+    # Short words stay with what follows.
+    assert texts_of(said("nobody had expected it and the whole house of cards")) == [
+        ["nobody had expected", "it and the whole house of cards"]
     ]
 
 
