@@ -8,6 +8,8 @@ N utterances, S samples, T frames, W samples of a window, K frequencies, F bands
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +40,7 @@ def check_exportable(config: FeatureConfig) -> None:
         if unsupported:
             raise ConfigError(
                 f"expected a model whose features have no deltas and no stacking, got {setting}: "
-                "train another one to export it from waveforms"
+                "train another one to export it"
             )
 
 
@@ -57,13 +59,32 @@ def add_features(
         x, frames = _framed_log_mel(graph, filterbank, samples, lengths)
     else:
         x, frames = _log_mel(graph, filterbank, samples, lengths)
+    return _with_cmvn(graph, extractor, x, frames), frames
+
+
+def add_device_features(graph: Graph, extractor: FeatureExtractor, x: str, frames: str = "") -> str:
+    """The model's features of those that sherpa-onnx computes, for kinds kaldi and nemo.
+
+    There, samples of kind kaldi are 32768 times as large: the device's floor is then so low that
+    the model's can be applied here. Shape: x [N, T, F], frames [N], which only statistics of the
+    whole utterance need -> [N, T, F].
+    """
+    filterbank = extractor.filterbank
+    assert isinstance(filterbank, FramedLogMel)
+    if filterbank.is_kaldi:
+        power = graph.add("Exp", graph.add("Sub", x, graph.constant(2 * math.log(32768))))
+        x = _logarithm(graph, power, frames, filterbank, FLOOR)
+    return _with_cmvn(graph, extractor, x, frames)
+
+
+def _with_cmvn(graph: Graph, extractor: FeatureExtractor, x: str, frames: str) -> str:
     if extractor.config.cmvn == "utterance":
-        return _normalised(graph, x, frames), frames
+        return _normalised(graph, x, frames)
     if extractor.normalisation is not None:
         mean, scale = extractor.normalisation.mean_and_scale()
         x = graph.add("Sub", x, graph.constant(mean.numpy()))
         x = graph.add("Mul", x, graph.constant(scale.numpy()))
-    return x, frames
+    return x
 
 
 def _log_mel(graph: Graph, log_mel: LogMel, samples: str, lengths: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ README.md         command line and Python for this folder
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,10 +24,11 @@ from asr.errors import AsrError, ConfigError
 from asr.export.check import Comparison, compare_words
 from asr.export.onnx_folder import torch_scores
 from asr.export.quantise import quantised
-from asr.export.sherpa_files import SAMPLES, Slot, tokens_text
+from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot, slot_options, tokens_text
 from asr.export.sherpa_graphs import SLOT_RATE, build_graph, check_parity, graph_scores
 from asr.export.sherpa_readme import readme_text
 from asr.inference.onnx_model import GRAPH
+from asr.inference.streaming import obstacles
 from asr.io.files import atomic_path, check_replaceable
 from asr.models.bundle import Bundle, load_bundle
 
@@ -70,7 +72,7 @@ def export_sherpa(
     check_replaceable(out, TOKENS)
     graph = build_graph(bundle, slot)
     difference = check_parity(bundle, graph, slot)
-    graphs = {GRAPH: graph, SMALL_GRAPH: quantised(graph)}
+    graphs = {GRAPH: graph, SMALL_GRAPH: quantised(graph, alone=slot is SAMPLES)}
     comparisons = {}
     if check is not None:
         for name, made in graphs.items():
@@ -85,7 +87,7 @@ def export_sherpa(
         (folder / README).write_text(readme_text(bundle, slot), encoding="utf-8")
         verified = find_spec("sherpa_onnx") is not None
         if verified:
-            verify(folder, slot)
+            verify(folder, bundle, slot)
     sizes = {name: (out / name).stat().st_size / 1e6 for name in graphs}
     recognizer = f"{slot.recognizer}.{slot.factory}"
     return SherpaFolder(out, sizes, difference, recognizer, verified, comparisons)
@@ -93,7 +95,38 @@ def export_sherpa(
 
 def choose_slot(bundle: Bundle) -> Slot:
     """The kind of model that sherpa-onnx runs this one as. Raises ConfigError if there is none."""
+    features, config = bundle.model.features.config, bundle.model.config
+    kind, rate = features.kind, bundle.sample_rate
+    if kind not in ("kaldi", "nemo"):
+        return _choose_samples(bundle)
+    if (features.window_ms, features.shift_ms) != (25.0, 10.0):
+        raise ConfigError(
+            f"expected features.window_ms 25 and features.shift_ms 10 with features.kind {kind}, "
+            f"as in sherpa-onnx, got {features.window_ms:g} and {features.shift_ms:g}: train with "
+            "these to run there"
+        )
+    if kind == "nemo" and not obstacles(features, config):
+        return STREAM
+    _check_whole(config.chunk)
+    if kind == "kaldi" and (rate, features.bands) != (16000, 80):
+        raise ConfigError(
+            "expected 80 bands at 16000 Hz with features.kind kaldi, as in sherpa-onnx, got "
+            f"{features.bands} at {rate} Hz: train with features.kind nemo, which has no such limit"
+        )
+    return KALDI if kind == "kaldi" else NEMO
+
+
+def _check_whole(chunk: int) -> None:
+    if chunk:
+        raise ConfigError(
+            "expected features.kind nemo, and cmvn none or global, for a model with chunks, got "
+            "others: train with these to stream in sherpa-onnx"
+        )
+
+
+def _choose_samples(bundle: Bundle) -> Slot:
     features = bundle.model.features.config
+    _check_whole(bundle.model.config.chunk)
     if features.cmvn != "utterance":
         raise ConfigError(
             "expected features.cmvn utterance, because sherpa-onnx changes the level of samples, "
@@ -108,25 +141,31 @@ def choose_slot(bundle: Bundle) -> Slot:
 
 
 _TRIAL = """
+import json
 import sys
 import numpy as np
 import sherpa_onnx
-recognizer, factory, tokens, *graphs = sys.argv[1:]
+recognizer, factory, options, *graphs = sys.argv[1:]
 noise = np.random.default_rng(1).normal(size=16000).astype(np.float32)
 for graph in graphs:
-    made = getattr(getattr(sherpa_onnx, recognizer), factory)(model=graph, tokens=tokens)
+    made = getattr(getattr(sherpa_onnx, recognizer), factory)(model=graph, **json.loads(options))
     stream = made.create_stream()
     stream.accept_waveform(16000, 0.1 * noise)
-    made.decode_stream(stream)
+    if recognizer == "OfflineRecognizer":
+        made.decode_stream(stream)
+    else:
+        while made.is_ready(stream):
+            made.decode_stream(stream)
 """
 
 
-def verify(folder: Path, slot: Slot) -> None:
+def verify(folder: Path, bundle: Bundle, slot: Slot) -> None:
     """Let sherpa-onnx recognise a second of noise with both graphs.
 
     It ends the program on errors, hence one of its own. Raises AsrError with its words if it fails.
     """
-    command = [sys.executable, "-c", _TRIAL, slot.recognizer, slot.factory, str(folder / TOKENS)]
+    options = json.dumps({"tokens": str(folder / TOKENS), **slot_options(bundle, slot)})
+    command = [sys.executable, "-c", _TRIAL, slot.recognizer, slot.factory, options]
     command += [str(folder / graph) for graph in (GRAPH, SMALL_GRAPH)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from asr.errors import ConfigError
+from asr.models.bundle import Bundle
 from asr.text.tokens import WORD_START, Tokens
 
 BLANK_SYMBOL = "<blk>"
@@ -105,3 +106,11 @@ STREAM = Slot(
     "--ctc-graph",
     "nemo_ctc.model",
 )
+
+
+def slot_options(bundle: Bundle, slot: Slot) -> dict[str, int]:
+    """Arguments of the slot's method in Python that depend on the model."""
+    if slot not in (NEMO, STREAM):
+        return {}
+    features = bundle.model.features.config
+    return {"sample_rate": features.sample_rate, "feature_dim": features.bands}

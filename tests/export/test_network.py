@@ -28,11 +28,11 @@ TOKENS = Tokens(("<blank>", "▁", "a", "b", "c"))
 FEATURES = FeatureConfig(bands=12)
 
 
-def bundle(**settings: Any) -> Bundle:
+def bundle(features: FeatureConfig = FEATURES, **settings: Any) -> Bundle:
     """A small random model, whose normalisations are not those of a new one."""
     torch.manual_seed(1)
     config = ModelConfig(**{"hidden": 6, "layers": 3, "channels": (3, 4)} | settings)
-    model = AcousticModel(FEATURES, config, len(TOKENS))
+    model = AcousticModel(features, config, len(TOKENS))
     for module in model.modules():
         if isinstance(module, MaskedBatchNorm):
             module.running_mean.normal_()

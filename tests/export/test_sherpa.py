@@ -5,6 +5,7 @@ Covers `asr/export/sherpa_graphs.py`, `asr/export/sherpa_readme.py`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -24,13 +25,16 @@ from asr.decoding.greedy import greedy_decode
 from asr.errors import AsrError, ConfigError
 from asr.export import sherpa
 from asr.export.sherpa import choose_slot, export_sherpa, verify
-from asr.export.sherpa_files import SAMPLES
+from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot, slot_options
+from asr.export.streaming import tail_seconds
 from asr.features.extractor import FeatureConfig
+from asr.inference.streaming import Stream
 from asr.inference.transcribe import default_model
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.padded import pad
 from tests.export.test_network import bundle
+from tests.export.test_streaming import noise, streaming_bundle
 from tests.tones import RATE, speak, trained_tones
 
 sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs sherpa-onnx")
@@ -45,6 +49,12 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path, list[
     assert result.verified
     waves = [load_audio(u.audio, RATE) for u in read_manifest(manifests["test"])]
     return load_bundle(model), folder, waves
+
+
+@pytest.fixture
+def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves a second where the test itself runs the folder."""
+    monkeypatch.setattr(sherpa, "verify", lambda *_: None)
 
 
 def in_torch(bundle: Bundle, waves: list[np.ndarray]) -> list[tuple[str, list[int]]]:
@@ -91,7 +101,7 @@ def test_texts_and_times_are_those_of_torch(
         assert np.abs(apart).max() <= 0.02
 
 
-def test_times_are_right_where_frames_are_not_of_20_ms(tmp_path: Path) -> None:
+def test_times_are_right_where_frames_are_not_of_20_ms(tmp_path: Path, unverified: None) -> None:
     source = bundle(strides=(3,), channels=(4,), hidden=8, layers=1)
     save_bundle(tmp_path / "model", source)
     export_sherpa(tmp_path / "model", tmp_path / "out")
@@ -103,6 +113,83 @@ def test_times_are_right_where_frames_are_not_of_20_ms(tmp_path: Path) -> None:
     assert len(starts) > 3
     assert apart.min() >= -1e-6
     assert apart.max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("features", "slot"),
+    [
+        ({"kind": "kaldi"}, KALDI),
+        ({"kind": "kaldi", "cmvn": "utterance"}, KALDI),
+        ({"kind": "nemo", "cmvn": "utterance"}, NEMO),
+        ({"kind": "nemo", "cmvn": "utterance", "sample_rate": 8000, "bands": 40}, NEMO),
+    ],
+    ids=str,
+)
+def test_features_of_devices_give_the_texts_of_torch(
+    tmp_path: Path, unverified: None, features: dict[str, Any], slot: Slot
+) -> None:
+    source = streaming_bundle(features, strides=(3,), channels=(4,))
+    rate = source.sample_rate
+    save_bundle(tmp_path / "model", source)
+    result = export_sherpa(tmp_path / "model", tmp_path / "out")
+    assert result.recognizer == f"{slot.recognizer}.{slot.factory}"
+    recognizer = made(tmp_path / "out", source, slot)
+    waves = [noise(seconds, rate).numpy() for seconds in (0.5, 1.33, 2.0)]
+    expected = in_torch(source, waves)
+    found = recognize(recognizer, waves, rate)
+    for one, (text, starts) in zip(found, expected, strict=True):
+        assert one.text.split() == text.split()
+        assert one.timestamps == pytest.approx([0.03 * t for t in starts], abs=1e-4)
+    assert len(expected[2][1]) > 3
+
+
+def made(folder: Path, source: Bundle, slot: Slot) -> Any:
+    factory = getattr(getattr(sherpa_onnx, slot.recognizer), slot.factory)
+    paths = {"model": str(folder / "model.onnx"), "tokens": str(folder / "tokens.txt")}
+    return factory(**paths, num_threads=1, **slot_options(source, slot))
+
+
+@pytest.mark.parametrize("settings", [{"chunk": 6, "right_context": 3}, {"bidirectional": False}])
+def test_streams_give_the_texts_of_torch(
+    tmp_path: Path, unverified: None, settings: dict[str, Any]
+) -> None:
+    source = streaming_bundle(**{"strides": (3,), "channels": (4,)} | settings)
+    save_bundle(tmp_path / "model", source)
+    result = export_sherpa(tmp_path / "model", tmp_path / "out")
+    assert result.recognizer == "OnlineRecognizer.from_nemo_ctc"
+    recognizer = made(tmp_path / "out", source, STREAM)
+    silence = np.zeros(round(tail_seconds(source.model) * 16000), np.float32)
+    waves = [np.concatenate([noise(seconds).numpy(), silence]) for seconds in (0.5, 1.33, 2.0)]
+    streams = [recognizer.create_stream() for _ in waves]
+    for start in range(0, max(map(len, waves)), 1600):
+        for stream, wave in zip(streams, waves, strict=True):
+            stream.accept_waveform(16000, wave[start : start + 1600])
+        while ready := [stream for stream in streams if recognizer.is_ready(stream)]:
+            recognizer.decode_streams(ready)
+    for stream, wave in zip(streams, waves, strict=True):
+        pushed = Stream(source.model)
+        scores = torch.cat([pushed.push(torch.from_numpy(wave)), pushed.finish()])
+        heard = recognizer.get_result_all(stream)
+        text = source.tokens.decode(greedy_decode(pad([scores]))[0])
+        # The last window may not be whole.
+        assert text.replace(" ", "").startswith(heard.text.replace(" ", ""))
+        assert len(heard.tokens) > 3
+
+
+def test_the_python_of_a_streaming_readme_runs(tmp_path: Path) -> None:
+    source = streaming_bundle(chunk=6, right_context=3)
+    save_bundle(tmp_path / "model", source)
+    export_sherpa(tmp_path / "model", tmp_path / "out")
+    write_wav(tmp_path / "out" / "speech.wav", noise(2.0).numpy(), 16000)
+    ended = subprocess.run(
+        [sys.executable, "-c", code(tmp_path / "out", "python")],
+        cwd=tmp_path / "out",
+        capture_output=True,
+        text=True,
+    )
+    lines = ended.stdout.splitlines()
+    assert len(lines) > 5, ended.stderr
+    assert all(after.startswith(before) for before, after in itertools.pairwise(lines))
 
 
 @pytest.mark.slow
@@ -159,6 +246,8 @@ def test_the_command_of_the_readme_runs(speech: Path) -> None:
         ({"cmvn": "global"}, "features.kind"),
         ({"cmvn": "none"}, "changes the level"),
         ({"sample_rate": 22050}, "16000 or 8000 Hz, got 22050"),
+        ({"kind": "kaldi", "bands": 64}, "80 bands at 16000 Hz"),
+        ({"kind": "nemo", "shift_ms": 20.0}, "features.shift_ms 10 .* got 25 and 20"),
     ],
     ids=str,
 )
@@ -169,6 +258,14 @@ def test_features_that_sherpa_cannot_give_are_refused(
     features = FeatureConfig(**settings)
     model = AcousticModel(features, source.model.config, len(source.tokens))
     with pytest.raises(ConfigError, match=advice):
+        choose_slot(Bundle(model, source.tokens, source.text))
+
+
+@pytest.mark.parametrize("features", [{}, {"kind": "kaldi"}, {"kind": "nemo"}], ids=str)
+def test_chunks_need_features_that_stream(features: dict[str, Any]) -> None:
+    source = bundle(chunk=4)
+    model = AcousticModel(FeatureConfig(**features), source.model.config, len(source.tokens))
+    with pytest.raises(ConfigError, match=r"features.kind nemo, and cmvn none or global"):
         choose_slot(Bundle(model, source.tokens, source.text))
 
 
@@ -193,10 +290,12 @@ def test_a_graph_that_differs_is_not_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_sherpa_refuses_is_an_error(speech: Path) -> None:
+def test_a_folder_that_sherpa_refuses_is_an_error(
+    speech: Path, tones: tuple[Bundle, Path, list[np.ndarray]]
+) -> None:
     (speech / "tokens.txt").write_text("no blank 1 2 3\n")
     with pytest.raises(AsrError, match="expected sherpa-onnx to read"):
-        verify(speech, SAMPLES)
+        verify(speech, tones[0], SAMPLES)
 
 
 def test_another_folder_is_not_replaced(tmp_path: Path) -> None:
