@@ -27,12 +27,13 @@ import psutil
 from asr.audio.blocks import audio_blocks
 
 process = psutil.Process()
-count, peak, first = 0, 0, 0
+list(audio_blocks(sys.argv[1], 16000, end=1.0))
+count, peak = 0, 0
+before = process.memory_info().rss
 for block in audio_blocks(sys.argv[1], 16000):
     count += len(block)
     peak = max(peak, process.memory_info().rss)
-    first = first or peak
-print(count, peak - first)
+print(count, peak - before)
 """
 
 
