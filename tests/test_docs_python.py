@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import asr
+from asr.audio.load import write_wav
 from asr.audio.vad import speech_detector
 from asr.decoding.decoder import Decoder
 from asr.inference.recognizer import Recognizer
@@ -41,6 +42,7 @@ def test_blocks(
         shutil.copytree(manifest.with_suffix(""), tmp_path / part)
     shutil.copytree(tmp_path / "test", tmp_path / "recordings")
     shutil.copy(next((tmp_path / "test").glob("*.wav")), tmp_path / "hello.wav")
+    write_wav(tmp_path / "call.wav", speak("low high up down low high"), RATE)
     recipe = "data: {train: train.jsonl, dev: dev.jsonl}\nout: run\n"
     recipe += "features: {sample_rate: 8000, bands: 16}\nmodel: {layers: 1, hidden: 8}\n"
     (tmp_path / "recipe.yaml").write_text(recipe)
@@ -58,9 +60,10 @@ def test_blocks(
         with one_thread(), contextlib.redirect_stdout(out):
             exec(compile(code, "docs/python.md", "exec"), own)
         printed.append(out.getvalue())
-    words, absent, many, samples, live, stream, rate = printed
+    words, absent, call, many, samples, live, stream, rate = printed
     assert len(words.splitlines()) == len(words.splitlines()[0].split()) + 1
     assert "absent.wav: expected" in absent
+    assert re.fullmatch(r"(\d of 1 s\n)+0\.5 \d\.\d+ 1 .*\n", call)
     assert len(many.splitlines()) == len(list(Path("recordings").iterdir()))
     assert samples == "[1.0, 1.0]\n"
     *partial, final = live.splitlines()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -14,6 +14,7 @@ from asr.decoding.folder import load_decoder
 from asr.errors import AudioError
 from asr.inference.live import live
 from asr.inference.live_utterance import LiveText
+from asr.inference.long_form import Channels
 from asr.inference.text_stream import TextStream
 from asr.inference.transcribe import Source, default_model, is_source, transcribe
 from asr.inference.transcript import Transcript
@@ -34,18 +35,42 @@ class Recognizer:
 
     @overload
     def transcribe(  # type: ignore[overload-overlap]  # a str is a path, not many
-        self, recordings: Source, sample_rate: int | None = None, *, words: bool = True
+        self,
+        recordings: Source,
+        sample_rate: int | None = None,
+        *,
+        words: bool = True,
+        start: float = 0.0,
+        end: float | None = None,
+        channels: Channels = "mix",
+        progress: Callable[[float, float], None] | None = None,
     ) -> Transcript: ...
 
     @overload
     def transcribe(
-        self, recordings: Iterable[Source], sample_rate: int | None = None, *, words: bool = True
+        self,
+        recordings: Iterable[Source],
+        sample_rate: int | None = None,
+        *,
+        words: bool = True,
+        start: float = 0.0,
+        end: float | None = None,
+        channels: Channels = "mix",
+        progress: Callable[[float, float], None] | None = None,
     ) -> Iterator[Transcript]: ...
 
     def transcribe(
-        self, recordings: Any, sample_rate: int | None = None, *, words: bool = True
+        self,
+        recordings: Any,
+        sample_rate: int | None = None,
+        *,
+        words: bool = True,
+        start: float = 0.0,
+        end: float | None = None,
+        channels: Channels = "mix",
+        progress: Callable[[float, float], None] | None = None,
     ) -> Transcript | Iterator[Transcript]:
-        """The text of a recording, or of each of many, in order.
+        """The text of a recording of any length, or of each of many, in order.
 
         A recording is a path (a str is one path), the bytes of a file, an open binary file, or an
         array of samples. Many recordings are read ahead and decoded in batches during iteration.
@@ -54,14 +79,32 @@ class Recognizer:
             sample_rate: Hz of samples given as arrays, of shape [S] or [S, channels].
             words: whether to compute the time and confidence of each word, which takes a little
                 longer than the text alone.
+            start: second of each recording at which transcription begins.
+            end: second at which it ends; None is the end of the recording.
+            channels: "mix" transcribes the mean of all channels, "each" every channel by itself, as
+                in a telephone call with a speaker on each; the segments are ordered by time.
+            progress: called with the seconds that are done and those of all recordings.
 
-        Raises AudioError for a single unreadable recording. One of many has the reason in `error`
-        instead.
+        Raises AudioError for a single recording without any audio that can be read. One whose audio
+        stops halfway, and one of many, has the reason in `error` instead. Raises ConfigError for
+        other channels, or a start and end between which nothing lies.
         """
-        if not is_source(recordings):
-            return transcribe(self.bundle, recordings, self.decoder, words, sample_rate)
-        (result,) = transcribe(self.bundle, [recordings], self.decoder, words, sample_rate)
-        if result.error is not None:
+        many = recordings if not is_source(recordings) else [recordings]
+        results = transcribe(
+            self.bundle,
+            many,
+            self.decoder,
+            words,
+            sample_rate,
+            start=start,
+            end=end,
+            channels=channels,
+            progress=progress,
+        )
+        if many is recordings:
+            return results
+        (result,) = results
+        if result.error is not None and not result.segments:
             raise AudioError(result.error)
         return result
 

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import io
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import psutil
 import torch
 
-from asr.audio.load import load_audio
-from asr.audio.pcm import to_pcm
-from asr.audio.samples import as_recording
-from asr.audio.source import name_of
 from asr.dataset.prefetch import prefetch
 from asr.decoding.decoder import Decoder
-from asr.errors import AudioError, CheckpointError
-from asr.inference.decode import BATCH_SECONDS, decode_waves
-from asr.inference.time_formats import Word
-from asr.inference.transcript import Segment, Transcript
-from asr.inference.word_times import recognize_waves
-from asr.io.printable import printable, printable_name
-from asr.models.bundle import Bundle
-from asr.padded import pad
-
-MOST_WAITING = 128  # files, readable or not, whose results are pending
-BYTES_A_SECOND = (
-    900_000  # bytes of memory per second of sound on a CPU: the included model takes 870,000
+from asr.errors import CheckpointError, ConfigError
+from asr.inference.batches import Batches
+from asr.inference.long_form import (
+    Channels,
+    Ended,
+    Event,
+    Part,
+    Reading,
+    longest_piece,
+    read_recordings,
+    segments_of,
 )
+from asr.inference.progress import Seconds
+from asr.inference.transcript import Transcript
+from asr.models.bundle import Bundle
+
+READ_AHEAD = 32  # pieces and ends of recordings
+MOST_WAITING = 128  # recordings whose results are pending
 
 Source = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray
 """A recording: a path, the bytes of a file, an open binary file, or an array of samples."""
-
-Loaded = tuple[Any, torch.Tensor | AudioError]  # a source, and its samples or its error
-Timed = tuple[str, tuple[Word, ...]]  # a text, and its words if requested
 
 
 def default_model() -> Path:
@@ -62,91 +61,111 @@ def transcribe(
     decoder: Decoder | None = None,
     words: bool = False,
     sample_rate: int | None = None,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    channels: Channels = "mix",
+    progress: Callable[[float, float], None] | None = None,
 ) -> Iterator[Transcript]:
     """Transcribe recordings in order; one that cannot be read becomes an error entry.
 
-    Without `decoder`, decoding is greedy; `asr.decoding.folder.load_decoder` returns the decoder of
-    a model. With `words`, each word has its time and confidence. `sample_rate` is that of samples
-    given as arrays, in Hz.
+    Recordings of up to 30 seconds are recognised whole; longer ones in segments of speech between
+    pauses, in memory that does not grow with their length. One whose audio stops halfway has the
+    text up to there, and an error.
 
-    Recordings are read ahead and decoded together, about a minute of audio at a time. One that is
-    too long for the free memory becomes an error entry as well.
+    Args:
+        decoder: by default greedy; `asr.decoding.folder.load_decoder` returns that of a model.
+        words: whether each word has its time and confidence.
+        sample_rate: Hz of samples given as arrays.
+        start: second of each recording at which transcription begins.
+        end: second at which it ends; None is the end of the recording.
+        channels: "mix" transcribes the mean of all channels, "each" every channel by itself, in
+            segments by time.
+        progress: called with the seconds that are done, and those of all recordings. `sources` are
+            then listed first.
+
+    Recordings are read ahead, and pieces of all of them are recognised together, in batches of
+    similar length.
+
+    Raises ConfigError for other channels, or a start and end between which nothing lies.
     """
+    _check(start, end, channels)
+    longest = longest_piece(bundle.info)
+    reading = Reading(bundle.sample_rate, longest, start, end, channels, sample_rate)
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    rate = bundle.sample_rate
-    decoder = decoder or Decoder(bundle.tokens)
-
-    def load(source: Any) -> Loaded:
-        try:
-            samples = to_pcm(_samples(source, sample_rate, rate)).samples  # rounded as in a dataset
-            if not torch.cuda.is_available():
-                _check_memory(source, len(samples) / rate)
-            return source, torch.from_numpy(samples)
-        except AudioError as error:
-            return source, error
-
-    waiting: list[Loaded] = []
-    count = longest = 0  # of the waiting waves, in samples
-    with prefetch(load, sources, depth=16) as results:
-        for loaded in results:
-            _, wave = loaded
-            length = 0 if isinstance(wave, AudioError) else len(wave)
-            padded = (count + (length > 0)) * max(longest, length)
-            if padded > BATCH_SECONDS * rate or len(waiting) == MOST_WAITING:
-                yield from _decode(bundle, decoder, waiting, words)
-                waiting, count, longest = [], 0, 0
-            if not length and not waiting:
-                yield from _decode(bundle, decoder, [loaded], words)
-                continue
-            waiting.append(loaded)
-            count, longest = count + (length > 0), max(longest, length)
-    yield from _decode(bundle, decoder, waiting, words)
+    batches = Batches(bundle, decoder or Decoder(bundle.tokens), words)
+    return _transcribe(batches, sources, reading, words, progress)
 
 
-def _samples(source: Any, sample_rate: int | None, rate: int) -> np.ndarray:
-    """The samples of any source at `rate` Hz. Shape: [S]. Raises AudioError."""
-    if not is_source(source):
-        raise AudioError(
-            "expected a path, bytes, an open file or an array of samples, got "
-            f"{type(source).__name__}: convert it"
-        )
-    if isinstance(source, io.TextIOBase):
-        raise AudioError("expected a file in binary mode, got one in text mode: open it with 'rb'")
-    if isinstance(source, str | os.PathLike):
-        source = Path(source)
-        if source.is_dir():
-            raise AudioError(f"{printable_name(source)}: expected a file, got a folder")
-    elif hasattr(source, "__array__"):
-        source = as_recording(source, sample_rate)
-    return load_audio(source, rate)
-
-
-def _check_memory(source: Any, seconds: float) -> None:
-    """Raise AudioError if the free memory is too small to decode a recording as a whole."""
-    most = psutil.virtual_memory().available / BYTES_A_SECOND
-    if seconds > most:
-        raise AudioError(
-            f"{printable(name_of(source))}: expected at most {most / 60:.0f} minutes of sound, the"
-            f" limit of the free memory, got {seconds / 60:.0f}; cut the recording into"
-            " shorter files, or close other programs"
-        )
-
-
-def _decode(
-    bundle: Bundle, decoder: Decoder, loaded: Sequence[Loaded], words: bool
+def _transcribe(
+    batches: Batches,
+    sources: Iterable[Source],
+    reading: Reading,
+    words: bool,
+    progress: Callable[[float, float], None] | None,
 ) -> Iterator[Transcript]:
-    waves = [wave for _, wave in loaded if not isinstance(wave, AudioError)]
-    results: Iterator[Timed] = iter(())
-    if waves and words:
-        rows = recognize_waves(bundle.model, decoder, pad(waves), bundle.sample_rate)
-        results = iter([(row.text, row.words) for row in rows])
-    elif waves:
-        results = iter([(text, ()) for text in decode_waves(bundle.model, pad(waves), decoder)])
-    for source, wave in loaded:
+    seconds = None
+    if progress is not None:
+        sources = list(sources)
+        seconds = Seconds(sources, reading, progress)
+    waiting: deque[_Recording] = deque()
+    with prefetch(_same, read_recordings(sources, reading), READ_AHEAD) as events:
+        for event in events:
+            if not waiting or waiting[-1].ended is not None:
+                waiting.append(_Recording())
+            waiting[-1].add(event)
+            if isinstance(event, Part):
+                batches.add(event)
+            if seconds is not None:
+                seconds.add(event)
+            if batches.is_full or len(waiting) > MOST_WAITING:
+                _recognise(batches, seconds)
+            elif seconds is not None:
+                seconds.show(batches.seconds)
+            while waiting and waiting[0].is_done:
+                yield waiting.popleft().transcript(words)
+    _recognise(batches, seconds)
+    yield from (recording.transcript(words) for recording in waiting)
+
+
+def _recognise(batches: Batches, seconds: Seconds | None) -> None:
+    for _ in batches.recognise():
+        if seconds is not None:
+            seconds.show(batches.seconds)
+
+
+def _same(event: Event) -> Event:
+    return event
+
+
+@dataclass
+class _Recording:
+    """What is known of a recording whose result is pending."""
+
+    parts: list[Part] = field(default_factory=list)
+    ended: Ended | None = None
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, Part):
+            self.parts.append(event)
+        elif isinstance(event, Ended):
+            self.ended = event
+
+    @property
+    def is_done(self) -> bool:
+        return self.ended is not None and all(part.text is not None for part in self.parts)
+
+    def transcript(self, words: bool) -> Transcript:
+        assert self.ended is not None
+        source, seconds = self.ended.source, self.ended.seconds
         path = Path(source) if isinstance(source, str | os.PathLike) else None
-        if isinstance(wave, AudioError):
-            yield Transcript(path, error=str(wave))
-        else:
-            text, times = next(results)
-            seconds = len(wave) / bundle.sample_rate
-            yield Transcript(path, (Segment(0.0, seconds, text, times),), seconds)
+        return Transcript(path, segments_of(self.parts, words), seconds, self.ended.error)
+
+
+def _check(start: float, end: float | None, channels: str) -> None:
+    if not 0 <= start < math.inf:
+        raise ConfigError(f"expected start >= 0 seconds, got {start}: correct it")
+    if end is not None and not end > start:
+        raise ConfigError(f"expected an end after start, {start} seconds, got {end}: correct it")
+    if channels not in ("mix", "each"):
+        raise ConfigError(f"expected channels mix or each, got {channels!r}: give one of them")

@@ -16,7 +16,7 @@ from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
 from asr.decoding.rescoring import Scored
 from asr.errors import AlignmentError, AudioError
-from asr.inference.decode import batch_seconds, evaluating, load_batches
+from asr.inference.decode import batch_seconds, decode_waves, evaluating, load_batches
 from asr.inference.forced_alignment import time_words
 from asr.inference.time_formats import Posteriors, Word
 from asr.models.acoustic import AcousticModel
@@ -43,6 +43,27 @@ def recognize_waves(
 ) -> list[Recognition]:
     """The text and words of each recording. Shape: waves [B, S] in [-1, 1] -> B."""
     return _recognize(decoder, *_forward(model, waves), _seconds(waves, sample_rate))
+
+
+@torch.inference_mode()
+def recognize_texts(
+    model: AcousticModel, decoder: Decoder, waves: Padded, sample_rate: int, timed: Sequence[bool]
+) -> list[Recognition]:
+    """The text of each recording, and the times of its words, without confidences, for those that
+    are `timed`. Shape: waves [B, S] in [-1, 1] -> B."""
+    if not any(timed):
+        return [Recognition(text, ()) for text in decode_waves(model, waves, decoder)]
+    scores, spelled = _forward(model, waves)
+    written = scores.unpad()
+    sounds = written if spelled is None else spelled.unpad()
+    results = []
+    for text, own, sound, seconds, wanted in zip(
+        decoder.texts(scores), written, sounds, _seconds(waves, sample_rate), timed, strict=True
+    ):
+        spells = spelled is not None
+        words = _times(decoder.tokens, sound, own, spells, text, seconds) if wanted else []
+        results.append(Recognition(text, tuple(words)))
+    return results
 
 
 def recognize_scores(decoder: Decoder, log_probs: Tensor, seconds: float, text: str) -> Recognition:

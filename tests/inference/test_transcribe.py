@@ -23,6 +23,7 @@ from tests.tones import RATE, one_thread, trained_tones
 
 # By name, because `asr.inference.transcribe` is also the function that the package offers.
 module = importlib.import_module("asr.inference.transcribe")
+batches = importlib.import_module("asr.inference.batches")
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def test_the_batch_does_not_change_a_text(
     bundle, utterances = tones
     paths = [u.audio for u in utterances]
     together = list(transcribe(bundle, paths))
-    monkeypatch.setattr(module, "BATCH_SECONDS", seconds)
+    monkeypatch.setattr(batches, "BATCH_SECONDS", seconds)
     assert list(transcribe(bundle, paths)) == together
 
 
@@ -132,7 +133,7 @@ def test_results_come_while_later_files_wait(
     tones: tuple[Bundle, list[Utterance]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle, utterances = tones
-    monkeypatch.setattr(module, "BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(batches, "BATCH_SECONDS", 0.01)
     endless = itertools.cycle([u.audio for u in utterances])
     first = list(itertools.islice(transcribe(bundle, endless), 3))
     assert [r.path for r in first] == [u.audio for u in utterances[:3]]
@@ -155,15 +156,3 @@ def test_the_shipped_model_is_small_and_hears_an4(shared_data: Path) -> None:
     files = sorted((shared_data / "an4" / "wav").rglob("an406-fcaw-b.sph"))
     (result,) = transcribe(load_bundle(folder), files)
     assert result.text.split() == ["rubout", "g", "m", "e", "f", "three", "nine"]
-
-
-def test_a_recording_that_memory_cannot_hold_is_refused(
-    tones: tuple[Bundle, list[Utterance]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    bundle, utterances = tones
-    write_wav(tmp_path / "long.wav", np.zeros(40 * RATE), RATE)
-    free = type("Memory", (), {"available": 20 * module.BYTES_A_SECOND})
-    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: free)
-    long, short = transcribe(bundle, [tmp_path / "long.wav", utterances[0].audio])
-    assert "expected at most 0 minutes of sound, the limit of the free memory" in str(long.error)
-    assert short.error is None

@@ -1,0 +1,120 @@
+"""Pieces of recordings recognised together, in batches of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from asr.decoding.decoder import Decoder
+from asr.inference.decode import BATCH_SECONDS, score_waves
+from asr.inference.long_form import Part
+from asr.inference.time_formats import Word
+from asr.inference.word_times import Recognition, recognize_texts, recognize_waves
+from asr.models.bundle import Bundle
+from asr.padded import pad
+
+POOL_BATCHES = 8  # batches that are sorted by length together
+MOST_PIECES = 1000  # in a batch
+GPU_SHARE = 0.5  # of the free memory: decoding takes some as well
+_PROBE_S = 10.0
+
+_NOTHING = np.zeros(0, np.float32)
+
+
+class Batches:
+    """Pieces that wait to be recognised. A text does not depend on the others in its batch.
+
+    The first batches are small, so that the first texts come early.
+    """
+
+    def __init__(
+        self, bundle: Bundle, decoder: Decoder, words: bool, batch_seconds: float | None = None
+    ) -> None:
+        """`batch_seconds` is the most in a batch, with padding; by default a minute, or on a GPU
+        what its free memory holds."""
+        self._bundle, self._decoder, self._words = bundle, decoder, words
+        self._most = batch_seconds or _batch_seconds(bundle)
+        self._limit = min(self._most, BATCH_SECONDS)
+        self._parts: list[Part] = []
+        self.seconds = 0.0
+        """Of the pieces that wait."""
+
+    def add(self, part: Part) -> None:
+        self._parts.append(part)
+        self.seconds += part.seconds
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the pieces should be recognised now."""
+        return self.seconds >= self._limit
+
+    def recognise(self) -> Iterator[None]:
+        """Write the texts of all pieces; a step for each batch."""
+        self._limit = min(2 * self._limit, POOL_BATCHES * self._most)
+        parts, self._parts = sorted(self._parts, key=lambda part: part.seconds), []
+        while parts:
+            batch = _last_batch(parts, self._most)
+            del parts[-len(batch) :]
+            self._write(batch)
+            self.seconds = sum(part.seconds for part in parts)
+            yield
+
+    def _write(self, batch: Sequence[Part]) -> None:
+        for part, result in zip(batch, self._recognised(batch), strict=True):
+            part.text = result.text
+            part.words = tuple(_moved(word, part.start) for word in result.words)
+            part.samples = _NOTHING
+
+    def _recognised(self, batch: Sequence[Part]) -> list[Recognition]:
+        bundle, decoder = self._bundle, self._decoder
+        try:
+            waves = pad([torch.from_numpy(part.samples) for part in batch])
+            if self._words:
+                return recognize_waves(bundle.model, decoder, waves, bundle.sample_rate)
+            timed = [part.is_joined for part in batch]
+            return recognize_texts(bundle.model, decoder, waves, bundle.sample_rate, timed)
+        except torch.cuda.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        torch.cuda.empty_cache()
+        middle = len(batch) // 2
+        self._most = min(self._most, middle * max(part.seconds for part in batch))
+        return self._recognised(batch[:middle]) + self._recognised(batch[middle:])
+
+
+def _last_batch(parts: Sequence[Part], most: float) -> Sequence[Part]:
+    """The longest of some pieces, sorted by length, at least one and at most `most` seconds with
+    padding."""
+    longest = max(parts[-1].seconds, 1e-3)
+    count = min(max(1, int(most / longest)), MOST_PIECES)
+    return parts[-count:]
+
+
+def _moved(word: Word, start: float) -> Word:
+    if not start:
+        return word
+    units = tuple(
+        replace(unit, start=round(unit.start + start, 3), end=round(unit.end + start, 3))
+        for unit in word.units
+    )
+    begin, end = round(word.start + start, 3), round(word.end + start, 3)
+    return replace(word, start=begin, end=end, units=units)
+
+
+def _batch_seconds(bundle: Bundle) -> float:
+    device = next(bundle.model.parameters()).device
+    if device.type != "cuda":
+        return BATCH_SECONDS
+    rate = bundle.sample_rate
+    probe = torch.zeros(round(_PROBE_S * rate))
+    score_waves(bundle.model, pad([probe]))  # what is allocated once
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    score_waves(bundle.model, pad([probe, probe]))
+    used = max(1, torch.cuda.max_memory_allocated(device) - before) / (2 * _PROBE_S)
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(BATCH_SECONDS, GPU_SHARE * free / used)

@@ -1,0 +1,114 @@
+"""The words of a segment from those of its overlapping pieces."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from asr.inference.time_formats import Word
+from asr.text.tokens import WORD_START
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A word, or a token of a long one."""
+
+    word: Word
+    glued: bool
+    """Whether it continues the word of the item before."""
+
+    @property
+    def middle(self) -> float:
+        return (self.word.start + self.word.end) / 2
+
+
+def join_words(
+    before: Sequence[Word], after: Sequence[Word], start: float, end: float
+) -> tuple[Word, ...]:
+    """The words of two pieces that share the time from `start` to `end`, each word once.
+
+    Both pieces are recognised alike in the middle of the overlap; at its ends, one of them cuts a
+    word. So the result goes over from one to the other at the word closest to the middle that both
+    have at the same time; if there is none, between words. A word that takes most of the overlap
+    (in scripts without spaces, a whole text) is joined by its tokens.
+    """
+    longest = (end - start) / 2
+    left, right = _items(before, longest), _items(after, longest)
+    middle = (start + end) / 2
+    shared = [
+        (i, j)
+        for i, a in enumerate(left)
+        if a.word.end > start
+        for j, b in enumerate(right)
+        if b.word.start < end and _same(a, b)
+    ]
+    if shared:
+        i, j = min(shared, key=lambda pair: abs(left[pair[0]].middle - middle))
+        return _words([*left[: i + 1], *right[j + 1 :]])
+    at = _between(left, right, start, end)
+    return _words([*(a for a in left if a.middle < at), *(b for b in right if b.middle >= at)])
+
+
+def _items(words: Sequence[Word], longest: float) -> list[_Item]:
+    items: list[_Item] = []
+    for word in words:
+        spelled = "".join(unit.unit for unit in word.units).replace(WORD_START, "")
+        if word.end - word.start <= longest or len(word.units) < 2 or spelled != word.text:
+            items.append(_Item(word, glued=False))
+            continue
+        marks = 1 if word.units[0].unit == WORD_START else 0
+        groups = [word.units[: marks + 1], *((unit,) for unit in word.units[marks + 1 :])]
+        for number, units in enumerate(groups):
+            text = "".join(unit.unit for unit in units).replace(WORD_START, "")
+            begin = word.start if number == 0 else units[0].start
+            part = Word(text, begin, units[-1].end, word.confidence, units)
+            items.append(_Item(part, glued=number > 0))
+    return items
+
+
+def _same(a: _Item, b: _Item) -> bool:
+    """Whether two items are the same words at about the same time."""
+    common = min(a.word.end, b.word.end) - max(a.word.start, b.word.start)
+    shorter = min(a.word.end - a.word.start, b.word.end - b.word.start)
+    return a.word.text == b.word.text and common > shorter / 2
+
+
+def _between(left: Sequence[_Item], right: Sequence[_Item], start: float, end: float) -> float:
+    """The moment of an overlap at which fewest words are spoken, the closest to its middle."""
+    words = [item.word for item in (*left, *right)]
+    middle = (start + end) / 2
+    edges = {middle, *(time for word in words for time in (word.start, word.end))}
+
+    def cost(at: float) -> tuple[int, float]:
+        return sum(word.start < at < word.end for word in words), abs(at - middle)
+
+    return min((at for at in edges if start <= at <= end), key=cost)
+
+
+def _words(items: Sequence[_Item]) -> tuple[Word, ...]:
+    words: list[Word] = []
+    for item in items:
+        word = item.word
+        if item.glued and words:
+            last = words.pop()
+            sure = [c for c in (last.confidence, word.confidence) if c is not None]
+            word = Word(
+                last.text + word.text,
+                last.start,
+                max(last.end, word.end),
+                min(sure, default=None),
+                last.units + word.units,
+            )
+        words.append(word)
+    return tuple(_in_order(words))
+
+
+def _in_order(words: Sequence[Word]) -> list[Word]:
+    """The same words, none beginning before the one before ends."""
+    ends = itertools.accumulate((word.end for word in words), max, initial=0.0)
+    moved = []
+    for word, reached in zip(words, ends, strict=False):
+        begin = min(max(word.start, reached), max(word.end, reached))
+        moved.append(replace(word, start=begin, end=max(word.end, begin)))
+    return moved
