@@ -9,9 +9,12 @@ import io
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from asr.audio.load import write_wav
@@ -99,10 +102,17 @@ def test_transcribe(
     manifests, model = tones
     shutil.copytree(model, tmp_path / "MODEL")
     shutil.copytree(manifests["test"].with_suffix(""), tmp_path / "recordings")
-    write_wav(tmp_path / "talk.wav", speak("low high up down"), RATE)
     monkeypatch.chdir(tmp_path)
+    samples = speak("low high up down")
+    soundfile.write(tmp_path / "call.wav", np.stack([samples, samples], axis=1), RATE)
+    write_wav(tmp_path / "talk.wav", samples, RATE)
+    (tmp_path / "talk.raw").write_bytes((tmp_path / "talk.wav").read_bytes()[44:])
     for line in "".join(blocks("", TRANSCRIBE.partition("## Live")[0])).splitlines():
-        assert run(*shlex.split(line)[1:]).status == 0, line
+        command, _, stdin = line.partition(" < ")
+        if stdin:
+            content = io.BytesIO(Path(stdin).read_bytes())
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(content))
+        assert run(*shlex.split(command)[1:]).status == 0, line
     assert len(list((tmp_path / "texts").glob("*.srt"))) == 20
     (code,) = blocks("python", TRANSCRIBE)
     exec(compile(code, "docs/transcribe.md", "exec"), {})

@@ -60,9 +60,11 @@ def run_live(
     input that is no PCM.
     """
     if not options.live:
-        for name in ("device", "rate", "stats"):
+        for name in ("device", "stats"):
             if getattr(options, name):
                 raise ConfigError(f"expected --live with --{name}, got none: add it")
+        if options.rate is not None and Path("-") not in files:
+            raise ConfigError("expected - or --live with --rate, got neither: add one")
         if not files:
             raise ConfigError("expected recordings or --live, got neither: name files or folders")
         return False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -21,12 +23,37 @@ if TYPE_CHECKING:
     from asr.inference.formats import Format, FormatConfig
     from asr.inference.output_folder import OutputFolder
     from asr.inference.recognizer import Recognizer
+    from asr.inference.transcribe import Source
     from asr.inference.transcript import Transcript
 
 app = typer.Typer()
 
 Write = Callable[[Path, "Transcript"], None]
+STDIN = Path("-")
 _FORMATS = "txt, json, srt, vtt, tsv, ctm, textgrid, trn, or all"
+
+
+class Channels(StrEnum):
+    mix = "mix"
+    each = "each"
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What is read of each recording."""
+
+    SECTION: ClassVar[str] = "Recordings"
+
+    channels: Annotated[
+        Channels,
+        typer.Option(help="Their mix, or each by itself, as in a call with a speaker on each."),
+    ] = Channels.mix
+    start: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Begin each recording there.")
+    ] = 0.0
+    end: Annotated[
+        float | None, typer.Option(min=0.0, metavar="SECONDS", help="End each recording there.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -102,12 +129,16 @@ class SubtitleOptions:
 )
 @with_options
 def transcribe(
+    input: InputOptions,
     output: OutputOptions,
     subtitles: SubtitleOptions,
     options: DecoderOptions,
     live: LiveOptions,
     files: Annotated[
-        list[Path], typer.Argument(help="Audio and video files, folders of them, and patterns.")
+        list[Path],
+        typer.Argument(
+            help="Audio and video files, folders of them, patterns, and - for standard input."
+        ),
     ] = [],  # noqa: B006
     model: Annotated[
         Path | None, typer.Option(help="Model folder; default: the included AN4 model.")
@@ -135,13 +166,15 @@ def transcribe(
         named = len(files) > 1 or files != present
         write = _printer(formats, config, present, named)
     else:
-        folder = _folder(output.out, found, formats, config, {"model": model, **asdict(options)})
+        settings = {"model": model, **asdict(options), **asdict(input), "rate": live.rate}
+        folder = _folder(output.out, found, formats, config, settings)
         write = folder.write
         if output.resume:
             kept = folder.done()
             tell(f"note: {len(kept)} of {len(present)} recordings are done already")
     timed = not WITHOUT_WORDS.issuperset(formats)
-    failed += _transcribe_all(recognizer, [p for p in present if p not in kept], timed, write)
+    left = [path for path in present if path not in kept]
+    failed += _transcribe_all(recognizer, left, _Reading(input, live.rate, timed), write)
     if failed and total > 1:
         tell(f"{failed} of {total} recordings failed")
     if failed:
@@ -159,7 +192,9 @@ def _find(files: Sequence[Path]) -> tuple[Found, int]:
     found, failed = [], 0
     for file in files:
         try:
-            below = find_audio([file], lambda note: tell(f"note: {note}"))
+            below = [file]
+            if file != STDIN:
+                below = find_audio([file], lambda note: tell(f"note: {note}"))
             if not below:
                 raise AudioError(f"{file}: expected a folder with recordings, got none in it")
             found.append((file, below))
@@ -219,25 +254,73 @@ def _folder(
     return OutputFolder(out, names, ctm_names(names), formats, config, total)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How recordings are read."""
+
+    options: InputOptions
+    rate: int | None
+    """Hz of raw samples on standard input."""
+    timed: bool
+    """Whether words are to have times."""
+
+
 def _transcribe_all(
-    recognizer: Recognizer, paths: Sequence[Path], timed: bool, write: Write
+    recognizer: Recognizer, paths: Sequence[Path], reading: _Reading, write: Write
 ) -> int:
     """Transcribe and write; the number of recordings that failed, after an error for each."""
     failed = done = 0
-    try:
-        with progress_bar("transcribing") as progress:
-            results = recognizer.transcribe(paths, words=timed)
-            for path, result in zip(paths, results, strict=True):
-                errors = [result.error, _written(path, result, write)]
+    with ExitStack() as stack:
+        sources: list[Source] = list(paths)
+        if STDIN in paths:
+            sources[paths.index(STDIN)] = _standard_input(reading.rate, stack)
+        progress = stack.enter_context(progress_bar("transcribing"))
+        results = recognizer.transcribe(
+            sources,
+            words=reading.timed,
+            start=reading.options.start,
+            end=reading.options.end,
+            channels=reading.options.channels.value,
+            progress=progress if sys.stderr.isatty() else None,  # it reads every header
+        )
+        try:
+            for path, source, result in zip(paths, sources, results, strict=True):
+                named = _named(path, source, result)
+                errors = [named.error, _written(path, named, write)]
                 for error in filter(None, errors):
                     tell(f"error: {error}")
                 failed += any(errors)
                 done += 1
-                progress(done, len(paths))
-    except KeyboardInterrupt:
-        tell(f"{done} of {len(paths)} recordings are transcribed")
-        raise
+        except KeyboardInterrupt:
+            tell(f"{done} of {len(paths)} recordings are transcribed")
+            raise
     return failed
+
+
+def _standard_input(rate: int | None, stack: ExitStack) -> Source:
+    """Standard input as raw samples of a rate, or as a file until the stack is closed.
+
+    Raises AudioError for a terminal and for an input without bytes.
+    """
+    from asr.audio.piped import RawPcm, spooled
+
+    if sys.stdin.isatty():
+        raise AudioError(
+            "expected a recording on standard input, got a terminal; send it by a pipe, as in: "
+            "asr transcribe - < talk.wav"
+        )
+    stream = sys.stdin.buffer
+    return stack.enter_context(spooled(stream)) if rate is None else RawPcm(stream, rate)
+
+
+def _named(path: Path, source: Source, transcript: Transcript) -> Transcript:
+    """A transcript of standard input under the name of that, not of a temporary file."""
+    from asr.audio.piped import NAME
+
+    if path != STDIN:
+        return transcript
+    error = transcript.error and transcript.error.replace(str(source), NAME)
+    return replace(transcript, path=path, error=error)
 
 
 def _written(path: Path, transcript: Transcript, write: Write) -> str | None:

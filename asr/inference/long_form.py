@@ -20,6 +20,7 @@ import numpy as np
 
 from asr.audio.blocks import audio_blocks, channel_count
 from asr.audio.pcm import to_pcm
+from asr.audio.piped import RawPcm
 from asr.audio.samples import as_recording
 from asr.audio.source import name_of
 from asr.audio.vad import speech_detector
@@ -137,7 +138,7 @@ def _read_recording(number: int, source: Any, reading: Reading) -> Iterator[Even
 
 
 def _opened(source: Any, sample_rate: int | None) -> Any:
-    """A path, bytes, or the content of a file or an array. Raises AudioError."""
+    """A path, bytes, raw samples, or the content of a file or an array. Raises AudioError."""
     if isinstance(source, io.TextIOBase):
         raise AudioError("expected a file in binary mode, got one in text mode: open it with 'rb'")
     if isinstance(source, str | os.PathLike):
@@ -145,7 +146,7 @@ def _opened(source: Any, sample_rate: int | None) -> Any:
         if source.is_dir():
             raise AudioError(f"{printable_name(source)}: expected a file, got a folder")
         return source
-    if isinstance(source, bytes | bytearray | memoryview):
+    if isinstance(source, bytes | bytearray | memoryview | RawPcm):
         return source
     if hasattr(source, "__array__"):
         return as_recording(source, sample_rate)

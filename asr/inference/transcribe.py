@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from asr.audio.piped import RawPcm
 from asr.dataset.prefetch import prefetch
 from asr.decoding.decoder import Decoder
 from asr.errors import CheckpointError, ConfigError
@@ -34,8 +35,9 @@ from asr.models.bundle import Bundle
 READ_AHEAD = 32  # pieces and ends of recordings
 MOST_WAITING = 128  # recordings whose results are pending
 
-Source = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray
-"""A recording: a path, the bytes of a file, an open binary file, or an array of samples."""
+Source = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray | RawPcm
+"""A recording: a path, the bytes of a file, an open binary file, an array of samples, or raw
+samples from a pipe."""
 
 
 def default_model() -> Path:

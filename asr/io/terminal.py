@@ -51,7 +51,7 @@ def show(text: str, end: str = "\n") -> None:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str) -> Iterator[Callable[[float, float], None]]:
     """A progress bar with the time left on stderr, as a function of (done, total)."""
     if _quiet or not sys.stderr.isatty():  # without a terminal, rich would leave an empty line
         yield lambda done, total: None

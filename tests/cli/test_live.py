@@ -214,7 +214,7 @@ def test_a_terminal_keeps_the_final_texts_only(
     ("arguments", "message"),
     [
         ([], "expected recordings or --live, got neither"),
-        (["a.wav", "--rate", "8000"], "expected --live with --rate, got none"),
+        (["a.wav", "--rate", "8000"], "expected - or --live with --rate, got neither"),
         (["a.wav", "--stats"], "expected --live with --stats, got none"),
         (["a.wav", "--device", "1"], "expected --live with --device, got none"),
         (["a.wav", "--live"], "expected no file but - with --live, got a.wav"),

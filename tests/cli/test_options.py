@@ -88,6 +88,9 @@ OPTIONS = {
     "transcribe": [
         "files",
         "--model",
+        "--channels",
+        "--start",
+        "--end",
         "--format",
         "--out",
         "--resume",

@@ -5,23 +5,31 @@ Covers `asr/cli/option_groups.py`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import srt
 import webvtt
 
 import asr.inference.recognizer
+from asr.audio.vad import speech_detector
 from asr.dataset.manifest import read_manifest
+from asr.inference import long_form
 from asr.inference.formats import FORMATS
 from asr.inference.output_folder import RECORD
 from asr.inference.transcript import Segment, Transcript
 from tests.commands import Command
+from tests.inference.test_long_form import talk
+from tests.tones import RATE
 
 Tones = tuple[dict[str, Path], Path]
 
@@ -362,3 +370,85 @@ def test_what_has_changed_is_done_again(
     (tree / "new.wav").write_bytes((tree / "y.wav").read_bytes())
     assert again() == {"new.wav"}
     assert again() == set()
+
+
+# --- standard input, channels, and a part of a recording ---
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Gives standard input some bytes."""
+
+    def give(content: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    return give
+
+
+def test_standard_input(
+    run: Command, tones: Tones, tree: Path, piped: Callable[[bytes], None]
+) -> None:
+    options = ("--model", tones[1])
+    content = (tree / "y.wav").read_bytes()
+    text = run("transcribe", tree / "y.wav", *options).out
+    piped(content)
+    ended = run("transcribe", "-", *options)
+    assert (ended.status, ended.out, ended.err) == (0, text, "")
+    piped(content[44:])  # raw samples
+    assert run("transcribe", "-", "--rate", RATE, *options).out == text
+    piped(content)
+    both = run("transcribe", tree / "y.wav", "-", *options)
+    assert both.out == f"{tree / 'y.wav'}\t{text}-\t{text}"
+    out = tree.parent / "out"
+    for _ in range(2):  # never taken for done
+        piped(content)
+        words = ("--format", "txt,json", "--out", out, "--resume")
+        assert run("transcribe", "-", *options, *words).status == 0
+        assert files_in(out).pop("stdin.txt").decode() == text
+        (out / "stdin.txt").unlink()
+    assert json.loads(files_in(out)["stdin.json"])["file"] == "-"
+
+
+def test_standard_input_that_is_no_recording(
+    run: Command, tones: Tones, piped: Callable[[bytes], None]
+) -> None:
+    options = ("--model", tones[1])
+    for content in (b"", b"no recording"):
+        piped(content)
+        error = run("transcribe", "-", *options).error()
+        assert "<standard input>: expected" in error
+        assert "/standard-input" not in error
+    piped(b"RIFF....WAVEfmt ")
+    assert "leave out the rate" in run("transcribe", "-", "--rate", "8000", *options).error()
+
+
+def test_channels_and_a_part_of_a_recording(
+    run: Command, tones: Tones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(  # the others do not hear tones
+        long_form, "speech_detector", lambda rate, kind: speech_detector(rate, "energy")
+    )
+    question, answer = talk(["low low low"], 1.0, 1), talk(["high high up"], 1.0, 2)
+    columns = [
+        np.concatenate([question, talk([], len(answer) / RATE, 3)]),
+        np.concatenate([talk([], len(question) / RATE, 4), answer]),
+    ]
+    soundfile.write(tmp_path / "call.wav", np.stack(columns, axis=1), RATE)
+    words = ("transcribe", tmp_path / "call.wav", "--model", tones[1])
+    each = run(*words, "--channels", "each")
+    first, second = each.out.splitlines()
+    assert first.startswith("channel 1: low ")
+    assert second.startswith("channel 2: high ")
+    cues = list(srt.parse(run(*words, "--channels", "each", "--format", "srt").out))
+    assert [cue.content for cue in cues] == each.out.splitlines()
+    assert cues[1].start.total_seconds() == pytest.approx(len(question) / RATE + 1, abs=0.2)
+    turn = str(len(question) / RATE)
+    part = json.loads(run(*words, "--start", turn, "--format", "json").out)
+    assert part["segments"][0]["start"] == pytest.approx(float(turn), abs=1e-3)
+    part = json.loads(run(*words, "--end", turn, "--format", "json").out)
+    assert (part["segments"][0]["start"], part["seconds"]) == (
+        0,
+        pytest.approx(float(turn), abs=1e-3),
+    )
+    assert run(*words, "--channels", "left").status == 2
+    assert "end after start" in run(*words, "--start", "2", "--end", "1").error()
