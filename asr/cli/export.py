@@ -47,6 +47,12 @@ def export(
         Path | None,
         typer.Option(help="Manifest: compare the error rates, and refuse a worse graph."),
     ] = None,
+    graph: Annotated[
+        bool,
+        typer.Option(
+            "--graph", help="For sherpa: the n-gram model and the lexicon as a decoding graph."
+        ),
+    ] = False,
 ) -> None:
     """Export a trained model for runtimes without torch."""
     if (model / "report.json").is_file():
@@ -60,7 +66,9 @@ def export(
                 "expected no --features with --to sherpa, whose input depends on the model, got "
                 "it: leave it out"
             )
-        _export_sherpa(model, out, check)
+        _export_sherpa(model, out, check, graph)
+    elif graph:
+        raise ConfigError("expected --graph with --to sherpa only, got it: leave it out")
     else:
         _export_onnx(model, out, waveform, int8, check)
 
@@ -79,12 +87,12 @@ def _export_onnx(model: Path, out: Path, waveform: bool, int8: bool, check: Path
         tell("note: the error rate with 8 bits was not measured: give --check MANIFEST")
 
 
-def _export_sherpa(model: Path, out: Path, check: Path | None) -> None:
+def _export_sherpa(model: Path, out: Path, check: Path | None, graph: bool) -> None:
     with extras_explained():
         from asr.export.sherpa import export_sherpa
 
     with progress_bar("checking") as progress:
-        result = export_sherpa(model, out, check, progress)
+        result = export_sherpa(model, out, check, progress, graph)
     for name, size in result.megabytes.items():
         show(f"{result.folder / name}: {size:.1f} MB")
     show(f"for sherpa_onnx.{result.recognizer}; {result.folder / 'README.md'} shows how")

@@ -4,6 +4,7 @@ model.onnx        the network; its inputs and metadata are those of a kind of mo
                   runs ("slot")
 model.int8.onnx   the same with weights in 8 bits
 tokens.txt        one token and its id per line
+graph.fst         if asked for: the n-gram model and the lexicon for sherpa-onnx's graph decoder
 README.md         command line and Python for this folder
 """
 
@@ -20,9 +21,12 @@ from pathlib import Path
 
 import onnx
 
+from asr.decoding.folder import load_decoder
 from asr.errors import AsrError, ConfigError
 from asr.export.check import Comparison, compare_words
+from asr.export.decoding_graph import build_decoding_graph
 from asr.export.onnx_folder import torch_scores
+from asr.export.openfst import write_fst
 from asr.export.quantise import quantised
 from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot, slot_options, tokens_text
 from asr.export.sherpa_graphs import SLOT_RATE, build_graph, check_parity, graph_scores
@@ -33,6 +37,7 @@ from asr.io.files import atomic_path, check_replaceable
 from asr.models.bundle import Bundle, load_bundle
 
 SMALL_GRAPH = "model.int8.onnx"
+DECODING_GRAPH = "graph.fst"
 TOKENS = "tokens.txt"
 README = "README.md"
 
@@ -58,20 +63,24 @@ def export_sherpa(
     out: Path,
     check: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    with_graph: bool = False,
 ) -> SherpaFolder:
     """Write the folder atomically.
 
     With `check`, a manifest, the error rates of the model and both graphs are compared first, with
-    calls of `progress`. Raises ConfigError for settings that sherpa-onnx cannot run, and AsrError
-    if the graph's output is not that of torch, or if the installed sherpa-onnx does not read the
-    folder.
+    calls of `progress`. `with_graph` adds the decoder of the model folder as a decoding graph.
+
+    Raises ConfigError for settings that sherpa-onnx cannot run, and AsrError if the graph's output
+    is not that of torch, or if the installed sherpa-onnx does not read the folder.
     """
     bundle = load_bundle(model)
     slot = choose_slot(bundle)
     tokens = tokens_text(bundle.tokens)
     check_replaceable(out, TOKENS)
-    graph = build_graph(bundle, slot)
-    difference = check_parity(bundle, graph, slot)
+    decoder = load_decoder(model, bundle.tokens, "beam") if with_graph else None
+    fst = None if decoder is None else build_decoding_graph(decoder)
+    graph = build_graph(bundle, slot, exact=with_graph)
+    difference = check_parity(bundle, graph, slot, exact=with_graph)
     graphs = {GRAPH: graph, SMALL_GRAPH: quantised(graph, alone=slot is SAMPLES)}
     comparisons = {}
     if check is not None:
@@ -84,7 +93,10 @@ def export_sherpa(
         for name, made in graphs.items():
             onnx.save(made, str(folder / name))
         (folder / TOKENS).write_text(tokens, encoding="utf-8")
-        (folder / README).write_text(readme_text(bundle, slot), encoding="utf-8")
+        readme = readme_text(bundle, slot, with_graph)
+        (folder / README).write_text(readme, encoding="utf-8")
+        if fst is not None:
+            write_fst(folder / DECODING_GRAPH, fst)
         verified = find_spec("sherpa_onnx") is not None
         if verified:
             verify(folder, bundle, slot)
@@ -145,10 +157,15 @@ import json
 import sys
 import numpy as np
 import sherpa_onnx
-recognizer, factory, options, *graphs = sys.argv[1:]
+from sherpa_onnx.lib import _sherpa_onnx as core
+recognizer, factory, options, fst, *graphs = sys.argv[1:]
 noise = np.random.default_rng(1).normal(size=16000).astype(np.float32)
 for graph in graphs:
     made = getattr(getattr(sherpa_onnx, recognizer), factory)(model=graph, **json.loads(options))
+    if fst:
+        kind = recognizer.replace("Recognizer", "CtcFstDecoderConfig")
+        made.config.ctc_fst_decoder_config = getattr(core, kind)(graph=fst)
+        made.recognizer = getattr(core, recognizer)(made.config)
     stream = made.create_stream()
     stream.accept_waveform(16000, 0.1 * noise)
     if recognizer == "OfflineRecognizer":
@@ -166,6 +183,8 @@ def verify(folder: Path, bundle: Bundle, slot: Slot) -> None:
     """
     options = json.dumps({"tokens": str(folder / TOKENS), **slot_options(bundle, slot)})
     command = [sys.executable, "-c", _TRIAL, slot.recognizer, slot.factory, options]
+    fst = folder / DECODING_GRAPH
+    command += [str(fst) if fst.exists() else ""]
     command += [str(folder / graph) for graph in (GRAPH, SMALL_GRAPH)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:

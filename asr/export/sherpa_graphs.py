@@ -31,15 +31,17 @@ SLOT_FRAME = 320  # samples of a frame, by which that slot counts time
 TAPS = 64  # of the low-pass filter, at the higher rate
 
 
-def build_graph(bundle: Bundle, slot: Slot) -> onnx.ModelProto:
-    """The graph of a slot. Raises ConfigError naming settings that have no ONNX operator."""
+def build_graph(bundle: Bundle, slot: Slot, exact: bool = False) -> onnx.ModelProto:
+    """The graph of a slot. With `exact`, no frame is repeated: a search could give the copies of a
+    frame different tokens. Raises ConfigError naming settings that have no ONNX operator."""
     if slot is STREAM:
         return build_streaming_graph(bundle)
     network.check_exportable(bundle.model.config)
-    return _of_samples(bundle) if slot is SAMPLES else _of_features(bundle, slot)
+    sizes = pace(bundle, slot, exact)
+    return _of_samples(bundle, sizes) if slot is SAMPLES else _of_features(bundle, slot, sizes)
 
 
-def _of_samples(bundle: Bundle) -> onnx.ModelProto:
+def _of_samples(bundle: Bundle, sizes: tuple[int, int]) -> onnx.ModelProto:
     """Input x [N, S] at 16 kHz, output log_probs [N, T', V]."""
     model, graph = bundle.model, Graph()
     feature_nodes.check_exportable(model.features.config)
@@ -50,7 +52,7 @@ def _of_samples(bundle: Bundle) -> onnx.ModelProto:
     lengths = graph.add("Expand", count, batch)
     x, lengths = feature_nodes.add_features(graph, model.features, samples, lengths)
     scores = network.add_network(graph, model, x, lengths)[0].values
-    graph.named(_paced(graph, scores, *pace(bundle, SAMPLES)), "log_probs")
+    graph.named(_paced(graph, scores, *sizes), "log_probs")
     return graph.model(
         {"x": (FLOAT, ["N", "S"])},
         {"log_probs": (FLOAT, ["N", "T", len(bundle.tokens)])},
@@ -58,7 +60,7 @@ def _of_samples(bundle: Bundle) -> onnx.ModelProto:
     )
 
 
-def _of_features(bundle: Bundle, slot: Slot) -> onnx.ModelProto:
+def _of_features(bundle: Bundle, slot: Slot, sizes: tuple[int, int]) -> onnx.ModelProto:
     """Inputs features [N, T, F], or [N, F, T] for NeMo's slot, and lengths [N]; outputs log_probs
     [N, T', V] and frames [N]."""
     model, graph = bundle.model, Graph()
@@ -66,14 +68,13 @@ def _of_features(bundle: Bundle, slot: Slot) -> onnx.ModelProto:
     x = "features" if slot is KALDI else graph.add("Transpose", "features", perm=[0, 2, 1])
     x = feature_nodes.add_device_features(graph, model.features, x, "lengths")
     node = network.add_network(graph, model, x, "lengths")[0]
-    graph.named(_paced(graph, node.values, *pace(bundle, slot)), "log_probs")
+    graph.named(_paced(graph, node.values, *sizes), "log_probs")
     graph.named(node.lengths, "frames")
     F = model.features.size
     facts = {"vocab_size": str(len(bundle.tokens) - 1), "normalize_type": ""}
-    if slot is NEMO:
-        # It counts whole frames only; repeated ones keep the last.
+    if slot is NEMO and sizes[0] > 1:
         facts["subsampling_factor"] = "1"
-    else:
+    elif slot is KALDI:
         facts |= {"model_type": "fire-red-asr-2-ctc", "cmvn_mean": ",".join(["0"] * F)}
         facts["cmvn_inv_stddev"] = ",".join(["1"] * F)
     return graph.model(
@@ -84,14 +85,22 @@ def _of_features(bundle: Bundle, slot: Slot) -> onnx.ModelProto:
     )  # fmt: skip
 
 
-def pace(bundle: Bundle, slot: Slot) -> tuple[int, int]:
+def frame_samples(model: AcousticModel) -> int:
+    """Samples from one output frame to the next, at the model's rate."""
+    return model.features.shift * math.prod(model.config.strides) << model.config.pyramid
+
+
+def pace(bundle: Bundle, slot: Slot, exact: bool = False) -> tuple[int, int]:
     """The length of the network's frames, and that of the frames which the slot counts. The unit is
-    a sample of the input, or a feature frame."""
+    a sample of the input, or a feature frame. NeMo's slot counts whole frames only; of frames of
+    one feature frame each, it keeps the last."""
     model = bundle.model
-    stride = math.prod(model.config.strides) << model.config.pyramid
+    if exact:
+        return 1, 1
+    frame = frame_samples(model)
     if slot is NEMO:
-        return stride, 1
-    frame = model.features.shift * stride * SLOT_RATE // bundle.sample_rate
+        return frame // model.features.shift, 1
+    frame = frame * SLOT_RATE // bundle.sample_rate
     # Shorter frames stay as they are: text matters more than times.
     return (frame, SLOT_FRAME) if slot is SAMPLES and frame > SLOT_FRAME else (1, 1)
 
@@ -119,37 +128,25 @@ def low_pass(factor: int) -> Floats:
 
 def _paced(graph: Graph, scores: str, frame: int, step: int) -> str:
     """Frames repeated so that there is one for every `step`: the greedy text is the same, and its
-    times become right. The log-probability of a frame is shared by its copies, so that it counts
-    once in a search. Shape: [N, T, V] -> [N, T', V].
-    """
+    times become right. Shape: [N, T, V] -> [N, T', V]."""
     if frame == step:
         return scores
     zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
     length, pitch = graph.constant(frame, np.int64), graph.constant(step, np.int64)
-
-    def first(frames: str) -> str:
-        """The first copy of a frame: ceil(frame / step)."""
-        end = graph.add("Add", graph.add("Mul", frames, length), graph.constant(step - 1, np.int64))
-        return graph.add("Div", end, pitch)
-
-    size = graph.size(scores, 1)
-    frames = graph.add("Range", zero, size, one)
-    copies = graph.add("Sub", first(graph.add("Add", frames, one)), first(frames))
-    shares = graph.add("Unsqueeze", graph.add("Cast", copies, to=FLOAT), graph.ints(0, 2))
-    places = graph.add("Mul", graph.add("Range", zero, first(size), one), pitch)
-    scores = graph.add("Div", scores, shares)
+    count = graph.add("Mul", graph.size(scores, 1), length)
+    count = graph.add("Add", count, graph.constant(step - 1, np.int64))
+    count = graph.add("Div", count, pitch)
+    places = graph.add("Mul", graph.add("Range", zero, count, one), pitch)
     return graph.add("Gather", scores, graph.add("Div", places, length), axis=1)
 
 
 def paced(scores: Floats, frame: int, step: int) -> Floats:
     """The same without a graph. Shape: [T, V] -> [T', V]."""
     count = -(-len(scores) * frame // step)
-    origin = np.arange(count) * step // frame
-    copies: Floats = np.bincount(origin)[origin, None].astype(np.float32)
-    return scores[origin] / copies
+    return scores[np.arange(count) * step // frame]
 
 
-def check_parity(bundle: Bundle, graph: onnx.ModelProto, slot: Slot) -> float:
+def check_parity(bundle: Bundle, graph: onnx.ModelProto, slot: Slot, exact: bool = False) -> float:
     """The largest difference of the graph's log-probabilities from torch's, in nats, on noise of
     random lengths. Raises AsrError if it exceeds `TOLERANCE`."""
     score = graph_scores(bundle, graph, slot)
@@ -159,7 +156,7 @@ def check_parity(bundle: Bundle, graph: onnx.ModelProto, slot: Slot) -> float:
         wave = (0.1 * random.normal(size=int(seconds * bundle.sample_rate))).astype(np.float32)
         found = score([wave])[0].log_probs
         (expected,) = torch_scores(bundle.model, [_heard(bundle, slot, wave)], waveform=True)
-        scores = paced(expected.log_probs, *pace(bundle, slot))
+        scores = paced(expected.log_probs, *pace(bundle, slot, exact))
         worst = max(worst, _difference(scores[: len(found)] if slot is STREAM else scores, found))
     if not worst <= TOLERANCE:
         raise AsrError(

@@ -6,6 +6,7 @@ import math
 import textwrap
 
 from asr.export.sherpa_files import SAMPLES, STREAM, Slot, slot_options
+from asr.export.sherpa_graphs import frame_samples
 from asr.export.streaming import chunks_of, tail_seconds
 from asr.models.bundle import Bundle
 
@@ -13,8 +14,9 @@ ASSUMED_FRAME_MS = 40  # by which the streaming slot counts time
 PROGRAM_TAIL = 0.8  # seconds of silence that the program sherpa-onnx appends
 
 
-def readme_text(bundle: Bundle, slot: Slot) -> str:
+def readme_text(bundle: Bundle, slot: Slot, with_graph: bool = False) -> str:
     """Instructions in Markdown; the code in it runs as it stands in the folder."""
+    code = _streaming_code(bundle) if slot is STREAM else _whole_code(bundle, slot)
     return f"""# A speech recogniser for sherpa-onnx
 
 Written by `asr export --to sherpa`. [sherpa-onnx](https://github.com/k2-fsa/sherpa-onnx) runs it on
@@ -43,8 +45,8 @@ read wav files with one channel of 16 bits.
 `pip install sherpa-onnx soundfile`
 
 ```python
-{_streaming_code(bundle) if slot is STREAM else _whole_code(bundle, slot)}```
-
+{code}```
+{_decoding_graph(bundle, slot) if with_graph else ""}
 ## Other languages
 
 {_other_languages(bundle, slot)}
@@ -83,6 +85,30 @@ def _streaming_remarks(bundle: Bundle) -> str:
         "divide the settings for the silence that ends an utterance by it.",
     )
     return f"{text}\n\n{times}"
+
+
+def _decoding_graph(bundle: Bundle, slot: Slot) -> str:
+    kind = slot.recognizer.replace("Recognizer", "CtcFstDecoderConfig")
+    frame = 1000 * frame_samples(bundle.model) / bundle.sample_rate
+    times = "" if slot is not SAMPLES else f"Multiply the times of tokens by {frame / 20:g}."
+    return f"""
+## With the language model
+
+{
+        _wrapped(
+            "`graph.fst` holds the n-gram model and the lexicon. On the command line, add",
+            f"`{slot.graph_option}=graph.fst`; in Python, after the recogniser is made:",
+            times,
+        )
+    }
+
+```python
+from sherpa_onnx.lib import _sherpa_onnx as core
+
+recognizer.config.ctc_fst_decoder_config = core.{kind}(graph="graph.fst")
+recognizer.recognizer = core.{slot.recognizer}(recognizer.config)
+```
+"""
 
 
 def _other_languages(bundle: Bundle, slot: Slot) -> str:

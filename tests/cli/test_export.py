@@ -75,3 +75,7 @@ def test_a_model_is_exported_for_sherpa(
     assert "was not measured: give --check MANIFEST" in ended.err
     line = run("export", model, "--to", "sherpa", "--out", out, "--features").error()
     assert "leave it out" in line
+    line = run("export", model, "--to", "sherpa", "--out", out, "--graph").error()
+    assert "expected a decoder with an n-gram model or a lexicon" in line
+    line = run("export", model, "--to", "onnx", "--out", out, "--graph").error()
+    assert "with --to sherpa only" in line

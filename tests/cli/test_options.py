@@ -83,7 +83,7 @@ OPTIONS = {
         "--out",
         "--reset",
     ],
-    "export": ["model", "--to", "--out", "--int8", "--waveform", "--check"],
+    "export": ["model", "--to", "--out", "--int8", "--waveform", "--check", "--graph"],
     "train": ["recipe", "overrides", "--settings", "--finish"],
     "transcribe": [
         "files",

@@ -21,6 +21,8 @@ import torch
 
 from asr.audio.load import load_audio, write_wav
 from asr.dataset.manifest import read_manifest
+from asr.decoding.decoder import Decoder, DecoderConfig
+from asr.decoding.folder import save_decoder
 from asr.decoding.greedy import greedy_decode
 from asr.errors import AsrError, ConfigError
 from asr.export import sherpa
@@ -30,6 +32,7 @@ from asr.export.streaming import tail_seconds
 from asr.features.extractor import FeatureConfig
 from asr.inference.streaming import Stream
 from asr.inference.transcribe import default_model
+from asr.lm.estimate import estimate
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.padded import pad
@@ -192,6 +195,27 @@ def test_the_python_of_a_streaming_readme_runs(tmp_path: Path) -> None:
     assert all(after.startswith(before) for before, after in itertools.pairwise(lines))
 
 
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_readme_uses_the_decoding_graph(tmp_path: Path, streams: bool) -> None:
+    features = {} if streams else {"cmvn": "utterance"}
+    source = streaming_bundle(features, **({"chunk": 6, "right_context": 3} if streams else {}))
+    save_bundle(tmp_path / "model", source)
+    words = [unit for unit in source.tokens.units[2:] if len(unit) == 1]
+    config = DecoderConfig(kind="beam")
+    text = " ".join("".join(words[i:] + words[:i]) for i in range(len(words)))
+    save_decoder(tmp_path / "model", Decoder(source.tokens, config, estimate([text], 2)))
+    out = tmp_path / "out"
+    export_sherpa(tmp_path / "model", out, with_graph=True)
+    write_wav(out / "speech.wav", noise(2.0).numpy(), 16000)
+    making, using = code(out, "python").split("samples, rate", 1)
+    graph = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)[1]
+    program = f"{making}\n{graph}\nsamples, rate{using}"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=out, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split()
+
+
 @pytest.mark.slow
 def test_the_shipped_model_gives_the_texts_of_torch(shared_data: Path, tmp_path: Path) -> None:
     export_sherpa(default_model(), tmp_path / "an4")
@@ -284,7 +308,7 @@ def test_a_graph_that_differs_is_not_written(
     other = bundle(hidden=5)
     save_bundle(tmp_path / "model", bundle())
     build: Callable[..., Any] = sherpa.build_graph
-    monkeypatch.setattr(sherpa, "build_graph", lambda _, slot: build(other, slot))
+    monkeypatch.setattr(sherpa, "build_graph", lambda _, slot, exact: build(other, slot, exact))
     with pytest.raises(AsrError, match="please report"):
         export_sherpa(tmp_path / "model", tmp_path / "out")
     assert not (tmp_path / "out").exists()
