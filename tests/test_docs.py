@@ -109,10 +109,9 @@ def test_transcribe(
     (tmp_path / "talk.raw").write_bytes((tmp_path / "talk.wav").read_bytes()[44:])
     for line in "".join(blocks("", TRANSCRIBE.partition("## Live")[0])).splitlines():
         command, _, stdin = line.partition(" < ")
-        if stdin:
-            content = io.BytesIO(Path(stdin).read_bytes())
-            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(content))
-        assert run(*shlex.split(command)[1:]).status == 0, line
+        with Path(stdin or "talk.wav").open() as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            assert run(*shlex.split(command)[1:]).status == 0, line
     assert len(list((tmp_path / "texts").glob("*.srt"))) == 20
     (code,) = blocks("python", TRANSCRIBE)
     exec(compile(code, "docs/transcribe.md", "exec"), {})

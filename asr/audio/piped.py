@@ -5,6 +5,8 @@ Letters: S samples.
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -24,6 +26,7 @@ from asr.errors import AudioError, disk_trouble
 NAME = "<standard input>"
 _PART = 1 << 16  # bytes
 _HEAD = 8  # bytes that tell an audio file
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class RawPcm:
     """Raw samples from a stream, 16-bit little-endian of one channel: a source for `audio_blocks`,
     which is read once, as the samples arrive. Raises AudioError for an impossible rate."""
 
-    stream: BinaryIO
+    stream: BinaryIO | Polled
     rate: int
     """Hz."""
     name: str = NAME
@@ -47,6 +50,25 @@ class RawPcm:
         """Up to `count` bytes that are there now, at least one; none at the end."""
         read = getattr(self.stream, "read1", self.stream.read)
         return read(count) or b""
+
+
+class Polled:
+    """Bytes from a file descriptor until its end or `stop`, for `RawPcm`: a thread that waits in a
+    plain read could not be ended."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._stopped = descriptor, False
+
+    def stop(self) -> None:
+        """End the input. A signal handler may call it."""
+        self._stopped = True
+
+    def read(self, count: int = -1) -> bytes:
+        """Up to `count` bytes that are there now, at least one; none at the end."""
+        while not self._stopped:
+            if select.select([self._descriptor], [], [], _POLL_S)[0]:
+                return os.read(self._descriptor, _PART if count < 0 else count)
+        return b""
 
 
 def raw_blocks(source: RawPcm, say: Callable[[str], None]) -> Generator[Block, None, None]:

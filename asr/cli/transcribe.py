@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -302,15 +303,23 @@ def _standard_input(rate: int | None, stack: ExitStack) -> Source:
 
     Raises AudioError for a terminal and for an input without bytes.
     """
-    from asr.audio.piped import RawPcm, spooled
+    from asr.audio.piped import Polled, RawPcm, spooled
 
     if sys.stdin.isatty():
         raise AudioError(
             "expected a recording on standard input, got a terminal; send it by a pipe, as in: "
             "asr transcribe - < talk.wav"
         )
-    stream = sys.stdin.buffer
-    return stack.enter_context(spooled(stream)) if rate is None else RawPcm(stream, rate)
+    if rate is None:
+        return stack.enter_context(spooled(sys.stdin.buffer))
+    stream = Polled(sys.stdin.fileno())
+
+    def interrupt(number: int, frame: object) -> None:
+        stream.stop()  # else the thread that reads would wait for the end of the input
+        raise KeyboardInterrupt
+
+    stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, interrupt))
+    return RawPcm(stream, rate)
 
 
 def _named(path: Path, source: Source, transcript: Transcript) -> Transcript:

@@ -5,11 +5,13 @@ Covers `asr/cli/option_groups.py`.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -376,13 +378,37 @@ def test_what_has_changed_is_done_again(
 
 
 @pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+def piped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], None]:
     """Gives standard input some bytes."""
 
     def give(content: bytes) -> None:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        (tmp_path / "stdin").write_bytes(content)
+        monkeypatch.setattr(sys, "stdin", (tmp_path / "stdin").open())
 
     return give
+
+
+def test_ctrl_c_ends_an_input_that_stays_open(
+    run: Command, tones: Tones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, bytes(RATE))
+    monkeypatch.setattr(sys, "stdin", os.fdopen(reading))
+    before = signal.getsignal(signal.SIGINT)
+
+    def send() -> None:
+        while signal.getsignal(signal.SIGINT) is before:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    ended = run("transcribe", "-", "--rate", RATE, "--model", tones[1])
+    sender.join()
+    assert (ended.status, ended.out) == (130, "")
+    assert ended.err.splitlines()[-1] == "stopped"
+    assert signal.getsignal(signal.SIGINT) is before
+    os.close(writing)
 
 
 def test_standard_input(
