@@ -34,8 +34,8 @@ _AT_ONCE = 1024  # windows
 _SILERO_FILE = Path("data") / "silero_vad_16k_sequence.onnx"
 _SILERO_WINDOW = 512
 _SILERO_CONTEXT = 64  # samples before each window that the network reads
-_WARM_UP = 8  # windows before the level rises that the network reads again
-_STEADY_S = 0.25  # background of this length is not given to the network
+_WARM_UP = 4  # windows before the level rises that the network reads again
+_STEADY_S = 0.15  # background of this length is not given to the network
 _STEADY_DB = 3.0  # above the lowest level: background
 
 _WEBRTC_WINDOW = 480
@@ -183,8 +183,8 @@ class _Silero:
     """The network, on all windows but a steady background.
 
     The network takes a third of the time of a recognition, and long recordings are mostly pauses.
-    So it is left out once the level has been that of the background for a quarter of a second, and
-    starts afresh, a quarter of a second before, where the level rises. Quiet recordings are
+    So it is left out once the level has been that of the background for 0.15 seconds, and
+    starts afresh, 0.13 seconds before, where the level rises. Quiet recordings are
     amplified.
     """
 

@@ -16,6 +16,7 @@ from tests.bench import (
     gpu,
     intervals,
     loading,
+    long_form,
     pieces,
     recurrent,
     report,
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "report": report.run,
     "intervals": intervals.run,
     "size": size.run,
+    "long_form": long_form.run,
 }
 
 
