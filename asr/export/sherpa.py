@@ -5,12 +5,14 @@ model.onnx        the network; its inputs and metadata are those of a kind of mo
 model.int8.onnx   the same with weights in 8 bits
 tokens.txt        one token and its id per line
 graph.fst         if asked for: the n-gram model and the lexicon for sherpa-onnx's graph decoder
+index.html        for graphs of samples: a page that recognises recordings in a browser
 README.md         command line and Python for this folder
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,6 +42,7 @@ SMALL_GRAPH = "model.int8.onnx"
 DECODING_GRAPH = "graph.fst"
 TOKENS = "tokens.txt"
 README = "README.md"
+PAGE = "index.html"
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def export_sherpa(
         (folder / TOKENS).write_text(tokens, encoding="utf-8")
         readme = readme_text(bundle, slot, with_graph)
         (folder / README).write_text(readme, encoding="utf-8")
+        if slot is SAMPLES:
+            shutil.copyfile(Path(__file__).with_name("templates") / PAGE, folder / PAGE)
         if fst is not None:
             write_fst(folder / DECODING_GRAPH, fst)
         verified = find_spec("sherpa_onnx") is not None

@@ -14,6 +14,22 @@ ASSUMED_FRAME_MS = 40  # by which the streaming slot counts time
 PROGRAM_TAIL = 0.8  # seconds of silence that the program sherpa-onnx appends
 
 
+_BROWSER = """
+## Browser
+
+`index.html` recognises recordings, and what the microphone hears, in the browser itself. It needs
+the package onnxruntime-web in this folder, once:
+
+```sh
+npm pack onnxruntime-web && tar xzf onnxruntime-web-*.tgz && mv package/dist onnxruntime-web
+```
+
+Of these files, the page uses `ort.wasm.min.js`, `ort-wasm-simd-threaded.mjs` and
+`ort-wasm-simd-threaded.wasm`. Then `python -m http.server` serves it at http://localhost:8000.
+Other addresses need https for the microphone.
+"""
+
+
 def readme_text(bundle: Bundle, slot: Slot, with_graph: bool = False) -> str:
     """Instructions in Markdown; the code in it runs as it stands in the folder."""
     code = _streaming_code(bundle) if slot is STREAM else _whole_code(bundle, slot)
@@ -46,7 +62,7 @@ read wav files with one channel of 16 bits.
 
 ```python
 {code}```
-{_decoding_graph(bundle, slot) if with_graph else ""}
+{_decoding_graph(bundle, slot) if with_graph else ""}{_BROWSER if slot is SAMPLES else ""}
 ## Other languages
 
 {_other_languages(bundle, slot)}

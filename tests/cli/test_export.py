@@ -70,7 +70,7 @@ def test_a_model_is_exported_for_sherpa(
     assert re.search(r"model.int8.onnx: WER .* exported, .* in torch; (\d+) of \1 ", ended.out)
     assert "OfflineRecognizer.from_omnilingual_asr_ctc" in ended.out
     names = {path.name for path in out.iterdir()}
-    assert names == {"README.md", "model.int8.onnx", "model.onnx", "tokens.txt"}
+    assert names == {"README.md", "index.html", "model.int8.onnx", "model.onnx", "tokens.txt"}
     ended = run("export", model, "--to", "sherpa", "--out", out)
     assert "was not measured: give --check MANIFEST" in ended.err
     line = run("export", model, "--to", "sherpa", "--out", out, "--features").error()
