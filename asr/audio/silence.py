@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,3 +34,23 @@ def quietest(samples: np.ndarray, before: float, after: float, rate: int) -> Gap
     energy[[0, -1]] *= 1.5  # their mean includes a zero from outside
     best = int(energy.argmin())
     return Gap(float(low + (best + 0.5) * window) / rate, float(energy[best]))
+
+
+def cuts(gaps: Sequence[Gap], duration: float, seconds: float) -> list[int]:
+    """The gaps at which to cut: segments are half to one and a half times `seconds` long if words
+    allow it, and each ends at the quietest possible gap.
+
+    >>> cuts([Gap(2.0, 9.0), Gap(4.0, 9.0), Gap(5.0, 1.0), Gap(7.0, 9.0)], 10.0, 4.0)
+    [2]
+    """
+    chosen: list[int] = []
+    start = 0.0
+    while duration - start > 1.5 * seconds:
+        late = [i for i, gap in enumerate(gaps) if gap.second - start >= seconds / 2]
+        latest = min(start + 1.5 * seconds, duration - seconds / 2)
+        fitting = [i for i in late if gaps[i].second <= latest] or late[:1]
+        if not fitting:
+            break
+        chosen.append(min(fitting, key=lambda i: gaps[i].energy))
+        start = gaps[chosen[-1]].second
+    return chosen

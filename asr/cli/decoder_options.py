@@ -13,8 +13,8 @@ from asr.cli.console import show_settings
 
 if TYPE_CHECKING:
     from asr.decoding.decoder import Decoder
+    from asr.inference.acoustics import Acoustics
     from asr.inference.recognizer import Recognizer
-    from asr.models.bundle import Bundle
 
 
 class DecoderKind(StrEnum):
@@ -79,15 +79,14 @@ class DecoderOptions:
     def recognizer(self, model: Path | None) -> Recognizer:
         """A model folder, by default the included model, with its decoder changed by the
         options."""
-        from asr.inference.recognizer import Recognizer
+        from asr.inference.recognizer import Recognizer, load_model
         from asr.inference.transcribe import default_model
-        from asr.models.bundle import load_bundle
 
         folder = model or default_model()
-        bundle = load_bundle(folder)
+        bundle = load_model(folder)
         return Recognizer(bundle, self.load(folder, bundle))
 
-    def load(self, model: Path, bundle: Bundle) -> Decoder:
+    def load(self, model: Path, bundle: Acoustics) -> Decoder:
         """The decoder of a model folder, changed by the options."""
         from asr.decoding.folder import load_decoder
         from asr.lm.words import parse_hot_words, read_hot_words

@@ -29,7 +29,8 @@ from asr.evaluation.report_folder import check_writable, write_report
 from asr.evaluation.scoring import Scoring
 from asr.evaluation.snr import estimate_snr
 from asr.evaluation.utterance import Details, details_of
-from asr.inference.word_times import Recognition, recognize_dataset
+from asr.inference.recognize_dataset import recognize_dataset
+from asr.inference.word_times import Recognition
 from asr.io.files import digest, read_json
 from asr.io.printable import printable_name
 from asr.models.bundle import Bundle, load_bundle

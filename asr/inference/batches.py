@@ -6,20 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from asr.decoding.decoder import Decoder
-from asr.inference.decode import BATCH_SECONDS, score_waves
+from asr.inference.acoustics import BATCH_SECONDS, Acoustics
 from asr.inference.long_form import Part
+from asr.inference.onnx_model import OnnxModel
 from asr.inference.time_formats import Word
 from asr.inference.word_times import Recognition, recognize_texts, recognize_waves
-from asr.models.bundle import Bundle
-from asr.padded import pad
 
 POOL_BATCHES = 8  # batches that are sorted by length together
 MOST_PIECES = 1000  # in a batch
-GPU_SHARE = 0.5  # of the free memory: decoding takes some as well
-_PROBE_S = 10.0
 
 _NOTHING = np.zeros(0, np.float32)
 
@@ -31,12 +27,12 @@ class Batches:
     """
 
     def __init__(
-        self, bundle: Bundle, decoder: Decoder, words: bool, batch_seconds: float | None = None
+        self, model: Acoustics, decoder: Decoder, words: bool, batch_seconds: float | None = None
     ) -> None:
         """`batch_seconds` is the most in a batch, with padding; by default a minute, or on a GPU
         what its free memory holds."""
-        self._bundle, self._decoder, self._words = bundle, decoder, words
-        self._most = batch_seconds or _batch_seconds(bundle)
+        self._model, self._decoder, self._words = model, decoder, words
+        self._most = batch_seconds or _batch_seconds(model)
         self._limit = min(self._most, BATCH_SECONDS)
         self._parts: list[Part] = []
         self.seconds = 0.0
@@ -69,17 +65,15 @@ class Batches:
             part.samples = _NOTHING
 
     def _recognised(self, batch: Sequence[Part]) -> list[Recognition]:
-        bundle, decoder = self._bundle, self._decoder
+        waves = [part.samples for part in batch]
         try:
-            waves = pad([torch.from_numpy(part.samples) for part in batch])
             if self._words:
-                return recognize_waves(bundle.model, decoder, waves, bundle.sample_rate)
+                return recognize_waves(self._model, self._decoder, waves)
             timed = [part.is_joined for part in batch]
-            return recognize_texts(bundle.model, decoder, waves, bundle.sample_rate, timed)
-        except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1:
+            return recognize_texts(self._model, self._decoder, waves, timed)
+        except RuntimeError as error:
+            if len(batch) == 1 or not _is_out_of_memory(error):
                 raise
-        torch.cuda.empty_cache()
         middle = len(batch) // 2
         self._most = min(self._most, middle * max(part.seconds for part in batch))
         return self._recognised(batch[:middle]) + self._recognised(batch[middle:])
@@ -104,17 +98,19 @@ def _moved(word: Word, start: float) -> Word:
     return replace(word, start=begin, end=end, units=units)
 
 
-def _batch_seconds(bundle: Bundle) -> float:
-    device = next(bundle.model.parameters()).device
-    if device.type != "cuda":
+def _batch_seconds(model: Acoustics) -> float:
+    if isinstance(model, OnnxModel):
         return BATCH_SECONDS
-    rate = bundle.sample_rate
-    probe = torch.zeros(round(_PROBE_S * rate))
-    score_waves(bundle.model, pad([probe]))  # what is allocated once
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    score_waves(bundle.model, pad([probe, probe]))
-    used = max(1, torch.cuda.max_memory_allocated(device) - before) / (2 * _PROBE_S)
-    free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(BATCH_SECONDS, GPU_SHARE * free / used)
+    from asr.inference.gpu_memory import batch_seconds
+
+    return batch_seconds(model)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU has too little memory; what torch keeps for later is then freed."""
+    if type(error).__name__ != "OutOfMemoryError":  # torch is imported only where it runs
+        return False
+    import torch
+
+    torch.cuda.empty_cache()
+    return True

@@ -13,10 +13,10 @@ from asr.dataset.sampler import plan_in_order
 from asr.dataset.speech_dataset import Batch, SpeechDataset
 from asr.decoding.decoder import Decoder
 from asr.errors import AudioError
+from asr.inference.acoustics import BATCH_SECONDS
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 
-BATCH_SECONDS = 60.0
 GPU_SECONDS = 600.0  # a GPU decodes ten times as much in hardly more time
 
 

@@ -13,19 +13,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from asr.ctc.align import align
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AsrError, AudioError, reason
-from asr.inference.time_formats import UnitTime, Word, ctm_names, to_ctm, to_json, to_textgrid
+from asr.inference.time_formats import Word, ctm_names, to_ctm, to_json, to_textgrid
+from asr.inference.word_times import time_words
 from asr.io.files import atomic_path
 from asr.io.printable import printable_json, printable_name
 from asr.models.bundle import Bundle
 from asr.padded import Padded
-from asr.text.tokens import WORD_START, Tokens
 
-# A mark may be at the start of a silence; a word does not start so long before its sound.
-MARK_LEAD = 0.12  # seconds
 LONGEST_NAME = 200  # bytes; file systems allow 255, some of which a suffix needs
 
 
@@ -82,56 +79,6 @@ def align_words(bundle: Bundle, samples: Tensor, text: str, name: str) -> list[W
     heard, spells = (scores, False) if spelled is None else (spelled, True)
     (log_probs,) = heard.unpad()
     return time_words(bundle.tokens, log_probs, spells, text, seconds, name)
-
-
-def time_words(
-    tokens: Tokens, log_probs: Tensor, spells: bool, text: str, seconds: float, name: str
-) -> list[Word]:
-    """The times of the words of a normalised text, by its best CTC path.
-
-    The log-probabilities [T, V] should be those of a hierarchical CTC layer, with `spells` true: it
-    emits every character, while the last layer may emit a word in a single frame.
-
-    Raises AlignmentError like `align_words`.
-    """
-    if unknown := tokens.missing(text):
-        raise AlignmentError(
-            f"{name}: expected characters of the model's tokens, got "
-            f"{''.join(sorted(unknown))!r} in the text: spell it otherwise"
-        )
-    ids = tokens.encode(text)
-    ids = tokens.spell(ids) if spells else ids
-    try:
-        spans = align(log_probs, ids)
-    except ValueError as error:
-        raise AlignmentError(
-            f"{name}: {error}: check that text and recording belong together"
-        ) from None
-    step = seconds / max(1, len(log_probs))
-    times = [
-        UnitTime(tokens.units[i], round(first * step, 3), round((last + 1) * step, 3))
-        for i, (first, last) in zip(ids, spans, strict=True)
-    ]
-    return _words(text.split(), times, step)
-
-
-def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list[Word]:
-    """Tokens grouped by the marks that begin words.
-
-    A word begins with the last frame of its mark, which fills the silence before it, and ends with
-    its last sound. Compared with synthesised speech in docs/decoding.md.
-    """
-    if not words:
-        return []
-    starts = [i for i, time in enumerate(times) if time.unit.startswith(WORD_START)]
-    found = []
-    for word, first, following in zip(words, starts, [*starts[1:], len(times)], strict=True):
-        units = tuple(times[first:following])
-        start = units[0].start
-        if units[0].unit == WORD_START:
-            start = max(start, units[0].end - step, units[1].start - MARK_LEAD)
-        found.append(Word(word, round(start, 3), units[-1].end, units=units))
-    return found
 
 
 # --- input and output ---

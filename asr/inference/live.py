@@ -9,31 +9,28 @@ S samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import soxr
-import torch
 
+from asr.audio.mono import as_mono
 from asr.audio.samples import RATES
 from asr.audio.speech_regions import Region, RegionConfig, RegionFinder
 from asr.audio.vad import speech_detector
 from asr.decoding.decoder import Decoder
 from asr.errors import AsrError, StreamError
+from asr.inference.acoustics import Acoustics
 from asr.inference.live_clock import Clock
 from asr.inference.live_utterance import (
     Audio,
     LiveText,
-    StreamedUtterance,
     Utterance,
     WholeUtterance,
-    can_stream,
 )
-from asr.inference.text_stream import as_mono
+from asr.inference.onnx_model import OnnxModel
 from asr.inference.word_times import recognize_scores
-from asr.models.bundle import Bundle
-from asr.padded import pad
 
 PIECE_S = 0.1  # seconds of samples that are processed together
 REGIONS = RegionConfig(silence_s=0.6, pad_s=0.2)
@@ -46,7 +43,7 @@ _NOTHING = np.zeros(0, np.float32)
 
 
 def live(
-    bundle: Bundle,
+    model: Acoustics,
     decoder: Decoder,
     blocks: Iterable[Any],
     sample_rate: int | None = None,
@@ -65,39 +62,41 @@ def live(
 
     Raises StreamError for a wrong rate and for other samples.
     """
-    rate = bundle.sample_rate if sample_rate is None else sample_rate
+    rate = model.sample_rate if sample_rate is None else sample_rate
     if rate not in RATES:
         raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
-    warm_up(bundle, decoder)
-    return _texts(bundle, decoder, blocks, rate, clock or Clock())
+    warm_up(model, decoder)
+    return _texts(model, decoder, blocks, rate, clock or Clock())
 
 
-def warm_up(bundle: Bundle, decoder: Decoder) -> None:
+def warm_up(model: Acoustics, decoder: Decoder) -> None:
     """Recognize a second of noise, and random scores, which give words. The first recognition of a
     process takes seconds longer than others, for which nobody who speaks should have to wait."""
-    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     random = np.random.default_rng(0)
-    session, audio = _Session(bundle, decoder, Clock()), Audio()
-    samples = random.normal(0, 0.01, bundle.sample_rate).astype(np.float32)
+    session, audio = _Session(model, decoder, Clock()), Audio()
+    samples = random.normal(0, 0.01, model.sample_rate).astype(np.float32)
     audio.append(samples)
     for _ in (*session.push(samples), *session.utterance(0).finish(audio, audio.end)):
         pass
-    scores = torch.from_numpy(random.normal(0, 3, (33, len(bundle.tokens)))).float().log_softmax(1)
-    recognize_scores(decoder, scores, 1.0, decoder.texts(pad([scores]))[0])
+    if decoder.config.rescore.every_step:  # its search is that of whole utterances
+        return
+    scores = random.normal(0, 3, (33, len(model.tokens)))
+    scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    recognize_scores(decoder, scores, 1.0, decoder.texts([scores.astype(np.float32)])[0])
 
 
 def _texts(
-    bundle: Bundle, decoder: Decoder, blocks: Iterable[Any], rate: int, clock: Clock
+    model: Acoustics, decoder: Decoder, blocks: Iterable[Any], rate: int, clock: Clock
 ) -> Iterator[LiveText]:
-    session = _Session(bundle, decoder, clock)
+    session = _Session(model, decoder, clock)
     failure: AsrError | None = None
-    pieces = _pieces(blocks, rate, bundle.sample_rate)
+    pieces = _pieces(blocks, rate, model.sample_rate)
     while True:
         try:
             piece = next(pieces, None)
         except AsrError as error:
             piece, failure = None, error
-        clock.deliver(0.0 if piece is None else len(piece) / bundle.sample_rate)
+        clock.deliver(0.0 if piece is None else len(piece) / model.sample_rate)
         yield from session.finish() if piece is None else session.push(piece)
         clock.rest()
         if failure is not None:
@@ -135,13 +134,24 @@ def _pieces(blocks: Iterable[Any], rate: int, wanted: int) -> Iterator[np.ndarra
         raise failure
 
 
+def _kind(model: Acoustics, decoder: Decoder) -> Callable[[Any, Decoder, Clock, int], Utterance]:
+    """How utterances are recognized. An exported model needs them whole."""
+    if isinstance(model, OnnxModel):
+        return WholeUtterance
+    from asr.inference.live_stream import StreamedUtterance, can_stream
+    from asr.models.bundle import Bundle
+
+    assert isinstance(model, Bundle)
+    return StreamedUtterance if can_stream(model, decoder) else WholeUtterance
+
+
 class _Session:
     """Splits audio into utterances. Positions are samples since the beginning."""
 
-    def __init__(self, bundle: Bundle, decoder: Decoder, clock: Clock) -> None:
-        self._bundle, self._decoder, self._clock = bundle, decoder, clock
-        self._rate = bundle.sample_rate
-        self._kind = StreamedUtterance if can_stream(bundle, decoder) else WholeUtterance
+    def __init__(self, model: Acoustics, decoder: Decoder, clock: Clock) -> None:
+        self._model, self._decoder, self._clock = model, decoder, clock
+        self._rate = model.sample_rate
+        self._kind = _kind(model, decoder)
         self._detector = speech_detector(self._rate)
         self._finder = RegionFinder(self._detector.window_s, REGIONS)
         self._audio = Audio()
@@ -171,7 +181,7 @@ class _Session:
 
     def utterance(self, start: int) -> Utterance:
         """A new utterance."""
-        return self._kind(self._bundle, self._decoder, self._clock, start)
+        return self._kind(self._model, self._decoder, self._clock, start)
 
     def _current(self, region: Region) -> Utterance:
         if self._utterance is None:

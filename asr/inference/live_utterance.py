@@ -11,20 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from asr.audio.pcm import to_pcm
-from asr.audio.silence import quietest
+from asr.audio.silence import cuts, quietest
 from asr.decoding.decoder import Decoder
-from asr.decoding.incremental import IncrementalDecoder
-from asr.errors import ConfigError
+from asr.inference.acoustics import Acoustics
 from asr.inference.live_clock import Clock
-from asr.inference.segment import cuts
-from asr.inference.streaming import Stream, obstacles
 from asr.inference.time_formats import UnitTime, Word
-from asr.inference.word_times import recognize_scores, recognize_waves
-from asr.models.bundle import Bundle
-from asr.padded import pad
+from asr.inference.word_times import recognize_waves
 
 OFTEN_S = 0.3  # seconds of audio from one partial text to the next, at least,
 BUSY = 0.5  # and so many that the work on partial texts takes at most this share of the time
@@ -90,22 +84,11 @@ class Utterance(Protocol):
         one begins."""
 
 
-def can_stream(bundle: Bundle, decoder: Decoder) -> bool:
-    """Whether the model and the decoder recognize samples as they arrive."""
-    if obstacles(bundle.model.features.config, bundle.model.config):
-        return False
-    try:
-        IncrementalDecoder(decoder)
-    except ConfigError:
-        return False
-    return True
-
-
 class WholeUtterance:
     """An utterance that is recognized again as it grows."""
 
-    def __init__(self, bundle: Bundle, decoder: Decoder, clock: Clock, start: int) -> None:
-        self._bundle, self._decoder, self._clock = bundle, decoder, clock
+    def __init__(self, model: Acoustics, decoder: Decoder, clock: Clock, start: int) -> None:
+        self._model, self._decoder, self._clock = model, decoder, clock
         self.start = start
         self._end = start  # of what has been recognized
         self._words: tuple[Word, ...] = ()
@@ -113,7 +96,7 @@ class WholeUtterance:
         self._cost = 0.0  # seconds of the last recognition
 
     def grow(self, audio: Audio, end: int | None) -> Iterator[LiveText]:
-        rate = self._bundle.sample_rate
+        rate = self._model.sample_rate
         if self._clock.lag > 0:  # the final texts come first
             return
         if end is None:
@@ -123,7 +106,7 @@ class WholeUtterance:
         if end == self._end:
             return
         self._recognize(audio, end)
-        text = _joined(self._words)
+        text = joined(self._words)
         if text != self._shown:
             yield LiveText("", text, self.start / rate, end / rate, is_final=False)
             self._shown = text
@@ -131,12 +114,12 @@ class WholeUtterance:
     def finish(self, audio: Audio, end: int) -> Iterator[LiveText]:
         if end != self._end:  # else it was recognized at the beginning of the pause
             self._recognize(audio, end)
-        now, rate = self._clock.now(), self._bundle.sample_rate
+        now, rate = self._clock.now(), self._model.sample_rate
         late = [now - word.end for word in self._words]
-        yield from _final(self._words, late, self.start / rate, end / rate, bool(self._shown))
+        yield from final_text(self._words, late, self.start / rate, end / rate, bool(self._shown))
 
     def cut(self, audio: Audio) -> tuple[list[LiveText], int]:
-        rate = self._bundle.sample_rate
+        rate = self._model.sample_rate
         if self._end != audio.end:
             self._recognize(audio, audio.end)
         samples, first = audio.between(self.start, audio.end), self.start / rate
@@ -151,72 +134,18 @@ class WholeUtterance:
         return list(self.finish(audio, end)), end
 
     def _recognize(self, audio: Audio, end: int) -> None:
-        began, rate = self._clock.now(), self._bundle.sample_rate
+        began, rate = self._clock.now(), self._model.sample_rate
         samples = to_pcm(audio.between(self.start, end)).samples  # rounded as in a dataset
-        waves = pad([torch.from_numpy(samples)])
-        (row,) = recognize_waves(self._bundle.model, self._decoder, waves, rate)
-        self._words = tuple(_later(word, self.start / rate) for word in row.words)
+        (row,) = recognize_waves(self._model, self._decoder, [samples])
+        self._words = tuple(later(word, self.start / rate) for word in row.words)
         self._end, self._cost = end, self._clock.now() - began
 
 
-class StreamedUtterance:
-    """An utterance whose samples are recognized as they arrive."""
-
-    def __init__(self, bundle: Bundle, decoder: Decoder, clock: Clock, start: int) -> None:
-        self._bundle, self._decoder, self._clock = bundle, decoder, clock
-        self.start = start
-        self._end = start  # of what has been pushed
-        self._stream = Stream(bundle.model)
-        self._text = IncrementalDecoder(decoder)
-        self._scores: list[torch.Tensor] = []
-        self._shown = ("", "")
-        self._grown: list[tuple[int, float]] = []  # characters of the final text, and since when
-
-    def grow(self, audio: Audio, end: int | None) -> Iterator[LiveText]:
-        text, best = self._push(audio)
-        shown = (text, best[len(text) :])
-        if shown != self._shown:
-            self._shown = shown
-            self._note(text)
-            rate = self._bundle.sample_rate
-            yield LiveText(*shown, self.start / rate, self._end / rate, is_final=False)
-
-    def finish(self, audio: Audio, end: int) -> Iterator[LiveText]:
-        self._push(audio)
-        self._scores.append(self._stream.finish())
-        self._text.push(self._scores[-1])
-        text = self._text.finish()
-        self._note(text)
-        rate = self._bundle.sample_rate
-        words: list[Word] = []
-        if text:
-            scores, seconds = torch.cat(self._scores), (self._end - self.start) / rate
-            row = recognize_scores(self._decoder, scores, seconds, text)
-            words = [_later(word, self.start / rate) for word in row.words]
-        late, at = [], 0
-        for word in words:
-            at = text.index(word.text, at) + len(word.text)
-            late.append(next(now for count, now in self._grown if count >= at) - word.end)
-        yield from _final(words, late, self.start / rate, end / rate, any(self._shown))
-
-    def cut(self, audio: Audio) -> tuple[list[LiveText], int]:
-        return list(self.finish(audio, audio.end)), audio.end
-
-    def _push(self, audio: Audio) -> tuple[str, str]:
-        samples = audio.between(self._end, audio.end)
-        self._end = audio.end
-        self._scores.append(self._stream.push(torch.from_numpy(samples)))
-        return self._text.push(self._scores[-1])
-
-    def _note(self, text: str) -> None:
-        self._grown.append((len(text), self._clock.now()))
-
-
-def _joined(words: Sequence[Word]) -> str:
+def joined(words: Sequence[Word]) -> str:
     return " ".join(word.text for word in words)
 
 
-def _later(word: Word, seconds: float) -> Word:
+def later(word: Word, seconds: float) -> Word:
     def moved(time: float) -> float:
         return round(time + seconds, 3)
 
@@ -224,11 +153,11 @@ def _later(word: Word, seconds: float) -> Word:
     return replace(word, start=moved(word.start), end=moved(word.end), units=units)
 
 
-def _final(
+def final_text(
     words: Sequence[Word], late: Sequence[float], start: float, end: float, shown: bool
 ) -> Iterator[LiveText]:
     if words:
         late = [max(0.0, seconds) for seconds in late]
-        yield LiveText(_joined(words), "", start, end, True, tuple(words), tuple(late))
+        yield LiveText(joined(words), "", start, end, True, tuple(words), tuple(late))
     elif shown:  # no words after all
         yield LiveText("", "", start, end, is_final=False)

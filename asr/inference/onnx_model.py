@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.config import Config, parse
+from asr.decoding.rows import Rows
 from asr.errors import CheckpointError, ConfigError
 from asr.io.model_files import read_facts, read_json_file
 from asr.io.onnx_session import open_graph
@@ -55,14 +56,19 @@ class OnnxModel:
         """A transcript with the normalisation of training."""
         return normalise(text, self.text)
 
-    def score(self, waves: Sequence[Floats]) -> list[Scores]:
-        """The output for each recording. Shape: N times [S] in [-1, 1] at the model's rate."""
+    def score(self, waves: Sequence[Floats]) -> tuple[Rows, Rows | None]:
+        """Log-probabilities of recordings by the last and by the hierarchical CTC layer.
+
+        Shape: N times [S] in [-1, 1] at the model's rate -> N times [T, V].
+        """
         size = self.batch or max(1, len(waves))
-        return [
+        found = [
             row
             for first in range(0, len(waves), size)
             for row in run_graph(self.session, waves[first : first + size])
         ]
+        spelled = [row.spelled for row in found if row.spelled is not None]
+        return [row.log_probs for row in found], spelled or None
 
 
 def is_onnx(folder: Path) -> bool:

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
-
-import torch
+from typing import TYPE_CHECKING, Any, overload
 
 from asr.decoding.decoder import Decoder
 from asr.decoding.folder import load_decoder
-from asr.errors import AudioError
-from asr.inference.live import live
+from asr.errors import AudioError, ConfigError
 from asr.inference.live_utterance import LiveText
 from asr.inference.long_form import Channels
-from asr.inference.text_stream import TextStream
+from asr.inference.onnx_model import OnnxModel, is_onnx, load_onnx
 from asr.inference.transcribe import Source, default_model, is_source, transcribe
 from asr.inference.transcript import Transcript
-from asr.models.bundle import Bundle, load_bundle
+
+if TYPE_CHECKING:
+    from asr.inference.text_stream import TextStream
+    from asr.models.bundle import Bundle
 
 
 @dataclass(frozen=True)
 class Recognizer:
     """A model and its decoder; `load_recognizer` reads both."""
 
-    bundle: Bundle
+    bundle: Bundle | OnnxModel
     decoder: Decoder
 
     @property
@@ -114,6 +114,13 @@ class Recognizer:
         `sample_rate` is that of the samples, in Hz; by default that of the model. Raises
         ConfigError for a model that needs the whole utterance (see docs/streaming.md).
         """
+        if isinstance(self.bundle, OnnxModel):
+            raise ConfigError(
+                "expected a model that torch runs for a stream, got an exported one: load the "
+                "folder that asr train wrote"
+            )
+        from asr.inference.text_stream import TextStream
+
         return TextStream(self.bundle, self.decoder, sample_rate)
 
     def live(self, blocks: Iterable[Any], sample_rate: int | None = None) -> Iterator[LiveText]:
@@ -126,6 +133,8 @@ class Recognizer:
 
         Raises StreamError for a wrong rate and for other samples.
         """
+        from asr.inference.live import live
+
         return live(self.bundle, self.decoder, blocks, sample_rate)
 
 
@@ -136,6 +145,21 @@ def load_recognizer(model: str | Path | None = None) -> Recognizer:
     Raises CheckpointError, LanguageModelError or ConfigError naming the missing or damaged file.
     """
     folder = default_model() if model is None else Path(model)
+    bundle = load_model(folder)
+    return Recognizer(bundle, load_decoder(folder, bundle.tokens, normalise=bundle.normalise))
+
+
+def load_model(folder: Path) -> Bundle | OnnxModel:
+    """The model in a folder of `asr train` or `asr export --to onnx`; the latter needs no torch.
+
+    Raises CheckpointError naming the missing or damaged file.
+    """
+    if is_onnx(folder):
+        return load_onnx(folder)
+    import torch
+
+    from asr.models.bundle import load_bundle
+
     bundle = load_bundle(folder)
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return Recognizer(bundle, load_decoder(folder, bundle.tokens, normalise=bundle.normalise))
+    return bundle

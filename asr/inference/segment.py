@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from asr.audio.silence import Gap, quietest
+from asr.audio.silence import Gap, cuts, quietest
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AudioError
@@ -108,23 +108,3 @@ def _segments(
             start=round(u.start + start, 4),
             end=u.end if last == len(words) else round(u.start + end, 4),
         )
-
-
-def cuts(gaps: Sequence[Gap], duration: float, seconds: float) -> list[int]:
-    """The gaps at which to cut: segments are half to one and a half times `seconds` long if words
-    allow it, and each ends at the quietest possible gap.
-
-    >>> cuts([Gap(2.0, 9.0), Gap(4.0, 9.0), Gap(5.0, 1.0), Gap(7.0, 9.0)], 10.0, 4.0)
-    [2]
-    """
-    chosen: list[int] = []
-    start = 0.0
-    while duration - start > 1.5 * seconds:
-        late = [i for i, gap in enumerate(gaps) if gap.second - start >= seconds / 2]
-        latest = min(start + 1.5 * seconds, duration - seconds / 2)
-        fitting = [i for i in late if gaps[i].second <= latest] or late[:1]
-        if not fitting:
-            break
-        chosen.append(min(fitting, key=lambda i: gaps[i].energy))
-        start = gaps[chosen[-1]].second
-    return chosen

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 
 from asr.audio.piped import RawPcm
 from asr.dataset.prefetch import prefetch
 from asr.decoding.decoder import Decoder
 from asr.errors import CheckpointError, ConfigError
+from asr.inference.acoustics import Acoustics
 from asr.inference.batches import Batches
 from asr.inference.long_form import (
     Channels,
@@ -30,7 +30,6 @@ from asr.inference.long_form import (
 )
 from asr.inference.progress import Seconds
 from asr.inference.transcript import Transcript
-from asr.models.bundle import Bundle
 
 READ_AHEAD = 32  # pieces and ends of recordings
 MOST_WAITING = 128  # recordings whose results are pending
@@ -58,7 +57,7 @@ def is_source(value: Any) -> bool:
 
 
 def transcribe(
-    bundle: Bundle,
+    model: Acoustics,
     sources: Iterable[Source],
     decoder: Decoder | None = None,
     words: bool = False,
@@ -92,10 +91,9 @@ def transcribe(
     Raises ConfigError for other channels, or a start and end between which nothing lies.
     """
     _check(start, end, channels)
-    longest = longest_piece(bundle.info)
-    reading = Reading(bundle.sample_rate, longest, start, end, channels, sample_rate)
-    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    batches = Batches(bundle, decoder or Decoder(bundle.tokens), words)
+    longest = longest_piece(model.info)
+    reading = Reading(model.sample_rate, longest, start, end, channels, sample_rate)
+    batches = Batches(model, decoder or Decoder(model.tokens), words)
     return _transcribe(batches, sources, reading, words, progress)
 
 

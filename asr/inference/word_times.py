@@ -5,26 +5,29 @@ B utterances, S samples, T frames, V units.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from asr.dataset.speech_dataset import SpeechDataset
+from asr.ctc.align import align
 from asr.decoding.decoder import Decoder
 from asr.decoding.rescoring import Scored
-from asr.errors import AlignmentError, AudioError
-from asr.inference.decode import batch_seconds, decode_waves, evaluating, load_batches
-from asr.inference.forced_alignment import time_words
-from asr.inference.time_formats import Posteriors, Word
-from asr.models.acoustic import AcousticModel
-from asr.padded import Padded, pad
-from asr.text.tokens import BLANK_ID, Tokens
+from asr.decoding.rows import Rows, as_row, as_rows
+from asr.errors import AlignmentError
+from asr.inference.acoustics import Acoustics, Waves
+from asr.inference.time_formats import Posteriors, UnitTime, Word
+from asr.text.tokens import WORD_START, Tokens
 
-SHOWN = 3  # most probable tokens per frame
-FAINTEST = 0.03  # lowest probability that is visible in a picture
+if TYPE_CHECKING:
+    from asr.padded import Padded
+
+# A mark may be at the start of a silence; a word does not start so long before its sound.
+MARK_LEAD = 0.12  # seconds
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,25 @@ class Recognition:
     posteriors: Posteriors | None = None
 
 
-@torch.inference_mode()
-def recognize_waves(
-    model: AcousticModel, decoder: Decoder, waves: Padded, sample_rate: int
-) -> list[Recognition]:
-    """The text and words of each recording. Shape: waves [B, S] in [-1, 1] -> B."""
-    return _recognize(decoder, *_forward(model, waves), _seconds(waves, sample_rate))
+def recognize_waves(model: Acoustics, decoder: Decoder, waves: Waves) -> list[Recognition]:
+    """The text and words of each recording. Shape: waves B times [S] in [-1, 1] -> B."""
+    return recognize(decoder, *model.score(waves), _seconds(waves, model))
 
 
-@torch.inference_mode()
 def recognize_texts(
-    model: AcousticModel, decoder: Decoder, waves: Padded, sample_rate: int, timed: Sequence[bool]
+    model: Acoustics, decoder: Decoder, waves: Waves, timed: Sequence[bool]
 ) -> list[Recognition]:
     """The text of each recording, and the times of its words, without confidences, for those that
-    are `timed`. Shape: waves [B, S] in [-1, 1] -> B."""
+    are `timed`. Shape: waves B times [S] in [-1, 1] -> B."""
+    scores, spelled = model.score(waves)
+    texts = decoder.texts(scores)
     if not any(timed):
-        return [Recognition(text, ()) for text in decode_waves(model, waves, decoder)]
-    scores, spelled = _forward(model, waves)
-    written = scores.unpad()
-    sounds = written if spelled is None else spelled.unpad()
+        return [Recognition(text, ()) for text in texts]
+    written = as_rows(scores)
+    sounds = written if spelled is None else as_rows(spelled)
     results = []
     for text, own, sound, seconds, wanted in zip(
-        decoder.texts(scores), written, sounds, _seconds(waves, sample_rate), timed, strict=True
+        texts, written, sounds, _seconds(waves, model), timed, strict=True
     ):
         spells = spelled is not None
         words = _times(decoder.tokens, sound, own, spells, text, seconds) if wanted else []
@@ -66,32 +66,28 @@ def recognize_texts(
     return results
 
 
-def recognize_scores(decoder: Decoder, log_probs: Tensor, seconds: float, text: str) -> Recognition:
-    """The words of a stream that has ended, whose text is known. Shape: log_probs [T, V]."""
-    return _recognize(decoder, pad([log_probs.cpu()]), None, [seconds], [text])[0]
+def recognize_scores(decoder: Decoder, log_probs: Any, seconds: float, text: str) -> Recognition:
+    """The words of a stream that has ended, whose text is known. Shape: log_probs [T, V], an array
+    or a tensor."""
+    return recognize(decoder, [as_row(log_probs)], None, [seconds], [text])[0]
 
 
-def _forward(model: AcousticModel, waves: Padded) -> tuple[Padded, Padded | None]:
-    device = next(model.parameters()).device
-    return model.forward_and_spell(model.features(waves.to(device)))
+def _seconds(waves: Waves, model: Acoustics) -> list[float]:
+    return [len(wave) / model.sample_rate for wave in waves]
 
 
-def _seconds(waves: Padded, sample_rate: int) -> list[float]:
-    return [length / sample_rate for length in waves.lengths.tolist()]
-
-
-def _recognize(
+def recognize(
     decoder: Decoder,
-    scores: Padded,
-    spelled: Padded | None,
+    scores: Padded | Rows,
+    spelled: Padded | Rows | None,
     seconds: Sequence[float],
     texts: Sequence[str] | None = None,
     found: Sequence[Sequence[Scored]] | None = None,
 ) -> list[Recognition]:
     """From the log-probabilities [B, T, V] of the last and of the hierarchical CTC layer, and the
     results of the decoder."""
-    written = scores.unpad()
-    sounds = written if spelled is None else spelled.unpad()
+    written = as_rows(scores)
+    sounds = written if spelled is None else as_rows(spelled)
     results = []
     for row, own, sound, length in zip(
         decoder.hypotheses(scores, texts, found), written, sounds, seconds, strict=True
@@ -104,7 +100,7 @@ def _recognize(
 
 
 def _times(
-    tokens: Tokens, sound: Tensor, own: Tensor, spells: bool, text: str, seconds: float
+    tokens: Tokens, sound: Floats, own: Floats, spells: bool, text: str, seconds: float
 ) -> list[Word]:
     """Times of each word of a recognized text, from the log-probabilities [T, V] of the
     hierarchical and of the last CTC layer."""
@@ -120,40 +116,51 @@ def _times(
     return [Word(word, ends[i], ends[i + 1]) for i, word in enumerate(words)]
 
 
-def likeliest_units(log_probs: Tensor, seconds: float) -> Posteriors:
-    """The most probable tokens of each frame, for a picture of the output. Shape: [T, V]."""
-    frames, units = log_probs.shape
-    step = seconds / max(1, frames)
-    probabilities = log_probs.exp().cpu()
-    best, ids = probabilities.topk(min(SHOWN + 1, units), dim=1)
-    shown = (best >= FAINTEST) & (ids != BLANK_ID)
-    at = shown.nonzero().tolist()
-    entries = [
-        (int(ids[frame, rank]), frame, round(100 * float(best[frame, rank]))) for frame, rank in at
+def time_words(
+    tokens: Tokens, log_probs: Any, spells: bool, text: str, seconds: float, name: str
+) -> list[Word]:
+    """The times of the words of a normalised text, by its best CTC path.
+
+    The log-probabilities [T, V] should be those of a hierarchical CTC layer, with `spells` true: it
+    emits every character, while the last layer may emit a word in a single frame.
+
+    Raises AlignmentError like `align_words`.
+    """
+    if unknown := tokens.missing(text):
+        raise AlignmentError(
+            f"{name}: expected characters of the model's tokens, got "
+            f"{''.join(sorted(unknown))!r} in the text: spell it otherwise"
+        )
+    ids = tokens.encode(text)
+    ids = tokens.spell(ids) if spells else ids
+    try:
+        spans = align(log_probs, ids)
+    except ValueError as error:
+        raise AlignmentError(
+            f"{name}: {error}: check that text and recording belong together"
+        ) from None
+    step = seconds / max(1, len(log_probs))
+    times = [
+        UnitTime(tokens.units[i], round(first * step, 3), round((last + 1) * step, 3))
+        for i, (first, last) in zip(ids, spans, strict=True)
     ]
-    return Posteriors(frames, step, tuple(entries))
+    return _words(text.split(), times, step)
 
 
-def recognize_dataset(
-    model: AcousticModel,
-    dataset: SpeechDataset,
-    decoder: Decoder,
-    on_error: Callable[[str, AudioError], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, Recognition], float]:
-    """Recognitions by utterance id, and the seconds spent on word times and confidences. `on_error`
-    and `progress` as in `load_batches`."""
-    results: dict[str, Recognition] = {}
-    beyond = 0.0
-    with evaluating(model), torch.inference_mode():
-        for batch in load_batches(dataset, batch_seconds(model), on_error, progress):
-            scores, spelled = _forward(model, batch.waves)
-            first = decoder.first_search(scores)
-            started = time.perf_counter()
-            seconds = _seconds(batch.waves, dataset.sample_rate)
-            rows = _recognize(decoder, scores, spelled, seconds, *first)
-            posteriors = map(likeliest_units, scores.unpad(), seconds)
-            for id_, row, output in zip(batch.ids, rows, posteriors, strict=True):
-                results[id_] = replace(row, posteriors=output)
-            beyond += time.perf_counter() - started
-    return results, beyond
+def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list[Word]:
+    """Tokens grouped by the marks that begin words.
+
+    A word begins with the last frame of its mark, which fills the silence before it, and ends with
+    its last sound. Compared with synthesised speech in docs/decoding.md.
+    """
+    if not words:
+        return []
+    starts = [i for i, time in enumerate(times) if time.unit.startswith(WORD_START)]
+    found = []
+    for word, first, following in zip(words, starts, [*starts[1:], len(times)], strict=True):
+        units = tuple(times[first:following])
+        start = units[0].start
+        if units[0].unit == WORD_START:
+            start = max(start, units[0].end - step, units[1].start - MARK_LEAD)
+        found.append(Word(word, round(start, 3), units[-1].end, units=units))
+    return found

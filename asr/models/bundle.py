@@ -9,11 +9,14 @@ info.json           origin (free facts: training data, date, errors on dev, `abo
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError
@@ -24,6 +27,7 @@ from asr.io.model_files import read_facts, read_json_file
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.models.weights import load_model, save_weights
+from asr.padded import Padded, pad
 from asr.text.normalise import TextConfig, normalise
 from asr.text.tokens import Tokens
 
@@ -55,6 +59,15 @@ class Bundle:
     def normalise(self, text: str) -> str:
         """A transcript with the normalisation of training."""
         return normalise(text, self.text)
+
+    @torch.inference_mode()
+    def score(self, waves: Sequence[NDArray[np.float32]]) -> tuple[Padded, Padded | None]:
+        """Log-probabilities [B, T, V] of recordings by the last and by the hierarchical CTC layer,
+        on the GPU if there is one. Shape: B times [S] in [-1, 1] at the model's rate."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        batch = pad([torch.from_numpy(wave) for wave in waves]).to(device)
+        model = self.model.to(device).eval()
+        return model.forward_and_spell(model.features(batch))
 
     def output_frames(self, seconds: float) -> int:
         """Frames of log-probabilities for audio of this duration."""

@@ -1,6 +1,7 @@
 """Decoding a dataset: by id, past bad recordings, and the model left as it came.
 
-Covers `asr/evaluation/evaluate.py`, `asr/inference/word_times.py`.
+Covers `asr/evaluation/evaluate.py`, `asr/inference/word_times.py`, `asr/inference/acoustics.py`,
+`asr/inference/recognize_dataset.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,9 +25,10 @@ from asr.evaluation.error_rate import Scores, score
 from asr.evaluation.evaluate import evaluate
 from asr.evaluation.normalise import Profile, Rules
 from asr.evaluation.scoring import Scoring
-from asr.inference import decode, word_times
+from asr.inference import decode
 from asr.inference.decode import decode_dataset, decode_waves
-from asr.inference.word_times import recognize_dataset, recognize_waves
+from asr.inference.recognize_dataset import recognize_dataset
+from asr.inference.word_times import recognize_waves
 from asr.io.files import read_json
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.models.bundle import Bundle, load_bundle
@@ -69,8 +72,8 @@ def test_words_that_cannot_be_spelled_in_their_frames_have_times(
     # A character right after a word: read as one word, which is none of the units.
     path = [tokens.units.index(unit) for unit in ("▁high", "▁low", "w")]
     scores = torch.eye(len(tokens))[path].add(1e-4).log()
-    monkeypatch.setattr(word_times, "_forward", lambda *_: (pad([scores]), None))
-    (result,) = recognize_waves(bundle.model, Decoder(tokens), pad([torch.zeros(RATE)]), RATE)
+    monkeypatch.setattr(Bundle, "score", lambda *_: (pad([scores]), None))
+    (result,) = recognize_waves(bundle, Decoder(tokens), [np.zeros(RATE, np.float32)])
     assert result.text == "high loww"
     assert [(word.text, word.start, word.end) for word in result.words] == [
         ("high", 0.0, 0.5),
@@ -107,8 +110,8 @@ def test_a_recurrent_language_model_is_asked_once(
 
 
 def test_what_nobody_draws_is_not_gathered(bundle: Bundle, utterances: list[Utterance]) -> None:
-    waves = pad([torch.from_numpy(load_audio(u.audio, RATE)) for u in utterances[:2]])
-    for row in recognize_waves(bundle.model, Decoder(bundle.tokens), waves, RATE):
+    waves = [load_audio(u.audio, RATE) for u in utterances[:2]]
+    for row in recognize_waves(bundle, Decoder(bundle.tokens), waves):
         assert row.posteriors is None
 
 

@@ -224,6 +224,7 @@ def test_transcripts_with_words(run: Command, tones: Tones, tmp_path: Path) -> N
     lines = run(*arguments, "ctm").out.splitlines()
     assert [line.split()[4] for line in lines] == plain.text.split()
     (row,) = map(json.loads, run(*arguments, "json").out.splitlines())
-    assert [word["confidence"] for word in row["words"]] == [
+    (segment,) = row["segments"]
+    assert [word["confidence"] for word in segment["words"]] == [
         round(word.confidence or 0, 4) for word in timed.words
     ]

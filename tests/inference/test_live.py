@@ -1,6 +1,7 @@
 """Live recognition: utterances are found, grow and end; nothing is lost, invented or kept.
 
-Covers `asr/inference/live_clock.py`, `asr/inference/live_utterance.py`.
+Covers `asr/inference/live_clock.py`, `asr/inference/live_utterance.py`,
+`asr/inference/live_stream.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from asr.errors import AudioError, StreamError
 from asr.inference import live_utterance
 from asr.inference.live import KEPT_S, LONGEST_S, _Session, live
 from asr.inference.live_clock import Clock, Latencies
-from asr.inference.live_utterance import LiveText, StreamedUtterance
+from asr.inference.live_stream import StreamedUtterance
+from asr.inference.live_utterance import LiveText
 from asr.inference.recognizer import Recognizer, load_recognizer
 from tests.inference.test_text_stream import decoder, streaming_bundle
 from tests.tones import RATE, one_thread, speak
@@ -77,10 +79,10 @@ class Ticks:
         self.count = 0
         original = live_utterance.recognize_waves
 
-        def recognize(model, decoder, waves, rate):  # type: ignore[no-untyped-def]
-            self.now += share * int(waves.lengths[0]) / rate
+        def recognize(model, decoder, waves):  # type: ignore[no-untyped-def]
+            self.now += share * len(waves[0]) / model.sample_rate
             self.count += 1
-            return original(model, decoder, waves, rate)
+            return original(model, decoder, waves)
 
         monkeypatch.setattr(live_utterance, "recognize_waves", recognize)
 

@@ -1,6 +1,6 @@
 """A text stream ends with the text of the whole recording; what it calls final never changes.
 
-Covers `asr/decoding/incremental.py` as well.
+Covers `asr/audio/mono.py`.
 
 Covers `asr/decoding/incremental.py`.
 """
@@ -17,6 +17,7 @@ import torch
 from asr.decoding.decoder import Decoder, DecoderConfig
 from asr.decoding.rescoring import RescoreConfig
 from asr.errors import ConfigError, StreamError
+from asr.inference.acoustics import Acoustics
 from asr.inference.recognizer import Recognizer
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
@@ -59,7 +60,7 @@ def bundle() -> Bundle:
     return streaming_bundle()
 
 
-def decoder(kind: str, bundle: Bundle) -> Decoder:
+def decoder(kind: str, bundle: Acoustics) -> Decoder:
     tokens = bundle.tokens
     if kind == "greedy":
         return Decoder(tokens)
