@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torchaudio
 from torch import Tensor, nn
 
 from asr.padded import Padded
@@ -69,9 +68,7 @@ class LogMel(nn.Module):
         # Constants, computed from the configuration: not part of a saved model, and therefore
         # created on the CPU even if the network is built on the meta device.
         with torch.device("cpu"):
-            filters = torchaudio.functional.melscale_fbanks(
-                self.fft_size // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, "slaney", "slaney"
-            )
+            filters = mel_filters(self.fft_size // 2 + 1, bands, sample_rate / 2)
             hann = torch.hann_window(window)
             centres = band_centres(bands, sample_rate / 2)
         self.register_buffer("centres", centres, persistent=False)
@@ -174,6 +171,25 @@ def band_edges(bands: int, highest: float) -> Tensor:
     return torch.where(mels < 15, mels * linear, 1000 * torch.exp((mels - 15) * step))
 
 
+def mel_filters(bins: int, bands: int, highest: float) -> Tensor:
+    """The weights of a spectrum's bins, from 0 to `highest` Hz, in each mel band: triangles of unit
+    area between `band_edges`. Shape: [bins, bands]."""
+    frequencies = torch.linspace(0, highest, bins, dtype=torch.float64)[:, None]
+    edges = band_edges(bands, highest)
+    begin, peak, end = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (frequencies - begin) / (peak - begin), (end - frequencies) / (end - peak)
+    return (torch.minimum(rising, falling).clamp(min=0) * 2 / (end - begin)).float()
+
+
+def cosine_transform(inputs: int, outputs: int) -> Tensor:
+    """The first columns of the orthonormal discrete cosine transform of type 2.
+    Shape: [inputs, outputs]."""
+    places = torch.arange(inputs, dtype=torch.float64)[:, None] + 0.5
+    waves = torch.cos(math.pi / inputs * places * torch.arange(outputs)) * math.sqrt(2 / inputs)
+    waves[:, 0] = math.sqrt(1 / inputs)
+    return waves.float()
+
+
 # Above this share of the highest band's frequency the stretch decreases to none, so that the top
 # band stays in place (Jaitly and Hinton 2013, F_hi = 4.8 kHz at a Nyquist frequency of 8 kHz).
 WARP_TOP = 0.6
@@ -215,7 +231,7 @@ class MFCC(nn.Module):
         self.log_mel = log_mel
         bands = log_mel.filters.shape[1]
         with torch.device("cpu"):
-            transform = torchaudio.functional.create_dct(coefficients, bands, "ortho")
+            transform = cosine_transform(bands, coefficients)
         self.register_buffer("transform", transform, persistent=False)
 
     def output_lengths(self, samples: Tensor) -> Tensor:

@@ -67,14 +67,14 @@ def imported(nodes: Iterable[ast.AST]) -> set[str]:
     return names
 
 
-def extras_of(names: Iterable[str]) -> set[str]:
-    """Modules of extras that are loaded with these, through the top level of all that they load."""
+def loaded_with(names: Iterable[str]) -> set[str]:
+    """Libraries that are loaded with these, through the top level of all that they load."""
     modules = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "asr").rglob("*.py")}
     known = {".".join(path.parts) for path in modules}
     found, seen, waiting = set(), set(), list(names)
     while waiting:
         name = waiting.pop()
-        found |= {name.partition(".")[0]} & set(EXTRAS)
+        found.add(name.partition(".")[0])
         module = name if name in known else name.rpartition(".")[0]
         if module in known and module not in seen:
             seen.add(module)
@@ -109,9 +109,16 @@ def test_commands_need_the_extra_that_the_page_names() -> None:
             nodes = [node for part in parts for node in ast.walk(part)]
             required = {"matplotlib"} if "require" in called else set()
             command = f"lm {name}" if file == "lm" else name
-            needed[command] = extras_of(imported(nodes)) | required
+            needed[command] = (loaded_with(imported(nodes)) & EXTRAS.keys()) | required
     assert {name for name, found in needed.items() if not found} == plain
     assert {name for name, found in needed.items() if found} == train | {"demo"}
+
+
+def test_a_transcription_does_not_wait_for_libraries_that_it_does_not_use() -> None:
+    """torchaudio, for example, loads for a third of a second."""
+    loaded = loaded_with(["asr.inference.recognizer", "asr.decoding.folder"])
+    assert {"torch", "numba", "asr"} < loaded
+    assert loaded.isdisjoint({"torchaudio", "scipy", "matplotlib", "onnxruntime", *EXTRAS})
 
 
 WITHOUT = """
