@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from asr.cli.console import show_settings
+from asr.cli.loading import loading_fast
 
 if TYPE_CHECKING:
     from asr.decoding.decoder import Decoder
@@ -79,12 +80,13 @@ class DecoderOptions:
     def recognizer(self, model: Path | None) -> Recognizer:
         """A model folder, by default the included model, with its decoder changed by the
         options."""
-        from asr.inference.recognizer import Recognizer, load_model
-        from asr.inference.transcribe import default_model
+        with loading_fast():
+            from asr.inference.recognizer import Recognizer, load_model
+            from asr.inference.transcribe import default_model
 
-        folder = model or default_model()
-        bundle = load_model(folder)
-        return Recognizer(bundle, self.load(folder, bundle))
+            folder = model or default_model()
+            bundle = load_model(folder)
+            return Recognizer(bundle, self.load(folder, bundle))
 
     def load(self, model: Path, bundle: Acoustics) -> Decoder:
         """The decoder of a model folder, changed by the options."""

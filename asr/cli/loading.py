@@ -1,7 +1,8 @@
-"""A message on the terminal while modules load, which takes many seconds on a busy machine."""
+"""Loading modules and models, which takes seconds: faster, and with a message on the terminal."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -11,6 +12,36 @@ from typing import TextIO
 
 AFTER = 2.0  # seconds without output
 POLL = 0.1
+
+
+@contextmanager
+def loading_fast() -> Iterator[None]:
+    """Context manager for the imports of a command, and for loading its model: saves about a sixth
+    of the time to the first text.
+
+    Garbage collection is off, since it would search all modules again and again. The first time,
+    what was loaded is excluded from later collections too. numba does not get scipy.linalg: it
+    imports all of it to find out whether it can compile np.cov, which no function here uses.
+    """
+    gc.disable()
+    try:
+        _load_numba()
+        yield
+    finally:
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
+        gc.enable()
+
+
+def _load_numba() -> None:
+    hidden = "scipy.linalg"
+    if hidden in sys.modules:
+        return
+    sys.modules[hidden] = None  # type: ignore[assignment]  # an import of it then fails
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        del sys.modules[hidden]
 
 
 @contextmanager

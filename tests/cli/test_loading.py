@@ -1,7 +1,8 @@
-"""What a terminal shows while modules load."""
+"""What a terminal shows while modules load, and how garbage collection pauses."""
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asr.cli import loading
-from asr.cli.loading import loading_shown
+from asr.cli.loading import loading_fast, loading_shown
 
 SECONDS = 0.5
 
@@ -64,3 +65,10 @@ def test_nothing_else_than_a_terminal_shows_it(kind: str, monkeypatch: pytest.Mo
     with loading_shown(stream):
         importlib.import_module("slow_module")
     assert stream.getvalue() == ""
+
+
+def test_garbage_is_collected_again_after_loading() -> None:
+    with loading_fast():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    importlib.import_module("scipy.linalg")  # which is hidden from numba alone
