@@ -116,7 +116,9 @@ def test_commands_need_the_extra_that_the_page_names() -> None:
 
 def test_a_transcription_does_not_wait_for_libraries_that_it_does_not_use() -> None:
     """torchaudio, for example, loads for a third of a second."""
-    loaded = loaded_with(["asr.inference.recognizer", "asr.decoding.folder"])
+    loaded = loaded_with(
+        ["asr.inference.recognizer", "asr.inference.word_times", "asr.models.bundle"]
+    )
     assert {"torch", "numba", "asr"} < loaded
     assert loaded.isdisjoint({"torchaudio", "scipy", "matplotlib", "onnxruntime", *EXTRAS})
 
