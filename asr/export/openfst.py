@@ -24,7 +24,7 @@ class Fst:
     """States are numbered from 0, the start."""
 
     arcs: list[tuple[int, int, float, int]] = field(default_factory=list)
-    """From, label, cost, to; both labels are alike."""
+    """From, input label, cost, to. Output labels are empty: the text follows from the input."""
     finals: dict[int, float] = field(default_factory=dict)
     """The cost of each final state."""
     states: int = 0
@@ -38,7 +38,7 @@ class Fst:
 
 
 def write_fst(path: Path, fst: Fst) -> None:
-    """Write the transducer, with the input labels as output labels."""
+    """Write the transducer."""
     path.write_bytes(_header(fst) + _body(fst.arcs, fst.finals, fst.states))
 
 
@@ -64,7 +64,7 @@ def _body(
     words[heads] = weights.view("<i4")
     words[heads + 1] = counts  # a 64-bit number, whose upper half is 0
     places = 3 * (starts[order] + 1) + 4 * np.arange(len(arcs))
-    words[places], words[places + 1] = labels[order], labels[order]
+    words[places] = labels[order]  # the output label stays 0
     costs = np.array([arc[2] for arc in arcs], "<f4").reshape(-1)
     words[places + 2] = costs[order].view("<i4")
     words[places + 3] = ends[order]

@@ -11,6 +11,7 @@ from asr.export.streaming import chunks_of, tail_seconds
 from asr.models.bundle import Bundle
 
 ASSUMED_FRAME_MS = 40  # by which the streaming slot counts time
+SAMPLES_FRAME_MS = 20  # by which the slot of samples does
 PROGRAM_TAIL = 0.8  # seconds of silence that the program sherpa-onnx appends
 
 
@@ -45,7 +46,7 @@ Dart, Go, Java, JavaScript, Kotlin, Pascal, Rust and Swift. No part of it needs 
 | `model.int8.onnx` | the same with 8-bit weights in its recurrent layers: smaller and faster |
 | `tokens.txt` | the tokens and their ids; 0 is the blank of CTC |
 
-{_streaming_remarks(bundle) if slot is STREAM else _remarks(slot)}
+{_streaming_remarks(bundle) if slot is STREAM else _remarks(bundle, slot, with_graph)}
 
 ## Command line
 
@@ -62,7 +63,7 @@ read wav files with one channel of 16 bits.
 
 ```python
 {code}```
-{_decoding_graph(bundle, slot) if with_graph else ""}{_BROWSER if slot is SAMPLES else ""}
+{_decoding_graph(slot) if with_graph else ""}{_BROWSER if slot is SAMPLES else ""}
 ## Other languages
 
 {_other_languages(bundle, slot)}
@@ -73,13 +74,17 @@ def _wrapped(*sentences: str) -> str:
     return textwrap.fill(" ".join(sentences), 100, break_long_words=False, break_on_hyphens=False)
 
 
-def _remarks(slot: Slot) -> str:
+def _remarks(bundle: Bundle, slot: Slot, with_graph: bool) -> str:
+    samples = slot is SAMPLES
+    frame = 1000 * frame_samples(bundle.model) / bundle.sample_rate
+    counted = samples and (with_graph or frame < SAMPLES_FRAME_MS) and frame != SAMPLES_FRAME_MS
     return _wrapped(
         "The graph takes samples and computes the features itself."
-        if slot is SAMPLES
+        if samples
         else "sherpa-onnx computes the features.",
         "Cut long recordings at pauses, for example with sherpa-onnx's speech detection: memory",
         "grows with the length. Recordings shorter than 25 ms give no text.",
+        *([f"Multiply the times of tokens by {frame / SAMPLES_FRAME_MS:g}."] if counted else []),
     )
 
 
@@ -103,18 +108,16 @@ def _streaming_remarks(bundle: Bundle) -> str:
     return f"{text}\n\n{times}"
 
 
-def _decoding_graph(bundle: Bundle, slot: Slot) -> str:
+def _decoding_graph(slot: Slot) -> str:
     kind = slot.recognizer.replace("Recognizer", "CtcFstDecoderConfig")
-    frame = 1000 * frame_samples(bundle.model) / bundle.sample_rate
-    times = "" if slot is not SAMPLES else f"Multiply the times of tokens by {frame / 20:g}."
     return f"""
 ## With the language model
 
 {
         _wrapped(
-            "`graph.fst` holds the n-gram model and the lexicon. On the command line, add",
-            f"`{slot.graph_option}=graph.fst`; in Python, after the recogniser is made:",
-            times,
+            "`graph.fst` holds the n-gram model and the lexicon.",
+            f"On the command line, add `{slot.graph_option}=graph.fst`.",
+            "In Python, after the recogniser is made:",
         )
     }
 

@@ -157,6 +157,7 @@ def test_sherpa_finds_the_cheapest_path(tmp_path: Path, tokens: Tokens) -> None:
         _, labels = best_path(fst, scores)
         ids = [k for k, _ in itertools.groupby(labels) if k]
         assert stream.result.text.split() == tokens.decode(ids).split()
+        assert stream.result.words == []
         texts.add(stream.result.text)
     assert len(texts) > 4
 
