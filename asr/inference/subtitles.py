@@ -208,10 +208,12 @@ class _Grouping:
         return cost + (3.0 if stop == first + 1 and self._is_torn(first) else 0.0)
 
     def _is_torn(self, at: int) -> bool:
-        """Whether no long pause separates a piece from its neighbours."""
-        run = self.run
-        return (at > 0 and run[at].start - run[at - 1].end < LONG_PAUSE) or (
-            at + 1 < len(run) and run[at + 1].start - run[at].end < LONG_PAUSE
+        """Whether a piece belongs to a neighbour: no long pause and no end of a sentence lies
+        between them."""
+        around = itertools.pairwise(self.run[max(0, at - 1) : at + 2])
+        return any(
+            after.start - before.end < LONG_PAUSE and not ends_sentence(before)
+            for before, after in around
         )
 
 

@@ -198,6 +198,16 @@ def test_breaks_are_at_pauses_and_punctuation() -> None:
     ]
 
 
+def test_a_word_is_torn_from_its_sentence_only_where_it_ends() -> None:
+    text = "nobody had expected that the whole house would ever stand open for a long time, at_last"
+    assert texts_of(said(text, {"time,": 0.4}))[-1] != ["at_last"]
+    assert texts_of(said(text.replace(",", "."), {"time.": 0.4}))[-1] == ["at_last"]
+
+
+def test_wide_characters_count_twice() -> None:
+    assert [columns(text) for text in ("京都", "ｅ", "e\u0301", "né", "ab")] == [4, 2, 1, 2, 2]
+
+
 def test_silence_is_left_without_a_cue() -> None:
     first, second = subtitles(spoken(said("good morning everybody welcome", {"everybody": 4.0})))
     last = first.pieces[-1].end
