@@ -339,11 +339,6 @@ def test_texts_of_one_report_by_the_command(saved: Writer, tmp_path: Path, run: 
     assert not (tmp_path / "more").exists()
 
 
-def test_the_former_command_names_the_new_one(run: Command) -> None:
-    for arguments in (["report", "--format", "trn", "--out", "texts"], []):
-        assert "expected asr report REPORT --texts" in run("export", *arguments).error()
-
-
 def test_where_nothing_was_heard_no_times_go_out(saved: Writer, tmp_path: Path) -> None:
     report = read_report(saved("a", dict.fromkeys(REFERENCES, "")))
     with pytest.raises(ReportError, match="expected words for ctm, got none recognized"):

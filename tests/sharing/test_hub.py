@@ -40,6 +40,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
         # The faster storage of large files has a protocol of its own.
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        # Other tests of this process may have imported the client as offline.
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         yield hub
