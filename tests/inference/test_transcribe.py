@@ -5,12 +5,15 @@ Covers `asr/inference/transcript.py`.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
@@ -47,6 +50,28 @@ def test_texts_come_in_the_order_of_the_files(tones: tuple[Bundle, list[Utteranc
     right = sum(r.text == u.text for r, u in zip(results, chosen, strict=True))
     assert right >= 0.8 * len(chosen)
     assert [r.seconds for r in results] == pytest.approx([u.duration for u in chosen], abs=1e-3)
+
+
+def test_many_recordings_leave_nothing_behind(
+    tones: tuple[Bundle, list[Utterance]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, utterances = tones
+    monkeypatch.setattr(batches, "POOL_BATCHES", 1)
+    monkeypatch.setattr(batches, "BATCH_SECONDS", 10.0)
+    paths = itertools.islice(itertools.cycle(u.audio for u in utterances), 120)
+    process, held, files = psutil.Process(), [], []
+    tracemalloc.start()
+    try:
+        for done, _ in enumerate(transcribe(bundle, paths), start=1):
+            if done % 40 == 0:
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+                files.append(process.num_fds())
+    finally:
+        tracemalloc.stop()
+    # The samples of 40 recordings take 1.6 megabytes.
+    assert max(held[1:]) < held[0] + 500_000
+    assert max(files[1:]) <= files[0] + 1
 
 
 @pytest.mark.parametrize("seconds", [0.01, 1.5])
