@@ -233,7 +233,7 @@ def test_it_draws_and_plays(page: Page) -> None:
     )
     assert 0.10 < brightest < 0.15
     page.click("#pane .column button >> text=right")
-    page.wait_for_function("!document.querySelector('audio').paused")
+    page.wait_for_function("document.querySelector('audio')?.paused === false")
     assert page.evaluate("document.querySelector('audio').currentTime") >= 0.6
 
 
