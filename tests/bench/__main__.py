@@ -22,6 +22,7 @@ from tests.bench import (
     recurrent,
     report,
     size,
+    startup,
     word_times,
 )
 
@@ -40,6 +41,7 @@ BENCHMARKS = {
     "report": report.run,
     "intervals": intervals.run,
     "size": size.run,
+    "startup": startup.run,
     "long_form": long_form.run,
 }
 
