@@ -32,7 +32,7 @@ BENCHMARKS = {
     "gpu": gpu.run,
     "an4": an4.run,
     "loading": loading.run,
-    "many-files": many_files.run,
+    "many_files": many_files.run,
     "pieces": pieces.run,
     "crowded": crowded.run,
     "features": features.run,
