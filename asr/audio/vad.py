@@ -26,6 +26,7 @@ import soxr
 
 from asr.audio.samples import RATES
 from asr.errors import AudioError, ConfigError
+from asr.io.onnx_session import open_graph
 
 RATE = 16000  # Hz of all detectors
 KINDS = ("silero", "webrtc", "energy")
@@ -171,12 +172,7 @@ def _silero_session() -> Any:
             "expected the Python modules onnxruntime and silero_vad, got one or none of them;"
             " install them with: pip install 'lstm-asr[vad]'"
         )
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # beside the recogniser
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return open_graph(path, threads=1)  # it runs beside the recogniser
 
 
 class _Silero:

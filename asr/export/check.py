@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from asr.dataset.manifest import read_manifest
 from asr.dataset.shards import load_recording
 from asr.decoding.greedy import greedy_decode
@@ -15,7 +13,6 @@ from asr.errors import AsrError
 from asr.evaluation.error_rate import ErrorCounts, score
 from asr.inference.onnx_model import Floats, Scores
 from asr.models.bundle import Bundle
-from asr.padded import pad
 
 MOST_WORSE = 0.5  # percentage points of word error rate
 
@@ -58,8 +55,8 @@ def compare_words(
         wave = load_recording(u.audio, bundle.sample_rate, u.start, u.end, u.packed)
         references[u.id] = bundle.normalise(u.text)
         for found, scores in zip(texts, (in_torch, in_graph), strict=True):
-            rows = [torch.from_numpy(row.log_probs) for row in scores([wave])]
-            found[u.id] = bundle.tokens.decode(greedy_decode(pad(rows))[0])
+            (ids,) = greedy_decode([row.log_probs for row in scores([wave])])
+            found[u.id] = bundle.tokens.decode(ids)
         progress(done, len(utterances))
     counts = [score(references, found).words for found in texts]
     same = sum(texts[0][name] == texts[1][name] for name in references)

@@ -21,7 +21,8 @@ from asr.export.onnx_folder import FAINTEST, TOLERANCE, metadata, torch_scores
 from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot
 from asr.export.streaming import build_streaming_graph, chunks_of, tail_seconds
 from asr.features.kaldi import FramedLogMel
-from asr.inference.onnx_model import Floats, Scores, open_graph
+from asr.inference.onnx_model import Floats, Scores
+from asr.io.onnx_session import open_graph
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.padded import pad

@@ -23,12 +23,7 @@ from asr.decoding.decoder import Decoder
 from asr.errors import AsrError, StreamError
 from asr.inference.acoustics import Acoustics
 from asr.inference.live_clock import Clock
-from asr.inference.live_utterance import (
-    Audio,
-    LiveText,
-    Utterance,
-    WholeUtterance,
-)
+from asr.inference.live_utterance import Audio, LiveText, Utterance, WholeUtterance
 from asr.inference.onnx_model import OnnxModel
 from asr.inference.word_times import recognize_scores
 

@@ -110,11 +110,18 @@ def _is_pickle(head: bytes) -> bool:
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
-def _zip(path: Path) -> str:
+def zip_names(path: Path) -> list[str] | None:
+    """The names of a zip archive's members; None for a file that is none, or is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return None
+
+
+def _zip(path: Path) -> str:
+    names = zip_names(path)
+    if names is None:
         return "a damaged zip archive"
     for ending, kind in _ZIPPED:
         if any(name.endswith(ending) for name in names):

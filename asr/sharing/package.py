@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asr.errors import AsrError, CheckpointError
 from asr.io.files import atomic_path, digest, read_json
-from asr.io.foreign import which_is
+from asr.io.foreign import which_is, zip_names
 from asr.io.printable import printable_name
 from asr.io.unpacking import unpack_files
 from asr.models.files import is_model_file
@@ -128,11 +128,7 @@ def _described(content: Content) -> dict[str, Any]:
 
 def is_package(file: Path) -> bool:
     """Whether a file looks like a package; nothing is unpacked."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return LIST in archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
+    return LIST in (zip_names(file) or ())
 
 
 def unpack(file: Path, folder: Path) -> ModelFacts:
