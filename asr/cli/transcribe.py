@@ -106,6 +106,7 @@ class SubtitleOptions:
     reading_speed: Annotated[
         float, typer.Option(min=0.1, help="Characters a second that can be read.")
     ] = 20.0
+    gap: Annotated[float, typer.Option(min=0.0, help="Seconds between two at least.")] = 0.083
     highlight: Annotated[
         bool, typer.Option("--highlight", help="Underline the word that is being said.")
     ] = False
@@ -120,6 +121,7 @@ class SubtitleOptions:
             shortest=self.shortest,
             longest=self.longest,
             reading_speed=self.reading_speed,
+            gap=self.gap,
         )
         return FormatConfig(subtitles, self.highlight)
 

@@ -99,6 +99,7 @@ OPTIONS = {
         "--shortest",
         "--longest",
         "--reading-speed",
+        "--gap",
         "--highlight",
         *DECODING,
         "--live",
