@@ -57,11 +57,55 @@ def live(
 
     Raises StreamError for a wrong rate and for other samples.
     """
-    rate = model.sample_rate if sample_rate is None else sample_rate
-    if rate not in RATES:
-        raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
+    recognition = Live(model, decoder, sample_rate, clock)
     warm_up(model, decoder)
-    return _texts(model, decoder, blocks, rate, clock or Clock())
+    return _texts(recognition, blocks)
+
+
+class Live:
+    """Live recognition of samples as they are pushed; `live` does the same for an iterable.
+
+    Both methods recognize while they are iterated over. Iterate to the end.
+    """
+
+    def __init__(
+        self,
+        model: Acoustics,
+        decoder: Decoder,
+        sample_rate: int | None = None,
+        clock: Clock | None = None,
+        regions: RegionConfig = REGIONS,
+    ) -> None:
+        """`sample_rate` is that of the samples in Hz, by default that of the model; `regions` says
+        which pause ends an utterance. Raises StreamError for a wrong rate."""
+        rate = model.sample_rate if sample_rate is None else sample_rate
+        if rate not in RATES:
+            raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
+        self._rate = model.sample_rate
+        self._clock = clock or Clock()
+        self._pieces = _Pieces(rate, self._rate)
+        self._session = _Session(model, decoder, self._clock, regions)
+
+    def push(self, samples: Any) -> Iterator[LiveText]:
+        """The texts that further samples give. Shape: [S], any S, of the types of `live`.
+
+        Raises StreamError for other samples.
+        """
+        for piece in self._pieces.push(as_mono(samples)):
+            yield from self._recognize(piece)
+
+    def finish(self) -> Iterator[LiveText]:
+        """The end of the samples, and so of the last utterance."""
+        for piece in self._pieces.finish():
+            yield from self._recognize(piece)
+        self._clock.deliver(0.0)
+        yield from self._session.finish()
+        self._clock.rest()
+
+    def _recognize(self, piece: np.ndarray) -> Iterator[LiveText]:
+        self._clock.deliver(len(piece) / self._rate)
+        yield from self._session.push(piece)
+        self._clock.rest()
 
 
 def warm_up(model: Acoustics, decoder: Decoder) -> None:
@@ -80,53 +124,49 @@ def warm_up(model: Acoustics, decoder: Decoder) -> None:
     recognize_scores(decoder, scores, 1.0, decoder.texts([scores.astype(np.float32)])[0])
 
 
-def _texts(
-    model: Acoustics, decoder: Decoder, blocks: Iterable[Any], rate: int, clock: Clock
-) -> Iterator[LiveText]:
-    session = _Session(model, decoder, clock)
+def _texts(recognition: Live, blocks: Iterable[Any]) -> Iterator[LiveText]:
     failure: AsrError | None = None
-    pieces = _pieces(blocks, rate, model.sample_rate)
+    checked = (as_mono(block) for block in blocks)
     while True:
         try:
-            piece = next(pieces, None)
+            samples = next(checked, None)
         except AsrError as error:
-            piece, failure = None, error
-        clock.deliver(0.0 if piece is None else len(piece) / model.sample_rate)
-        yield from session.finish() if piece is None else session.push(piece)
-        clock.rest()
+            samples, failure = None, error
+        yield from recognition.finish() if samples is None else recognition.push(samples)
         if failure is not None:
             raise failure
-        if piece is None:
+        if samples is None:
             return
 
 
-def _pieces(blocks: Iterable[Any], rate: int, wanted: int) -> Iterator[np.ndarray]:
+class _Pieces:
     """The samples at the wanted rate, `PIECE_S` at a time, so that neither time nor results depend
     on the size of the blocks. Shape: each [S], float32."""
-    resampler = None
-    if rate != wanted:
-        resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
-    size, step = round(PIECE_S * wanted), max(1, round(PIECE_S * rate))
-    waiting, failure = _NOTHING, None
-    try:
-        for block in blocks:
-            samples = as_mono(block)
-            for at in range(0, len(samples), step):
-                part = samples[at : at + step]
-                if resampler is not None:
-                    part = resampler.resample_chunk(part)
-                waiting = np.concatenate([waiting, part])
-                while len(waiting) >= size:
-                    yield waiting[:size]
-                    waiting = waiting[size:]
-    except AsrError as error:
-        failure = error
-    if resampler is not None:
-        waiting = np.concatenate([waiting, resampler.resample_chunk(_NOTHING, last=True)])
-    if len(waiting):
-        yield waiting
-    if failure is not None:
-        raise failure
+
+    def __init__(self, rate: int, wanted: int) -> None:
+        self._resampler = None
+        if rate != wanted:
+            self._resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
+        self._size, self._step = round(PIECE_S * wanted), max(1, round(PIECE_S * rate))
+        self._waiting = _NOTHING
+
+    def push(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        for at in range(0, len(samples), self._step):
+            part = samples[at : at + self._step]
+            if self._resampler is not None:
+                part = self._resampler.resample_chunk(part)
+            self._waiting = np.concatenate([self._waiting, part])
+            while len(self._waiting) >= self._size:
+                piece, self._waiting = np.split(self._waiting, [self._size])
+                yield piece
+
+    def finish(self) -> Iterator[np.ndarray]:
+        rest = self._waiting
+        if self._resampler is not None:
+            last = self._resampler.resample_chunk(_NOTHING, last=True)
+            rest = np.concatenate([rest, last])
+        if len(rest):
+            yield rest
 
 
 def _kind(model: Acoustics, decoder: Decoder) -> Callable[[Any, Decoder, Clock, int], Utterance]:
@@ -143,12 +183,18 @@ def _kind(model: Acoustics, decoder: Decoder) -> Callable[[Any, Decoder, Clock, 
 class _Session:
     """Splits audio into utterances. Positions are samples since the beginning."""
 
-    def __init__(self, model: Acoustics, decoder: Decoder, clock: Clock) -> None:
+    def __init__(
+        self,
+        model: Acoustics,
+        decoder: Decoder,
+        clock: Clock,
+        regions: RegionConfig = REGIONS,
+    ) -> None:
         self._model, self._decoder, self._clock = model, decoder, clock
         self._rate = model.sample_rate
         self._kind = _kind(model, decoder)
         self._detector = speech_detector(self._rate)
-        self._finder = RegionFinder(self._detector.window_s, REGIONS)
+        self._finder = RegionFinder(self._detector.window_s, regions)
         self._audio = Audio()
         self._utterance: Utterance | None = None
         self._done = 0  # the audio before belongs to utterances that have ended

@@ -43,6 +43,11 @@ class Clock:
         self.busy += self._free - self._at
         self._working = False
 
+    def delay(self, seconds: float) -> None:
+        """The samples that come next wait so long for other work, from the time at which the last
+        ones had come."""
+        self._free = max(self._free, self.delivered) + seconds
+
     def now(self) -> float:
         """Seconds since the first sample."""
         return self._at + self._seconds() - self._began if self._working else self._free

@@ -17,11 +17,12 @@ import pytest
 
 import asr.inference.live
 from asr.audio.load import load_audio
+from asr.audio.speech_regions import RegionConfig
 from asr.audio.vad import SpeechDetector, speech_detector
 from asr.decoding.decoder import Decoder
 from asr.errors import AudioError, StreamError
 from asr.inference import live_utterance
-from asr.inference.live import KEPT_S, LONGEST_S, _Session, live
+from asr.inference.live import KEPT_S, LONGEST_S, Live, _Session, live
 from asr.inference.live_clock import Clock, Latencies
 from asr.inference.live_stream import StreamedUtterance
 from asr.inference.live_utterance import LiveText
@@ -321,6 +322,26 @@ def test_memory_does_not_grow(streaming: Recognizer, kind: str) -> None:
     assert longest <= (limit + 1.5) * RATE
 
 
+def test_pushed_samples_give_the_same_texts(
+    whole: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks, samples = Ticks(monkeypatch), np.repeat(talk(), 2)
+    pushed = Live(whole.bundle, whole.decoder, 2 * RATE, ticks.clock())
+    texts = [list(pushed.push(samples[at : at + 777])) for at in range(0, len(samples), 777)]
+    found = [*itertools.chain(*texts), *pushed.finish()]
+    assert found == list(live(whole.bundle, whole.decoder, [samples], 2 * RATE, ticks.clock()))
+    assert len(finals(found)) == 3
+    with pytest.raises(StreamError, match="expected mono samples"):
+        list(pushed.push(np.zeros((2, 2))))
+
+
+def test_the_pause_that_ends_an_utterance_can_be_set(whole: Recognizer) -> None:
+    for pause, count in ((0.6, 3), (2.0, 1)):
+        regions = RegionConfig(silence_s=pause)
+        pushed = Live(whole.bundle, whole.decoder, RATE, regions=regions)
+        assert len(finals([*pushed.push(talk()), *pushed.finish()])) == count
+
+
 def test_the_clock_runs_as_if_samples_came_in_real_time() -> None:
     now = 100.0
     clock = Clock(lambda: now)
@@ -341,6 +362,11 @@ def test_the_clock_runs_as_if_samples_came_in_real_time() -> None:
     assert clock.now() == 3.5
     clock.rest()
     assert (clock.delivered, clock.busy) == (1.5, 2.75)
+    clock.delay(0.5)  # for other work
+    clock.deliver(0.5)
+    assert (clock.lag, clock.now()) == (2.0, 4.0)
+    clock.rest()
+    assert clock.busy == 2.75
 
 
 def test_latencies_are_counted() -> None:
