@@ -37,6 +37,7 @@ ROOMS = (
     "evaluation",
     "export",
     "sharing",
+    "serving",
     "training",
     "project",
     "demo",

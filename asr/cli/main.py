@@ -28,6 +28,7 @@ from asr.cli.models import app as models_app
 from asr.cli.option_groups import with_options
 from asr.cli.reports import Normalise, Units, UnitsOption, scoring
 from asr.cli.reports import app as reports_app
+from asr.cli.serve import app as serve_app
 from asr.cli.transcribe import app as transcribe_app
 from asr.errors import AlignmentError, ConfigError
 from asr.evaluation import AUDIO_MEGABYTES
@@ -71,6 +72,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(reports_app)
 app.add_typer(transcribe_app)
 app.add_typer(export_app)
+app.add_typer(serve_app)
 
 
 def _version(wanted: bool) -> None:

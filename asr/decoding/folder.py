@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -83,6 +84,21 @@ def load_decoder(
         None if lexicon is None else read_lexicon(lexicon, spell),
         None if rescore is None else _load_recurrent(rescore),
     )
+
+
+def with_hot_words(
+    decoder: Decoder, hot_words: Mapping[str, float], normalise: Callable[[str], str] = str
+) -> Decoder:
+    """A decoder with more hot words and phrases; a greedy one becomes a beam.
+
+    `normalise` is the normalisation of the model. Raises LanguageModelError for a phrase that its
+    tokens cannot encode, ConfigError for a decoder that takes none.
+    """
+    alphabet = {c for unit in decoder.tokens.units[1:] for c in unit}
+    known = decoder.config.hot_words
+    spelled = _spelled(known | dict(hot_words), hot_words, normalise, alphabet)
+    changes = {"kind": "beam", "hot_words": spelled}
+    return replace(decoder, config=decoder.config.model_copy(update=changes))
 
 
 def _load_recurrent(folder: Path) -> NeuralLm | OnnxLm:

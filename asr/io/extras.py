@@ -12,17 +12,23 @@ EXTRAS = {
     "accelerate": "train",
     "datasets": "recipes",
     "espeakng_loader": "demo",
+    "fastapi": "serve",
     "huggingface_hub": "hub",
     "matplotlib": "train",
     "onnx": "export",
     "onnxruntime": "export",
     "PIL": "train",
+    "prometheus_client": "serve",
+    "python_multipart": "serve",
     "scipy": "train",
     "silero_vad": "vad",
     "sklearn": "recipes",
     "sounddevice": "live",
     "tensorboard": "train",
+    "uvicorn": "serve",
+    "websockets": "serve",
     "whisper_normalizer": "train",
+    "wyoming": "serve",
 }
 """The extra in pyproject.toml that installs each module."""
 

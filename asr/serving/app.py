@@ -1,0 +1,49 @@
+"""The application: all routes of a server, its access rules and its errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from asr.serving import openai_api
+from asr.serving.auth import Access
+from asr.serving.config import ServeConfig
+from asr.serving.engine import Engine
+from asr.serving.errors import add_handlers
+
+OPEN_PATHS = frozenset({"/health"})
+"""Addresses that need no token."""
+
+
+def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
+    """The application around an engine, which it starts and closes.
+
+    Routes find both as `request.app.state.engine` and `.config`.
+    """
+    config = config or ServeConfig()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.close()
+
+    # Pages of documentation would load scripts from elsewhere.
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.engine, app.state.config = engine, config
+    add_handlers(app)
+    app.include_router(openai_api.router)
+    app.add_middleware(Access, config=config, open_paths=OPEN_PATHS)
+    if config.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    return app

@@ -1,0 +1,21 @@
+"""What the operator of a server has chosen, besides models and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Access to a server, and its optional parts."""
+
+    token: str | None = None
+    """What clients must send as `Authorization: Bearer TOKEN`; None lets everyone in."""
+    origins: tuple[str, ...] = ()
+    """Other web sites whose pages may use the server, such as https://example.org."""
+    hosts: frozenset[str] | None = None
+    """The names by which clients may call the server; None is any."""
+    wyoming_port: int | None = None
+    review: Path | None = None
+    """A manifest whose texts are corrected on the page."""

@@ -1,0 +1,90 @@
+"""HTTP connections with limits that uvicorn lacks: on their number, and on the time for a head."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from asr.serving.errors import ApiError
+from asr.serving.limits import Limits
+
+
+def limited(limits: Limits) -> type[H11Protocol]:
+    """The class of connections for uvicorn."""
+
+    class Connection(H11Protocol):
+        """A connection that is cut off while it dawdles."""
+
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                self._refuse(ApiError(503, "expected fewer connections: try again later"))
+            else:
+                self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            if not self.transport.is_closing():
+                super().data_received(data)
+                self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_watching()
+            super().connection_lost(exc)
+
+        def handle_websocket_upgrade(self, event: h11.Request) -> None:
+            self._stop_watching()
+            super().handle_websocket_upgrade(event)
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(ApiError(400, "expected a request in HTTP/1.1, got something else"))
+
+        def _watch(self) -> None:
+            """Run a timer while the head of a request is incomplete."""
+            if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
+                self._stop_watching()
+            elif self._timer is None and self.transport.get_protocol() is self:
+                self._timer = self.loop.call_later(limits.idle_s, self._cut)
+
+        def _stop_watching(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _cut(self) -> None:
+            self._timer = None
+            if self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE:
+                self._refuse(ApiError(408, "expected a request, got none for too long"))
+
+        def _refuse(self, error: ApiError) -> None:
+            content = json.dumps(error.body).encode()
+            status = HTTPStatus(error.status)
+            head = (
+                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + content)
+            self.transport.close()
+
+    return Connection
+
+
+def uvicorn_options(limits: Limits) -> dict[str, Any]:
+    """The settings of uvicorn."""
+    return {
+        "http": limited(limits),
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_keep_alive": round(limits.idle_s),
+        "timeout_graceful_shutdown": round(limits.stop_s),
+        "backlog": 2 * limits.connections,
+        "ws": "websockets-sansio",
+        "ws_max_size": 1 << 22,
+    }

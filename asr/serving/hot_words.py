@@ -1,0 +1,73 @@
+"""The decoders of requests with hot words of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from asr.decoding.decoder import Decoder
+from asr.decoding.folder import with_hot_words
+from asr.decoding.fusion import check_phrase
+from asr.errors import AsrError
+from asr.inference.recognizer import Recognizer
+from asr.lm.words import BOOST
+from asr.text.tokens import WORD_START
+
+MOST_KEPT = 16  # decoders
+LONGEST_PHRASE = 4  # words of a phrase in a prompt; more are a sentence
+MOST_IN_PROMPT = 100  # phrases
+
+_BETWEEN = re.compile(r"[,;:.!?\n\r\t]+")
+
+
+def phrases_of(prompt: str, recognizer: Recognizer) -> tuple[str, ...]:
+    """The words and phrases of a prompt that can be hot: its short parts between punctuation, if
+    the model can write them."""
+    alphabet = {c for unit in recognizer.decoder.tokens.units[1:] for c in unit}
+    found: dict[str, None] = {}
+    for part in _BETWEEN.split(prompt):
+        if len(part.split()) <= LONGEST_PHRASE and len(found) < MOST_IN_PROMPT:
+            with contextlib.suppress(AsrError):
+                written = " ".join(recognizer.bundle.normalise(part).split())
+                check_phrase(written, alphabet)
+                found[written] = None
+    return tuple(found)
+
+
+class HotDecoders:
+    """Decoders with hot words, the latest of which are kept: clients send the same list with every
+    request. Any thread may call."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        self._kept: OrderedDict[tuple[str, ...], Decoder] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def decoder(self, phrases: Sequence[str]) -> Decoder:
+        """The decoder of the model with these words and phrases besides its own.
+
+        Raises LanguageModelError or ConfigError for what cannot be hot.
+        """
+        if not phrases:
+            return self._recognizer.decoder
+        key = tuple(sorted(set(phrases)))
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        boosts = dict.fromkeys(key, BOOST)
+        made = with_hot_words(self._recognizer.decoder, boosts, self._recognizer.bundle.normalise)
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        return made
+
+    def any_decoder(self) -> Decoder:
+        """A decoder with some hot word, to warm up."""
+        units = "".join(self._recognizer.decoder.tokens.units[1:])
+        letter = next(c for c in units if c != WORD_START)
+        return with_hot_words(self._recognizer.decoder, {letter: BOOST})

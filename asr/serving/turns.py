@@ -1,0 +1,40 @@
+"""A lock that threads get in the order in which they ask.
+
+With a plain lock, a thread that takes it again at once would keep it from all others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Turns:
+    """Recognition takes turns: one at a time, first come, first served."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._taken = False
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A turn of the calling thread, as soon as all who asked before have had theirs."""
+        own = threading.Event()
+        with self._lock:
+            if self._taken:
+                self._waiting.append(own)
+            else:
+                self._taken = True
+                own.set()
+        own.wait()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._waiting:
+                    self._waiting.popleft().set()
+                else:
+                    self._taken = False

@@ -1,0 +1,105 @@
+"""The form of a request, read into memory within limits. Nothing is written to disk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from asr.serving.errors import ApiError
+from asr.serving.limits import Limits
+
+MOST_FIELDS = 300
+FIELD_BYTES = 1 << 16
+
+
+class _InMemory(MultiPartParser):
+    spool_max_size = 0  # no size at which a file would go to disk
+
+
+class Form:
+    """The fields of a form, and its files as bytes."""
+
+    def __init__(self, fields: list[tuple[str, str]], files: dict[str, bytes]) -> None:
+        self._fields, self.files = fields, files
+
+    @property
+    def names(self) -> set[str]:
+        return {name for name, _ in self._fields}
+
+    def one(self, name: str) -> str | None:
+        """The value of a field; None if it is missing or empty. Raises ApiError for several."""
+        values = [value for key, value in self._fields if key == name and value != ""]
+        if len(values) > 1:
+            raise ApiError(400, f"expected {name} once, got it {len(values)} times", name)
+        return values[0] if values else None
+
+    def all(self, name: str) -> list[str]:
+        """The values of a field that may be repeated, with or without brackets."""
+        return [value for key, value in self._fields if key in (name, f"{name}[]")]
+
+
+async def read_form(request: Request, limits: Limits) -> Form:
+    """Read a multipart form. Raises ApiError for anything else, and for one that is too large or
+    too slow."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise ApiError(415, "expected a form (multipart/form-data), got another or no content type")
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > limits.upload_bytes:
+        raise _too_large(limits)
+    parser = _InMemory(
+        request.headers,
+        _limited(request, limits),
+        max_files=1,
+        max_fields=MOST_FIELDS,
+        max_part_size=FIELD_BYTES,
+    )
+    try:
+        parsed = await parser.parse()
+    except MultiPartException as error:
+        raise ApiError(400, f"expected a form (multipart/form-data): {error.message}") from None
+    fields, files = [], {}
+    for name, value in parsed.multi_items():
+        if isinstance(value, UploadFile):
+            files[name] = await value.read()
+            await value.close()
+        else:
+            fields.append((name, value))
+    return Form(fields, files)
+
+
+def _too_large(limits: Limits) -> ApiError:
+    most = f"{limits.upload_bytes / (1 << 20):g} MB"
+    return ApiError(413, f"expected at most {most}, got more: compress or split it", "file")
+
+
+async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """The body, unless it becomes too large, or comes too slowly."""
+    begun, size = time.monotonic(), 0
+    stream = request.stream().__aiter__()
+    while True:
+        try:
+            async with asyncio.timeout(limits.idle_s):
+                part = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise _too_slow() from None
+        except ClientDisconnect:
+            raise ApiError(400, "expected a whole request, got a part of it") from None
+        size += len(part)
+        if size > limits.upload_bytes:
+            raise _too_large(limits)
+        if size < limits.slowest_bytes * (time.monotonic() - begun - limits.idle_s):
+            raise _too_slow()
+        yield part
+
+
+def _too_slow() -> ApiError:
+    message = "expected the whole request, got nothing for too long"
+    return ApiError(408, message, headers={"Connection": "close"})
