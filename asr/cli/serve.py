@@ -1,0 +1,186 @@
+"""`asr serve`: recognition for other programs, over HTTP and sockets, and a page in the browser."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from asr.cli.loading import loading_fast
+from asr.cli.option_groups import SectionedCommand, with_options
+from asr.errors import ConfigError, reason
+from asr.io.extras import require
+from asr.io.terminal import show, tell
+
+if TYPE_CHECKING:
+    from asr.inference.recognizer import Recognizer
+    from asr.serving.config import ServeConfig
+
+app = typer.Typer()
+
+TOKEN = "ASR_TOKEN"  # in the environment
+INCLUDED = "an4"  # the name of the included model
+_NAME = re.compile(r"[\w.:@-]{1,100}")
+_TOKEN = re.compile(r"[!-~]{1,1000}")
+_ORIGIN = re.compile(r"https?://[^/\s]+")
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class AccessOptions:
+    """Who can use the server."""
+
+    SECTION: ClassVar[str] = "Access"
+
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine.")
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 is any free one.")
+    ] = 8000
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File with the token that clients must send. [default: ${TOKEN}]"),
+    ] = None
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="Other web site whose pages may use the server; repeatable."
+        ),
+    ] = None
+
+    def config(self, wyoming_port: int | None, review: Path | None) -> ServeConfig:
+        """Raises ConfigError for a wrong token or origin."""
+        from asr.serving.config import ServeConfig
+
+        token = self._token()
+        origins = tuple(origin.rstrip("/") for origin in self.allow_origin or ())
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"expected --allow-origin like https://example.org, got {origin!r}: correct it"
+                )
+        hosts = None
+        if token is None and is_loopback(self.host):
+            hosts = LOOPBACK | {self.host.lower()}
+        return ServeConfig(token, origins, hosts, wyoming_port, review)
+
+    def _token(self) -> str | None:
+        token, where = os.environ.get(TOKEN, ""), f"${TOKEN}"
+        if self.token_file is not None:
+            where = str(self.token_file)
+            try:
+                token = self.token_file.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"{where}: expected a token, got {reason(error)}") from None
+        token = token.strip()
+        if not token and self.token_file is None:
+            return None
+        if not _TOKEN.fullmatch(token):
+            raise ConfigError(
+                f"{where}: expected a token of 1 to 1000 ASCII characters without spaces, got "
+                "another text: write a new one, as with: openssl rand -hex 32"
+            )
+        return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+@app.command(
+    cls=SectionedCommand, epilog="Example: asr serve exp/an4/model digits=exp/digits/model"
+)
+@with_options
+def serve(
+    access: AccessOptions,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[[NAME=]MODEL]...",
+            help="Model folders, with names for clients; default: the included AN4 model.",
+        ),
+    ] = None,
+    wyoming: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, metavar="PORT", help="Also serve Home Assistant (Wyoming) there."
+        ),
+    ] = None,
+    review: Annotated[
+        Path | None,
+        typer.Option(metavar="MANIFEST", help="Show its recordings on the page, to correct texts."),
+    ] = None,
+) -> None:
+    """Serve models: OpenAI's form of transcription, live sockets, and a page in the browser.
+
+    Ctrl-C and SIGTERM finish the requests that have been accepted.
+    """
+    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"):
+        require(package)
+    config = access.config(wyoming, review)
+    folders = name_models(models or [])
+    with loading_fast():
+        from asr.serving.engine import Engine
+        from asr.serving.server import address_of, listen, make_server
+
+    with listen(access.host, access.port) as listening:  # before models load, which takes longer
+        engine = Engine(_load(folders))
+        if config.token is None and not is_loopback(access.host):
+            tell("warning: everyone who reaches this machine can use the server: give --token-file")
+
+        def ready() -> None:
+            show(f"serving {', '.join(folders)} at {address_of(listening)}")
+
+        make_server(engine, config, ready).run(sockets=[listening])
+
+
+def name_models(arguments: Sequence[str]) -> dict[str, Path | None]:
+    """The folder of each model by its name; None is the included model.
+
+    Raises ConfigError for names that are impossible or given twice.
+
+    >>> {name: str(path) for name, path in name_models(["exp/an4/model", "own=x"]).items()}
+    {'an4': 'exp/an4/model', 'own': 'x'}
+    """
+    if not arguments:
+        return {INCLUDED: None}
+    found: dict[str, Path | None] = {}
+    for argument in arguments:
+        name, separator, folder = argument.partition("=")
+        if not separator or Path(argument).exists():
+            path = Path(argument)
+            parts = [part for part in path.absolute().parts if part != "model"]
+            name, folder = parts[-1], argument
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"expected a name of letters and digits for the model {folder!r}, got {name!r}: "
+                "give NAME=MODEL"
+            )
+        if name in found:
+            raise ConfigError(
+                f"expected a name for each model, got {name!r} twice: give NAME=MODEL"
+            )
+        found[name] = Path(folder)
+    return found
+
+
+def _load(folders: dict[str, Path | None]) -> dict[str, Recognizer]:
+    with loading_fast():
+        from asr.inference.recognizer import load_recognizer
+
+        return {name: load_recognizer(folder) for name, folder in folders.items()}
