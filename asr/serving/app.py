@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from asr.serving import openai_api
+from asr.serving import metrics, openai_api
 from asr.serving.auth import Access
 from asr.serving.config import ServeConfig
 from asr.serving.engine import Engine
 from asr.serving.errors import add_handlers
+from asr.serving.metrics import Metrics, Watched
+from asr.serving.upload import Held
 
 OPEN_PATHS = frozenset({"/health"})
 """Addresses that need no token."""
@@ -37,7 +40,10 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine, app.state.config = engine, config
     add_handlers(app)
+    app.state.held, app.state.metrics = Held(engine.limits), Metrics(engine)
+    app.state.started = round(time.time())
     app.include_router(openai_api.router)
+    app.include_router(metrics.router)
     app.add_middleware(Access, config=config, open_paths=OPEN_PATHS)
     if config.origins:
         app.add_middleware(
@@ -46,4 +52,5 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )
+    app.add_middleware(Watched, metrics=app.state.metrics, most_seconds=engine.limits.request_s)
     return app

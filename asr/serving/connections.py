@@ -45,9 +45,15 @@ def limited(limits: Limits) -> type[H11Protocol]:
         def send_400_response(self, msg: str) -> None:
             self._refuse(ApiError(400, "expected a request in HTTP/1.1, got something else"))
 
+        @property
+        def _dawdles(self) -> bool:
+            """Whether the head of a request is incomplete, or its body is that has been answered
+            already."""
+            return self.conn.their_state is h11.IDLE or self.conn.our_state is h11.DONE
+
         def _watch(self) -> None:
-            """Run a timer while the head of a request is incomplete."""
-            if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
+            """Run a timer while the client dawdles."""
+            if self.transport.is_closing() or not self._dawdles:
                 self._stop_watching()
             elif self._timer is None and self.transport.get_protocol() is self:
                 self._timer = self.loop.call_later(limits.idle_s, self._cut)
@@ -59,7 +65,11 @@ def limited(limits: Limits) -> type[H11Protocol]:
 
         def _cut(self) -> None:
             self._timer = None
-            if self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE:
+            if self.transport.is_closing():
+                return
+            if self.conn.our_state is not h11.IDLE:
+                self.transport.close()
+            elif self._dawdles:
                 self._refuse(ApiError(408, "expected a request, got none for too long"))
 
         def _refuse(self, error: ApiError) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ class Options:
     words: bool = True
     """With the time and confidence of each word."""
     hot_words: tuple[str, ...] = ()
-    """Words and phrases that are expected."""
+    """Words and phrases that are expected, each as `phrase` or `phrase=boost`."""
     sample_rate: int | None = None
     """Hz of samples; by default that of the model."""
 
@@ -76,11 +77,19 @@ class Engine:
     """Recognises for all clients of a server. Its methods are called from one event loop, those of
     `turns` from any thread."""
 
-    def __init__(self, models: Mapping[str, Recognizer], limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Recognizer],
+        limits: Limits | None = None,
+        detector: str | None = None,
+    ) -> None:
+        """`detector` is the kind of speech detector for long recordings; by default the best that
+        is installed."""
         if not models:
             raise AsrError("expected models, got none: name at least one")
         self.models = dict(models)
         self.limits = limits or Limits()
+        self._detector = detector
         self.turns = Turns()
         """Every recognition, of this thread and of live sessions, is within a turn."""
         self._hot = {name: HotDecoders(model) for name, model in self.models.items()}
@@ -89,6 +98,11 @@ class Engine:
         self._changed = threading.Condition()
         self._coming = 0  # recordings of which no piece is known yet
         self._accepted = 0
+        self.recognised_seconds = 0.0
+        """Of audio, so far."""
+        self.busy_seconds = 0.0
+        """Of recognition, so far."""
+        self.batches = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = False
@@ -116,6 +130,16 @@ class Engine:
     def waiting(self) -> int:
         """Requests that have been accepted and not answered."""
         return self._accepted
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Of decoded audio that waits for recognition."""
+        return self._queue.seconds
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether recordings are recognised."""
+        return self._thread.is_alive()
 
     def model(self, name: str) -> Recognizer:
         """A model by its name. Raises UnknownModel."""
@@ -168,7 +192,9 @@ class Engine:
                 self._idle.set()
 
     def _seconds_to_wait(self) -> float:
-        return 1.0
+        """Until the audio that waits now is recognised, by the speed so far."""
+        speed = self.recognised_seconds / self.busy_seconds if self.busy_seconds else 1.0
+        return self._queue.seconds / max(speed, 0.1)
 
     async def _read(
         self,
@@ -180,7 +206,12 @@ class Engine:
     ) -> None:
         bundle = recognizer.bundle
         rate = options.sample_rate or bundle.sample_rate
-        reading = Reading(bundle.sample_rate, longest_piece(bundle.info), sample_rate=rate)
+        reading = Reading(
+            bundle.sample_rate,
+            longest_piece(bundle.info),
+            sample_rate=rate,
+            detector=self._detector,
+        )
         seconds, is_coming = 0.0, True
         self._coming += 1
         try:
@@ -233,7 +264,12 @@ class Engine:
     def _run(self) -> None:
         assert self._loop is not None
         while jobs := self._next():
+            seconds = sum(job.part.seconds for job in jobs)
+            begun = time.monotonic()
             errors = self._recognise(jobs)
+            self.busy_seconds += time.monotonic() - begun
+            self.recognised_seconds += seconds
+            self.batches += 1
             self._loop.call_soon_threadsafe(self._finish, jobs, errors)
 
     def _next(self) -> list[_Job]:

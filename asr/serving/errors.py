@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -12,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from asr.errors import AsrError, AudioError, ConfigError, LanguageModelError
 from asr.serving.engine import Busy, TooLong, UnknownModel
@@ -58,7 +58,7 @@ class ApiError(Exception):
 
 
 def api_error(error: Exception) -> ApiError:
-    """The answer to an exception. Those that are not expected are logged, and say nothing."""
+    """The answer to an exception. Those that are not expected tell nothing."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, Busy):
@@ -69,7 +69,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, TooLong):
         return ApiError(413, str(error), "file", "audio_too_long")
     if isinstance(error, AudioError):
-        return ApiError(400, _SOURCE.sub("", str(error)), "file", "invalid_audio")
+        return ApiError(400, about_audio(str(error)), "file", "invalid_audio")
     if isinstance(error, LanguageModelError | ConfigError):
         return ApiError(400, str(error), "keywords", "invalid_keywords")
     if isinstance(error, HTTPException):
@@ -78,9 +78,14 @@ def api_error(error: Exception) -> ApiError:
         return ApiError(error.status_code, message, headers=error.headers)
     if isinstance(error, RequestValidationError):
         return ApiError(422, _first_problem(error))
-    if not isinstance(error, AsrError):
-        logging.getLogger("asr.serving").error("a request has failed", exc_info=error)
+    if isinstance(error, ClientDisconnect):
+        return ApiError(499, "expected a client that waits, got none")
     return ApiError(500, _MESSAGES[500])
+
+
+def about_audio(message: str) -> str:
+    """A message about a recording, without the name that an upload does not have."""
+    return _SOURCE.sub("", message)
 
 
 def _first_problem(error: RequestValidationError) -> str:
@@ -96,5 +101,6 @@ def add_handlers(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
         return api_error(error).response()
 
-    for kind in (ApiError, AsrError, HTTPException, RequestValidationError, Exception):
+    known = ApiError, AsrError, HTTPException, RequestValidationError, ClientDisconnect
+    for kind in (*known, Exception):
         app.add_exception_handler(kind, handle)

@@ -13,7 +13,7 @@ from asr.decoding.folder import with_hot_words
 from asr.decoding.fusion import check_phrase
 from asr.errors import AsrError
 from asr.inference.recognizer import Recognizer
-from asr.lm.words import BOOST
+from asr.lm.words import BOOST, parse_hot_words
 from asr.text.tokens import WORD_START
 
 MOST_KEPT = 16  # decoders
@@ -29,7 +29,8 @@ def phrases_of(prompt: str, recognizer: Recognizer) -> tuple[str, ...]:
     alphabet = {c for unit in recognizer.decoder.tokens.units[1:] for c in unit}
     found: dict[str, None] = {}
     for part in _BETWEEN.split(prompt):
-        if len(part.split()) <= LONGEST_PHRASE and len(found) < MOST_IN_PROMPT:
+        short = len(part.split()) <= LONGEST_PHRASE and "=" not in part
+        if short and len(found) < MOST_IN_PROMPT:
             with contextlib.suppress(AsrError):
                 written = " ".join(recognizer.bundle.normalise(part).split())
                 check_phrase(written, alphabet)
@@ -43,23 +44,25 @@ class HotDecoders:
 
     def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer
-        self._kept: OrderedDict[tuple[str, ...], Decoder] = OrderedDict()
+        self._kept: OrderedDict[tuple[tuple[str, float], ...], Decoder] = OrderedDict()
         self._lock = threading.Lock()
 
     def decoder(self, phrases: Sequence[str]) -> Decoder:
-        """The decoder of the model with these words and phrases besides its own.
+        """The decoder of the model with these words and phrases besides its own, each as `phrase`
+        or `phrase=boost`.
 
         Raises LanguageModelError or ConfigError for what cannot be hot.
         """
         if not phrases:
             return self._recognizer.decoder
-        key = tuple(sorted(set(phrases)))
+        boosts = parse_hot_words(phrases, "keywords")
+        key = tuple(sorted(boosts.items()))
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        boosts = dict.fromkeys(key, BOOST)
-        made = with_hot_words(self._recognizer.decoder, boosts, self._recognizer.bundle.normalise)
+        normalise = self._recognizer.bundle.normalise
+        made = with_hot_words(self._recognizer.decoder, boosts, normalise)
         with self._lock:
             self._kept[key] = made
             while len(self._kept) > MOST_KEPT:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from asr.serving.engine import Busy
 from asr.serving.errors import ApiError
 from asr.serving.limits import Limits
 
 MOST_FIELDS = 300
 FIELD_BYTES = 1 << 16
+RETRY_S = 5.0
 
 
 class _InMemory(MultiPartParser):
@@ -43,9 +46,45 @@ class Form:
         return [value for key, value in self._fields if key in (name, f"{name}[]")]
 
 
-async def read_form(request: Request, limits: Limits) -> Form:
-    """Read a multipart form. Raises ApiError for anything else, and for one that is too large or
-    too slow."""
+class Held:
+    """The bytes of all uploads in memory, within limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.size = 0
+
+    @asynccontextmanager
+    async def form(self, request: Request) -> AsyncIterator[Form]:
+        """The multipart form of a request, which is held to the end of the block.
+
+        Raises ApiError for anything else, and for one that is too large or too slow, and Busy if
+        others take all the memory.
+        """
+        own = _Counted(self)
+        try:
+            yield await _read_form(request, own)
+        finally:
+            self.size -= own.size
+
+
+class _Counted:
+    """The bytes of one upload."""
+
+    def __init__(self, held: Held) -> None:
+        self._held, self.limits = held, held.limits
+        self.size = 0
+
+    def add(self, count: int) -> None:
+        self.size += count
+        self._held.size += count
+        if self.size > self.limits.upload_bytes:
+            raise _too_large(self.limits)
+        if self._held.size > self.limits.held_bytes:
+            raise Busy("fewer uploads", RETRY_S)
+
+
+async def _read_form(request: Request, counted: _Counted) -> Form:
+    limits = counted.limits
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise ApiError(415, "expected a form (multipart/form-data), got another or no content type")
@@ -54,7 +93,7 @@ async def read_form(request: Request, limits: Limits) -> Form:
         raise _too_large(limits)
     parser = _InMemory(
         request.headers,
-        _limited(request, limits),
+        _limited(request, counted),
         max_files=1,
         max_fields=MOST_FIELDS,
         max_part_size=FIELD_BYTES,
@@ -78,9 +117,9 @@ def _too_large(limits: Limits) -> ApiError:
     return ApiError(413, f"expected at most {most}, got more: compress or split it", "file")
 
 
-async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+async def _limited(request: Request, counted: _Counted) -> AsyncGenerator[bytes, None]:
     """The body, unless it becomes too large, or comes too slowly."""
-    begun, size = time.monotonic(), 0
+    begun, limits = time.monotonic(), counted.limits
     stream = request.stream().__aiter__()
     while True:
         try:
@@ -92,14 +131,13 @@ async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, No
             raise _too_slow() from None
         except ClientDisconnect:
             raise ApiError(400, "expected a whole request, got a part of it") from None
-        size += len(part)
-        if size > limits.upload_bytes:
-            raise _too_large(limits)
-        if size < limits.slowest_bytes * (time.monotonic() - begun - limits.idle_s):
+        counted.add(len(part))
+        late = time.monotonic() - begun - limits.idle_s
+        if counted.size < limits.slowest_bytes * late:
             raise _too_slow()
         yield part
 
 
 def _too_slow() -> ApiError:
-    message = "expected the whole request, got nothing for too long"
+    message = "expected the whole request, got nothing or too little for too long"
     return ApiError(408, message, headers={"Connection": "close"})

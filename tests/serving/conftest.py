@@ -34,5 +34,5 @@ def recognizer(exported: Path) -> Recognizer:
 @pytest.fixture(scope="module")
 def server(recognizer: Recognizer) -> Iterator[Running]:
     """A server of the model `tones`."""
-    with running(Engine({"tones": recognizer}, LIMITS)) as started:
+    with running(Engine({"tones": recognizer}, LIMITS, "energy")) as started:
         yield started
