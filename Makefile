@@ -5,15 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 NAME ?= an4
 ARGS ?=
+# Tests and benchmarks start Python many times. Where this variable is set, each start compiles all
+# modules again; torch then loads in 3.9 s instead of 2.0 s (processor time, 2026-11-28).
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint bench recipe clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asr demo $(ARGS)
 
-# Two processes, each with whole files, since files share what their tests prepare.
+# Two processes, each with whole files, since files share what their tests prepare. In alphabetical
+# order: by default, files with few tests come last, and these are the slow ones.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
