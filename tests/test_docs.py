@@ -20,7 +20,8 @@ import torch
 from asr.audio.load import write_wav
 from asr.config import settings
 from asr.dataset.manifest import read_manifest
-from asr.decoding.beam import BeamConfig, BeamSearch
+from asr.decoding.beam import BeamSearch
+from asr.decoding.config import BeamConfig
 from asr.decoding.decoder import DecoderConfig
 from asr.decoding.fusion import build_language
 from asr.evaluation.formats import write_texts

@@ -1,7 +1,8 @@
 """The recordings in a file, one after another, each read by the decoder that can read it.
 
 libsndfile comes first where it knows the format. Where it fails, FFmpeg continues at the position
-reached, or, in FLAC with a known length, libsndfile after the damage.
+reached, or, in FLAC with a known length, libsndfile after the damage. FFmpeg's libraries are loaded
+when it is first needed.
 
 Letters: S samples.
 """
@@ -12,13 +13,11 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-import av
 import numpy as np
 import soundfile
 
 from asr.audio.chained import Link, links
 from asr.audio.channels import Mix
-from asr.audio.decode_pyav import pyav_blocks
 from asr.audio.decode_soundfile import (
     file_mix,
     is_complete,
@@ -29,7 +28,6 @@ from asr.audio.decode_soundfile import (
 from asr.audio.headers import with_true_size
 from asr.audio.resample import TooLongError, check_length, check_rate, resampled
 from asr.audio.source import Block, Request, Span, Stream, reason_of
-from asr.audio.tracks import open_pyav, track_channels
 from asr.errors import AudioError
 
 Say = Callable[[str], None]
@@ -104,6 +102,10 @@ def stated_seconds_of(stream: Stream) -> float:
     if file is not None:
         with file:
             return float(file.frames / file.samplerate)
+    import av
+
+    from asr.audio.tracks import open_pyav
+
     with open_pyav(stream) as container:
         return float((container.duration or 0) / av.time_base)
 
@@ -218,6 +220,10 @@ def _ffmpeg_blocks(
     is empty."""
     if file is not None and not file.frames and file.format != "OGG":
         return
+    import av
+
+    from asr.audio.decode_pyav import pyav_blocks
+
     try:
         yield from pyav_blocks(stream, say, channel, mix)
     except av.FFmpegError:
@@ -249,6 +255,8 @@ def _duration(link: Link, say: Say) -> float:
 def _channels(link: Link) -> int:
     stream, file = _opened(link, lambda _: None)
     if file is None:
+        from asr.audio.tracks import track_channels
+
         return track_channels(stream)
     with file:
         return int(file.channels)

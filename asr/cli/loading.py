@@ -6,8 +6,10 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from types import ModuleType
 from typing import TextIO
 
 AFTER = 2.0  # seconds without output
@@ -20,12 +22,13 @@ def loading_fast() -> Iterator[None]:
     of the time to the first text.
 
     Garbage collection is off, since it would search all modules again and again. The first time,
-    what was loaded is excluded from later collections too. numba does not get scipy.linalg: it
-    imports all of it to find out whether it can compile np.cov, which no function here uses.
+    what was loaded is excluded from later collections too. If numba is needed, now or later, it
+    does not get scipy.linalg.
     """
     gc.disable()
+    if _WITHOUT_SCIPY not in sys.meta_path:
+        sys.meta_path.insert(0, _WITHOUT_SCIPY)
     try:
-        _load_numba()
         yield
     finally:
         if gc.get_freeze_count() == 0:
@@ -33,15 +36,20 @@ def loading_fast() -> Iterator[None]:
         gc.enable()
 
 
-def _load_numba() -> None:
-    hidden = "scipy.linalg"
-    if hidden in sys.modules:
-        return
-    sys.modules[hidden] = None  # type: ignore[assignment]  # an import of it then fails
-    try:
-        import numba.np.arraymath  # noqa: F401
-    finally:
-        del sys.modules[hidden]
+class _WithoutScipy(MetaPathFinder):
+    """Refuses scipy.linalg to numba, which imports all of it to find out whether it can compile
+    np.cov. No function here uses that."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> None:
+        importer = sys.modules.get("numba.np.arraymath")
+        is_loading = getattr(importer.__spec__, "_initializing", False) if importer else False
+        if name == "scipy.linalg" and is_loading:
+            raise ModuleNotFoundError("numba does not need scipy.linalg here", name=name)
+
+
+_WITHOUT_SCIPY = _WithoutScipy()
 
 
 @contextmanager

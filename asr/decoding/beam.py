@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from asr.config import Config
 from asr.decoding.beam_kernel import Beam, Nodes, Work, logadd, search
+from asr.decoding.config import BeamConfig
 from asr.decoding.fusion_kernel import CHARACTER_MODEL, NO_MODEL, OFF, Language
 from asr.decoding.rows import Rows, as_row, as_rows
 from asr.errors import ConfigError
@@ -28,20 +27,6 @@ if TYPE_CHECKING:
 
 MOST_CANDIDATES = 10_000_000  # per frame: each takes about 60 bytes
 LEAST = -1e9  # replaces minus infinity, whose differences are undefined
-
-
-class BeamConfig(Config):
-    """Size and pruning of the search."""
-
-    size: int = Field(32, ge=1, le=10_000)
-    """Number of prefixes kept after every frame."""
-    nats: float = Field(25.0, gt=0, le=1e9)
-    """Prefixes whose score is this much below the best are dropped."""
-    token_nats: float = Field(12.0, gt=0, le=1e9)
-    """Tokens whose log-probability is this much below the best of a frame are skipped."""
-    recombine: bool = True
-    """With an n-gram model of words, keep only the best of prefixes with equal future costs. The
-    same beam then finds better but fewer texts; n-best lists are made without."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.decoding.beam import LEAST, BeamConfig, Hypothesis
+from asr.decoding.beam import LEAST, Hypothesis
+from asr.decoding.config import BeamConfig
 from asr.errors import ConfigError
 from asr.lm.neural import BOUNDARY, NeuralLm
 from asr.models.cells import State

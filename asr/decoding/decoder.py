@@ -6,6 +6,9 @@ decoder.json   settings; without it, decoding is greedy
 lm/            n-gram model (see `asr.lm.storage`)
 lstm/          recurrent language model, which rescores the texts of the beam (`asr.lm.neural`)
 lexicon.txt    one word per line: only these words are recognised
+
+The modules of the search are imported when it is first needed: greedy decoding then does not load
+numba, which takes half a second and 100 MB.
 """
 
 from __future__ import annotations
@@ -18,21 +21,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from asr.config import Config
-from asr.decoding.beam import BeamConfig, beam_decode
-from asr.decoding.beam import Hypothesis as Found
-from asr.decoding.confidence import Evidence, gather
-from asr.decoding.fusion import LanguageConfig, build_language
-from asr.decoding.fusion_kernel import Language
+from asr.decoding.config import BeamConfig, LanguageConfig, RescoreConfig
 from asr.decoding.greedy import greedy_decode
-from asr.decoding.rescoring import RescoreConfig, Scored, rescored, text_scores
+from asr.decoding.rescoring import Scored, rescored, text_scores
 from asr.decoding.rows import Rows
 from asr.errors import ConfigError, LanguageModelError
-from asr.lm.ngram import NgramModel
 from asr.lm.words import MOST_BOOST
 from asr.text.tokens import WORD_START, Tokens
 
 if TYPE_CHECKING:
+    from asr.decoding.beam import Hypothesis as Found
+    from asr.decoding.confidence import Evidence
+    from asr.decoding.fusion_kernel import Language
     from asr.lm.neural import NeuralLm
+    from asr.lm.ngram import NgramModel
     from asr.lm.onnx_lm import OnnxLm
     from asr.padded import Padded
 
@@ -106,6 +108,8 @@ class Decoder:
     def language(self) -> Language | None:
         if self.config.kind == "greedy":
             return None
+        from asr.decoding.fusion import build_language
+
         settings = self.config.language, self.lexicon, self.config.hot_words
         return build_language(self.tokens, self.ngram, *settings)
 
@@ -156,6 +160,9 @@ class Decoder:
         return bool(self.ngram or self.lexicon or self.config.hot_words)
 
     def _searched(self, log_probs: Padded | Rows, count: int) -> list[list[Found]]:
+        from asr.decoding.beam import beam_decode
+        from asr.decoding.fusion import build_language
+
         language = self.language or build_language(self.tokens)
         beam = self.config.beam
         if count > 1:
@@ -207,6 +214,8 @@ class Decoder:
     ) -> list[tuple[str, Evidence]]:
         """Each text with the evidence of the beam; `texts` and `found` are from `first_search`.
         Shape: [B, T, V] -> B."""
+        from asr.decoding.confidence import gather
+
         if found is None:
             found = self.n_best(log_probs, self.config.beam.size)
         alone = self.ngram is not None and self.neural is None

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from asr.config import parse, with_overrides
+from asr.decoding.config import RescoreConfig
 from asr.decoding.decoder import GREEDY, Decoder, DecoderConfig
-from asr.decoding.fusion import check_phrase, check_word
-from asr.decoding.rescoring import RescoreConfig
 from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError, reason
 from asr.io.files import atomic_path, read_json, write_json
 from asr.lm.encoding import is_neural
 from asr.lm.onnx_lm import OnnxLm, is_onnx_lm, load_onnx_lm
-from asr.lm.storage import is_ngram, load_ngram, save_ngram
-from asr.lm.words import read_lexicon
+from asr.lm.words import check_phrase, check_word, read_lexicon
 from asr.text.tokens import Tokens
 
 if TYPE_CHECKING:
     from asr.lm.neural import NeuralLm
+    from asr.lm.ngram import NgramModel
 
 
 def load_decoder(
@@ -80,7 +79,7 @@ def load_decoder(
     return Decoder(
         tokens,
         config,
-        None if lm is None else load_ngram(lm),
+        None if lm is None else _load_ngram(lm),
         None if lexicon is None else read_lexicon(lexicon, spell),
         None if rescore is None else _load_recurrent(rescore),
     )
@@ -99,6 +98,12 @@ def with_hot_words(
     spelled = _spelled(known | dict(hot_words), hot_words, normalise, alphabet)
     changes = {"kind": "beam", "hot_words": spelled}
     return replace(decoder, config=decoder.config.model_copy(update=changes))
+
+
+def _load_ngram(path: Path) -> NgramModel:
+    from asr.lm.storage import load_ngram  # loads numba
+
+    return load_ngram(path)
 
 
 def _load_recurrent(folder: Path) -> NeuralLm | OnnxLm:
@@ -139,6 +144,8 @@ def _check_kinds(lm: Path | None, rescore: Path | None) -> None:
         raise LanguageModelError(
             f"expected an n-gram model, got {lm}, which is recurrent: give it as --rescore"
         )
+    from asr.lm.storage import is_ngram
+
     if rescore is not None and is_ngram(rescore):
         raise LanguageModelError(
             f"expected a recurrent language model, got {rescore}, which holds n-grams: "
@@ -160,6 +167,8 @@ def save_decoder(folder: Path, decoder: Decoder) -> None:
     the new decoder does not use stays, since its training took hours."""
     parts = []
     if decoder.ngram is not None:
+        from asr.lm.storage import save_ngram
+
         save_ngram(folder / "lm", decoder.ngram)
         parts.append("lm")
     if decoder.neural is not None:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from pydantic import Field
 
-from asr.config import Config
+from asr.decoding.config import LanguageConfig
 from asr.decoding.fusion_kernel import CHARACTER_MODEL, NO_MODEL, OFF, WORD_MODEL, Language
 from asr.decoding.phrases import build_phrases
 from asr.decoding.trie import best_below, build_trie
 from asr.errors import LanguageModelError
 from asr.lm.ngram import END_ID, SPECIAL, START_NODE, Arrays, NgramModel, read_only
+from asr.lm.words import check_phrase, check_word
 from asr.text.tokens import WORD_START, Tokens
-
-
-class LanguageConfig(Config):
-    """Weights of the language model against the acoustic model. Scores are in nats."""
-
-    weight: float = Field(0.5, ge=0, le=100)
-    """Factor on the log-probabilities of the n-gram model."""
-    word_bonus: float = Field(0.0, ge=-1000, le=1000)
-    """Added for every word, because language models favour few words."""
-    unknown_score: float = Field(-5.0, ge=-10_000, le=0)
-    """Added to the score of <unk> for a word that the n-gram model does not contain."""
 
 
 def build_language(
@@ -93,28 +82,6 @@ def _writable(model: NgramModel, alphabet: Mapping[str, int]) -> set[str]:
             "language model: estimate it with --model, which spells them as the recogniser does"
         )
     return words
-
-
-def check_word(word: str, alphabet: Collection[str]) -> None:
-    """Raise LanguageModelError if the characters of the tokens cannot encode a word."""
-    if len(word.split()) > 1:
-        raise LanguageModelError(
-            f"expected words, got the phrase {word!r}: give each of its words alone"
-        )
-    check_phrase(word, alphabet)
-
-
-def check_phrase(phrase: str, alphabet: Collection[str]) -> None:
-    """Raise LanguageModelError if the characters of the tokens cannot encode words, separated by
-    single spaces."""
-    words = phrase.split(" ")
-    # A mark within a word would end it.
-    unknown = sorted({c for word in words for c in word if c not in alphabet or c == WORD_START})
-    if unknown or not all(words):
-        raise LanguageModelError(
-            f"expected words of the model's characters, got {phrase!r} with "
-            f"{', '.join(unknown) or 'nothing in it'}: spell it otherwise or leave it out"
-        )
 
 
 def _no_model() -> Arrays:

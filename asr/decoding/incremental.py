@@ -5,14 +5,15 @@ N frames, V tokens.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asr.decoding.beam import BeamSearch
 from asr.decoding.decoder import Decoder
-from asr.decoding.fusion import build_language
 from asr.decoding.rows import as_row
 from asr.errors import ConfigError
 from asr.text.tokens import BLANK_ID
+
+if TYPE_CHECKING:
+    from asr.decoding.beam import BeamSearch
 
 
 class IncrementalDecoder:
@@ -33,6 +34,9 @@ class IncrementalDecoder:
         self._last = BLANK_ID
         self._search: BeamSearch | None = None
         if decoder.config.kind == "beam":
+            from asr.decoding.beam import BeamSearch
+            from asr.decoding.fusion import build_language
+
             beam = decoder.config.beam
             if decoder.neural is not None:  # it rescores the whole beam
                 beam = beam.model_copy(update={"recombine": False})

@@ -6,25 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from asr.config import Config
+from asr.decoding.config import RescoreConfig
 
 if TYPE_CHECKING:
     from asr.lm.neural import NeuralLm
     from asr.lm.onnx_lm import OnnxLm
-
-
-class RescoreConfig(Config):
-    """Weights of a recurrent language model for the texts of the beam, in nats."""
-
-    weight: float = Field(0.3, ge=0, le=100)
-    """Factor on its log-probabilities, which are added to the scores of the n-gram model."""
-    word_bonus: float = Field(1.0, ge=-1000, le=1000)
-    """Added for every word, because language models favour few words."""
-    every_step: bool = False
-    """Apply it at every step of the search instead of rescoring. It must have the recogniser's
-    tokens; n-gram model, lexicon and hot words are then not allowed. Slow without a GPU."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.dataset.splits import refuse_test_set
 from asr.decoding.beam import beam_decode
+from asr.decoding.config import RescoreConfig
 from asr.decoding.decoder import Decoder
 from asr.decoding.fusion_kernel import Language
-from asr.decoding.rescoring import RescoreConfig, rescored, text_scores
+from asr.decoding.rescoring import rescored, text_scores
 from asr.errors import AsrError
 from asr.evaluation.confidence import fit_scale
 from asr.evaluation.error_rate import score

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.ctc.align import align
 from asr.decoding.decoder import Decoder
 from asr.decoding.rescoring import Scored
 from asr.decoding.rows import Rows, as_row, as_rows
@@ -133,6 +132,8 @@ def time_words(
         )
     ids = tokens.encode(text)
     ids = tokens.spell(ids) if spells else ids
+    from asr.ctc.align import align  # loads numba, which texts without times may not need
+
     try:
         spans = align(log_probs, ids)
     except ValueError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from asr.errors import AsrError, LanguageModelError, reason
 from asr.io.foreign import kind_of
 from asr.text.characters import canonical
+from asr.text.tokens import WORD_START
 
 BOOST = 6.0  # of a hot word or phrase, in nats
 MOST_BOOST = 1000.0  # of either sign
@@ -121,3 +122,25 @@ def _lines(path: Path, what: str) -> list[str]:
         raise LanguageModelError(
             f"{path}: expected {what}, got {got or reason(error)}: correct the path or the file"
         ) from None
+
+
+def check_word(word: str, alphabet: Collection[str]) -> None:
+    """Raise LanguageModelError if the characters of the tokens cannot encode a word."""
+    if len(word.split()) > 1:
+        raise LanguageModelError(
+            f"expected words, got the phrase {word!r}: give each of its words alone"
+        )
+    check_phrase(word, alphabet)
+
+
+def check_phrase(phrase: str, alphabet: Collection[str]) -> None:
+    """Raise LanguageModelError if the characters of the tokens cannot encode words, separated by
+    single spaces."""
+    words = phrase.split(" ")
+    # A mark within a word would end it.
+    unknown = sorted({c for word in words for c in word if c not in alphabet or c == WORD_START})
+    if unknown or not all(words):
+        raise LanguageModelError(
+            f"expected words of the model's characters, got {phrase!r} with "
+            f"{', '.join(unknown) or 'nothing in it'}: spell it otherwise or leave it out"
+        )

@@ -104,7 +104,7 @@ def test_a_disk_that_fails_halfway(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise OSError(5, "Input/output error")
             yield block
 
-    monkeypatch.setattr("asr.audio.recordings.pyav_blocks", failing)
+    monkeypatch.setattr("asr.audio.decode_pyav.pyav_blocks", failing)
     got, error = until_error(STRETCHES["mp3"])
     assert 2 * RATE <= len(got) < 2.2 * RATE
     assert f"at {len(got) / RATE:.2f} s: expected decodable audio, got 'Input/output" in error

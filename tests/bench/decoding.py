@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from asr.decoding.beam import BeamConfig, beam_decode
-from asr.decoding.fusion import LanguageConfig, build_language
+from asr.decoding.beam import beam_decode
+from asr.decoding.config import BeamConfig, LanguageConfig
+from asr.decoding.fusion import build_language
 from asr.decoding.fusion_kernel import Language
 from asr.lm.estimate import estimate
 from asr.lm.ngram import NgramModel

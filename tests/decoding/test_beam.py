@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asr.decoding.beam import BeamConfig, BeamSearch, Hypothesis, beam_decode
+from asr.decoding.beam import BeamSearch, Hypothesis, beam_decode
 from asr.decoding.beam_kernel import kth_largest
-from asr.decoding.fusion import LanguageConfig, build_language
+from asr.decoding.config import BeamConfig, LanguageConfig
+from asr.decoding.fusion import build_language
 from asr.decoding.fusion_kernel import Language
 from asr.decoding.greedy import greedy_decode
 from asr.errors import LanguageModelError

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from asr.decoding.beam import BeamConfig, Hypothesis, beam_decode
+from asr.decoding.beam import Hypothesis, beam_decode
 from asr.decoding.beam_batched import batched_decode
+from asr.decoding.config import BeamConfig
 from asr.decoding.fusion import build_language
 from asr.errors import ConfigError
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel

@@ -1,6 +1,7 @@
 """Decoders: what a model's folder holds, what one asks for, and what goes wrong.
 
-Covers `asr/decoding/folder.py`, `asr/decoding/rescoring.py`, `asr/lm/words.py`.
+Covers `asr/decoding/config.py`, `asr/decoding/folder.py`, `asr/decoding/rescoring.py`,
+`asr/lm/words.py`.
 """
 
 from __future__ import annotations

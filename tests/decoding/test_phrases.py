@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.beam import BeamConfig, BeamSearch
+from asr.decoding.beam import BeamSearch
+from asr.decoding.config import BeamConfig
 from asr.decoding.fusion import build_language
 from asr.errors import LanguageModelError
 from asr.lm.estimate import estimate

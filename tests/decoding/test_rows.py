@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from asr.decoding.beam import BeamConfig
+from asr.decoding.config import BeamConfig, RescoreConfig
 from asr.decoding.decoder import Decoder, DecoderConfig
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.incremental import IncrementalDecoder
-from asr.decoding.rescoring import RescoreConfig
 from asr.decoding.rows import as_rows
 from asr.errors import ConfigError
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel

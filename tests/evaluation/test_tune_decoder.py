@@ -10,9 +10,9 @@ import pytest
 
 from asr.dataset.manifest import read_manifest, write_manifest
 from asr.dataset.splits import refuse_test_set
+from asr.decoding.config import RescoreConfig
 from asr.decoding.decoder import Decoder
 from asr.decoding.folder import load_decoder, save_decoder
-from asr.decoding.rescoring import RescoreConfig
 from asr.errors import AsrError
 from asr.evaluation import tune_decoder
 from asr.evaluation.confidence import SCALES

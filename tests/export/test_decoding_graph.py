@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from asr.decoding.beam import BeamConfig
+from asr.decoding.config import BeamConfig, LanguageConfig
 from asr.decoding.decoder import Decoder, DecoderConfig
-from asr.decoding.fusion import LanguageConfig
 from asr.errors import ConfigError, LanguageModelError
 from asr.export import decoding_graph
 from asr.export.decoding_graph import build_decoding_graph

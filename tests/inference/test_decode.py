@@ -17,8 +17,9 @@ import torch
 from asr.audio.load import load_audio
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.dataset.speech_dataset import SpeechDataset
+from asr.decoding.config import RescoreConfig
 from asr.decoding.decoder import Decoder, DecoderConfig
-from asr.decoding.rescoring import RescoreConfig, Scored
+from asr.decoding.rescoring import Scored
 from asr.errors import AudioError
 from asr.evaluation import evaluate as evaluation
 from asr.evaluation.error_rate import Scores, score

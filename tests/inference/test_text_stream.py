@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from asr.decoding.config import RescoreConfig
 from asr.decoding.decoder import Decoder, DecoderConfig
-from asr.decoding.rescoring import RescoreConfig
 from asr.errors import ConfigError, StreamError
 from asr.inference.acoustics import Acoustics
 from asr.inference.recognizer import Recognizer

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from asr.decoding.config import RescoreConfig
 from asr.decoding.folder import load_decoder, save_decoder
-from asr.decoding.rescoring import RescoreConfig, Scored, rescored, text_scores
+from asr.decoding.rescoring import Scored, rescored, text_scores
 from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelError, TrainingError
 from asr.io.error_console import ErrorConsole
 from asr.io.files import locked
