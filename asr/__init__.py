@@ -77,11 +77,14 @@ except OSError:
 def load(model: str | Path | None = None) -> Recognizer:
     """A model folder with its own decoder; by default the included model.
 
-    Raises AsrError for a missing or damaged folder.
+    Folders of `asr train` need torch, those of `asr export --to onnx` do not. Raises AsrError for a
+    missing or damaged folder.
     """
     from asr.inference.recognizer import load_recognizer
+    from asr.io.extras import extras_explained
 
-    return load_recognizer(model)
+    with extras_explained():
+        return load_recognizer(model)
 
 
 def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:

@@ -22,6 +22,8 @@ NEEDED = {
     "asr/inference/default_model/lm/ngram.json",
     "asr/inference/default_model/lstm/model.safetensors",
     "asr/inference/default_model/model.safetensors",
+    "asr/inference/default_onnx/model.onnx",
+    "asr/inference/default_onnx/lstm/model.onnx",
 }
 
 

@@ -146,7 +146,7 @@ def speech_detector(rate: int, kind: str | None = None) -> SpeechDetector:
 
 def best_kind() -> str:
     """The kind of detector that is used by default here."""
-    if _silero_path() is not None and find_spec("onnxruntime") is not None:
+    if _silero_path() is not None:
         return "silero"
     return "energy" if find_spec("webrtcvad") is None else "webrtc"
 
@@ -167,10 +167,10 @@ def _silero_path() -> Path | None:
 def _silero_session() -> Any:
     """The network, shared by all detectors: it has no state of its own."""
     path = _silero_path()
-    if path is None or find_spec("onnxruntime") is None:
+    if path is None:
         raise ConfigError(
-            "expected the Python modules onnxruntime and silero_vad, got one or none of them;"
-            " install them with: pip install 'lstm-asr[vad]'"
+            "expected the Python module silero_vad, got none; install it with: "
+            "pip install 'lstm-asr[vad]'"
         )
     return open_graph(path, threads=1)  # it runs beside the recogniser
 

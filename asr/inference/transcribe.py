@@ -42,9 +42,22 @@ samples from a pipe."""
 def default_model() -> Path:
     """The folder of the AN4 model in the package: spelled words and numbers, American English.
 
-    `recipes/an4` trains it. Raises CheckpointError if the package was installed without it.
+    It is exported from `trained_model`, with 8-bit weights. Raises CheckpointError if the package
+    was installed without it.
     """
-    folder = Path(__file__).resolve().parent / "default_model"
+    return _included("default_onnx")
+
+
+def trained_model() -> Path:
+    """The folder of the AN4 model in the package as `recipes/an4` trained it, which torch runs.
+
+    Raises CheckpointError if the package was installed without it.
+    """
+    return _included("default_model")
+
+
+def _included(name: str) -> Path:
+    folder = Path(__file__).resolve().parent / name
     if not folder.is_dir():
         raise CheckpointError("expected --model, got none, and no model is included here: give one")
     return folder

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import CheckpointError
-from asr.io.extras import require
 
 
 def open_graph(graph: str | Path | bytes, threads: int | None = None) -> Any:
@@ -14,7 +13,6 @@ def open_graph(graph: str | Path | bytes, threads: int | None = None) -> Any:
 
     Raises CheckpointError for a file that is missing or no ONNX graph.
     """
-    require("onnxruntime")
     import onnxruntime
 
     name = "one in memory" if isinstance(graph, bytes) else str(graph)

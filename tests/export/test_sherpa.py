@@ -31,7 +31,7 @@ from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot, slot_opt
 from asr.export.streaming import tail_seconds
 from asr.features.extractor import FeatureConfig
 from asr.inference.streaming import Stream
-from asr.inference.transcribe import default_model
+from asr.inference.transcribe import trained_model
 from asr.lm.estimate import estimate
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
@@ -218,8 +218,8 @@ def test_the_readme_uses_the_decoding_graph(tmp_path: Path, streams: bool) -> No
 
 @pytest.mark.slow
 def test_the_shipped_model_gives_the_texts_of_torch(shared_data: Path, tmp_path: Path) -> None:
-    export_sherpa(default_model(), tmp_path / "an4")
-    source = load_bundle(default_model())
+    export_sherpa(trained_model(), tmp_path / "an4")
+    source = load_bundle(trained_model())
     files = sorted((shared_data / "an4" / "wav" / "an4test_clstk").rglob("*.sph"))
     waves = [load_audio(path, source.sample_rate) for path in files]
     found = recognize(from_samples(tmp_path / "an4"), waves, source.sample_rate)

@@ -20,7 +20,7 @@ from asr.decoding.decoder import Decoder
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import FLOOR_BELOW_LEVEL_DB, LogMel, speech_level
 from asr.inference.decode import decode_dataset
-from asr.inference.transcribe import default_model, transcribe
+from asr.inference.transcribe import trained_model, transcribe
 from asr.models.bundle import load_bundle
 from asr.padded import Padded, pad
 from asr.text.normalise import TextConfig
@@ -105,7 +105,7 @@ def test_the_level_is_that_of_the_utterance_alone() -> None:
 
 
 def test_the_shipped_model_writes_the_same_at_any_level(shared_data: Path, tmp_path: Path) -> None:
-    bundle = load_bundle(default_model())
+    bundle = load_bundle(trained_model())
     folder = shared_data / "an4" / "wav" / "an4test_clstk" / "fcaw"
     recordings = [load_audio(path) for path in find_audio([folder])[:3]]
     rows = []

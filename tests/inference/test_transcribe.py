@@ -9,7 +9,7 @@ import gc
 import importlib
 import itertools
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,11 @@ import soundfile
 
 from asr.audio.load import load_audio, write_wav
 from asr.dataset.manifest import Utterance, read_manifest
+from asr.decoding.rows import as_rows
 from asr.errors import CheckpointError
-from asr.inference.transcribe import default_model, transcribe
+from asr.inference.onnx_model import load_onnx
+from asr.inference.recognizer import load_model
+from asr.inference.transcribe import default_model, trained_model, transcribe
 from asr.models.bundle import Bundle, load_bundle
 from tests.tones import RATE, one_thread, trained_tones
 
@@ -175,9 +178,22 @@ def test_without_a_shipped_model_one_must_be_named(
         default_model()
 
 
-def test_the_shipped_model_is_small_and_hears_an4(shared_data: Path) -> None:
-    folder = default_model()
-    assert sum(f.stat().st_size for f in folder.iterdir()) <= 16e6
+@pytest.mark.parametrize(("folder", "megabytes"), [(trained_model, 16), (default_model, 9)])
+def test_the_shipped_model_is_small_and_hears_an4(
+    folder: Callable[[], Path], megabytes: float, shared_data: Path
+) -> None:
+    assert sum(f.stat().st_size for f in folder().iterdir()) <= megabytes * 1e6
     files = sorted((shared_data / "an4" / "wav").rglob("an406-fcaw-b.sph"))
-    (result,) = transcribe(load_bundle(folder), files)
+    (result,) = transcribe(load_model(folder()), files)
     assert result.text.split() == ["rubout", "g", "m", "e", "f", "three", "nine"]
+
+
+def test_the_shipped_graph_is_that_of_the_trained_model(shared_data: Path) -> None:
+    exported, trained = load_onnx(default_model()), load_bundle(trained_model())
+    for name in ("config.json", "tokens.json", "decoder.json", "lm/ngram.json"):
+        assert (default_model() / name).read_bytes() == (trained_model() / name).read_bytes()
+    wave = load_audio(next((shared_data / "an4" / "wav").rglob("an406-fcaw-b.sph")), 16000)
+    (found,) = as_rows(exported.score([wave])[0])
+    (expected,) = as_rows(trained.score([wave])[0])
+    assert np.abs(np.exp(found) - np.exp(expected)).max() < 0.2  # 8-bit weights
+    assert (found.argmax(1) == expected.argmax(1)).mean() > 0.95

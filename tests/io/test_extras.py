@@ -20,7 +20,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 OTHERWISE = {  # packages of an extra that the table does not send people to
     "train": {"fsspec"},  # part of the project, with more parts in an extra
-    "vad": {"onnxruntime"},  # in the extra export as well
 }
 
 
@@ -30,7 +29,7 @@ def names(requirements: list[str]) -> set[str]:
 
 def test_the_table_is_that_of_pyproject() -> None:
     offered = PROJECT["optional-dependencies"]
-    assert not names(PROJECT["dependencies"]) & {"datasets", "librosa", "scipy", "matplotlib"}
+    assert not names(PROJECT["dependencies"]) & {"torch", "datasets", "scipy", "matplotlib"}
     wanted = {extra: names(offered[extra]) - {PROJECT["name"]} for extra in set(EXTRAS.values())}
     found: dict[str, set[str]] = {extra: set() for extra in wanted}
     for module, extra in EXTRAS.items():
@@ -114,13 +113,18 @@ def test_commands_need_the_extra_that_the_page_names() -> None:
     assert {name for name, found in needed.items() if found} == train | {"demo"}
 
 
+def test_transcription_needs_no_extra() -> None:
+    """Of an exported model."""
+    assert loaded_with(["asr.inference.onnx_model", "asr.decoding.folder"]).isdisjoint(EXTRAS)
+
+
 def test_a_transcription_does_not_wait_for_libraries_that_it_does_not_use() -> None:
     """torchaudio, for example, loads for a third of a second."""
     loaded = loaded_with(
         ["asr.inference.recognizer", "asr.inference.word_times", "asr.models.bundle"]
     )
     assert {"torch", "numba", "asr"} < loaded
-    assert loaded.isdisjoint({"torchaudio", "scipy", "matplotlib", "onnxruntime", *EXTRAS})
+    assert loaded.isdisjoint({"onnxruntime", *EXTRAS} - {"torch"})
 
 
 WITHOUT = """

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asr.errors import CheckpointError
-from asr.inference.transcribe import default_model
+from asr.inference.transcribe import trained_model
 from asr.models.bundle import load_bundle
 from asr.sharing.evaluations import evaluations_of
 from asr.sharing.facts import find_models, included_model, read_facts
@@ -50,9 +50,9 @@ def test_all_facts_of_a_model(tmp_path: Path) -> None:
 
 
 def test_the_included_model() -> None:
-    assert included_model() == default_model()
+    assert included_model() == trained_model()
     facts = read_facts(included_model())
-    assert facts.parameters == load_bundle(default_model()).model.parameter_count()
+    assert facts.parameters == load_bundle(trained_model()).model.parameter_count()
     assert facts.token_kind == "words"
     assert facts.about.licence
     assert facts.main is not None
