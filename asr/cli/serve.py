@@ -69,7 +69,7 @@ class AccessOptions:
         hosts = None
         if token is None and is_loopback(self.host):
             hosts = LOOPBACK | {self.host.lower()}
-        return ServeConfig(token, origins, hosts, wyoming_port, review)
+        return ServeConfig(token, origins, hosts, self.host, wyoming_port, review)
 
     def _token(self) -> str | None:
         token, where = os.environ.get(TOKEN, ""), f"${TOKEN}"

@@ -9,13 +9,15 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from asr.serving import metrics, openai_api
+from asr.serving import metrics, openai_api, realtime, vosk_api
 from asr.serving.auth import Access
 from asr.serving.config import ServeConfig
 from asr.serving.engine import Engine
 from asr.serving.errors import add_handlers
+from asr.serving.live_session import LiveSessions
 from asr.serving.metrics import Metrics, Watched
 from asr.serving.upload import Held
+from asr.serving.wyoming_server import WyomingServer
 
 OPEN_PATHS = frozenset({"/health"})
 """Addresses that need no token."""
@@ -24,26 +26,31 @@ OPEN_PATHS = frozenset({"/health"})
 def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     """The application around an engine, which it starts and closes.
 
-    Routes find both as `request.app.state.engine` and `.config`.
+    Routes find them as `request.app.state.engine`, `.config` and `.live`.
     """
     config = config or ServeConfig()
+    live, wyoming = LiveSessions(engine), WyomingServer(engine)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()
         try:
+            if config.wyoming_port is not None:
+                await wyoming.start(config.host, config.wyoming_port)
             yield
         finally:
+            await wyoming.close()
+            live.close()
             await engine.close()
 
     # Pages of documentation would load scripts from elsewhere.
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.engine, app.state.config = engine, config
+    app.state.engine, app.state.config, app.state.live = engine, config, live
     add_handlers(app)
     app.state.held, app.state.metrics = Held(engine.limits), Metrics(engine)
     app.state.started = round(time.time())
-    app.include_router(openai_api.router)
-    app.include_router(metrics.router)
+    for api in (openai_api, realtime, vosk_api, metrics):
+        app.include_router(api.router)
     app.add_middleware(Access, config=config, open_paths=OPEN_PATHS)
     if config.origins:
         app.add_middleware(

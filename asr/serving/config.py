@@ -16,6 +16,8 @@ class ServeConfig:
     """Other web sites whose pages may use the server, such as https://example.org."""
     hosts: frozenset[str] | None = None
     """The names by which clients may call the server; None is any."""
+    host: str = "127.0.0.1"
+    """The address to listen at for Wyoming."""
     wyoming_port: int | None = None
     review: Path | None = None
     """A manifest whose texts are corrected on the page."""

@@ -149,6 +149,15 @@ class Engine:
             )
         return self.models[name]
 
+    async def recognizer(self, name: str, hot_words: tuple[str, ...] = ()) -> Recognizer:
+        """A model that expects words and phrases. Raises UnknownModel, and LanguageModelError or
+        ConfigError for hot words that the model cannot have."""
+        recognizer = self.model(name)
+        if not hot_words:
+            return recognizer
+        decoder = await asyncio.to_thread(self._hot[name].decoder, hot_words)
+        return Recognizer(recognizer.bundle, decoder)
+
     async def transcribe(
         self,
         name: str,
@@ -165,10 +174,7 @@ class Engine:
         read, and LanguageModelError or ConfigError for hot words that the model cannot have.
         """
         options = options or Options()
-        recognizer = self.model(name)
-        if options.hot_words:
-            decoder = await asyncio.to_thread(self._hot[name].decoder, options.hot_words)
-            recognizer = Recognizer(recognizer.bundle, decoder)
+        recognizer = await self.recognizer(name, options.hot_words)
         with self._accept():
             recording = _Recording(options.words, on_segment)
             flow = Flow()

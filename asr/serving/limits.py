@@ -23,6 +23,11 @@ class Limits:
     """A second of an upload, on average; the first `idle_s` do not count."""
     connections: int = 1000
     live_sessions: int = 16
+    """Over WebSockets, and as many clients over Wyoming."""
+    live_idle_s: float = 60.0
+    """Seconds from one message of such a client to the next."""
+    live_samples: int = 8 << 20
+    """Of a command, or of audio that a client commits at once: nearly nine minutes at 16 kHz."""
     queue: int = 512
     """Requests that are recognised or wait for it."""
     long_recordings: int = 4

@@ -11,6 +11,7 @@ from asr.export.onnx_folder import export_onnx
 from asr.inference.recognizer import Recognizer, load_recognizer
 from asr.serving.engine import Engine
 from asr.serving.limits import Limits
+from tests.serving.live_server import LiveServer, live_server
 from tests.serving.running import Running, running
 from tests.tones import trained_tones
 
@@ -35,4 +36,11 @@ def recognizer(exported: Path) -> Recognizer:
 def server(recognizer: Recognizer) -> Iterator[Running]:
     """A server of the model `tones`."""
     with running(Engine({"tones": recognizer}, LIMITS, "energy")) as started:
+        yield started
+
+
+@pytest.fixture(scope="package")
+def live(recognizer: Recognizer) -> Iterator[LiveServer]:
+    """A server of live sockets."""
+    with live_server(recognizer) as started:
         yield started
