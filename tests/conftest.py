@@ -1,8 +1,13 @@
-"""Shared fixtures: where real speech lies, and one thread per test so that results repeat."""
+"""Shared fixtures: where real speech lies, and one thread per test so that results repeat.
+
+Nothing waits for the disk: no test outlives a failure of power. What must be synced, and when,
+`tests/io/test_files.py` checks.
+"""
 
 from __future__ import annotations
 
 import http.server
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +27,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
+    os.fsync = lambda fd: None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
