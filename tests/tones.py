@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,13 +133,19 @@ def untrained_bundle() -> Bundle:
 
 
 def trained_tones(base: Path) -> tuple[dict[str, Path], Path]:
-    """Manifests and a model trained on them, below `base`; made on the first call only."""
-    folder = base / "tones"
+    """Manifests and a model trained on them, below pytest's `base`.
+
+    Made on the first call only, also where tests run in several processes: the folders of
+    pytest-xdist's lie beside each other.
+    """
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tones"
     model = folder / "run" / "model"
     manifests = {part: folder / f"{part}.jsonl" for part in ("train", "dev", "test")}
-    if not model.is_dir():
-        write_corpus(folder, {"train": 40, "dev": 10, "test": 20})
-        run_quietly(tone_recipe(manifests, folder / "run", epochs=15, learning_rate=0.02))
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not model.is_dir():
+            write_corpus(folder, {"train": 40, "dev": 10, "test": 20})
+            run_quietly(tone_recipe(manifests, folder / "run", epochs=15, learning_rate=0.02))
     return manifests, model
 
 
