@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -66,10 +67,19 @@ def imported(nodes: Iterable[ast.AST]) -> set[str]:
     return names
 
 
+@functools.cache
+def at_top_level() -> dict[str, set[str]]:
+    """What each module imports as soon as it is imported."""
+    found = {}
+    for path in (ROOT / "asr").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[module] = imported(ast.parse(path.read_text(encoding="utf-8")).body)
+    return found
+
+
 def loaded_with(names: Iterable[str]) -> set[str]:
     """Libraries that are loaded with these, through the top level of all that they load."""
-    modules = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "asr").rglob("*.py")}
-    known = {".".join(path.parts) for path in modules}
+    known = at_top_level()
     found, seen, waiting = set(), set(), list(names)
     while waiting:
         name = waiting.pop()
@@ -77,8 +87,7 @@ def loaded_with(names: Iterable[str]) -> set[str]:
         module = name if name in known else name.rpartition(".")[0]
         if module in known and module not in seen:
             seen.add(module)
-            path = ROOT / (module.replace(".", "/") + ".py")
-            waiting += imported(ast.parse(path.read_text(encoding="utf-8")).body)
+            waiting += known[module]
     return found
 
 

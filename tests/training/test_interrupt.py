@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from asr.cli.console import run_command
+from asr.cli.main import train_model
 from asr.io.files import read_json
 from asr.training import interrupt
 from asr.training.display import Display
 from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.loop import Task
 from tests.hooks import before_step
-from tests.tones import run_quietly, tone_recipe, write_corpus
+from tests.processes import start
+from tests.tones import one_thread, run_quietly, tone_recipe, write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -124,32 +126,25 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     assert not failed
 
 
-UNREAD = """
-import sys
-from pathlib import Path
-from asr.cli.console import run_command
-from asr.cli.main import train_model
-from tests.tones import one_thread, tone_recipe
-train, dev, out = map(Path, sys.argv[1:])
-recipe = tone_recipe({"train": train, "dev": dev}, out, epochs=500, patience=500)
-with one_thread():
-    run_command(lambda: train_model(recipe))
-"""
+def train_into_a_pipe(pipe: Path, manifests: dict[str, Path], out: Path) -> None:
+    with pipe.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    recipe = tone_recipe(manifests, out, epochs=500, patience=500)
+    with one_thread():
+        run_command(lambda: train_model(recipe))
 
 
 def test_a_training_whose_output_is_no_longer_read_saves_and_ends(
     manifests: dict[str, Path], tmp_path: Path
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", UNREAD, manifests["train"], manifests["dev"], tmp_path],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as training:
-        assert training.stdout is not None
-        assert "12 utterances" in training.stdout.readline()
-        training.stdout.close()
-        assert training.wait(300) == 128 + signal.SIGPIPE
-    saved = read_json(tmp_path / "checkpoint" / "state.json")["progress"]
+    pipe, out = tmp_path / "pipe", tmp_path / "out"
+    os.mkfifo(pipe)
+    training = start(train_into_a_pipe, pipe, manifests, out)
+    with pipe.open() as said:
+        assert "12 utterances" in said.readline()
+    training.join(300)
+    assert training.exitcode == 128 + signal.SIGPIPE
+    saved = read_json(out / "checkpoint" / "state.json")["progress"]
     assert saved["step"] >= 1
     assert saved["epoch"] < 10
