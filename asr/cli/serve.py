@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -21,6 +22,7 @@ from asr.io.terminal import show, tell
 if TYPE_CHECKING:
     from asr.inference.recognizer import Recognizer
     from asr.serving.config import ServeConfig
+    from asr.serving.engine import Engine
 
 app = typer.Typer()
 
@@ -55,7 +57,7 @@ class AccessOptions:
         ),
     ] = None
 
-    def config(self, wyoming_port: int | None, review: Path | None) -> ServeConfig:
+    def config(self, review: Path | None) -> ServeConfig:
         """Raises ConfigError for a wrong token or origin."""
         from asr.serving.config import ServeConfig
 
@@ -69,7 +71,7 @@ class AccessOptions:
         hosts = None
         if token is None and is_loopback(self.host):
             hosts = LOOPBACK | {self.host.lower()}
-        return ServeConfig(token, origins, hosts, self.host, wyoming_port, review)
+        return ServeConfig(token, origins, hosts, review=review)
 
     def _token(self) -> str | None:
         token, where = os.environ.get(TOKEN, ""), f"${TOKEN}"
@@ -132,21 +134,43 @@ def serve(
     """
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"):
         require(package)
-    config = access.config(wyoming, review)
+    config = access.config(review)
     folders = name_models(models or [])
     with loading_fast():
         from asr.serving.engine import Engine
         from asr.serving.server import address_of, listen, make_server
 
-    with listen(access.host, access.port) as listening:  # before models load, which takes longer
+    with ExitStack() as sockets:  # before models load, which takes longer
+        listening = sockets.enter_context(listen(access.host, access.port))
+        if wyoming is not None:
+            own = sockets.enter_context(listen(access.host, wyoming, "--wyoming"))
+            config = replace(config, wyoming=own)
         engine = Engine(_load(folders))
-        if config.token is None and not is_loopback(access.host):
-            tell("warning: everyone who reaches this machine can use the server: give --token-file")
+        _warn(access.host, config, engine)
 
         def ready() -> None:
             show(f"serving {', '.join(folders)} at {address_of(listening)}")
+            if config.wyoming is not None:
+                show(f"serving Home Assistant at {access.host} port {wyoming}")
 
         make_server(engine, config, ready).run(sockets=[listening])
+
+
+def _warn(host: str, config: ServeConfig, engine: Engine) -> None:
+    if not is_loopback(host):
+        if config.token is None:
+            tell("warning: everyone who reaches this machine can use the server: give --token-file")
+        elif config.wyoming is not None:
+            tell("warning: everyone who reaches this machine can use --wyoming, which has no token")
+    if config.wyoming is not None:
+        from asr.serving.wyoming_server import languages_of
+
+        for name in engine.models:
+            if not languages_of(engine, name):
+                tell(
+                    f"warning: expected the languages of {name}, got none, so Home Assistant "
+                    'cannot choose it: add to its info.json: "about": {"languages": ["en"]}'
+                )
 
 
 def name_models(arguments: Sequence[str]) -> dict[str, Path | None]:

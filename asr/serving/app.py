@@ -35,8 +35,8 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()
         try:
-            if config.wyoming_port is not None:
-                await wyoming.start(config.host, config.wyoming_port)
+            if config.wyoming is not None:
+                await wyoming.start(config.wyoming)
             yield
         finally:
             await wyoming.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,7 @@ class ServeConfig:
     """Other web sites whose pages may use the server, such as https://example.org."""
     hosts: frozenset[str] | None = None
     """The names by which clients may call the server; None is any."""
-    host: str = "127.0.0.1"
-    """The address to listen at for Wyoming."""
-    wyoming_port: int | None = None
+    wyoming: socket.socket | None = None
+    """Listens for clients of Wyoming."""
     review: Path | None = None
     """A manifest whose texts are corrected on the page."""

@@ -53,15 +53,15 @@ class Server(uvicorn.Server):
             self.force_exit = True
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 is any free one. Raises AsrError."""
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
+    """A listening socket; port 0 is any free one. Raises AsrError naming the option."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise AsrError(
             f"expected an address to listen at, got {host} port {port} ({error.strerror}): choose "
-            "another --host or --port"
+            f"another --host or {option}"
         ) from None
 
 

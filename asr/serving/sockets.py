@@ -65,8 +65,9 @@ async def converse(
 ) -> None:
     """Accept a client, talk with it, and close. What goes wrong is sent as one error, in the words
     of the protocol, and ends the conversation."""
-    offered = "realtime" if "realtime" in socket.scope.get("subprotocols", ()) else None
-    await socket.accept(offered)
+    # A browser that offers protocols wants one of them back. Those of OpenAI bring the token.
+    offered = [p for p in socket.scope.get("subprotocols", ()) if not p.startswith("openai-")]
+    await socket.accept(offered[0] if offered else None)
     own, code = Socket(socket, limits), 1000
     try:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,6 @@ import numpy as np
 
 from asr.audio.pcm import INT16
 from asr.audio.samples import RATES
-from asr.errors import AsrError
 from asr.serving.engine import Engine, Options
 from asr.serving.errors import ApiError, api_error
 from asr.serving.hot_words import phrases_of
@@ -34,15 +34,9 @@ class WyomingServer:
         self._clients: dict[asyncio.Task[None], _Client] = {}
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; the port, which is a free one for 0. Raises AsrError."""
-        try:
-            self._server = await asyncio.start_server(self._accept, host, port, limit=MOST_HEAD)
-        except OSError as error:
-            raise AsrError(
-                f"expected a free port for Wyoming, got {port} ({error.strerror}): choose another"
-            ) from None
-        return int(self._server.sockets[0].getsockname()[1])
+    async def start(self, listening: socket.socket) -> None:
+        """Take the clients of a socket that listens."""
+        self._server = await asyncio.start_server(self._accept, sock=listening, limit=MOST_HEAD)
 
     async def close(self) -> None:
         """Take no more clients, finish what they have asked for, and cut them off."""

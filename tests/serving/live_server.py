@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from asr.inference.recognizer import Recognizer
 from asr.serving.config import ServeConfig
 from asr.serving.engine import Engine
 from asr.serving.limits import Limits
+from asr.serving.server import listen
 from tests.inference.test_text_stream import streaming_bundle
 from tests.serving.running import Running, running
 from tests.tones import RATE, speak
@@ -66,14 +66,12 @@ def live_server(whole: Recognizer) -> Iterator[LiveServer]:
     bundle = streaming_bundle()
     models = {"tones": whole, "streaming": Recognizer(bundle, Decoder(bundle.tokens))}
     engine = Engine(models, Limits(decoders=1, idle_s=2.0, live_idle_s=10.0))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with (
+        listen("127.0.0.1", 0) as wyoming,
         mock.patch.object(asr.inference.live, "speech_detector", energy),
-        running(engine, ServeConfig(wyoming_port=port)) as started,
+        running(engine, ServeConfig(wyoming=wyoming)) as started,
     ):
-        yield LiveServer(started, port)
+        yield LiveServer(started, wyoming.getsockname()[1])
 
 
 def talk(pause: float = 1.0) -> np.ndarray:

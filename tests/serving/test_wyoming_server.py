@@ -26,6 +26,7 @@ from wyoming.ping import Ping, Pong
 from asr.inference.recognizer import Recognizer
 from asr.serving.engine import Engine
 from asr.serving.limits import Limits
+from asr.serving.server import listen
 from asr.serving.wyoming_server import WyomingServer, chosen_model
 from tests.serving.live_server import LiveServer, talk
 from tests.tones import RATE
@@ -205,8 +206,10 @@ def with_server(
         engine = Engine({"tones": recognizer}, Limits(decoders=1))
         await engine.start()
         server = WyomingServer(engine)
+        listening = listen("127.0.0.1", 0)
+        await server.start(listening)
         try:
-            await check(engine, server, await server.start("127.0.0.1", 0))
+            await check(engine, server, listening.getsockname()[1])
         finally:
             await server.close()
             await engine.close()
