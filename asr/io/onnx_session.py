@@ -20,6 +20,9 @@ def open_graph(graph: str | Path | bytes, threads: int | None = None) -> Any:
         raise CheckpointError(f"expected {graph}, got no such file: copy the folder whole")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
+    # Threads that wait for work would otherwise turn in a loop, which doubles the processor time of
+    # our graphs, and takes that time from the decoder and from other programs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

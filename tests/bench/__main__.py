@@ -21,6 +21,7 @@ from tests.bench import (
     pieces,
     recurrent,
     report,
+    serve,
     size,
     startup,
     word_times,
@@ -42,6 +43,7 @@ BENCHMARKS = {
     "intervals": intervals.run,
     "size": size.run,
     "startup": startup.run,
+    "serve": serve.run,
     "long_form": long_form.run,
 }
 

@@ -112,9 +112,7 @@ def _bad(server: Server, paths: Sequence[Path]) -> None:
     whole = transcription(paths[0].read_bytes())
     malformed = [_malformed(whole, random) for _ in range(BAD)]
     contents = [path.read_bytes() for path in paths[:20]]
-    fuzzed = [
-        transcription(mutated(random.choice(contents), contents, random)) for _ in range(BAD)
-    ]
+    fuzzed = [transcription(mutated(random.choice(contents), contents, random)) for _ in range(BAD)]
     for name, requests in (("malformed requests", malformed), ("fuzzed files", fuzzed)):
         answers = asyncio.run(load(server.port, requests, 8, keep=False))
         counts = {s: answers.statuses.count(s) for s in sorted(set(answers.statuses))}
@@ -179,9 +177,7 @@ def serving(*arguments: str) -> Iterator[Server]:
     """Run `asr serve` on a free port."""
     command = [sys.executable, "-m", "asr", "serve", *arguments, "--port", "0"]
     environment = {k: v for k, v in os.environ.items() if k != "ASR_TOKEN"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         found = re.search(r":(\d+)/", process.stdout.readline())
         assert found, "expected the address of the server, got another line"
