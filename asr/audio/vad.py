@@ -172,7 +172,7 @@ def _silero_session() -> Any:
             "expected the Python module silero_vad, got none; install it with: "
             "pip install 'lstm-asr[vad]'"
         )
-    return open_graph(path, threads=1)  # it runs beside the recogniser
+    return open_graph(path)
 
 
 class _Silero:

@@ -9,7 +9,9 @@ N utterances, S samples, T frames, V tokens.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,6 @@ class OnnxModel:
     text: TextConfig
     sample_rate: int
     info: dict[str, Any] = field(default_factory=dict)
-    batch: int | None = None
-    """The most utterances that the graph takes at once; None is any number."""
 
     def normalise(self, text: str) -> str:
         """A transcript with the normalisation of training."""
@@ -59,14 +59,11 @@ class OnnxModel:
     def score(self, waves: Sequence[Floats]) -> tuple[Rows, Rows | None]:
         """Log-probabilities of recordings by the last and by the hierarchical CTC layer.
 
-        Shape: N times [S] in [-1, 1] at the model's rate -> N times [T, V].
+        Each is computed alone, so that no other changes its scores, and several at once, one on
+        each core. Shape: N times [S] in [-1, 1] at the model's rate -> N times [T, V].
         """
-        size = self.batch or max(1, len(waves))
-        found = [
-            row
-            for first in range(0, len(waves), size)
-            for row in run_graph(self.session, waves[first : first + size])
-        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(lambda wave: run_graph(self.session, [wave])[0], waves))
         spelled = [row.spelled for row in found if row.spelled is not None]
         return [row.log_probs for row in found], spelled or None
 
@@ -76,11 +73,8 @@ def is_onnx(folder: Path) -> bool:
     return (folder / GRAPH).is_file()
 
 
-def load_onnx(folder: str | Path, threads: int | None = None) -> OnnxModel:
-    """Read an exported folder; by default the graph uses all cores.
-
-    Raises CheckpointError naming the missing or damaged file.
-    """
+def load_onnx(folder: str | Path) -> OnnxModel:
+    """Read an exported folder. Raises CheckpointError naming the missing or damaged file."""
     folder = Path(folder)
     config = read_facts(folder / "config.json")
     try:
@@ -88,7 +82,7 @@ def load_onnx(folder: str | Path, threads: int | None = None) -> OnnxModel:
         tokens = Tokens.from_json(read_json_file(folder / "tokens.json"))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-    session = open_graph(folder / GRAPH, threads)
+    session = open_graph(folder / GRAPH)
     known = session.get_modelmeta().custom_metadata_map
     outputs = {value.name: value.shape for value in session.get_outputs()}
     inputs = {value.name: value.shape for value in session.get_inputs()}
@@ -102,15 +96,8 @@ def load_onnx(folder: str | Path, threads: int | None = None) -> OnnxModel:
             f"{folder}: expected {len(tokens)} outputs for the tokens of tokens.json, got "
             f"{outputs['log_probs'][2]}: export the model again"
         )
-    batch = inputs["samples"][0]
-    return OnnxModel(
-        session,
-        tokens,
-        text,
-        int(known["sample_rate"]),
-        read_facts(folder / "info.json"),
-        batch if isinstance(batch, int) else None,
-    )
+    rate = int(known["sample_rate"])
+    return OnnxModel(session, tokens, text, rate, read_facts(folder / "info.json"))
 
 
 def run_graph(session: Any, sequences: Sequence[Floats]) -> list[Scores]:

@@ -8,8 +8,11 @@ from typing import Any
 from asr.errors import CheckpointError
 
 
-def open_graph(graph: str | Path | bytes, threads: int | None = None) -> Any:
-    """An inference session for a file or its bytes; by default with a thread for each core.
+def open_graph(graph: str | Path | bytes) -> Any:
+    """An inference session for a file or its bytes, with one thread; several threads may run it.
+
+    The operators of a recurrent network at one utterance are too small for several threads, which
+    wait for each other: with two, a graph took twice as long.
 
     Raises CheckpointError for a file that is missing or no ONNX graph.
     """
@@ -20,11 +23,7 @@ def open_graph(graph: str | Path | bytes, threads: int | None = None) -> Any:
         raise CheckpointError(f"expected {graph}, got no such file: copy the folder whole")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
-    # Threads that wait for work would otherwise turn in a loop, which doubles the processor time of
-    # our graphs, and takes that time from the decoder and from other programs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     try:
         content = graph if isinstance(graph, bytes) else str(graph)
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
