@@ -34,12 +34,13 @@ def check(
     """Report hours, speakers, tokens, lengths, and every problem of a corpus by utterance id."""
     from asr.dataset.validate import check_manifests
     from asr.dataset.validate_text import render
-    from asr.models.bundle import load_bundle
 
     with progress_bar("checking") as progress:
         if model is None:
             report = check_manifests(manifests, progress=progress)
         else:
+            from asr.models.bundle import load_bundle
+
             bundle = load_bundle(model)
             report = check_manifests(
                 manifests,

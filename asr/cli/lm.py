@@ -88,12 +88,13 @@ def perplexity(
 ) -> None:
     """Perplexity of a text under a language model, and the score of every word."""
     from asr.lm.encoding import is_neural
-    from asr.lm.neural import load_neural
     from asr.lm.ngram import measure_perplexity
     from asr.lm.storage import load_ngram
 
     loaded: NgramModel | NeuralLm
     if is_neural(lm):
+        from asr.lm.neural import load_neural
+
         loaded, characters = load_neural(lm), False
     else:
         with progress_bar("reading the language model") as progress:
