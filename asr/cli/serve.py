@@ -57,7 +57,7 @@ class AccessOptions:
         ),
     ] = None
 
-    def config(self, review: Path | None) -> ServeConfig:
+    def config(self) -> ServeConfig:
         """Raises ConfigError for a wrong token or origin."""
         from asr.serving.config import ServeConfig
 
@@ -71,7 +71,7 @@ class AccessOptions:
         hosts = None
         if token is None and is_loopback(self.host):
             hosts = LOOPBACK | {self.host.lower()}
-        return ServeConfig(token, origins, hosts, review=review)
+        return ServeConfig(token, origins, hosts)
 
     def _token(self) -> str | None:
         token, where = os.environ.get(TOKEN, ""), f"${TOKEN}"
@@ -125,7 +125,10 @@ def serve(
     ] = None,
     review: Annotated[
         Path | None,
-        typer.Option(metavar="MANIFEST", help="Show its recordings on the page, to correct texts."),
+        typer.Option(
+            metavar="MANIFEST",
+            help="Correct the texts of its recordings on a page; or of a folder of recordings.",
+        ),
     ] = None,
 ) -> None:
     """Serve models: OpenAI's form of transcription, live sockets, and a page in the browser.
@@ -134,24 +137,32 @@ def serve(
     """
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"):
         require(package)
-    config = access.config(review)
+    config = access.config()
     folders = name_models(models or [])
     with loading_fast():
         from asr.serving.engine import Engine
+        from asr.serving.review import open_review
         from asr.serving.server import address_of, listen, make_server
 
-    with ExitStack() as sockets:  # before models load, which takes longer
-        listening = sockets.enter_context(listen(access.host, access.port))
+    with ExitStack() as opened:  # before models load, which takes longer
+        listening = opened.enter_context(listen(access.host, access.port))
         if wyoming is not None:
-            own = sockets.enter_context(listen(access.host, wyoming, "--wyoming"))
+            own = opened.enter_context(listen(access.host, wyoming, "--wyoming"))
             config = replace(config, wyoming=own)
+        if review is not None:
+            recordings = opened.enter_context(open_review(review, lambda x: tell(f"note: {x}")))
+            config = replace(config, review=recordings)
         engine = Engine(_load(folders))
         _warn(access.host, config, engine)
 
         def ready() -> None:
-            show(f"serving {', '.join(folders)} at {address_of(listening)}")
+            address = address_of(listening)
+            show(f"serving {', '.join(folders)} at {address}")
             if config.wyoming is not None:
                 show(f"serving Home Assistant at {access.host} port {wyoming}")
+            if config.review is not None:
+                total, written = len(config.review.ids), config.review.path
+                show(f"reviewing {total} recordings at {address}review; texts go to {written}")
 
         make_server(engine, config, ready).run(sockets=[listening])
 

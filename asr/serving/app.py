@@ -9,17 +9,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from asr.serving import metrics, openai_api, realtime, vosk_api
+from asr.serving import metrics, openai_api, page, realtime, vosk_api
 from asr.serving.auth import Access
 from asr.serving.config import ServeConfig
 from asr.serving.engine import Engine
 from asr.serving.errors import add_handlers
 from asr.serving.live_session import LiveSessions
 from asr.serving.metrics import Metrics, Watched
+from asr.serving.review_api import Hearing, review_router
 from asr.serving.upload import Held
 from asr.serving.wyoming_server import WyomingServer
 
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", *page.static_files()})
 """Addresses that need no token."""
 
 
@@ -30,6 +31,7 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     """
     config = config or ServeConfig()
     live, wyoming = LiveSessions(engine), WyomingServer(engine)
+    hearing = None if config.review is None else Hearing(config.review, engine)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -37,8 +39,12 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
         try:
             if config.wyoming is not None:
                 await wyoming.start(config.wyoming)
+            if hearing is not None:
+                hearing.start()
             yield
         finally:
+            if hearing is not None:
+                await hearing.close()
             await wyoming.close()
             live.close()
             await engine.close()
@@ -51,6 +57,9 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     app.state.started = round(time.time())
     for api in (openai_api, realtime, vosk_api, metrics):
         app.include_router(api.router)
+    app.include_router(page.router(with_review=hearing is not None))
+    if hearing is not None:
+        app.include_router(review_router(hearing))
     app.add_middleware(Access, config=config, open_paths=OPEN_PATHS)
     if config.origins:
         app.add_middleware(

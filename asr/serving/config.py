@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from pathlib import Path
+
+from asr.serving.review import Review
 
 
 @dataclass(frozen=True)
@@ -19,5 +20,5 @@ class ServeConfig:
     """The names by which clients may call the server; None is any."""
     wyoming: socket.socket | None = None
     """Listens for clients of Wyoming."""
-    review: Path | None = None
-    """A manifest whose texts are corrected on the page."""
+    review: Review | None = None
+    """Recordings whose texts are checked on the page."""

@@ -12,6 +12,8 @@ from asr.serving.hot_words import phrases_of
 from asr.serving.upload import Form
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+STREAMED = ("json", "text", "verbose_json")
+"""Of these, the last event of verbose_json has the segments and words, which OpenAI's has not."""
 GRANULARITIES = ("word", "segment")
 
 REPEATED = ("timestamp_granularities", "include", "keywords")
@@ -74,9 +76,11 @@ def read_request(form: Form, engine: Engine) -> Wanted:
             "timestamp_granularities",
         )
     stream = _choice("stream", form.one("stream") or "false", ("true", "false")) == "true"
-    if stream and format not in ("json", "text"):
+    if stream and format in ("srt", "vtt"):
         raise ApiError(
-            400, f"expected response_format json or text with stream, got {format}", "stream"
+            400,
+            f"expected response_format {_listed(STREAMED)} with stream, got {format}",
+            "stream",
         )
     include = form.all("include")
     for value in include:

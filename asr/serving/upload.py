@@ -1,4 +1,4 @@
-"""The form of a request, read into memory within limits. Nothing is written to disk."""
+"""The body of a request, read into memory within limits. Nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +21,9 @@ from asr.serving.limits import Limits
 MOST_FIELDS = 300
 FIELD_BYTES = 1 << 16
 RETRY_S = 5.0
+MOST_JSON = 16 << 20  # bytes: the words of a recording of four hours are four million
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class _InMemory(MultiPartParser):
@@ -66,12 +72,24 @@ class Held:
         finally:
             self.size -= own.size
 
+    async def json(self, request: Request, model: type[T]) -> T:
+        """The JSON object of a request, of a few megabytes at most.
+
+        Raises ApiError for anything else, and for one that does not fit the model, and Busy.
+        """
+        most = min(self.limits.upload_bytes, MOST_JSON)
+        own = _Counted(self, replace(self.limits, upload_bytes=most))
+        try:
+            return await _read_json(request, own, model)
+        finally:
+            self.size -= own.size
+
 
 class _Counted:
     """The bytes of one upload."""
 
-    def __init__(self, held: Held) -> None:
-        self._held, self.limits = held, held.limits
+    def __init__(self, held: Held, limits: Limits | None = None) -> None:
+        self._held, self.limits = held, limits or held.limits
         self.size = 0
 
     def add(self, count: int) -> None:
@@ -110,6 +128,19 @@ async def _read_form(request: Request, counted: _Counted) -> Form:
         else:
             fields.append((name, value))
     return Form(fields, files)
+
+
+async def _read_json(request: Request, counted: _Counted, model: type[T]) -> T:
+    # Another content type could come from a form on the page of another web site.
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise ApiError(415, "expected application/json, got another or no content type")
+    content = b"".join([part async for part in _limited(request, counted)])
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))[:100] or "the request"
+        raise ApiError(422, f"{where}: {problem['msg']}", where) from None
 
 
 def _too_large(limits: Limits) -> ApiError:

@@ -163,7 +163,11 @@ def test_the_only_model_need_not_be_named(server: Running, expected: Any) -> Non
         ({"temperature": "nan"}, "temperature", "from 0 to 1"),
         ({"language": "english!"}, "language", "a code such as en"),
         ({"stream": "perhaps"}, "stream", "true or false"),
-        ({"stream": "true", "response_format": "srt"}, "stream", "json or text with stream"),
+        (
+            {"stream": "true", "response_format": "srt"},
+            "stream",
+            "json, text or verbose_json with stream",
+        ),
         ({"timestamp_granularities[]": "word"}, "timestamp_granularities", "verbose_json with"),
         ({"include[]": "everything"}, "include", "logprobs"),
         ({"keywords[]": "Łódź"}, "keywords", "spell it otherwise"),

@@ -69,13 +69,14 @@ function drawWords(canvas, utterance, seconds) {
   });
 }
 
-function drawAxis(canvas, seconds) {
+// `start` is the second at the left end.
+function drawAxis(canvas, seconds, start = 0) {
   const pen = penOf(canvas), width = canvas.clientWidth;
   const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60].find((s) => width * s / seconds > 45) || 300;
   pen.fillStyle = colour("--pale");
   pen.strokeStyle = colour("--edge");
-  for (let time = 0; time < seconds; time += step) {
-    const x = width * time / seconds;
+  for (let time = step * Math.ceil(start / step); time < start + seconds; time += step) {
+    const x = width * (time - start) / seconds;
     pen.beginPath();
     pen.moveTo(x, 0);
     pen.lineTo(x, 4);
