@@ -67,6 +67,12 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 
 @pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports come without their picture, which takes longer than the rest of a small report."""
+    monkeypatch.setattr("asr.evaluation.report_folder.write_picture", lambda *_: None)
+
+
+@pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     """Runs `asr` with arguments, or a function as the recipes run theirs."""
 

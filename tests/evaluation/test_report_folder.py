@@ -32,6 +32,8 @@ from asr.inference.time_formats import Word
 from asr.io.files import read_json, write_json
 from tests.commands import Command
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 REFERENCES = {f"u{i:02}": f"one two three w{i}" for i in range(40)}
 Writer = Callable[..., Path]
 

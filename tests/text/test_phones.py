@@ -19,6 +19,8 @@ from asr.training.recipe import Recipe, read_recipe
 from tests.commands import Command
 from tests.tones import run_quietly, tone_recipe, write_corpus
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 # Every tone of the corpus is a phone.
 LEXICON = "low\tA B\nhigh  D E\nhigh X X\n\n;;; a comment\nup B2 E2\nDown  E3 B3\nmore A A\n"
 
@@ -113,7 +115,9 @@ def test_unknown_words_have_no_phones() -> None:
 
 def test_a_model_of_phones(run: Command, tmp_path: Path, lexicon: Path) -> None:
     manifests = write_corpus(tmp_path, {"train": 40, "dev": 10, "test": 10})
-    recipe = tone_recipe(manifests, tmp_path / "run", epochs=15, learning_rate=0.02)
+    recipe = tone_recipe(
+        manifests, tmp_path / "run", epochs=12, learning_rate=0.03, batch_seconds=2.5
+    )
     recipe = recipe.model_copy(update={"tokens": TokenConfig(kind="phones", lexicon=lexicon)})
     model, _ = run_quietly(recipe)
     lexicon.unlink()  # the folder keeps what it needs

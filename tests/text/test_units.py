@@ -19,6 +19,8 @@ from asr.training.recipe import Recipe
 from tests.commands import Command
 from tests.tones import RATE, TONE_SECONDS, WORDS, run_quietly, tone_recipe, write_corpus
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 PIECES = {
     "bpe": TokenConfig(kind="bpe", size=18),
     "unigram": TokenConfig(kind="unigram", size=13),
@@ -30,6 +32,10 @@ def recipe_for(base: Path, tokens: TokenConfig, **model: object) -> Recipe:
     recipe = tone_recipe(manifests, base / "run", epochs=15, learning_rate=0.02)
     changes = recipe.model.model_copy(update=model)
     return recipe.model_copy(update={"tokens": tokens, "model": changes})
+
+
+def for_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
 
 
 @pytest.fixture(scope="module", params=PIECES)
@@ -102,7 +108,7 @@ def test_a_language_model_of_the_recognisers_pieces(run: Command, pieces: Path) 
 
 
 def test_characters_choose_where_words_are_not_written_apart(run: Command, tmp_path: Path) -> None:
-    recipe = recipe_for(tmp_path, TokenConfig())
+    recipe = for_epochs(recipe_for(tmp_path, TokenConfig()), 2)
     said = {"low": "低", "high": "高", "up": "上", "down": "下"}
     for part in ("train", "dev", "test"):
         manifest = tmp_path / f"{part}.jsonl"
@@ -128,10 +134,6 @@ def test_characters_choose_where_words_are_not_written_apart(run: Command, tmp_p
         f"in {characters} characters of dev.jsonl"
         in run("tune", model, tmp_path / "dev.jsonl", "--lm", lm).out
     )
-
-
-def for_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
 
 
 def test_a_spelling_layer_below_pieces_and_a_second_session(tmp_path: Path) -> None:

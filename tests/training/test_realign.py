@@ -34,7 +34,9 @@ WORD_SECONDS = 2 * TONE_SECONDS + GAP_SECONDS
 
 def trained_to_spell(tmp_path: Path) -> tuple[dict[str, Path], Path]:
     manifests = write_corpus(tmp_path, {"train": 40, "dev": 4})
-    recipe = tone_recipe(manifests, tmp_path / "out", epochs=15, learning_rate=0.02)
+    recipe = tone_recipe(
+        manifests, tmp_path / "out", epochs=12, learning_rate=0.03, batch_seconds=2.5
+    )
     model = recipe.model.model_copy(
         update={"strides": (1,), "layers": 2, "hierarchical_ctc_layer": 1}
     )
