@@ -24,8 +24,10 @@ from tests.bench import (
     report,
     serve,
     size,
+    sockets,
     startup,
     word_times,
+    wyoming,
 )
 
 BENCHMARKS = {
@@ -47,6 +49,8 @@ BENCHMARKS = {
     "startup": startup.run,
     "serve": serve.run,
     "long_form": long_form.run,
+    "wyoming": wyoming.run,
+    "sockets": sockets.run,
 }
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from asr.audio.load import write_wav
 from tests.serving.live_server import LiveServer, talk
 from tests.tones import RATE
 
@@ -141,3 +144,25 @@ def test_the_place_of_a_client_that_goes_is_free_again(live: LiveServer) -> None
                 with connect(f"{live.address}/vosk") as client:
                     answer = ask(client, talk()[:RATE].tobytes())
                     client.close_socket()  # without a word
+
+
+def test_the_examples_of_the_documentation(
+    live: LiveServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
+    section = page.read_text().partition("## Live sockets")[2].partition("## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.S)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    write_wav(tmp_path / "call.wav", talk() / 32768, RATE)
+    for code in blocks:
+        here = code.replace("localhost:8000", f"127.0.0.1:{live.running.port}")
+        names = {"samples": np.repeat(talk(), 2).tobytes()}
+        exec(compile(here.replace("an4", "tones"), "docs/serving.md", "exec"), names)
+    said = capsys.readouterr().out
+    for text in live.finals("tones", talk()):
+        assert f'"text": "{text}"' in said
+    assert said.splitlines()[-1] == live.finals("tones", talk())[0]
