@@ -1,18 +1,19 @@
-"""Splits in the manner of the hub, made in memory: no network is used."""
+"""Splits in the manner of the hub, made in memory: no network is used.
+
+The package datasets takes two seconds to load, and every process of a test run loads this file.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-from datasets import Audio, ClassLabel, Dataset, DatasetDict
 
 from asr.audio.load import load_audio
 from asr.dataset.manifest import Utterance
@@ -20,6 +21,9 @@ from asr.errors import AsrError
 from data import hub
 from data.hub import Columns, Split, materialise
 from tests.recordings import tone, with_soundfile
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 ROWS = 7
 COLUMNS = Columns(text="sentence", id="key", speaker="who", extra=("gender", "region"))
@@ -30,6 +34,8 @@ def sound(i: int, kind: str = "WAV") -> bytes:
 
 
 def dataset(**changes: list[Any]) -> Dataset:
+    from datasets import Audio, ClassLabel, Dataset
+
     columns: dict[str, list[Any]] = {
         "key": [f"20:{i}/a" for i in range(ROWS)],
         "audio": [{"bytes": sound(i), "path": f"part/{i}.wav"} for i in range(ROWS)],
@@ -78,6 +84,8 @@ def test_rows_become_utterances(repository: Path, tmp_path: Path) -> None:
 
 
 def test_saved_datasets(tmp_path: Path) -> None:
+    from datasets import DatasetDict
+
     dataset().save_to_disk(tmp_path / "one")
     DatasetDict({"train": dataset()}).save_to_disk(tmp_path / "several")
     found = [fetch(tmp_path / name, tmp_path / f"{name}-out") for name in ("one", "several")]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Audio, ClassLabel, Dataset
 
 from asr.dataset.manifest import read_manifest
 from asr.errors import AsrError
@@ -32,6 +31,8 @@ def row(name: str, speaker: str, text: str) -> dict[str, Any]:
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
+    from datasets import Audio, ClassLabel, Dataset
+
     splits = {
         "train": [row("1", "11", "hvala"), row("2", "12", ""), row("3", "12", "dobar dan")],
         "validation": [row("4", "None", "da")],
