@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from asr.serving import metrics, openai_api, page, realtime, vosk_api
 from asr.serving.auth import Access
 from asr.serving.config import ServeConfig
+from asr.serving.drained import Drained
 from asr.serving.engine import Engine
 from asr.serving.errors import add_handlers
 from asr.serving.live_session import LiveSessions
@@ -53,7 +54,7 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine, app.state.config, app.state.live = engine, config, live
     add_handlers(app)
-    app.state.held, app.state.metrics = Held(engine.limits), Metrics(engine)
+    app.state.held, app.state.metrics = Held(engine.limits), Metrics(engine, live)
     app.state.started = round(time.time())
     for api in (openai_api, realtime, vosk_api, metrics):
         app.include_router(api.router)
@@ -68,5 +69,6 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )
+    app.add_middleware(Drained, most_seconds=engine.limits.idle_s)
     app.add_middleware(Watched, metrics=app.state.metrics, most_seconds=engine.limits.request_s)
     return app

@@ -91,6 +91,7 @@ def uvicorn_options(limits: Limits) -> dict[str, Any]:
     return {
         "http": limited(limits),
         "log_config": None,
+        "log_level": "error",  # a warning for each malformed request would fill the disk
         "access_log": False,
         "server_header": False,
         "timeout_keep_alive": round(limits.idle_s),

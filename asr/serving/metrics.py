@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asr.serving.engine import Engine
 from asr.serving.errors import ApiError
+from asr.serving.live_session import LiveSessions
 
 router = APIRouter()
 
@@ -25,7 +26,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 class Metrics:
     """The numbers of one server."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, live: LiveSessions) -> None:
         self.registry = CollectorRegistry()
         labels = ("path", "status")
         self.requests = Counter("asr_requests", "Requests.", labels, registry=self.registry)
@@ -36,14 +37,14 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.registry.register(_Work(engine))
+        self.registry.register(_Work(engine, live))
 
 
 class _Work(Collector):
     """The numbers of an engine."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, live: LiveSessions) -> None:
+        self._engine, self._live = engine, live
 
     def collect(self) -> Iterator[Metric]:
         engine = self._engine
@@ -51,6 +52,8 @@ class _Work(Collector):
         yield GaugeMetricFamily("asr_queue_requests", queue, engine.waiting)
         queue = "Seconds of decoded audio that wait for recognition."
         yield GaugeMetricFamily("asr_queue_audio_seconds", queue, engine.waiting_seconds)
+        live = "Clients that are recognised live."
+        yield GaugeMetricFamily("asr_live_sessions", live, self._live.count)
         audio = "Seconds of audio that have been recognised."
         yield CounterMetricFamily("asr_audio_seconds", audio, engine.recognised_seconds)
         work = "Seconds in which the engine recognised."

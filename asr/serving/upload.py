@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,9 @@ RETRY_S = 5.0
 MOST_JSON = 16 << 20  # bytes: the words of a recording of four hours are four million
 
 T = TypeVar("T", bound=BaseModel)
+
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of malformed requests
 
 
 class _InMemory(MultiPartParser):

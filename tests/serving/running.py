@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from asr.serving.config import ServeConfig
 from asr.serving.engine import Engine
@@ -18,6 +19,8 @@ class Running:
 
     engine: Engine
     port: int
+    app: Any
+    """The application."""
 
     @property
     def url(self) -> str:
@@ -35,7 +38,7 @@ def running(engine: Engine, config: ServeConfig | None = None) -> Iterator[Runni
         thread.start()
         try:
             assert ready.wait(60)
-            yield Running(engine, port)
+            yield Running(engine, port, server.config.app)
         finally:
             server.should_exit = True
             thread.join(60)

@@ -2,11 +2,7 @@
 
 Covers `asr/serving/openai_api.py`, `asr/serving/openai_request.py`,
 `asr/serving/openai_answers.py`, `asr/serving/upload.py`, `asr/serving/app.py`,
-`asr/serving/config.py`, `asr/serving/limits.py`, `asr/serving/hot_words.py`,
-`asr/serving/engine.py`, `asr/serving/decoding_pool.py`, `asr/serving/decoding_worker.py`,
-`asr/serving/fair_queue.py`, `asr/serving/turns.py`, `asr/serving/while_connected.py`,
-`asr/serving/auth.py`, `asr/serving/errors.py`, `asr/serving/connections.py`,
-`asr/serving/server.py`, `asr/serving/metrics.py` and `asr/cli/serve.py`.
+`asr/serving/config.py`, `asr/serving/limits.py` and `asr/serving/hot_words.py`.
 """
 
 from __future__ import annotations

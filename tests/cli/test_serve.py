@@ -1,0 +1,73 @@
+"""`asr serve`: its arguments, its start, and its end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from asr.cli.serve import name_models
+from asr.errors import ConfigError
+from tests.commands import Command
+from tests.serving.conftest import exported  # noqa: F401
+
+
+def test_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b").mkdir()
+    assert name_models([]) == {"an4": None}
+    assert list(name_models(["exp/an4/model/", "x/digits", "whisper-1=y"])) == [
+        "an4",
+        "digits",
+        "whisper-1",
+    ]
+    assert name_models(["c=a=b"]) == {"c": Path("a=b")}
+    for arguments, said in (
+        (["a/x", "b/x"], "got 'x' twice"),
+        (["a b=x"], "got 'a b'"),
+        (["=x"], "got ''"),
+        (["a=b"], "got 'a=b'"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            name_models(arguments)
+
+
+def test_wrong_options(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "token"
+    token.write_text("two words\n")
+    for arguments, said in (
+        (["--token-file", token], "a token of 1 to 1000 ASCII characters"),
+        (["--token-file", tmp_path / "none"], "got no such file"),
+        (["--allow-origin", "example.org"], "like https://example.org"),
+        ([tmp_path / "none", "--port", 0], "expected a model folder"),
+    ):
+        ended = run("serve", *arguments)
+        assert said in ended.error()
+    monkeypatch.setenv("ASR_TOKEN", "é")
+    assert "$ASR_TOKEN: expected a token" in run("serve").error()
+
+
+def test_a_port_in_use(run: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = run("serve", "--port", taken.getsockname()[1])
+    assert "another --host or --port" in ended.error()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_it_says_where_it_is_and_stops_as_asked(exported: Path) -> None:  # noqa: F811
+    command = [sys.executable, "-m", "asr", "serve", f"own={exported}", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
+        assert it.stdout is not None
+        line = it.stdout.readline()
+        assert line.startswith("serving own at http://127.0.0.1:")
+        address = line.split()[-1]
+        (row,) = httpx.get(f"{address}v1/models").json()["data"]
+        assert row["id"] == "own"
+        it.send_signal(signal.SIGTERM)
+        output, errors = it.communicate(timeout=20)
+    assert (it.returncode, output, errors) == (0, "", "")
