@@ -38,7 +38,7 @@ from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.padded import pad
 from tests.export.test_network import bundle
 from tests.export.test_streaming import noise, streaming_bundle
-from tests.tones import RATE, speak, trained_tones
+from tests.tones import RATE, run_quietly, speak, tone_recipe, trained_tones
 
 sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs sherpa-onnx")
 
@@ -177,6 +177,34 @@ def test_streams_give_the_texts_of_torch(
         # The last window may not be whole.
         assert text.replace(" ", "").startswith(heard.text.replace(" ", ""))
         assert len(heard.tokens) > 3
+
+
+def test_a_model_trained_to_stream_gives_the_texts_of_torch(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, unverified: None
+) -> None:
+    corpus, _ = trained_tones(tmp_path_factory.getbasetemp())
+    plain = tone_recipe(corpus, tmp_path / "run", epochs=8, learning_rate=0.02)
+    features = FeatureConfig(sample_rate=RATE, bands=16, kind="nemo", cmvn="global")
+    network = plain.model.model_copy(update={"chunk": 8, "right_context": 4})
+    model, _ = run_quietly(plain.model_copy(update={"features": features, "model": network}))
+    source = load_bundle(model)
+    export_sherpa(model, tmp_path / "out")
+    recognizer = made(tmp_path / "out", source, STREAM)
+    silence = np.zeros(round(tail_seconds(source.model) * RATE), np.float32)
+    utterances = list(read_manifest(corpus["test"]))
+    right = 0
+    for utterance in utterances:
+        wave = np.concatenate([load_audio(utterance.audio, RATE), silence])
+        pushed, stream = Stream(source.model), recognizer.create_stream()
+        scores = torch.cat([pushed.push(torch.from_numpy(wave)), pushed.finish()])
+        for start in range(0, len(wave), 800):
+            stream.accept_waveform(RATE, wave[start : start + 800])
+            while recognizer.is_ready(stream):
+                recognizer.decode_stream(stream)
+        text = recognizer.get_result(stream).strip()
+        assert text == source.tokens.decode(greedy_decode(pad([scores]))[0])
+        right += text == utterance.text
+    assert right >= len(utterances) // 2
 
 
 def test_the_python_of_a_streaming_readme_runs(tmp_path: Path) -> None:
