@@ -96,7 +96,9 @@ async function open(id, back = false) {
   const place = list.items.findIndex((entry) => entry.id === id);
   find("queue").children[place]?.firstChild.setAttribute("aria-current", "true");
   correct.focus();
-  await showSound(found);
+  showSound(found).catch((error) => {
+    if (found === item) fail(error);
+  }); // the text can be written and saved meanwhile
 }
 
 function showHeard() {
