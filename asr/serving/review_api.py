@@ -113,7 +113,7 @@ def load(utterance: Utterance, rate: int) -> np.ndarray:
     if len(samples) > MOST_SECONDS * rate:
         raise AudioError(
             f"{utterance.audio}: expected at most {MOST_SECONDS / 60:g} minutes for a review, got "
-            "more: cut it into utterances (asr segment)"
+            "more: cut it into shorter recordings"
         )
     return samples
 

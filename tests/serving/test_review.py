@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,6 +64,21 @@ def test_a_checked_text_is_in_a_manifest_to_train_from(manifest: Path) -> None:
     with open_review(manifest, silent) as review:
         assert found(review, "a2").checked == "turn it off"
         assert review.counts() == {"total": 4, "recognised": 0, "checked": 1}
+
+
+def test_the_lines_of_the_documentation_correct_a_manifest(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(from dataclasses.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (manifest.parent / "data").mkdir()
+    monkeypatch.chdir(manifest.parent)
+    write_manifest("data/calls.jsonl", read_manifest(manifest))
+    with open_review(Path("data/calls.jsonl"), silent) as review:
+        review.check("a1", "one", "unchecked")
+    exec(compile(code, "docs/serving.md", "exec"), {})
+    texts = [u.text for u in read_manifest("data/corrected.jsonl")]
+    assert texts == ["text 0", "one", "text 2", "text 3"]
 
 
 def test_the_least_certain_is_first_and_the_checked_are_last(manifest: Path) -> None:
