@@ -40,6 +40,7 @@ __all__ = [
     "Transcript",
     "Word",
     "evaluate",
+    "format_transcript",
     "load",
     "train",
 ]
@@ -85,6 +86,29 @@ def load(model: str | Path | None = None) -> Recognizer:
 
     with extras_explained():
         return load_recognizer(model)
+
+
+def format_transcript(transcript: Transcript, format: str) -> str:
+    """The content of a file in one of the formats of `asr transcribe`: "txt", "json", "srt", "vtt",
+    "tsv", "ctm", "textgrid" or "trn".
+
+    Times come from the words, so that a transcript without words has no subtitles. Raises AsrError
+    for another format.
+
+    >>> from asr import Segment, Transcript
+    >>> transcript = Transcript(Path("a.wav"), (Segment(0, 1, "yes no"),))
+    >>> print(format_transcript(transcript, "trn"), end="")
+    yes no (a)
+    """
+    from asr.errors import ConfigError
+    from asr.inference.formats import FORMATS, to_text
+    from asr.inference.time_formats import ctm_names
+
+    found = next((known for known in FORMATS if known == format), None)
+    if found is None:
+        raise ConfigError(f"expected one of {', '.join(FORMATS)}, got {format!r}: name one")
+    path = transcript.path or Path("recording")
+    return to_text(transcript, found, ctm_names([path])[path])
 
 
 def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:

@@ -16,6 +16,8 @@ import webvtt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import asr
+from asr.errors import ConfigError
 from asr.inference.formats import FORMATS, Format, FormatConfig, to_srt, to_text, to_vtt
 from asr.inference.subtitle_text import text_of
 from asr.inference.subtitles import Cue, label_of, subtitles
@@ -186,3 +188,12 @@ def test_no_text_breaks_a_line(text: str) -> None:
     assert len(to_text(transcript, "tsv", "x").splitlines()) == 1 + bool(text.strip())
     assert len(to_text(transcript, "json", "x").splitlines()) == 1
     assert len(to_text(transcript, "trn", "x").splitlines()) == 1
+
+
+def test_every_format_from_python() -> None:
+    words = (Word("yes", 0.2, 0.5, 0.9), Word("no", 0.6, 0.9, 0.8))
+    transcript = Transcript(Path("a/talk.wav"), (Segment(0.0, 1.0, "yes no", words),), 1.0)
+    for format in FORMATS:
+        assert asr.format_transcript(transcript, format) == to_text(transcript, format, "talk")
+    with pytest.raises(ConfigError, match=r"one of txt, .*, got 'docx'"):
+        asr.format_transcript(transcript, "docx")
