@@ -32,20 +32,21 @@ def list_models(
     from rich.console import Console
 
     from asr.errors import AsrError
-    from asr.sharing.facts import find_models, included_model, read_facts
+    from asr.inference.transcribe import trained_model
+    from asr.sharing.facts import find_models, read_facts
 
     found, failed = [], 0
     for folder in folders or []:
         if not folder.is_dir():
             tell(f"error: expected a folder, got {folder}: check the path")
             failed += 1
-    for folder in find_models([*(folders or [Path()]), included_model()]):
+    for folder in find_models([*(folders or [Path()]), trained_model()]):
         try:
             found.append(read_facts(folder))
         except AsrError as error:
             tell(f"error: left out: {error}")
             failed += 1
-    Console(highlight=False, markup=False).print(_models_table(found, included_model()))
+    Console(highlight=False, markup=False).print(_models_table(found, trained_model()))
     if failed:
         sys.exit(1)
 
@@ -86,10 +87,11 @@ def show_model(
     """Show the card of a model: data, licence, error rates, speed, size, network, decoder."""
     from rich.console import Console
 
-    from asr.sharing.facts import included_model, read_facts
+    from asr.inference.transcribe import trained_model
+    from asr.sharing.facts import read_facts
     from asr.sharing.package import facts_of_package
 
-    place = model or included_model()
+    place = model or trained_model()
     facts = facts_of_package(place) if place.is_file() else read_facts(place)
     console = Console(highlight=False, markup=False)
     console.print(_card_table(facts, "the included model" if model is None else str(model)))

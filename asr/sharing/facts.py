@@ -157,12 +157,6 @@ class ModelFacts:
         return next(iter([*tests, *self.evaluations]), None)
 
 
-def included_model() -> Path:
-    """The folder of the model in the package (`default_model` of `asr.inference.transcribe`, which
-    imports torch)."""
-    return Path(__file__).resolve().parents[1] / "inference" / "default_model"
-
-
 def find_models(folders: Sequence[Path]) -> Iterator[Path]:
     """Model folders at and below these, sorted, each once; links are followed. Models of single
     epochs of a training are left out."""
