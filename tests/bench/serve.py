@@ -26,6 +26,7 @@ from asr.io.paths import files_below
 from tests.bench.corpus import SOURCE
 from tests.bench.timing import print_table, verdict
 from tests.fuzz.mutate import mutated
+from tests.recordings import FORMATS
 
 CLIENTS = (1, 8, 64)
 REQUESTS = 260  # for each number of clients: the test set twice
@@ -66,6 +67,9 @@ def run() -> None:
         _burst(server, paths)
         _bad(server, paths)
         _memory(server, paths)
+    from tests.bench import serve_race
+
+    serve_race.run(paths)
 
 
 # --- the parts ---
@@ -111,7 +115,7 @@ def _bad(server: Server, paths: Sequence[Path]) -> None:
     random = Random(1)
     whole = transcription(paths[0].read_bytes())
     malformed = [_malformed(whole, random) for _ in range(BAD)]
-    contents = [path.read_bytes() for path in paths[:20]]
+    contents = [path.read_bytes() for path in paths[:5]] + list(FORMATS.values())
     fuzzed = [transcription(mutated(random.choice(contents), contents, random)) for _ in range(BAD)]
     for name, requests in (("malformed requests", malformed), ("fuzzed files", fuzzed)):
         answers = asyncio.run(load(server.port, requests, 64, keep=False))
