@@ -1,8 +1,10 @@
-"""Recordings whose texts a person checks by ear, and the file of the texts that were checked.
+"""Recordings whose texts a person checks by ear, and the files of what the person decided.
 
-The file is a manifest to train from. It is replaced as a whole with every checked text, so that
-after a kill it has the old content or the new. It lies beside the manifest that is reviewed:
-`train.jsonl` has `train.reviewed.jsonl`, a folder `talks` has `talks/reviewed.jsonl`.
+The texts that were checked are a manifest to train from. A second manifest has the recordings that
+were left out, such as those that cannot be understood. Each is replaced as a whole with every
+decision, so that after a kill it has the old content or the new. They lie beside the manifest that
+is reviewed: `train.jsonl` has `train.reviewed.jsonl` and `train.left_out.jsonl`, a folder `talks`
+has `talks/reviewed.jsonl` and `talks/left_out.jsonl`.
 """
 
 from __future__ import annotations
@@ -49,6 +51,13 @@ class Item:
     """None until it was recognised."""
     checked: str | None
     """The text that a person gave; None until then."""
+    left_out: bool = False
+    """A person decided that it is of no use."""
+
+    @property
+    def is_open(self) -> bool:
+        """Nobody has decided about it yet."""
+        return self.checked is None and not self.left_out
 
     @property
     def text(self) -> str:
@@ -59,9 +68,9 @@ class Item:
 
     @property
     def version(self) -> str:
-        """Names the state of the checked text: a change must name the one that it is based on."""
+        """Names what was decided: a change must name the decision that it is based on."""
         if self.checked is None:
-            return "unchecked"
+            return "left out" if self.left_out else "unchecked"
         return hashlib.sha256(self.checked.encode()).hexdigest()[:16]
 
 
@@ -70,7 +79,7 @@ class TextError(AsrError):
 
 
 class ChangedError(AsrError):
-    """Another person has checked the same recording meanwhile."""
+    """Another person has decided about the same recording meanwhile."""
 
     def __init__(self, item: Item) -> None:
         super().__init__(
@@ -78,21 +87,54 @@ class ChangedError(AsrError):
             "changed it"
         )
         self.item = item
-        """With the other person's text."""
+        """With the other person's decision."""
+
+
+class _Written:
+    """A manifest that another program may change too."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ManifestError if the file exists and cannot be read."""
+        self.path = path
+        self.utterances: dict[str, Utterance] = {}
+        self._state: tuple[int, ...] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the file again if another program has changed it. A file that was removed is written
+        again with the next change."""
+        state = _state(self.path)
+        if state is not None and state != self._state:
+            self.utterances = {utterance.id: utterance for utterance in read_manifest(self.path)}
+            self._state = state
+
+    def add(self, utterance: Utterance) -> None:
+        """Add or replace an utterance. When it returns, this is on the disk."""
+        self._write({**self.utterances, utterance.id: utterance})
+
+    def remove(self, id: str) -> None:
+        if id in self.utterances:
+            self._write({key: u for key, u in self.utterances.items() if key != id})
+
+    def _write(self, utterances: dict[str, Utterance]) -> None:
+        if utterances:
+            write_manifest(self.path, utterances.values())
+        else:  # a manifest has at least one
+            self.path.unlink(missing_ok=True)
+        self.utterances, self._state = utterances, _state(self.path)
 
 
 class Review:
     """The recordings of a review, by id. Threads may share it."""
 
-    def __init__(self, utterances: Sequence[Utterance], path: Path) -> None:
-        """Raises ManifestError if the file of checked texts exists and cannot be read."""
+    def __init__(self, utterances: Sequence[Utterance], path: Path, left_out: Path) -> None:
+        """Raises ManifestError if a file of decisions exists and cannot be read."""
         self.path = path
+        """Where the checked texts are."""
         self._utterances = {utterance.id: utterance for utterance in utterances}
         self._heard: dict[str, Heard] = {}
-        self._checked: dict[str, Utterance] = {}
-        self._state: tuple[int, ...] | None = None
+        self._checked, self._left_out = _Written(path), _Written(left_out)
         self._lock = threading.Lock()
-        self._refresh()
 
     @property
     def ids(self) -> Sequence[str]:
@@ -104,25 +146,28 @@ class Review:
         utterance = self._utterances.get(id)
         if utterance is None:
             return None
-        checked = self._checked.get(id)
-        text = None if checked is None else checked.text
-        return Item(utterance, self._heard.get(id), text)
+        heard, checked = self._heard.get(id), self._checked.utterances.get(id)
+        if checked is not None:  # also if a kill came between the changes of both files
+            return Item(utterance, heard, checked.text)
+        return Item(utterance, heard, None, id in self._left_out.utterances)
 
     def items(self) -> list[Item]:
-        """The unchecked recordings, least certain first, those that were not recognised yet last;
-        then the checked ones, as written."""
+        """The open recordings, least certain first, those that were not recognised yet last; then
+        the checked ones, as written, and those that were left out."""
         found = [item for id in self._utterances if (item := self.item(id))]
-        places = {id: place for place, id in enumerate(self._checked)}
+        places = {id: place for place, id in enumerate(self._checked.utterances)}
         # Sorting keeps the order of the manifest among equals.
         return sorted(found, key=lambda item: _order(item, places))
 
     def counts(self) -> dict[str, int]:
-        """The number of all recordings, of the recognised and of the checked ones."""
-        checked = self._checked.keys() & self._utterances.keys()
+        """The number of all recordings, and of those in each state."""
+        checked = self._checked.utterances.keys() & self._utterances.keys()
+        left_out = self._left_out.utterances.keys() & self._utterances.keys() - checked
         return {
             "total": len(self._utterances),
             "recognised": len(self._heard),
             "checked": len(checked),
+            "left_out": len(left_out),
         }
 
     def hear(self, id: str, heard: Heard) -> None:
@@ -143,28 +188,45 @@ class Review:
                 "correct it"
             )
         with self._lock:
-            self._refresh()
-            utterance = self._utterances[id]
-            item = self.item(id)
-            assert item is not None
+            item = self._present(id)
             if item.checked == text:  # also the same request once more, after a lost answer
                 return item
             if item.version != version:
                 raise ChangedError(item)
-            if not utterance.duration:
-                utterance = replace(utterance, duration=audio_duration(utterance.audio))
-            changed = {**self._checked, id: replace(utterance, text=text)}
-            write_manifest(self.path, changed.values())
-            self._checked, self._state = changed, _state(self.path)
-            return replace(item, checked=text)
+            self._checked.add(replace(self._measured(id), text=text))
+            self._left_out.remove(id)
+            return replace(item, checked=text, left_out=False)
 
-    def _refresh(self) -> None:
-        """Read the file again if another program has changed it. A file that was removed is written
-        again with the next text."""
-        state = _state(self.path)
-        if state is not None and state != self._state:
-            checked = {utterance.id: utterance for utterance in read_manifest(self.path)}
-            self._checked, self._state = checked, state
+    def leave_out(self, id: str, version: str) -> Item:
+        """Write that a recording is of no use, based on a version of the item. A checked text is
+        removed.
+
+        Raises KeyError for an unknown id, and ChangedError like `check`.
+        """
+        with self._lock:
+            item = self._present(id)
+            if item.left_out:
+                return item
+            if item.version != version:
+                raise ChangedError(item)
+            self._left_out.add(self._measured(id))
+            self._checked.remove(id)
+            return replace(item, checked=None, left_out=True)
+
+    def _present(self, id: str) -> Item:
+        for written in (self._checked, self._left_out):
+            written.refresh()
+        item = self.item(id)
+        if item is None:
+            raise KeyError(id)
+        return item
+
+    def _measured(self, id: str) -> Utterance:
+        """The utterance with its duration, which a folder of recordings does not tell."""
+        utterance = self._utterances[id]
+        if utterance.duration:
+            return utterance
+        return replace(utterance, duration=audio_duration(utterance.audio))
 
 
 @contextmanager
@@ -172,15 +234,16 @@ def open_review(source: Path, say: Say) -> Iterator[Review]:
     """The review of a manifest, or of the recordings in a folder. Texts beside these are not read:
     `asr data prepare` makes a manifest of them. `say` reports files that are left out.
 
-    Raises AsrError for a source that cannot be read, one without recordings, a file of checked
-    texts that cannot be read, and a review of the same source by another process.
+    Raises AsrError for a source that cannot be read, one without recordings, a file of decisions
+    that cannot be read, and a review of the same source by another process.
     """
-    path = reviewed_path(source)
+    path, left_out = written_path(source, "reviewed"), written_path(source, "left_out")
     utterances = _recordings(source, say) if source.is_dir() else read_manifest(source)
     try:
         with locked(path.with_name(f".{path.name}.lock"), "review of these recordings"):
-            remove_leftovers(path)
-            yield Review(utterances, path)
+            for written in (path, left_out):
+                remove_leftovers(written)
+            yield Review(utterances, path, left_out)
     except PermissionError as error:
         raise AsrError(
             f"expected a folder for {path} that can be written, got '{error.strerror}': review a "
@@ -188,15 +251,15 @@ def open_review(source: Path, say: Say) -> Iterator[Review]:
         ) from None
 
 
-def reviewed_path(source: Path) -> Path:
-    """Where the checked texts of a source are written.
+def written_path(source: Path, kind: str) -> Path:
+    """Where the decisions about a source are written.
 
-    >>> reviewed_path(Path("data/train.jsonl")).name
+    >>> written_path(Path("data/train.jsonl"), "reviewed").name
     'train.reviewed.jsonl'
     """
     if source.is_dir():
-        return source / "reviewed.jsonl"
-    return source.with_name(f"{source.stem}.reviewed.jsonl")
+        return source / f"{kind}.jsonl"
+    return source.with_name(f"{source.stem}.{kind}.jsonl")
 
 
 def _recordings(folder: Path, say: Say) -> list[Utterance]:
@@ -226,6 +289,8 @@ def _is_whole(text: str) -> bool:
 
 
 def _order(item: Item, places: Mapping[str, int]) -> tuple[int, float]:
+    if item.left_out:
+        return 4, 0.0
     if item.checked is not None:
         return 3, places[item.utterance.id]
     if item.heard is None:

@@ -70,13 +70,13 @@ class Hearing:
         return self.review.item(id)
 
     async def hear_all(self) -> None:
-        """Recognise every recording that was not checked yet, in the order of the manifest."""
+        """Recognise every recording that nobody has decided about, in the order of the manifest."""
         ids = iter(self.review.ids)
 
         async def work() -> None:
             for id in ids:
                 item = self.review.item(id)
-                if item is not None and item.checked is None:
+                if item is not None and item.is_open:
                     await self.hear(id)
 
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
@@ -118,9 +118,10 @@ def load(utterance: Utterance, rate: int) -> np.ndarray:
     return samples
 
 
-class _Checked(BaseModel):
+class _Decision(BaseModel):
     id: str
-    text: str
+    text: str | None
+    """None leaves the recording out."""
     version: str
 
 
@@ -154,24 +155,26 @@ def review_router(hearing: Hearing) -> APIRouter:
         return Response(content, media_type="audio/flac", headers={"Cache-Control": "no-store"})
 
     @router.put("/item")
-    async def check(request: Request) -> dict[str, Any]:
+    async def decide(request: Request) -> dict[str, Any]:
         held: Held = request.app.state.held
-        checked = await held.json(request, _Checked)
-        _known(review.item(checked.id))
-        return _detailed(await run_in_threadpool(_check, review, checked))
+        decision = await held.json(request, _Decision)
+        _known(review.item(decision.id))
+        return _detailed(await run_in_threadpool(_decide, review, decision))
 
     return router
 
 
-def _check(review: Review, checked: _Checked) -> Item:
+def _decide(review: Review, decision: _Decision) -> Item:
     try:
-        return review.check(checked.id, checked.text, checked.version)
+        if decision.text is None:
+            return review.leave_out(decision.id, decision.version)
+        return review.check(decision.id, decision.text, decision.version)
     except ChangedError as error:
         raise ApiError(409, str(error), "version", "changed") from None
     except TextError as error:
         raise ApiError(422, str(error), "text") from None
     except (AsrError, OSError) as error:
-        tell(f"error: {checked.id}: {error}")  # with a path, which is for the server's owner
+        tell(f"error: {decision.id}: {error}")  # with a path, which is for the server's owner
         raise ApiError(
             500, "expected to write the text, got an error: the server's messages say which"
         ) from None
@@ -190,12 +193,13 @@ def _row(item: Item) -> dict[str, Any]:
         "confidence": None if item.heard is None else item.heard.confidence,
         "error": item.heard is not None and bool(item.heard.error),
         "checked": item.checked is not None,
+        "left_out": item.left_out,
     }
 
 
 def _detailed(item: Item) -> dict[str, Any]:
     utterance, heard = item.utterance, item.heard
-    origin = "manifest" if utterance.text else "heard"
+    origin = "left out" if item.left_out else "manifest" if utterance.text else "heard"
     return _row(item) | {
         "speaker": utterance.speaker,
         "seconds": utterance.duration or None,

@@ -17,7 +17,7 @@ from asr.audio.load import write_wav
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError, ManifestError
 from asr.inference.time_formats import Word
-from asr.serving.review import ChangedError, Heard, Item, Review, open_review, reviewed_path
+from asr.serving.review import ChangedError, Heard, Item, Review, open_review, written_path
 
 RATE = 8000
 
@@ -43,6 +43,10 @@ def found(review: Review, id: str) -> Item:
     return item
 
 
+def reviewed(manifest: Path) -> Path:
+    return written_path(manifest, "reviewed")
+
+
 def silent(_: str) -> None:
     pass
 
@@ -53,7 +57,7 @@ def test_a_checked_text_is_in_a_manifest_to_train_from(manifest: Path) -> None:
         item = review.check("a2", "  turn \n it\toff ", found(review, "a2").version)
         assert item.text == "turn it off"
         # Another process sees it at once.
-        (written,) = read_manifest(reviewed_path(manifest))
+        (written,) = read_manifest(reviewed(manifest))
     (original,) = [u for u in read_manifest(manifest) if u.id == "a2"]
     assert written.text == "turn it off"
     assert (written.audio, written.speaker, written.extra) == (
@@ -63,7 +67,7 @@ def test_a_checked_text_is_in_a_manifest_to_train_from(manifest: Path) -> None:
     )
     with open_review(manifest, silent) as review:
         assert found(review, "a2").checked == "turn it off"
-        assert review.counts() == {"total": 4, "recognised": 0, "checked": 1}
+        assert review.counts() == {"total": 4, "recognised": 0, "checked": 1, "left_out": 0}
 
 
 def test_the_lines_of_the_documentation_correct_a_manifest(
@@ -107,7 +111,7 @@ def test_two_persons_do_not_overwrite_each_other(manifest: Path) -> None:
 
 def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     utterances = [Utterance(f"u{i}", tmp_path / "a.wav", "", 1.0) for i in range(40)]
-    review = Review(utterances, tmp_path / "out.jsonl")
+    review = Review(utterances, tmp_path / "out.jsonl", tmp_path / "left.jsonl")
 
     def work(first: int) -> None:
         for i in range(first, 40, 4):
@@ -125,7 +129,7 @@ def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_another_program_may_change_the_file(manifest: Path) -> None:
     with open_review(manifest, silent) as review:
         review.check("a0", "zero", "unchecked")
-        path = reviewed_path(manifest)
+        path = reviewed(manifest)
         path.write_text(path.read_text().replace("zero", "nought"))
         with pytest.raises(ChangedError):
             review.check("a0", "cero", found(review, "a0").version)
@@ -147,7 +151,7 @@ def test_what_the_manifest_no_longer_has_stays_in_the_file(manifest: Path) -> No
     with open_review(manifest, silent) as review:
         assert review.counts()["checked"] == 0
         review.check("a1", "one", "unchecked")
-    assert [u.id for u in read_manifest(reviewed_path(manifest))] == ["a0", "a1"]
+    assert [u.id for u in read_manifest(reviewed(manifest))] == ["a0", "a1"]
 
 
 @pytest.mark.parametrize("text", ["x" * 20_001, "half \ud800"])
@@ -155,7 +159,41 @@ def test_a_text_that_no_manifest_can_hold(manifest: Path, text: str) -> None:
     with open_review(manifest, silent) as review:
         with pytest.raises(AsrError, match="expected a text of at most 20,000 whole characters"):
             review.check("a0", text, "unchecked")
-        assert not reviewed_path(manifest).exists()
+        assert not reviewed(manifest).exists()
+
+
+def test_recordings_are_left_out_and_taken_back(manifest: Path) -> None:
+    left_out = written_path(manifest, "left_out")
+    with open_review(manifest, silent) as review:
+        review.check("a0", "zero", "unchecked")
+        review.check("a1", "one", "unchecked")
+        with pytest.raises(ChangedError):
+            review.leave_out("a0", "unchecked")
+        review.leave_out("a0", found(review, "a0").version)
+        review.leave_out("a2", "unchecked")
+        assert review.leave_out("a2", "unchecked").left_out  # once more, the answer was lost
+        assert [u.id for u in read_manifest(reviewed(manifest))] == ["a1"]
+        assert [u.text for u in read_manifest(left_out)] == ["text 0", "text 2"]
+        assert [item.utterance.id for item in review.items()] == ["a3", "a1", "a0", "a2"]
+    with open_review(manifest, silent) as review:
+        assert review.counts() == {"total": 4, "recognised": 0, "checked": 1, "left_out": 2}
+        with pytest.raises(ChangedError):
+            review.check("a0", "zero", "unchecked")
+        review.check("a0", "nought", "left out")
+        review.check("a2", "two", "left out")
+        assert not left_out.exists()
+        assert [u.text for u in read_manifest(reviewed(manifest))] == ["one", "nought", "two"]
+
+
+def test_a_kill_between_both_files_loses_no_text(manifest: Path) -> None:
+    with open_review(manifest, silent) as review:
+        review.check("a0", "zero", "unchecked")
+        content = reviewed(manifest).read_bytes()
+        review.leave_out("a0", found(review, "a0").version)
+        reviewed(manifest).write_bytes(content)  # as if it had not been changed yet
+    with open_review(manifest, silent) as review:
+        assert found(review, "a0").checked == "zero"
+        assert review.counts()["left_out"] == 0
 
 
 def test_a_full_disk_changes_nothing(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +209,7 @@ def test_a_full_disk_changes_nothing(manifest: Path, monkeypatch: pytest.MonkeyP
                 review.check("a1", "one", "unchecked")
         assert found(review, "a1").checked is None
         assert review.check("a1", "one", "unchecked").checked == "one"
-    assert len(read_manifest(reviewed_path(manifest))) == 2
+    assert len(read_manifest(reviewed(manifest))) == 2
     assert not list(manifest.parent.glob(".*.tmp"))
 
 
@@ -237,7 +275,7 @@ def test_nothing_is_lost_by_a_kill(manifest: Path) -> None:
             told[id] = int(number)
         process.wait()
         process.stdout.close()
-        kept = {u.id: int(u.text.split()[-1]) for u in read_manifest(reviewed_path(manifest))}
+        kept = {u.id: int(u.text.split()[-1]) for u in read_manifest(reviewed(manifest))}
         assert kept.keys() == told.keys()
         # A text that was written may not have been told.
         assert all(told[id] <= kept[id] <= told[id] + 1 for id in told)

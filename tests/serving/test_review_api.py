@@ -137,6 +137,15 @@ def test_a_checked_text_is_written_before_the_answer(reviewing: Reviewing) -> No
     assert reviewing.item("one")["text"] == "low high"
 
 
+def test_a_recording_is_left_out(reviewing: Reviewing) -> None:
+    version = reviewing.item("gone")["version"]
+    decision = {"id": "gone", "text": None, "version": version}
+    answer = reviewing.client.put("/review/item", json=decision)
+    assert answer.json()["left_out"]
+    assert answer.json()["origin"] == "left out"
+    assert reviewing.client.get("/review/list").json()["items"][-1]["id"] == "gone"
+
+
 def test_of_two_browsers_one_wins_and_the_other_is_told(reviewing: Reviewing) -> None:
     version = reviewing.item("a/two")["version"]
     with ThreadPoolExecutor(8) as pool:

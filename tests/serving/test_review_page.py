@@ -71,7 +71,7 @@ def test_a_person_corrects_texts_by_keyboard_alone(
             page.keyboard.type(f"text of {id}")
             given[id] = f"text of {id}"
             page.keyboard.press("Enter")
-            page.get_by_text(f"{number} of 4 checked").or_(page.get_by_text("All 4")).wait_for()
+            page.get_by_text(f"{number} of 4 checked" if number < 4 else "All 4").wait_for()
             assert kept(manifest) == given
             if number < 4:
                 until(page, f"document.getElementById('name').textContent !== {id!r}")
@@ -91,6 +91,25 @@ def test_escape_plays_and_words_are_heard(browser: Browser, reviewing: Running) 
         page.keyboard.press("Escape")
         until(page, "!document.getElementById('audio').paused")
         assert page.locator("#text button.word").count() >= 1
+
+
+def test_a_useless_recording_is_left_out(
+    browser: Browser, reviewing: Running, manifest: Path
+) -> None:
+    with quiet(browser, reviewing.url) as page:
+        opened(page, reviewing)
+        id = name(page)
+        page.keyboard.press("Alt+Delete")
+        page.get_by_text("0 of 4 checked, 1 left out").wait_for()
+        (left_out,) = read_manifest(manifest.with_name("all.left_out.jsonl"))
+        assert left_out.id == id != name(page)
+        page.locator("#queue button").last.click()
+        page.get_by_text("(left out)").wait_for()
+        assert name(page) == id
+        page.locator("#correct").fill("of use after all")
+        page.keyboard.press("Enter")
+        page.get_by_text("1 of 4 checked.").wait_for()
+        assert kept(manifest) == {id: "of use after all"}
 
 
 def test_skipped_recordings_come_back_last(browser: Browser, reviewing: Running) -> None:

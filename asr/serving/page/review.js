@@ -14,6 +14,8 @@ const words = new Words(find("text"), player);
 const views = new Views(find("pictures"), player);
 const correct = find("correct");
 
+const WATCHED_MS = 3000;
+
 let list = {items: []};
 let item = null; // the recording in the editor
 const before = []; // ids that were open earlier
@@ -43,13 +45,15 @@ function keepDraft() {
 
 async function refresh() {
   list = await requestJson("review/list");
-  const {total, recognised, checked} = list.counts;
-  const open = recognised < total ? `, ${recognised} recognised` : "";
-  say(`${checked} of ${total} checked${open}.`);
+  const {total, recognised, checked, left_out: leftOut} = list.counts;
+  const rest = [leftOut && `${leftOut} left out`, isHearing() && `${recognised} recognised`];
+  say([`${checked} of ${total} checked`, ...rest.filter(Boolean)].join(", ") + ".");
   find("share").hidden = false;
   find("share").max = total;
-  find("share").value = checked;
+  find("share").value = checked + leftOut;
+  const place = [...find("queue").children].findIndex((line) => line.contains(document.activeElement));
   find("queue").replaceChildren(...list.items.map(row));
+  find("queue").children[place]?.firstChild.focus();
   find("more").hidden = list.items.length === total;
   find("more").textContent = `The first ${list.items.length} of ${total}.`;
 }
@@ -57,7 +61,7 @@ async function refresh() {
 function row(entry) {
   const line = element("li"), button = element("button");
   button.type = "button";
-  const state = entry.checked ? "checked ✓" : entry.error ? "not recognised"
+  const state = entry.checked ? "checked ✓" : entry.left_out ? "left out" : entry.error ? "not recognised"
     : entry.confidence === null ? "waiting" : `lowest confidence ${Math.round(100 * entry.confidence)} %`;
   button.append(element("span", "meta", `${entry.id} · ${state}`));
   button.append(element("span", entry.text ? "line" : "line pale", entry.text || "no text"));
@@ -67,9 +71,23 @@ function row(entry) {
   return line;
 }
 
+// Whether recordings are still being recognised. Those that were decided about before are not.
+function isHearing() {
+  const {total, recognised, checked, left_out: leftOut} = list.counts;
+  return recognised + checked + leftOut < total;
+}
+
+// Meanwhile the order changes.
+async function watch() {
+  if (list.counts && isHearing() && !busy) {
+    await refresh().catch(() => {}); // an error is shown when something is saved
+  }
+  setTimeout(watch, WATCHED_MS);
+}
+
 // The first in the list after those that were skipped.
 function nextOf(skipped) {
-  const open = list.items.filter((entry) => !entry.checked && entry.id !== item?.id);
+  const open = list.items.filter((entry) => !entry.checked && !entry.left_out && entry.id !== item?.id);
   return (open.find((entry) => !skipped.has(entry.id)) ?? open[0])?.id;
 }
 
@@ -90,6 +108,7 @@ async function open(id, back = false) {
   correct.value = draft ?? item.text;
   find("origin").textContent = draft !== null ? "(not saved yet)" : {
     checked: "(checked)", manifest: "(of the manifest)", heard: "(as recognised)",
+    "left out": "(left out)",
   }[item.origin];
   find("back").disabled = !before.length;
   for (const button of find("queue").querySelectorAll("[aria-current]")) button.removeAttribute("aria-current");
@@ -129,12 +148,13 @@ async function goOn() {
   await refresh();
   const id = nextOf(skipped);
   if (id !== undefined) return open(id);
-  say(`All ${list.counts.total} recordings are checked.`);
   if (item) await open(item.id, true);
+  say(`All ${list.counts.total} recordings are done.`);
 }
 
-async function save(version = item.version) {
-  const saving = item, text = correct.value;
+// The text null leaves the recording out.
+async function save(text, version = item.version) {
+  const saving = item;
   find("error").hidden = true;
   try {
     await request("review/item", {
@@ -147,13 +167,14 @@ async function save(version = item.version) {
       throw new Error(`Not saved: ${error.message} The text is kept in this browser.`);
     }
     const theirs = await requestJson(address("item", saving.id));
+    find("theirs-is").textContent = theirs.left_out ? "left this recording out" : "saved this text";
     find("theirs").textContent = theirs.text;
     find("conflict").hidden = false;
     find("take").onclick = () => {
       localStorage.removeItem(draftKey(saving));
       guarded(() => open(saving.id, true));
     };
-    find("keep").onclick = () => guarded(() => save(theirs.version));
+    find("keep").onclick = () => guarded(() => save(text, theirs.version));
     find("take").focus();
     return;
   }
@@ -180,6 +201,10 @@ function skip() {
   return goOn();
 }
 
+function leaveOut() {
+  return item && save(null);
+}
+
 function goBack() {
   const id = before.pop();
   return id === undefined ? undefined : open(id, true);
@@ -187,8 +212,9 @@ function goBack() {
 
 find("form").onsubmit = (event) => {
   event.preventDefault();
-  if (item) guarded(() => save());
+  if (item) guarded(() => save(correct.value));
 };
+find("leave").onclick = () => guarded(leaveOut);
 find("skip").onclick = () => guarded(skip);
 find("back").onclick = () => guarded(goBack);
 find("use").onclick = () => {
@@ -207,8 +233,9 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !find("token-dialog").open) player.toggle();
   else if (event.altKey && event.key === "ArrowDown") guarded(skip);
   else if (event.altKey && event.key === "ArrowUp") guarded(goBack);
+  else if (event.altKey && event.key === "Delete") guarded(leaveOut);
   else return;
   event.preventDefault();
 });
 
-guarded(goOn);
+guarded(goOn).then(watch);

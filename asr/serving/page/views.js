@@ -3,12 +3,14 @@
 /* global RATE, canvasOf, colour, drawAxis, drawSpectrogram, element, penOf, spectrogram */
 
 const SPAN = 12; // seconds of the spectrogram
+const BLOCK = 64; // samples that share a pair of extremes
 const WAVE = 60, STRIP = 26, AXIS_HEIGHT = 18, SPECTRUM_HEIGHT = 150; // pixels
 
 export class Views {
   #box;
   #player;
   #samples = null;
+  #extremes = []; // least and largest sample of each block
   #words = [];
   #from = 0; // the second at which the spectrogram begins
 
@@ -35,6 +37,7 @@ export class Views {
   // Samples at RATE Hz, or null and the reason why there are none.
   show(samples, words, note = "") {
     this.#samples = samples?.length ? samples : null;
+    this.#extremes = extremesOf(samples ?? []);
     this.#from = 0;
     this.note.textContent = note;
     this.note.hidden = !note;
@@ -54,7 +57,7 @@ export class Views {
   draw() {
     if (!this.#samples || !this.#box.clientWidth) return;
     const [start, end] = this.#part();
-    drawWave(this.wave.canvas, this.#samples, start, end);
+    drawWave(this.wave.canvas, this.#extremes, start, end);
     const part = this.#samples.subarray(Math.round(start * RATE), Math.round(end * RATE));
     drawSpectrogram(this.spectrum.canvas, spectrogram(part));
     this.#drawStrip(start, end);
@@ -120,27 +123,40 @@ function place(picture, fraction) {
   picture.cursor.style.left = `${100 * Math.min(1, Math.max(0, fraction))}%`;
 }
 
-// The least and the largest sample of each pixel; `start` to `end` are seconds that are marked.
-export function drawWave(canvas, samples, start = 0, end = 0) {
+// Of an hour, drawn again and again, the samples themselves would take too long.
+function extremesOf(samples) {
+  const count = Math.ceil(samples.length / BLOCK);
+  const low = new Float32Array(count), high = new Float32Array(count);
+  for (let i = 0; i < samples.length; i++) {
+    const block = Math.floor(i / BLOCK);
+    low[block] = Math.min(low[block], samples[i]);
+    high[block] = Math.max(high[block], samples[i]);
+  }
+  return [low, high];
+}
+
+// `start` to `end` are the seconds that are marked.
+function drawWave(canvas, [low, high], start, end) {
   const pen = penOf(canvas), width = canvas.clientWidth, middle = WAVE / 2;
-  const seconds = samples.length / RATE;
+  const seconds = low.length * BLOCK / RATE;
   pen.fillStyle = colour("--raised");
   pen.fillRect(0, 0, width, WAVE);
-  if (end > start && end - start < seconds - 0.01) {
+  if (end - start < seconds - 0.01) {
     pen.fillStyle = colour("--edge");
     pen.fillRect(width * start / seconds, 0, width * (end - start) / seconds, WAVE);
   }
   let loudest = 0.05; // so that silence looks like silence
-  for (const sample of samples) loudest = Math.max(loudest, Math.abs(sample));
+  for (let i = 0; i < low.length; i++) loudest = Math.max(loudest, high[i], -low[i]);
   pen.fillStyle = colour("--accent");
   for (let x = 0; x < width; x++) {
-    let low = 0, high = 0;
-    const last = Math.floor((x + 1) * samples.length / width);
-    for (let i = Math.floor(x * samples.length / width); i < last; i++) {
-      low = Math.min(low, samples[i]);
-      high = Math.max(high, samples[i]);
+    const first = Math.floor(x * low.length / width);
+    const last = Math.max(first + 1, Math.floor((x + 1) * low.length / width));
+    let least = 0, most = 0;
+    for (let i = first; i < last; i++) {
+      least = Math.min(least, low[i]);
+      most = Math.max(most, high[i]);
     }
-    const top = middle - high / loudest * (middle - 2);
-    pen.fillRect(x, top, 1, Math.max(1, (high - low) / loudest * (middle - 2)));
+    const top = middle - most / loudest * (middle - 2);
+    pen.fillRect(x, top, 1, Math.max(1, (most - least) / loudest * (middle - 2)));
   }
 }
