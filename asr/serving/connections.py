@@ -12,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from asr.serving.errors import ApiError
 from asr.serving.limits import Limits
+from asr.serving.socket_connections import limited_sockets
 
 
 class Connection(H11Protocol):
@@ -97,6 +98,6 @@ def uvicorn_options(limits: Limits) -> dict[str, Any]:
         "timeout_keep_alive": round(limits.idle_s),
         "timeout_graceful_shutdown": round(limits.stop_s),
         "backlog": 2 * limits.connections,
-        "ws": "websockets-sansio",
+        "ws": limited_sockets(limits),
         "ws_max_size": 1 << 22,
     }

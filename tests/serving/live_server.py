@@ -65,7 +65,7 @@ def live_server(whole: Recognizer) -> Iterator[LiveServer]:
 
     bundle = streaming_bundle()
     models = {"tones": whole, "streaming": Recognizer(bundle, Decoder(bundle.tokens))}
-    engine = Engine(models, Limits(decoders=1, idle_s=2.0, live_idle_s=10.0))
+    engine = Engine(models, Limits(decoders=1, idle_s=1.0, live_idle_s=10.0))
     with (
         listen("127.0.0.1", 0) as wyoming,
         mock.patch.object(asr.inference.live, "speech_detector", energy),
