@@ -54,11 +54,17 @@ def add_recurrent(
         lengths,
         *peepholes,
         hidden_size=layer.ahead.hidden_size,
-        direction="forward" if layer.back is None else "bidirectional",
+        direction=_direction(layer),
         **repeated,
     )
     y = graph.add("Transpose", y, perm=[0, 2, 1, 3])  # [T, N, directions, H]
     return graph.add("Reshape", y, graph.ints(0, 0, layer.output_size))
+
+
+def _direction(layer: RecurrentLayer) -> str:
+    if layer.back is not None:
+        return "bidirectional"
+    return "reverse" if layer.backward else "forward"
 
 
 def _rows(

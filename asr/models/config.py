@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,6 +31,9 @@ class ModelConfig(Config):
     coupled or light_gru."""
     bidirectional: bool = True
     """Process utterances in both directions, each with its own cells."""
+    directions: Literal["both", "alternating"] = "both"
+    """Of a bidirectional network: both in every layer, or one in each layer, forward and backward
+    in turn, as in Oxford Nanopore's dorado. Alternating layers have half the cells."""
     layers: int = Field(4, ge=1, le=32)
     """Number of recurrent layers."""
     hidden: int = Field(320, ge=1, le=8192)
@@ -117,6 +120,10 @@ class ModelConfig(Config):
             raise ValueError("expected an attention_window only with attention_heads")
         if self.chunk and not self.bidirectional:
             raise ValueError("expected a chunk only with two directions")
+        if self.directions == "alternating" and (self.chunk or not self.bidirectional):
+            raise ValueError(
+                "expected alternating directions only with two directions and without a chunk"
+            )
         if self.right_context and not self.chunk:
             raise ValueError("expected a right context only with a chunk")
         return self

@@ -155,11 +155,13 @@ class Encoder(nn.Module):
         norms, layers = [], []
         for number in range(config.layers):
             width *= 2 if self._joins(number) else 1
+            alternating = config.directions == "alternating"
             layer = RecurrentLayer(
                 width,
                 config.hidden,
                 config.cell,
-                config.bidirectional,
+                config.bidirectional and not alternating,
+                backward=alternating and number % 2 == 1,
                 projection=config.projection,
                 zoneout=config.zoneout,
                 weight_dropout=config.weight_dropout,

@@ -170,7 +170,8 @@ class Direction(nn.Module):
 
 
 class RecurrentLayer(nn.Module):
-    """A cell over time in one direction or both; both are concatenated in the output.
+    """A cell over time in one direction or both; both are concatenated in the output. A single
+    direction may run `backward`, from the last frame to the first.
 
     Shape: [B, T, input_size] -> [B, T, output_size], which is twice R for two directions.
     """
@@ -181,10 +182,12 @@ class RecurrentLayer(nn.Module):
         hidden_size: int,
         cell: str = "lstm",
         bidirectional: bool = True,
+        backward: bool = False,
         **options: Any,
     ) -> None:
         """`options` are those of `Direction`. Raises ConfigError for an unknown cell."""
         super().__init__()
+        self.backward = backward
         self.ahead = Direction(input_size, hidden_size, cell, **options)
         self.back = Direction(input_size, hidden_size, cell, **options) if bidirectional else None
         self.output_size = self.ahead.output_size * (2 if bidirectional else 1)
@@ -236,10 +239,13 @@ class RecurrentLayer(nn.Module):
         x = x.zeroed()
         before: Sequence[State | None] = states or [None, None]
         back = self.back
-        if back is None:
+        if back is None and not self.backward:
             ahead, after = self.ahead(x, before[0], final)
             return ahead, [after]
         index = reversal_index(x.lengths, x.values.shape[1])
+        if back is None:
+            y, after = self.ahead(Padded(reverse(x.values, index), x.lengths), before[0], final)
+            return Padded(reverse(y.values, index), x.lengths), [after]
         reached: list[State] = []
 
         def heard_ahead() -> Tensor:

@@ -135,7 +135,8 @@ def network_text(network: Network) -> str:
     parts = [f"{network.layers} {network.cell} layers of {network.hidden} cells"]
     if count:
         parts.append(f"{count} convolution{'s' * (count != 1)} (stride {stride})")
-    parts.append("both directions" if network.bidirectional else "one direction")
+    both = "directions in turn" if network.directions == "alternating" else "both directions"
+    parts.append(both if network.bidirectional else "one direction")
     if network.hierarchical_ctc_layer:
         parts.append(f"layer {network.hierarchical_ctc_layer} spells")
     parts += [f"ConvLSTM of {network.conv_lstm} channels"] if network.conv_lstm else []

@@ -54,6 +54,7 @@ class Network(_Part):
     layers: int
     hidden: int
     strides: tuple[int, ...]
+    directions: str = "both"
     pyramid: int = 0
     conv_lstm: int = 0
     attention_heads: int = 0

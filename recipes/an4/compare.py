@@ -41,6 +41,7 @@ MEMBERS: dict[str, list[str]] = {
     "layer-norm BiLSTM": ["model.cell=layer_norm"],
     "projected BiLSTM": ["model.cell=projected", "model.projection=64"],
     "LSTM, one direction": ["model.bidirectional=false"],
+    "LSTM, alternating": ["model.directions=alternating"],
     "deep BiLSTM, 10 layers": ["model.layers=10", "model.residual=true"],
     "pyramidal BiLSTM": [
         "model.strides=[2,1]",

@@ -61,6 +61,7 @@ def assert_equal(expected: list[Scores], found: list[Scores]) -> None:
         {"cell": "rnn_tanh"},
         {"cell": "rnn_relu"},
         {"bidirectional": False, "lookahead": 4},
+        {"directions": "alternating", "residual": True},
         {"pyramid": 2, "hierarchical_ctc_layer": 2},
         {"pooling": True},
         {"dense": 7},

@@ -92,12 +92,30 @@ def test_encoder_contract(channels: tuple[int, ...], strides: tuple[int, ...], l
         {"attention_heads": 4, "attention_window": 2, "pyramid": 1},
         {"chunk": 4, "cell": "peephole"},
         {"bidirectional": False, "lookahead": 3},
+        {"directions": "alternating"},
     ],
 )
 def test_contract_of_other_encoders(more: dict[str, Any]) -> None:
     torch.manual_seed(0)
     encoder = Encoder(11, config((3,), (2,), 3, **more))
     assert_contract(encoder, ragged(LENGTHS, 11), encoder.output_lengths, zero_padding=False)
+
+
+def test_alternating_layers_see_the_whole_utterance_in_one_direction_each() -> None:
+    encoder = Encoder(4, config((), (), 3, directions="alternating")).eval()
+    assert [layer.backward for layer in encoder.layers] == [False, True, False]
+    assert encoder.output_size == 4
+    values = torch.randn(1, 5, 4, requires_grad=True)
+    outputs = encoder.layer_outputs(Padded(values, torch.tensor([5])))
+    for output, frames in zip(outputs, ([0, 1, 2], [0, 1, 2, 3, 4]), strict=False):
+        (gradient,) = torch.autograd.grad(output.values[0, 2].sum(), values, retain_graph=True)
+        assert gradient[0].abs().sum(1).nonzero().flatten().tolist() == frames
+
+
+@pytest.mark.parametrize("more", [{"chunk": 2}, {"bidirectional": False}])
+def test_alternating_directions_need_both_and_the_whole(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="alternating directions only with two directions"):
+        config((), (), 3, directions="alternating", **more)
 
 
 def test_pairs_are_joined_and_an_odd_frame_is_joined_to_silence() -> None:

@@ -181,6 +181,17 @@ def test_contract_of_every_cell(name: str, bidirectional: bool) -> None:
     assert layer(x).values.shape[2] == layer.output_size
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_a_backward_layer_runs_from_the_last_frame_to_the_first(name: str) -> None:
+    layer = layer_of(name, bidirectional=False, backward=True).eval()
+    forward = layer_of(name, bidirectional=False).eval()  # with the same weights
+    x = ragged([6, 1, 9], INPUT)
+    assert_contract(layer, x, zero_padding=False)
+    for row, y in zip(x.unpad(), layer(x).unpad(), strict=True):
+        alone = forward(Padded(row.flip(0)[None], torch.tensor([len(row)]))).values[0].flip(0)
+        torch.testing.assert_close(y, alone, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("name", CELLS)
 def test_states_in_and_out_continue_an_utterance(name: str, bidirectional: bool) -> None:
