@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import mimetypes
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -204,6 +206,31 @@ def test_a_full_queue_says_when_to_come_again(guarded: Running) -> None:
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) >= 1
     assert answer.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_no_request_opens_a_file(guarded: Running) -> None:
+    opened: list[object] = []
+    watching = True
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event in ("open", "os.listdir", "os.mkdir", "os.remove", "os.rename"):
+            opened.append(arguments[0])
+
+    url = f"{guarded.url}/v1/audio/transcriptions"
+    with httpx.Client(headers=KEY) as client:
+        client.get(f"{guarded.url}/health")
+        mimetypes.init()  # which the client reads
+        sys.addaudithook(note)
+        try:
+            for name in ("../../etc/passwd", "/etc/passwd", "a.wav"):
+                files = {"file": (name, wav(speak("low")))}
+                client.post(url, files=files, data={"model": name, "keywords[]": name})
+                assert client.post(url, files=files).status_code == 200
+            client.get(f"{guarded.url}/v1/models//etc/passwd")
+            client.get(f"{guarded.url}/%2e%2e/%2e%2e/etc/passwd")
+        finally:
+            watching = False
+    assert opened == []
 
 
 def exchange(server: Running, *parts: bytes, pause: float = 0.0) -> tuple[bytes, float]:
