@@ -48,12 +48,16 @@ class WyomingServer:
             await asyncio.wait(list(self._clients), timeout=self._engine.limits.stop_s)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        limits = self._engine.limits
+        if len(self._clients) >= limits.connections:
+            writer.transport.abort()
+            return
         client = _Client(self._engine, reader, writer)
         task = asyncio.current_task()
         assert task is not None
         self._clients[task] = client
         try:
-            if len(self._clients) > self._engine.limits.live_sessions:
+            if len(self._clients) > limits.live_sessions:
                 await client.refuse("expected fewer clients: try again later")
             else:
                 await client.serve()

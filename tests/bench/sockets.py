@@ -1,7 +1,10 @@
-"""Garbage on the live sockets of `asr serve`: conversations with one message damaged.
+"""Live sockets of `asr serve`: clients in real time, and conversations with one message damaged.
 
-Each conversation must end, with an answer or an error that says nothing of the server, and leave
-no memory behind.
+Clients of vosk's protocol send utterances of AN4's test set as a microphone gives them, with pauses
+of three seconds. The time to the final text includes the pause that ends an utterance.
+
+A damaged conversation must end, with an answer or an error that says nothing of the server, and
+leave no memory behind.
 """
 
 from __future__ import annotations
@@ -9,27 +12,104 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 
 import numpy as np
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from asr.audio.load import load_audio
+from asr.audio.pcm import to_int16
+from asr.inference.live import REGIONS
+from asr.io.paths import files_below
+from tests.bench.corpus import SOURCE
 from tests.bench.serve import Server, serving
-from tests.bench.timing import verdict
+from tests.bench.timing import print_table, verdict
 from tests.bench.wyoming import free_port
 from tests.fuzz.mutate import mutated
 
 EARLY, LATE = 1_000, 10_000  # conversations after which memory is measured
 MOST_GROWTH = 0.1
-CLIENTS = 4
+AT_ONCE = 4  # clients with damage
+CLIENTS = (1, 4, 16)  # in real time
+UTTERANCES = 6  # of each
+PAUSE_S = 3.0
+RATE = 16000
+BLOCK = 1600  # samples
 FAILED = "the server has failed"
 TIMEOUT = 30.0  # seconds
 
 
 def run() -> None:
-    """Print what came of the conversations."""
+    """Print the delays of live texts, and what came of damaged conversations."""
+    if SOURCE.is_dir():
+        _live()
+    else:
+        print(f"\nsockets: no AN4 in {SOURCE}: live texts are left out")
+    _damaged()
+
+
+def _live() -> None:
+    paths = Random(1).sample(sorted(files_below(SOURCE / "wav" / "an4test_clstk")), UTTERANCES)
+    speech = [load_audio(path, RATE) for path in paths]
+    rows = []
+    with serving() as server:
+        for clients in CLIENTS:
+            delays, partials = asyncio.run(_speak(server.port, speech, clients))
+            figures = np.quantile(delays, (0.5, 0.95, 1.0))
+            count = clients * UTTERANCES
+            rows.append(
+                [
+                    str(clients),
+                    *(f"{f:.2f}" for f in figures),
+                    f"{partials / count:.1f}",
+                    str(count),
+                ]
+            )
+            verdict("utterances without a text", count - len(delays), "0", len(delays) == count)
+    print_table(
+        f"sockets: seconds from speech to text, {REGIONS.silence_s:g} s of them the pause",
+        ["clients", "50 %", "95 %", "slowest", "partial texts each", "utterances"],
+        rows,
+    )
+
+
+async def _speak(port: int, speech: Sequence[np.ndarray], clients: int) -> tuple[list[float], int]:
+    """The seconds to each final text, and the number of partial ones."""
+    delays: list[float] = []
+    partials = 0
+
+    async def client(number: int) -> None:
+        nonlocal partials
+        random = np.random.default_rng(number)
+        await asyncio.sleep(random.uniform(0, PAUSE_S))
+        async with connect(f"ws://127.0.0.1:{port}/vosk", compression=None) as server:
+            await server.send(json.dumps({"config": {"sample_rate": RATE}}))
+            for turn in range(len(speech)):
+                spoken = speech[(number + turn) % len(speech)]
+                pause = random.normal(0, 1e-4, round(PAUSE_S * RATE))
+                samples = to_int16(np.concatenate([spoken, pause]))
+                began, late = time.perf_counter(), 0.0
+                for at in range(0, len(samples), BLOCK):
+                    block = samples[at : at + BLOCK]
+                    due = began + (at + len(block)) / RATE
+                    await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                    await server.send(block.tobytes())
+                    answer = json.loads(await server.recv())
+                    partials += bool(answer.get("partial"))
+                    if answer.get("text"):
+                        late = time.perf_counter() - began - len(spoken) / RATE
+                if late > 0:
+                    delays.append(late)
+
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    return delays, partials
+
+
+def _damaged() -> None:
     print(f"\nsockets: {LATE} conversations over WebSockets and Wyoming, each with damage")
     port = free_port()
     with serving("--wyoming", str(port)) as server:
@@ -66,7 +146,7 @@ async def _converse(server: Server, port: int, first: int, last: int) -> Counter
                 said = "open"
             found["failed" if FAILED in said else said if said == "open" else _class(said)] += 1
 
-    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    await asyncio.gather(*(client() for _ in range(AT_ONCE)))
     return found
 
 

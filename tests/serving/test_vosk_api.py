@@ -5,11 +5,13 @@ Covers `asr/serving/vosk_api.py`, `asr/serving/sockets.py` and `asr/serving/live
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,26 @@ def test_each_block_has_an_answer_and_each_utterance_a_result(live: LiveServer, 
             for word in answer["result"]:
                 assert 0 <= word["start"] < word["end"] <= len(talk()) / RATE
                 assert 0 <= word["conf"] <= 1
+
+
+def test_the_client_in_the_package_of_vosk(live: LiveServer) -> None:
+    package = pytest.importorskip("vosk.transcriber.transcriber")
+    client = package.Transcriber.__new__(package.Transcriber)  # without a model
+    client.args = SimpleNamespace(server=f"{live.address}/vosk", output_type="txt")
+
+    async def check() -> tuple[list[dict[str, Any]], int]:
+        decoded = asyncio.StreamReader()
+        decoded.feed_data(np.repeat(talk(), 16000 // RATE).tobytes())
+        decoded.feed_eof()
+        results = await client.recognize_stream_server(SimpleNamespace(stdout=decoded))
+        assert isinstance(results, tuple)
+        return results
+
+    results, _ = asyncio.run(check())
+    twice = np.repeat(talk(), 16000 // RATE)
+    found = live.models["tones"].live([twice], 16000)
+    assert client.format_result(results).splitlines() == [t.text for t in found if t.is_final]
+    assert len(texts(results)) == 2
 
 
 def test_results_as_the_client_wants_them(live: LiveServer) -> None:
