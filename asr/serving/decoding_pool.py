@@ -7,8 +7,9 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -40,7 +41,8 @@ class _Worker:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment
+            | {"PYTHONPATH": os.pathsep.join(place or str(Path.cwd()) for place in sys.path)},
             start_new_session=True,
         )
         worker = cls(process, limits)
@@ -54,7 +56,9 @@ class _Worker:
             raise
         return worker
 
-    async def events(self, content: bytes | np.ndarray, reading: Reading) -> AsyncIterator[Event]:
+    async def events(
+        self, content: bytes | np.ndarray, reading: Reading
+    ) -> AsyncGenerator[Event, None]:
         """The events of reading a file or samples. Raises AudioError if the process is stuck or
         dies."""
         samples = isinstance(content, np.ndarray)
@@ -133,6 +137,7 @@ class DecodingPool:
             try:
                 yield begun.all()
             finally:
+                await begun.close()
                 self._give_back(begun)
 
     async def _begin(self, content: bytes | np.ndarray, reading: Reading) -> _Begun:
@@ -164,7 +169,7 @@ class DecodingPool:
 class _Begun:
     """A recording of which the first event is known."""
 
-    def __init__(self, worker: _Worker, first: Event, events: AsyncIterator[Event]) -> None:
+    def __init__(self, worker: _Worker, first: Event, events: AsyncGenerator[Event, None]) -> None:
         self.worker, self._first, self._events = worker, first, events
         self.is_done = False
 
@@ -172,6 +177,9 @@ class _Begun:
     def is_long(self) -> bool:
         """Whether it has more than half a minute: a shorter one begins with all of it."""
         return not isinstance(self._first, Part | Ended)
+
+    async def close(self) -> None:
+        await self._events.aclose()
 
     async def all(self) -> AsyncIterator[Event]:
         self.is_done = isinstance(self._first, Ended)

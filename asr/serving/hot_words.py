@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from asr.decoding.decoder import Decoder
 from asr.decoding.folder import with_hot_words
 from asr.decoding.fusion import check_phrase
-from asr.errors import AsrError
+from asr.errors import AsrError, LanguageModelError
 from asr.inference.recognizer import Recognizer
 from asr.lm.words import BOOST, parse_hot_words
 from asr.text.tokens import WORD_START
@@ -19,6 +19,8 @@ from asr.text.tokens import WORD_START
 MOST_KEPT = 16  # decoders
 LONGEST_PHRASE = 4  # words of a phrase in a prompt; more are a sentence
 MOST_IN_PROMPT = 100  # phrases
+MOST_LOOKED_AT = 1000  # parts of a prompt
+MOST_CHARACTERS = 100  # of a phrase
 
 _BETWEEN = re.compile(r"[,;:.!?\n\r\t]+")
 
@@ -28,9 +30,9 @@ def phrases_of(prompt: str, recognizer: Recognizer) -> tuple[str, ...]:
     the model can write them."""
     alphabet = {c for unit in recognizer.decoder.tokens.units[1:] for c in unit}
     found: dict[str, None] = {}
-    for part in _BETWEEN.split(prompt):
-        short = len(part.split()) <= LONGEST_PHRASE and "=" not in part
-        if short and len(found) < MOST_IN_PROMPT:
+    for part in _BETWEEN.split(prompt)[:MOST_LOOKED_AT]:
+        short = len(part) <= MOST_CHARACTERS and len(part.split()) <= LONGEST_PHRASE
+        if short and "=" not in part and len(found) < MOST_IN_PROMPT:
             with contextlib.suppress(AsrError):
                 written = " ".join(recognizer.bundle.normalise(part).split())
                 check_phrase(written, alphabet)
@@ -55,6 +57,11 @@ class HotDecoders:
         """
         if not phrases:
             return self._recognizer.decoder
+        if (longest := max(map(len, phrases))) > MOST_CHARACTERS:
+            raise LanguageModelError(
+                f"expected keywords of at most {MOST_CHARACTERS} characters, got {longest}: "
+                "leave the long ones out"
+            )
         boosts = parse_hot_words(phrases, "keywords")
         key = tuple(sorted(boosts.items()))
         with self._lock:

@@ -167,6 +167,7 @@ def test_the_only_model_need_not_be_named(server: Running, expected: Any) -> Non
         ({"timestamp_granularities[]": "word"}, "timestamp_granularities", "verbose_json with"),
         ({"include[]": "everything"}, "include", "logprobs"),
         ({"keywords[]": "Łódź"}, "keywords", "spell it otherwise"),
+        ({"keywords[]": "low " * 26}, "keywords", "at most 100 characters, got 104"),
         ({"keywords[]": ["low"] * 201}, "keywords", "at most 200"),
         ({"model": ["tones", "tones"]}, "model", "once, got it 2 times"),
         ({"hot_words": "low"}, "hot_words", "got 'hot_words'"),
