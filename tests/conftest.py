@@ -2,6 +2,9 @@
 
 Nothing waits for the disk: no test outlives a failure of power. What must be synced, and when,
 `tests/io/test_files.py` checks.
+
+pytest-xdist's first process loads this file before it starts the others. It runs no test, and torch
+and what needs torch would take it three seconds, so they are imported where they are used.
 """
 
 from __future__ import annotations
@@ -15,22 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from asr.cli.console import run_command
-from asr.cli.main import main
 from tests.commands import Command, Ended
-from tests.tones import one_thread, trained_tones
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(1)
     os.fsync = lambda fd: None
+    if not config.getoption("numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
@@ -75,6 +79,9 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     """Runs `asr` with arguments, or a function as the recipes run theirs."""
+    from asr.cli.console import run_command
+    from asr.cli.main import main
+    from tests.tones import one_thread
 
     def command(*arguments: object, function: Callable[[], object] | None = None) -> Ended:
         monkeypatch.setattr(sys, "argv", ["asr", *map(str, arguments)])
@@ -95,4 +102,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Path]:
     """Manifests of a corpus of tones, and a model trained on it."""
+    from tests.tones import trained_tones
+
     return trained_tones(tmp_path_factory.getbasetemp())
