@@ -38,6 +38,7 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()
         try:
+            await live.warm_up()
             if config.wyoming is not None:
                 await wyoming.start(config.wyoming)
             if hearing is not None:

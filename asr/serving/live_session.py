@@ -1,8 +1,7 @@
 """Live recognition for the clients of a server: samples in, texts out.
 
-All sessions share one thread, which takes turns with the thread of the engine. A session recognises
-what it is given before it takes more, so a client that sends faster than that has to wait, and
-memory stays bounded.
+A session holds `AHEAD_S` seconds that wait for recognition. A client that sends faster than they
+are recognised has to wait, so memory stays bounded.
 
 S samples.
 """
@@ -10,9 +9,7 @@ S samples.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,14 +17,16 @@ from functools import partial
 import numpy as np
 
 from asr.audio.mono import as_mono
-from asr.inference.live import PIECE_S, REGIONS, Live
+from asr.inference.live import PIECE_S, REGIONS, Live, warm_up
 from asr.inference.live_clock import Clock
 from asr.inference.live_utterance import LiveText, later
 from asr.inference.recognizer import Recognizer
 from asr.serving.engine import Busy, Engine
-from asr.serving.turns import Turns
+from asr.serving.live_worker import LiveWorker
 
-TURN_S = 0.5  # seconds of audio in a turn: others wait so long
+AHEAD_S = 1.0  # seconds of audio that wait for recognition
+PATIENCE_S = 0.1  # seconds that `push` waits for the texts of what it is given
+JOB_S = 0.5  # seconds of audio that are recognised at a time
 
 _NOTHING = np.zeros(0, np.float32)
 
@@ -52,7 +51,12 @@ class LiveSessions:
         self.engine = engine
         self.count = 0
         """Clients that have a place at present."""
-        self._thread = ThreadPoolExecutor(1, "live")
+        self._worker = LiveWorker(engine.turns)
+
+    async def warm_up(self) -> None:
+        """Recognise something with each model, which takes longer the first time."""
+        for model in self.engine.models.values():
+            await self._worker.run(partial(_warmed_up, model))
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -67,87 +71,116 @@ class LiveSessions:
             self.count -= 1
 
     async def start(self, options: LiveOptions, start: float = 0.0) -> LiveSession:
-        """A session whose first sample is at second `start`.
+        """A session whose first sample is at second `start`; `close` it in the end.
 
         Raises UnknownModel, StreamError for a wrong rate, and LanguageModelError or ConfigError for
         hot words that the model cannot have.
         """
         recognizer = await self.engine.recognizer(options.model, options.hot_words)
-        session = LiveSession(recognizer, options, self.engine.turns, self._thread, start)
-        await session.clear()
-        return session
+        return LiveSession(recognizer, options, self._worker, start)
 
     def close(self) -> None:
-        """End the thread, after the turn that it has."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the thread of recognition."""
+        self._worker.close()
 
 
 class LiveSession:
     """Utterances of one client. One call at a time."""
 
     def __init__(
-        self,
-        recognizer: Recognizer,
-        options: LiveOptions,
-        turns: Turns,
-        thread: ThreadPoolExecutor,
-        start: float,
+        self, recognizer: Recognizer, options: LiveOptions, worker: LiveWorker, start: float
     ) -> None:
-        self._recognizer, self._options = recognizer, options
-        self._turns, self._thread = turns, thread
+        self._recognizer, self._options, self._worker = recognizer, options, worker
         self._start = start
         self._samples = 0
-        self._waiting = _NOTHING  # less than is recognised at a time
+        self._work: asyncio.Task[None] | None = None
+        self._waiting = _NOTHING
+        self._texts: list[LiveText] = []
+        self._renew()
 
     @property
     def seconds(self) -> float:
         """The end of all samples so far."""
         return self._start + self._samples / self._options.sample_rate
 
+    @property
+    def work(self) -> set[asyncio.Task[None]]:
+        """The recognition that goes on, if any. When it is done, `taken` has its texts."""
+        return set() if self._work is None else {self._work}
+
     async def push(self, samples: np.ndarray) -> list[LiveText]:
-        """The texts that further samples give: a text for each change of an utterance. Shape: [S],
-        any S; floating point within [-1, 1], or 16-bit integers.
+        """Recognise further samples; the texts so far: one for each change of an utterance. Those
+        of the last samples may come later. Shape: [S], any S; floating point within [-1, 1], or
+        16-bit integers.
 
         Raises StreamError for other samples.
         """
-        rate = self._options.sample_rate
+        rate, found = self._options.sample_rate, self.taken()
         self._samples += len(samples)
-        waiting = np.concatenate([self._waiting, as_mono(samples)])
-        whole = len(waiting) - len(waiting) % max(1, round(PIECE_S * rate))
-        now, self._waiting = waiting[:whole], waiting[whole:]
-        found: list[LiveText] = []
-        step = max(1, round(TURN_S * rate))
-        for at in range(0, len(now), step):
-            found += await self._turn(partial(_push, now[at : at + step]))
+        self._waiting = np.concatenate([self._waiting, as_mono(samples)])
+        if self._work is None and len(self._waiting) >= PIECE_S * rate:
+            self._work = asyncio.ensure_future(self._recognise())
+        if self._work is not None:
+            is_full = len(self._waiting) > AHEAD_S * rate
+            await asyncio.wait({self._work}, timeout=None if is_full else PATIENCE_S)
+        return found + self.taken()
+
+    def taken(self) -> list[LiveText]:
+        """The texts since the last call. Raises what recognition has raised."""
+        if self._work is not None and self._work.done():
+            work, self._work = self._work, None
+            work.result()
+        found, self._texts = self._texts, []
         return found
 
     async def end_utterance(self) -> list[LiveText]:
         """The last texts of the utterance that ends here. Later samples begin another one."""
-        found = await self._turn(partial(_push_last, self._waiting))
-        await self.clear()
+        if self._work is not None:
+            await asyncio.wait({self._work})
+        found = self.taken()
+        rest, self._waiting = self._waiting, _NOTHING
+        found += await self._worker.run(partial(self._finished, rest))
+        self._renew()
         return found
 
     async def clear(self) -> None:
         """Drop the utterance that has begun."""
-        self._waiting, self._start, self._samples = _NOTHING, self.seconds, 0
-        self._clock = Clock()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._renew)
+        self._waiting = _NOTHING
+        if self._work is not None:
+            await asyncio.wait({self._work})
+        self.taken()
+        self._renew()
+
+    def close(self) -> None:
+        """Leave the rest."""
+        if self._work is not None:
+            self._work.cancel()
 
     def _renew(self) -> None:
+        self._start, self._samples = self.seconds, 0
+        self._clock = Clock()
         bundle, decoder = self._recognizer.bundle, self._recognizer.decoder
         regions = replace(REGIONS, silence_s=self._options.silence_s)
         self._live = Live(bundle, decoder, self._options.sample_rate, self._clock, regions)
 
-    async def _turn(self, work: Callable[[Live], Iterator[LiveText]]) -> list[LiveText]:
-        asked = time.perf_counter()
+    async def _recognise(self) -> None:
+        rate = self._options.sample_rate
+        piece, most = max(1, round(PIECE_S * rate)), max(1, round(JOB_S * rate))
+        while len(self._waiting) >= piece:
+            whole = min(len(self._waiting) - len(self._waiting) % piece, most)
+            now, self._waiting = np.split(self._waiting, [whole])
+            self._texts += await self._worker.run(partial(self._recognised, now))
 
-        def run() -> list[LiveText]:
-            with self._turns.turn():
-                # Sessions that wait leave out partial texts, so that the final ones are in time.
-                self._clock.delay(time.perf_counter() - asked)
-                return [self._moved(text) for text in work(self._live)]
+    # --- in the thread ---
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+    def _recognised(self, samples: np.ndarray, waited: float) -> list[LiveText]:
+        # Sessions that wait leave out partial texts, so that the final ones are in time.
+        self._clock.delay(waited)
+        return [self._moved(text) for text in self._live.push(samples)]
+
+    def _finished(self, samples: np.ndarray, waited: float) -> list[LiveText]:
+        found = self._recognised(samples, waited)
+        return found + [self._moved(text) for text in self._live.finish()]
 
     def _moved(self, text: LiveText) -> LiveText:
         words = tuple(later(word, self._start) for word in text.words)
@@ -155,10 +188,5 @@ class LiveSession:
         return replace(text, start=start, end=end, words=words)
 
 
-def _push(samples: np.ndarray, live: Live) -> Iterator[LiveText]:
-    return live.push(samples)
-
-
-def _push_last(samples: np.ndarray, live: Live) -> Iterator[LiveText]:
-    yield from live.push(samples)
-    yield from live.finish()
+def _warmed_up(model: Recognizer, waited: float) -> None:
+    warm_up(model.bundle, model.decoder)

@@ -7,11 +7,12 @@ audio, and that is recognised as a recording.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from fastapi import APIRouter, WebSocket
@@ -60,6 +61,17 @@ class _Detected:
         self._session, self._items = session, items
         self._has_audio = False
 
+    @property
+    def work(self) -> set[asyncio.Task[None]]:
+        """Recognition that goes on; `taken` has its events."""
+        return self._session.work
+
+    def taken(self) -> list[Event]:
+        return self._events(self._session.taken())
+
+    def close(self) -> None:
+        self._session.close()
+
     async def append(self, samples: np.ndarray) -> list[Event]:
         self._has_audio |= len(samples) > 0
         return self._events(await self._session.push(samples))
@@ -88,6 +100,8 @@ class _Detected:
 
 class _Buffered:
     """Audio that the client commits."""
+
+    work: ClassVar[set[asyncio.Task[None]]] = set()
 
     def __init__(
         self, engine: Engine, settings: Settings, hot_words: tuple[str, ...], items: Items
@@ -130,6 +144,12 @@ class _Buffered:
     async def clear(self) -> None:
         self._parts, self._samples = [], 0
 
+    def taken(self) -> list[Event]:
+        return []
+
+    def close(self) -> None:
+        pass
+
 
 class _Conversation:
     """One client, from the first event to the last."""
@@ -145,20 +165,36 @@ class _Conversation:
     async def run(self) -> None:
         self._audio = await self._listen(self._settings)
         await self._send({"type": "session.created", "session": self._settings.session(self._name)})
-        while (message := await self._client.receive()) is not None:
-            event = json_object(message) if isinstance(message, str) else {}
-            kind, name = event.get("type"), event.get("event_id")
-            if not isinstance(kind, str):
-                raise ApiError(400, "expected an event with its type, got something else", "type")
-            samples = _samples(event) if kind == "input_audio_buffer.append" else None
-            try:
-                await self._answer(kind, event, samples)
-            except (ApiError, AsrError) as error:
-                self._errors += 1
-                if self._errors > MOST_ERRORS:
-                    raise
-                known = name[:LONGEST_ID] if isinstance(name, str) else None
-                await self._client.send(_error(api_error(error), known))
+        reading = asyncio.ensure_future(self._client.receive())
+        try:
+            while True:
+                await asyncio.wait(
+                    {reading, *self._audio.work}, return_when=asyncio.FIRST_COMPLETED
+                )
+                await self._send(*self._audio.taken())
+                if reading.done():
+                    if (message := reading.result()) is None:
+                        return
+                    await self._hear(message)
+                    reading = asyncio.ensure_future(self._client.receive())
+        finally:
+            reading.cancel()
+            self._audio.close()
+
+    async def _hear(self, message: str | bytes) -> None:
+        event = json_object(message) if isinstance(message, str) else {}
+        kind, name = event.get("type"), event.get("event_id")
+        if not isinstance(kind, str):
+            raise ApiError(400, "expected an event with its type, got something else", "type")
+        samples = _samples(event) if kind == "input_audio_buffer.append" else None
+        try:
+            await self._answer(kind, event, samples)
+        except (ApiError, AsrError) as error:
+            self._errors += 1
+            if self._errors > MOST_ERRORS:
+                raise
+            known = name[:LONGEST_ID] if isinstance(name, str) else None
+            await self._client.send(_error(api_error(error), known))
 
     async def _answer(self, kind: str, event: Event, samples: np.ndarray | None) -> None:
         if samples is not None:

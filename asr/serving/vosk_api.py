@@ -144,24 +144,28 @@ def _error(error: ApiError) -> Mapping[str, Any]:
 
 async def _talk(client: Socket, sessions: LiveSessions, config: VoskConfig) -> None:
     session: LiveSession | None = None
-    while (message := await client.receive()) is not None:
-        is_last = False
-        if isinstance(message, str):
-            values = json_object(message)
-            is_last = bool(values.get("eof"))
-            if "config" in values and session is None:
-                config = config.updated(values["config"], sessions.engine.limits.keywords)
-                continue
-            if not is_last:
-                raise ApiError(
-                    400, "expected config before the audio, audio or eof, got something else"
-                )
-        if session is None:
-            options = LiveOptions(config.model, config.sample_rate, config.phrase_list)
-            session, answers = await sessions.start(options), Answers(config)
-        texts = await (
-            session.push(pcm16(message)) if isinstance(message, bytes) else session.end_utterance()
-        )
-        await client.send(answers.answer(texts, is_last))
-        if is_last:
-            return
+    try:
+        while (message := await client.receive()) is not None:
+            is_last = False
+            if isinstance(message, str):
+                values = json_object(message)
+                is_last = bool(values.get("eof"))
+                if "config" in values and session is None:
+                    config = config.updated(values["config"], sessions.engine.limits.keywords)
+                    continue
+                if not is_last:
+                    raise ApiError(400, "expected config before the audio, audio or eof")
+            if session is None:
+                options = LiveOptions(config.model, config.sample_rate, config.phrase_list)
+                session, answers = await sessions.start(options), Answers(config)
+            texts = await (
+                session.push(pcm16(message))
+                if isinstance(message, bytes)
+                else session.end_utterance()
+            )
+            await client.send(answers.answer(texts, is_last))
+            if is_last:
+                return
+    finally:
+        if session is not None:
+            session.close()

@@ -1,6 +1,6 @@
 """The protocol of vosk's server, with a client of websockets.
 
-Covers `asr/serving/vosk_api.py`, `asr/serving/sockets.py` and `asr/serving/live_session.py`.
+Covers `asr/serving/vosk_api.py` and `asr/serving/sockets.py`.
 """
 
 from __future__ import annotations
