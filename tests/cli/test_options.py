@@ -85,6 +85,15 @@ OPTIONS = {
     ],
     "export": ["model", "--to", "--out", "--int8", "--waveform", "--check", "--graph"],
     "train": ["recipe", "overrides", "--settings", "--finish"],
+    "serve": [
+        "models",
+        "--wyoming",
+        "--review",
+        "--host",
+        "--port",
+        "--token-file",
+        "--allow-origin",
+    ],
     "transcribe": [
         "files",
         "--model",
