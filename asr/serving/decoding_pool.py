@@ -32,6 +32,7 @@ class _Worker:
     @classmethod
     async def start(cls, limits: Limits) -> _Worker:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ASR_")}
+        places = [place or str(Path.cwd()) for place in sys.path]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
@@ -41,8 +42,7 @@ class _Worker:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env=environment
-            | {"PYTHONPATH": os.pathsep.join(place or str(Path.cwd()) for place in sys.path)},
+            env=environment | {"PYTHONPATH": os.pathsep.join(places)},
             start_new_session=True,
         )
         worker = cls(process, limits)
@@ -127,6 +127,7 @@ class DecodingPool:
             begun = await self._begin(content, reading)
             if begun.is_long:  # short ones must not wait for its end
                 if self._long.locked():
+                    await begun.close()
                     self._give_back(begun)
                     await short.aclose()
                     await long.enter_async_context(self._long)

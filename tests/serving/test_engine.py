@@ -89,7 +89,7 @@ def test_a_long_recording_comes_in_segments_and_does_not_hold_up_short_ones(
                 short = asyncio.ensure_future(engine.transcribe("tones", speak("low")))
                 short.add_done_callback(lambda done: order.append("short"))
 
-        result = await engine.transcribe("tones", wav(np.tile(LONG, 12)), on_segment=note)
+        result = await engine.transcribe("tones", wav(np.tile(LONG, 6)), on_segment=note)
         return result
 
     result = use(recognizer, work, replace(LIMITS, decoders=2))
@@ -202,7 +202,7 @@ def test_a_failure_of_recognition_is_that_of_one_recording(recognizer: Recognize
 
     class Fails:
         sample_rate, tokens, info = bundle.sample_rate, bundle.tokens, bundle.info
-        normalise, batch = bundle.normalise, bundle.batch
+        normalise = bundle.normalise
 
         def score(self, waves: Any) -> Any:
             if any(len(wave) == RATE for wave in waves):
