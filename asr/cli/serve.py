@@ -164,7 +164,10 @@ def serve(
                 total, written = len(config.review.ids), config.review.path
                 show(f"reviewing {total} recordings at {address}review; texts go to {written}")
 
-        make_server(engine, config, ready).run(sockets=[listening])
+        server = make_server(engine, config, ready)
+        server.run(sockets=[listening])
+        if server.force_exit:
+            raise KeyboardInterrupt
 
 
 def _warn(host: str, config: ServeConfig, engine: Engine) -> None:

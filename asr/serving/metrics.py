@@ -68,7 +68,7 @@ async def metrics(request: Request) -> Response:
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/health")
+@router.api_route("/health", methods=["GET", "HEAD"])
 async def health(request: Request) -> JSONResponse:
     """Whether the server recognises."""
     alive = request.app.state.engine.is_alive
@@ -100,6 +100,10 @@ class Watched:
                 raise  # uvicorn closes the connection
             error = ApiError(503, f"expected less work: it takes more than {self._most:g} s")
             await error.response()(scope, receive, noted)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not status:
+                error = ApiError(503, "expected a server that goes on: it has been stopped")
+                await error.response()(scope, receive, noted)
         finally:
             path = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(path, status or 500).inc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 import threading
@@ -51,6 +52,7 @@ class Server(uvicorn.Server):
             self.should_exit, self._asked = True, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._asked > IMPATIENT_S:
             self.force_exit = True
+            logging.getLogger("uvicorn.error").disabled = True  # it logs what is cut off
 
 
 def listen(host: str, port: int, option: str = "--port") -> socket.socket:
