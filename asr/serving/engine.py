@@ -182,6 +182,7 @@ class Engine:
                 await self._read(recognizer, audio, options, recording, flow)
             finally:
                 flow.is_cancelled = True
+                self._progress.set()
         return recording.transcript()
 
     @contextmanager

@@ -56,7 +56,7 @@ class FairQueue(Generic[T]):
     @property
     def seconds(self) -> float:
         """Of all pieces that wait."""
-        return sum(entry.seconds for entry in self._entries)
+        return sum(entry.seconds for entry in self._entries if not entry.flow.is_cancelled)
 
     def put(self, flow: Flow, key: Hashable, seconds: float, item: T) -> None:
         """Add a piece; only pieces with the same key come in one batch."""
