@@ -1,4 +1,4 @@
-"""The engine of a server: models, one queue of recognition, and one thread that recognises.
+"""The engine of a server: models, one queue of recognition, and the threads that recognise.
 
 Recordings are decoded in other processes (`asr.serving.decoding_pool`), recognised in batches
 (`asr.serving.fair_queue`), and give the text that `asr transcribe` gives.
@@ -7,6 +7,7 @@ Recordings are decoded in other processes (`asr.serving.decoding_pool`), recogni
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from asr.errors import AsrError, AudioError
 from asr.inference.batches import Batches
 from asr.inference.live import warm_up
 from asr.inference.long_form import Ended, Part, Read, Reading, longest_piece, segments_of
+from asr.inference.onnx_model import OnnxModel
 from asr.inference.recognizer import Recognizer
 from asr.inference.transcript import Segment, Transcript
 from asr.serving.decoding_pool import DecodingPool
@@ -90,8 +92,11 @@ class Engine:
         self.models = dict(models)
         self.limits = limits or Limits()
         self._detector = detector
-        self.turns = Turns()
-        """Every recognition, of this thread and of live sessions, is within a turn."""
+        # torch uses all cores in one thread, and would have others for each further thread.
+        exported = all(isinstance(model.bundle, OnnxModel) for model in self.models.values())
+        count = _cores() if exported else 1
+        self.turns = Turns(count)
+        """Every recognition, of these threads and of live sessions, is within a turn."""
         self._hot = {name: HotDecoders(model) for name, model in self.models.items()}
         self._decoders = DecodingPool(self.limits)
         self._queue: FairQueue[_Job] = FairQueue(BATCH_S, BATCH_PIECES)
@@ -108,22 +113,27 @@ class Engine:
         self._ended = False
         self._progress = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="recognition", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, name="recognition", daemon=True)
+            for _ in range(count)
+        ]
 
     async def start(self) -> None:
         """Start the thread and the processes."""
         self._loop = asyncio.get_running_loop()
         await asyncio.gather(self._decoders.start(), asyncio.to_thread(self._warm_up))
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     async def close(self) -> None:
         """Finish what was accepted, and end the thread and the processes."""
         await self._idle.wait()
         with self._changed:
             self._ended = True
-            self._changed.notify()
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join)
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                await asyncio.to_thread(thread.join)
         await self._decoders.close()
 
     @property
@@ -139,7 +149,7 @@ class Engine:
     @property
     def is_alive(self) -> bool:
         """Whether recordings are recognised."""
-        return self._thread.is_alive()
+        return all(thread.is_alive() for thread in self._threads)
 
     def model(self, name: str) -> Recognizer:
         """A model by its name. Raises UnknownModel."""
@@ -201,7 +211,7 @@ class Engine:
     def _seconds_to_wait(self) -> float:
         """Until the audio that waits now is recognised, by the speed so far."""
         speed = self.recognised_seconds / self.busy_seconds if self.busy_seconds else 1.0
-        return self._queue.seconds / max(speed, 0.1)
+        return self._queue.seconds / max(speed, 0.1) / len(self._threads)
 
     async def _read(
         self,
@@ -249,7 +259,7 @@ class Engine:
         key = id(recognizer.bundle), id(recognizer.decoder), words
         with self._changed:
             self._queue.put(flow, key, part.seconds, job)
-            self._changed.notify()
+            self._changed.notify_all()
         return job
 
     async def _wait_for_room(self) -> None:
@@ -266,7 +276,7 @@ class Engine:
                 hot = self._hot[name].any_decoder()
                 warm_up(model.bundle, hot)
 
-    # --- in the thread ---
+    # --- in the threads ---
 
     def _run(self) -> None:
         assert self._loop is not None
@@ -274,9 +284,10 @@ class Engine:
             seconds = sum(job.part.seconds for job in jobs)
             begun = time.monotonic()
             errors = self._recognise(jobs)
-            self.busy_seconds += time.monotonic() - begun
-            self.recognised_seconds += seconds
-            self.batches += 1
+            with self._changed:
+                self.busy_seconds += time.monotonic() - begun
+                self.recognised_seconds += seconds
+                self.batches += 1
             self._loop.call_soon_threadsafe(self._finish, jobs, errors)
 
     def _next(self) -> list[_Job]:
@@ -317,6 +328,14 @@ class Engine:
             else:
                 job.done.set_exception(error)
         self._progress.set()
+
+
+def _cores() -> int:
+    """The number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
 
 
 class _Recording:

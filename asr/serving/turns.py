@@ -12,23 +12,23 @@ from contextlib import contextmanager
 
 
 class Turns:
-    """Recognition takes turns: one at a time, first come, first served."""
+    """Recognition takes turns: so many at a time, first come, first served."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 1) -> None:
+        self._free = places
         self._lock = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
-        self._taken = False
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """A turn of the calling thread, as soon as all who asked before have had theirs."""
         own = threading.Event()
         with self._lock:
-            if self._taken:
-                self._waiting.append(own)
-            else:
-                self._taken = True
+            if self._free:
+                self._free -= 1
                 own.set()
+            else:
+                self._waiting.append(own)
         own.wait()
         try:
             yield
@@ -37,4 +37,4 @@ class Turns:
                 if self._waiting:
                     self._waiting.popleft().set()
                 else:
-                    self._taken = False
+                    self._free += 1

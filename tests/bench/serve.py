@@ -83,7 +83,9 @@ def _speed(server: Server, paths: Sequence[Path]) -> None:
     rows, different = [], 0
     for clients in CLIENTS:
         wanted = [requests[i % len(requests)] for i in range(REQUESTS)]
+        before = server.cpu_seconds()
         answers = asyncio.run(load(server.port, wanted, clients))
+        used = server.cpu_seconds() - before
         texts = [json.loads(body).get("text") for body in answers.bodies]
         different += sum(t != expected[i % len(expected)] for i, t in enumerate(texts))
         rows.append(
@@ -92,12 +94,13 @@ def _speed(server: Server, paths: Sequence[Path]) -> None:
                 f"{REQUESTS / answers.took:.1f}",
                 f"{1000 * answers.quantile(0.5):.0f}",
                 f"{1000 * answers.quantile(0.95):.0f}",
+                f"{1000 * used / REQUESTS:.1f}",
                 str(REQUESTS - answers.counted(2)),
             ]
         )
     print_table(
         f"{REQUESTS} requests each",
-        ["clients", "requests a second", "50 % ms", "95 % ms", "errors"],
+        ["clients", "requests a second", "50 % ms", "95 % ms", "CPU ms a request", "errors"],
         rows,
     )
     verdict("texts unlike those of asr transcribe", different, "0", different == 0)
@@ -174,6 +177,17 @@ class Server:
         """Of the server and the processes that decode."""
         own = psutil.Process(self.process.pid)
         return sum(p.memory_info().rss for p in (own, *own.children(True))) / 2**20
+
+    def cpu_seconds(self) -> float:
+        """Of all of these processes, so far."""
+        return cpu_seconds(self.process.pid)
+
+
+def cpu_seconds(process: int) -> float:
+    """Of a process and its children, so far."""
+    own = psutil.Process(process)
+    times = [p.cpu_times() for p in (own, *own.children(True))]
+    return sum(t.user + t.system for t in times)
 
 
 @contextlib.contextmanager

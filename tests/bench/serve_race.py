@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 
 from asr.audio.load import load_audio, write_wav
-from tests.bench.serve import CLIENTS, Answers, load, serving, transcription
+from tests.bench.serve import CLIENTS, Answers, cpu_seconds, load, serving, transcription
 from tests.bench.timing import print_table
 
 REQUESTS = 260
@@ -49,9 +49,9 @@ def run(paths: Sequence[Path]) -> None:
             frames = [_frame(wave) for wave in waves]
             for clients in CLIENTS:
                 wanted = [requests[i % len(requests)] for i in range(REQUESTS)]
-                before = cpu_seconds(ours.process.pid)
+                before = ours.cpu_seconds()
                 answers = asyncio.run(load(ours.port, wanted, clients))
-                used = cpu_seconds(ours.process.pid) - before
+                used = ours.cpu_seconds() - before
                 assert answers.counted(2) == REQUESTS
                 rows.append(_row("asr serve", clients, answers, used))
                 wanted = [frames[i % len(frames)] for i in range(REQUESTS)]
@@ -76,13 +76,6 @@ def _row(name: str, clients: int, answers: Answers, used: float) -> list[str]:
         f"{1000 * answers.quantile(0.95):.0f}",
         f"{1000 * used / len(answers.seconds):.1f}",
     ]
-
-
-def cpu_seconds(process: int) -> float:
-    """Of a process and its children, so far."""
-    own = psutil.Process(process)
-    times = [p.cpu_times() for p in (own, *own.children(True))]
-    return sum(t.user + t.system for t in times)
 
 
 def make(folder: Path) -> None:

@@ -36,3 +36,19 @@ def test_a_turn_ends_with_an_error_too() -> None:
         raise ValueError("nothing")
     with turns.turn():
         pass
+
+
+def test_several_have_turns_at_a_time() -> None:
+    turns, together = Turns(2), threading.Barrier(2)
+
+    def work() -> None:
+        with turns.turn():
+            together.wait(5)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert (turns._free, together.broken) == (2, False)
