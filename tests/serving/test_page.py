@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 import pytest
+import soundfile
 import srt
 import webvtt
 
@@ -97,6 +99,60 @@ def test_a_file_is_recognised_and_drawn(page: Page, recording: Path, tmp_path: P
     assert [word["word"] for word in saved["segments"][0]["words"]] == SAID.split()
 
 
+DROP = """([content]) => { const files = new DataTransfer();
+  files.items.add(new File([Uint8Array.from(content)], "dropped.wav"));
+  for (const kind of ["dragenter", "drop"]) document.body.dispatchEvent(
+    new DragEvent(kind, {dataTransfer: files, bubbles: true, cancelable: true})); }"""
+
+
+def test_a_dropped_file_is_recognised(page: Page) -> None:
+    content = io.BytesIO()
+    soundfile.write(content, speak(SAID), RATE, format="WAV")
+    page.evaluate(DROP, [list(content.getvalue())])
+    page.get_by_text("recognised in").wait_for()
+    assert words_of(page) == SAID.split()
+    assert "over" not in (page.locator("#drop").get_attribute("class") or "")
+
+
+def test_uncertain_words_are_marked_without_colour_too(page: Page, recording: Path) -> None:
+    words = [
+        {
+            "word": f"w{i}",
+            "start": 0.1 * i,
+            "end": 0.1 * i + 0.1,
+            "confidence": (0.9, 0.6, 0.3)[i % 3],
+        }
+        for i in range(300)
+    ]
+    text = " ".join(str(word["word"]) for word in words)
+    done = {
+        "type": "transcript.text.done",
+        "duration": 30.0,
+        "segments": [{"start": 0.0, "end": 30.0, "text": text}],
+        "words": words,
+    }
+    page.route(
+        "**/v1/audio/transcriptions",
+        lambda route: route.fulfill(
+            content_type="text/event-stream", body=f"data: {json.dumps(done)}\n\n"
+        ),
+    )
+    page.set_viewport_size({"width": 400, "height": 300})
+    page.get_by_label("Choose a recording").set_input_files(recording)
+    page.get_by_text("recognised in").wait_for()
+    line = "button => getComputedStyle(button.firstChild).textDecorationStyle"
+    mark = 'button => getComputedStyle(button.firstChild, "::after").content'
+    buttons = page.locator("#text button.word")
+    assert [buttons.nth(i).evaluate(line) for i in range(3)] == ["solid", "dotted", "wavy"]
+    assert [buttons.nth(i).evaluate(mark) for i in range(3)] == ["none", "none", '"?"']
+    names = [buttons.nth(i).inner_text() for i in range(3)]
+    assert ["uncertain" in name for name in names] == [False, True, True]
+    # What only screen readers get does not lengthen the page.
+    assert page.evaluate(
+        "document.documentElement.scrollHeight - document.querySelector('footer').offsetTop < 200"
+    )
+
+
 def test_a_click_on_a_word_plays_it_and_no_more(page: Page, recording: Path) -> None:
     page.get_by_label("Choose a recording").set_input_files(recording)
     page.get_by_text("recognised in").wait_for()
@@ -164,6 +220,7 @@ def test_what_is_no_recording_is_refused(page: Page, tmp_path: Path) -> None:
         other.get_by_label("Choose a recording").set_input_files(tmp_path / "noise.txt")
         alert = other.get_by_role("alert")
         alert.get_by_text("expected").wait_for()
+        assert not other.get_by_role("heading", name="Sound").is_visible()
         assert "noise.txt" not in alert.inner_text()
         assert other.get_by_text("Failed.").is_visible()
 

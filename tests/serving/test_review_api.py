@@ -5,6 +5,7 @@ Covers `asr/serving/config.py`.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import signal
@@ -23,6 +24,7 @@ import soundfile
 from asr.audio.load import write_wav
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.inference.recognizer import Recognizer
+from asr.serving.app import build_app
 from asr.serving.config import ServeConfig
 from asr.serving.engine import Engine
 from asr.serving.review import open_review
@@ -31,6 +33,7 @@ from tests.serving.conftest import LIMITS
 from tests.serving.running import running
 from tests.tones import RATE, speak
 
+SAID = "<b>said</b>"
 TEXTS = {"one": "low high", "a/two": "up down up", "../three": "down"}
 
 
@@ -58,7 +61,7 @@ def make_manifest(folder: Path) -> Path:
         write_wav(folder / "wav" / f"{number}.wav", samples, RATE)
         seconds = len(samples) / RATE
         utterances.append(Utterance(id, folder / "wav" / f"{number}.wav", "", seconds, "ann"))
-    utterances.append(Utterance("gone", folder / "wav" / "gone.wav", "said", 1.0))
+    utterances.append(Utterance("gone", folder / "wav" / "gone.wav", SAID, 1.0))
     write_manifest(folder / "all.jsonl", utterances)
     return folder / "all.jsonl"
 
@@ -85,7 +88,7 @@ def test_recordings_are_recognised_and_listed(reviewing: Reviewing) -> None:
     for id in TEXTS:
         reviewing.item(id)
     gone = reviewing.item("gone")
-    assert gone["text"] == "said"
+    assert gone["text"] == SAID
     assert gone["heard"]["error"].startswith("The recording cannot be read")
     assert "gone.wav" not in json.dumps(gone)
     listed = reviewing.client.get("/review/list").json()
@@ -183,6 +186,22 @@ def test_a_page_of_another_site_cannot_check(reviewing: Reviewing) -> None:
         "/review/item", json=request, headers={"Origin": "http://evil.example"}
     )
     assert answer.status_code == 403
+
+
+def test_a_review_needs_the_token_and_its_page_does_not(
+    recognizer: Recognizer, tmp_path: Path
+) -> None:
+    with open_review(make_manifest(tmp_path), print) as review:
+        app = build_app(Engine({"tones": recognizer}, LIMITS), ServeConfig("secret", review=review))
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            paths = ("/review", "/review/list", "/review/item?id=one", "/review/audio?id=one")
+            answers = [(await client.get(path)).status_code for path in paths]
+            return [*answers, (await client.put("/review/item", json={})).status_code]
+
+    assert asyncio.run(ask()) == [200, 401, 401, 401, 401]
 
 
 def start(manifest: Path, model: Path) -> tuple[subprocess.Popen[str], str]:

@@ -91,6 +91,9 @@ def test_escape_plays_and_words_are_heard(browser: Browser, reviewing: Running) 
         page.keyboard.press("Escape")
         until(page, "!document.getElementById('audio').paused")
         assert page.locator("#text button.word").count() >= 1
+        # Texts from outside are texts.
+        assert page.get_by_text("<b>said</b>").count() == 1
+        assert page.locator("b", has_text="said").count() == 0
 
 
 def test_a_useless_recording_is_left_out(
@@ -102,7 +105,8 @@ def test_a_useless_recording_is_left_out(
         page.keyboard.press("Alt+Delete")
         page.get_by_text("0 of 4 checked, 1 left out").wait_for()
         (left_out,) = read_manifest(manifest.with_name("all.left_out.jsonl"))
-        assert left_out.id == id != name(page)
+        assert left_out.id == id
+        until(page, f"document.getElementById('name').textContent !== {id!r}")
         page.locator("#queue button").last.click()
         page.get_by_text("(left out)").wait_for()
         assert name(page) == id

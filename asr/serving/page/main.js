@@ -48,6 +48,7 @@ async function once(label, ending, work) {
     await work(() => own === run);
   } catch (error) {
     if (own !== run) return;
+    if (!find("text").hasChildNodes()) clear(); // there is nothing to see or to hear
     if (error.name === "AbortError") say("Stopped.");
     else {
       say("Failed.");
@@ -76,7 +77,6 @@ function openFile(file) {
   name = file.name.replace(/\.[^.]*$/, "") || "recording";
   const abort = new AbortController();
   once("Cancel", () => abort.abort(), async (isCurrent) => {
-    find("result").hidden = false;
     say(`Recognising ${file.name} ...`);
     const began = performance.now();
     const sound = showSound(file, isCurrent);
@@ -105,6 +105,7 @@ async function upload(file, signal, isCurrent) {
     if (!isCurrent()) break;
     if (event.type === "transcript.text.delta") {
       if (!growing.isConnected) find("text").append(growing);
+      find("result").hidden = false;
       growing.append(event.delta);
       announce(event.delta);
     } else if (event.type === "transcript.text.done") {
@@ -144,7 +145,7 @@ async function showSound(blob, isCurrent) {
     note = "This browser cannot draw the recording: it is over an hour long, or of a kind that the "
       + "browser cannot read.";
   }
-  if (isCurrent()) views.show(samples, words.all, note);
+  if (isCurrent() && !find("sound").hidden) views.show(samples, words.all, note);
 }
 
 // --- the microphone ---
@@ -202,7 +203,7 @@ function finish(result) {
     find("text").append(element("p", "pale", "No speech was recognised."));
   }
   find("facts-label").hidden = find("legend").hidden = !some;
-  find("downloads").hidden = false;
+  find("result").hidden = find("downloads").hidden = false;
   views.setWords(words.all);
 }
 

@@ -95,6 +95,14 @@ export class Words {
     this.#buttons[this.#now]?.classList.remove("now");
     this.#buttons[now]?.classList.add("now");
     this.#now = now;
+    if (now >= 0) this.#show(this.#buttons[now]);
+  }
+
+  // Scrolls the text, and only the text, to a word.
+  #show(button) {
+    const top = button.offsetTop, bottom = top + button.offsetHeight;
+    const {scrollTop, clientHeight} = this.#box;
+    if (top < scrollTop || bottom > scrollTop + clientHeight) this.#box.scrollTop = top;
   }
 }
 
