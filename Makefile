@@ -9,7 +9,7 @@ ARGS ?=
 # modules again; torch then loads in 3.9 s instead of 2.0 s (processor time, 2026-11-28).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench recipe clean
+.PHONY: demo test lint bench gpu recipe clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asr demo $(ARGS)
@@ -28,6 +28,11 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable '.[bench]' || true
 	$(BIN)/python -m tests.bench $(ARGS)
+
+# What only a machine with a GPU can tell: the tests of its kernels, and where a step spends its time.
+gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+	$(BIN)/python -m tests.bench gpu step
 
 # For example: make recipe NAME=an4 ARGS="--source ../shared/data/an4"
 recipe: $(VENV)/.recipes

@@ -26,6 +26,7 @@ from tests.bench import (
     size,
     sockets,
     startup,
+    step,
     word_times,
     wyoming,
 )
@@ -47,6 +48,7 @@ BENCHMARKS = {
     "intervals": intervals.run,
     "size": size.run,
     "startup": startup.run,
+    "step": step.run,
     "serve": serve.run,
     "long_form": long_form.run,
     "wyoming": wyoming.run,
