@@ -29,7 +29,6 @@ EXTRAS = {
     "uvicorn": "serve",
     "websockets": "serve",
     "whisper_normalizer": "train",
-    "wyoming": "serve",
 }
 """The extra in pyproject.toml that installs each module."""
 
