@@ -213,6 +213,18 @@ def test_the_microphone_gives_text_while_it_listens(browser: Browser, live: Live
         assert page.get_by_role("button", name="JSON").is_visible()
 
 
+def test_a_server_with_too_many_listeners_says_so(browser: Browser, live: LiveServer) -> None:
+    with (
+        live.limited(live_sessions=0),
+        quiet(browser, live.running.url) as page,
+    ):
+        page.goto(live.running.url)
+        page.get_by_role("status").get_by_text("Ready.").wait_for()
+        page.get_by_role("button", name="Use the microphone").click()
+        page.get_by_role("alert").get_by_text("live sessions").wait_for()
+        assert not page.get_by_role("button", name="Stop").is_visible()
+
+
 def test_what_is_no_recording_is_refused(page: Page, tmp_path: Path) -> None:
     (tmp_path / "noise.txt").write_text("no recording")
     with quiet(page.context.browser, page.url, ("400",)) as other:  # type: ignore[arg-type]

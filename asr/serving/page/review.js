@@ -21,7 +21,8 @@ let item = null; // the recording in the editor
 const before = []; // ids that were open earlier
 
 function say(text) {
-  find("status").textContent = text;
+  // Screen readers would tell the same text again.
+  if (find("status").textContent !== text) find("status").textContent = text;
 }
 
 function fail(error) {
@@ -175,8 +176,7 @@ async function save(text, version = item.version) {
       guarded(() => open(saving.id, true));
     };
     find("keep").onclick = () => guarded(() => save(text, theirs.version));
-    find("take").focus();
-    return;
+    return; // the focus stays: another Enter decides nothing
   }
   localStorage.removeItem(draftKey(saving));
   await goOn();
