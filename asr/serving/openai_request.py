@@ -53,7 +53,9 @@ class Wanted:
 
 def read_request(form: Form, engine: Engine) -> Wanted:
     """What a form asks for. Raises ApiError and UnknownModel for what cannot be done."""
-    if unknown := sorted(form.names - FIELDS):
+    # An object comes as a field for each of its members.
+    names = {name for name in form.names if not name.startswith("chunking_strategy[")}
+    if unknown := sorted(names - FIELDS):
         raise ApiError(
             400,
             f"expected the fields file, {', '.join(sorted(FIELDS))}, got {unknown[0][:100]!r}",

@@ -96,6 +96,18 @@ def test_log_probabilities_of_words(client: openai.OpenAI, expected: Any) -> Non
         assert np.exp(row.logprob) == pytest.approx(word.confidence, abs=1e-3)
 
 
+def test_what_has_no_effect_is_taken(client: openai.OpenAI, expected: Any) -> None:
+    for strategy in ("auto", {"type": "server_vad", "threshold": 0.5}):
+        result = create(
+            client,
+            chunking_strategy=strategy,
+            language="en",
+            temperature=0.2,
+            response_format="verbose_json",
+        )
+        assert (result.text, result.language) == (expected.text, "en")
+
+
 def test_a_stream_has_a_delta_for_each_segment(
     client: openai.OpenAI, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
