@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import re
@@ -21,7 +22,9 @@ from random import Random
 
 import numpy as np
 import psutil
+import soundfile
 
+from asr.audio.load import load_audio
 from asr.io.paths import files_below
 from tests.bench.corpus import SOURCE
 from tests.bench.timing import print_table, verdict
@@ -33,7 +36,9 @@ REQUESTS = 260  # for each number of clients: the test set twice
 BURST = 200
 EARLY, LATE = 1_000, 10_000  # requests after which memory is measured
 MOST_GROWTH = 0.1
+TALK = 4  # times the test set, one utterance after another
 BAD = 1_000  # of each kind
+RATE = 16000
 BOUNDARY = b"0123456789abcdef"
 HEALTHY = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -65,6 +70,7 @@ def run() -> None:
     with serving() as server:
         _speed(server, paths)
         _burst(server, paths)
+        _fair(server, paths)
         _bad(server, paths)
         _memory(server, paths)
     from tests.bench import serve_race
@@ -112,6 +118,41 @@ def _burst(server: Server, paths: Sequence[Path]) -> None:
     errors = BURST - answers.counted(2)
     print(f"\n{BURST} uploads at once: all answered after {answers.took:.1f} s")
     verdict("errors", errors, "0", errors == 0)
+
+
+def _fair(server: Server, paths: Sequence[Path]) -> None:
+    requests = [transcription(path.read_bytes()) for path in paths]
+    talk = np.concatenate([load_audio(path, RATE) for path in paths] * TALK)
+    content = io.BytesIO()
+    soundfile.write(content, talk, RATE, format="WAV")
+    minutes = len(talk) / RATE / 60
+    rows = []
+    for number in (0, 2):
+        talks = [transcription(content.getvalue())] * number
+        answers, slow = asyncio.run(_beside(server.port, requests, talks))
+        assert answers.counted(2) == len(requests)
+        assert slow.counted(2) == number
+        rows.append(
+            [
+                f"{number} of {minutes:.0f} minutes",
+                f"{1000 * answers.quantile(0.5):.0f}",
+                f"{1000 * answers.quantile(0.95):.0f}",
+                f"{slow.took:.0f}" if number else "",
+            ]
+        )
+    print_table(
+        f"{len(requests)} short recordings by 4 clients, long ones at the same time",
+        ["long recordings", "short: 50 % ms", "95 % ms", "long: seconds"],
+        rows,
+    )
+
+
+async def _beside(
+    port: int, requests: Sequence[bytes], talks: Sequence[bytes]
+) -> tuple[Answers, Answers]:
+    slow = asyncio.ensure_future(load(port, talks, max(1, len(talks))))
+    await asyncio.sleep(1)
+    return await load(port, requests, 4), await slow
 
 
 def _bad(server: Server, paths: Sequence[Path]) -> None:
