@@ -22,7 +22,7 @@ from asr.serving.limits import Limits
 MOST_FIELDS = 300
 FIELD_BYTES = 1 << 16
 RETRY_S = 5.0
-MOST_JSON = 16 << 20  # bytes: the words of a recording of four hours are four million
+MOST_JSON = 4 << 20  # bytes: the words of a recording of four hours take three million
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -167,7 +167,7 @@ def test_of_two_browsers_one_wins_and_the_other_is_told(reviewing: Reviewing) ->
         (b'{"id": "one", "text": "half \\ud800", "version": ""}', "application/json", 422),
         (b'{"id": "one", "text": "%s", "version": ""}' % (b"x" * 30_000), "application/json", 422),
         (b'{"id": "one", "text": "", "version": ""}', "text/plain", 415),
-        (b"x" * (17 << 20), "application/json", 413),
+        (b"x" * (5 << 20), "application/json", 413),
     ],
 )
 def test_a_wrong_request_changes_nothing(
