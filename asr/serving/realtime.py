@@ -109,23 +109,21 @@ class _Buffered:
         self._engine, self._model, self._items = engine, settings.model, items
         self._options = Options(words=False, hot_words=hot_words, sample_rate=settings.sample_rate)
         self._rate = settings.sample_rate
-        self._parts: list[np.ndarray] = []
-        self._samples = 0
+        self._content = bytearray()
 
     async def append(self, samples: np.ndarray) -> list[Event]:
         most = self._engine.limits.live_samples
-        if self._samples + len(samples) > most:
+        if len(self._content) // 2 + len(samples) > most:
             raise ApiError(
                 413, f"expected at most {most} samples before a commit, got more", "audio"
             )
-        self._parts.append(samples)
-        self._samples += len(samples)
+        self._content += samples.tobytes()
         return []
 
     async def commit(self) -> list[Event]:
-        if not self._samples:
+        if not self._content:
             raise _nothing_to_commit()
-        samples = np.concatenate(self._parts).astype(np.float32) / np.float32(INT16)
+        samples = np.frombuffer(self._content, np.int16) / np.float32(INT16)
         await self.clear()
         events = list(self._items.committed(len(samples) / self._rate))
         try:
@@ -135,14 +133,14 @@ class _Buffered:
         return [*events, *self._items.completed(found.text)]
 
     async def end(self) -> list[Event]:
-        if self._samples:
+        if self._content:
             raise ApiError(
                 400, "expected a commit or clear of the audio before other settings, got none"
             )
         return []
 
     async def clear(self) -> None:
-        self._parts, self._samples = [], 0
+        self._content = bytearray()
 
     def taken(self) -> list[Event]:
         return []

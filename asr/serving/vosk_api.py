@@ -154,7 +154,7 @@ async def _talk(client: Socket, sessions: LiveSessions, config: VoskConfig) -> N
                     config = config.updated(values["config"], sessions.engine.limits.keywords)
                     continue
                 if not is_last:
-                    raise ApiError(400, "expected config before the audio, audio or eof")
+                    raise ApiError(400, "expected audio or eof, or before both config")
             if session is None:
                 options = LiveOptions(config.model, config.sample_rate, config.phrase_list)
                 session, answers = await sessions.start(options), Answers(config)

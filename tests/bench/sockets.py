@@ -14,8 +14,9 @@ import base64
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 from websockets.asyncio.client import connect
@@ -26,7 +27,7 @@ from asr.audio.pcm import to_int16
 from asr.inference.live import REGIONS
 from asr.io.paths import files_below
 from tests.bench.corpus import SOURCE
-from tests.bench.serve import Server, serving
+from tests.bench.serve import Server, load, serving, transcription
 from tests.bench.timing import print_table, verdict
 from tests.bench.wyoming import free_port
 from tests.fuzz.mutate import mutated
@@ -34,13 +35,15 @@ from tests.fuzz.mutate import mutated
 EARLY, LATE = 1_000, 10_000  # conversations after which memory is measured
 MOST_GROWTH = 0.1
 AT_ONCE = 4  # clients with damage
-CLIENTS = (1, 4, 16)  # in real time
+CLIENTS = ((1, 0), (4, 0), (16, 0), (4, 32))  # in real time, and uploads at once
 UTTERANCES = 6  # of each
 PAUSE_S = 3.0
 RATE = 16000
 BLOCK = 1600  # samples
 FAILED = "the server has failed"
 TIMEOUT = 30.0  # seconds
+
+T = TypeVar("T")
 
 
 def run() -> None:
@@ -56,25 +59,29 @@ def _live() -> None:
     paths = Random(1).sample(sorted(files_below(SOURCE / "wav" / "an4test_clstk")), UTTERANCES)
     speech = [load_audio(path, RATE) for path in paths]
     rows = []
+    uploads = [transcription(path.read_bytes()) for path in paths]
     with serving() as server:
-        for clients in CLIENTS:
-            delays, partials = asyncio.run(_speak(server.port, speech, clients))
-            figures = np.quantile(delays, (0.5, 0.95, 1.0))
+        for clients, at_once in CLIENTS:
+            work = _beside(server.port, uploads, at_once, _speak(server.port, speech, clients))
+            delays, partials = asyncio.run(work)
+            figures = [f"{f:.2f}" for f in np.quantile(delays, (0.5, 0.95, 1.0))]
             count = clients * UTTERANCES
-            rows.append(
-                [
-                    str(clients),
-                    *(f"{f:.2f}" for f in figures),
-                    f"{partials / count:.1f}",
-                    str(count),
-                ]
-            )
+            figures += [f"{partials / count:.1f}", str(count)]
+            rows.append([str(clients), str(at_once), *figures])
             verdict("utterances without a text", count - len(delays), "0", len(delays) == count)
     print_table(
         f"sockets: seconds from speech to text, {REGIONS.silence_s:g} s of them the pause",
-        ["clients", "50 %", "95 %", "slowest", "partial texts each", "utterances"],
+        ["clients", "uploads", "50 %", "95 %", "slowest", "partial texts each", "utterances"],
         rows,
     )
+
+
+async def _beside(port: int, uploads: Sequence[bytes], at_once: int, work: Awaitable[T]) -> T:
+    """The result of work, while so many clients upload."""
+    task = asyncio.ensure_future(work)
+    while at_once and not task.done():
+        await load(port, [uploads[i % len(uploads)] for i in range(2 * at_once)], at_once)
+    return await task
 
 
 async def _speak(port: int, speech: Sequence[np.ndarray], clients: int) -> tuple[list[float], int]:
