@@ -58,8 +58,9 @@ class LiveWorker:
         return await done
 
     def close(self) -> None:
-        """End the thread after the job that it has."""
-        self._jobs.clear()
+        """End the thread after the job that it has; the others are cancelled."""
+        while self._jobs:
+            self._jobs.popleft().done.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _turn(self) -> None:

@@ -100,7 +100,10 @@ class Settings:
             changes["silence_s"] = None
             if (detection := given.turn_detection) is not None:
                 pause = detection.silence_duration_ms
-                changes["silence_s"] = REGIONS.silence_s if pause is None else pause / 1000
+                # A shorter pause than the padding on both of its sides ends nothing.
+                changes["silence_s"] = (
+                    REGIONS.silence_s if pause is None else max(pause / 1000, 2 * REGIONS.pad_s)
+                )
         if (wanted := given.transcription) is not None:
             fields = wanted.model_fields_set
             if wanted.model is not None:

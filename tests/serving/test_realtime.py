@@ -162,8 +162,13 @@ def test_settings_of_both_forms(live: LiveServer) -> None:
         updated: Any = connection.recv()
         assert updated.type == "transcription_session.updated"
         assert updated.session["turn_detection"]["silence_duration_ms"] == 1500
+        shortest = update(
+            connection, turn_detection={"type": "server_vad", "silence_duration_ms": 1}
+        )
+        assert shortest.audio.input.turn_detection.silence_duration_ms == 400
         session = update(
             connection,
+            turn_detection={"type": "server_vad", "silence_duration_ms": 1500},
             transcription={"model": "tones", "keywords": ["low high"], "prompt": "up, x!"},
         )
         assert session.audio.input.format.rate == 24000
