@@ -34,7 +34,10 @@ def is_own_origin(headers: Headers, config: ServeConfig) -> bool:
     origin = headers.get("origin")
     if origin is None or origin in config.origins:
         return True
-    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    try:
+        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    except ValueError:  # no address
+        return False
 
 
 def is_known_host(headers: Headers, config: ServeConfig) -> bool:

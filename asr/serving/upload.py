@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -21,6 +22,7 @@ from asr.serving.limits import Limits
 
 MOST_FIELDS = 300
 FIELD_BYTES = 1 << 16
+CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 RETRY_S = 5.0
 MOST_JSON = 4 << 20  # bytes: the words of a recording of four hours take three million
 
@@ -107,9 +109,12 @@ class _Counted:
 
 async def _read_form(request: Request, counted: _Counted) -> Form:
     limits = counted.limits
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data":
         raise ApiError(415, "expected a form (multipart/form-data), got another or no content type")
+    # Python's codecs include some that are slow, and some that give no text.
+    if (charset := options.get(b"charset", b"utf-8").lower()) not in CHARSETS:
+        raise ApiError(415, f"expected a form in UTF-8, got {charset.decode('latin-1')[:50]!r}")
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > limits.upload_bytes:
         raise _too_large(limits)

@@ -95,6 +95,7 @@ def test_pages_of_other_sites_are_refused(guarded: Running) -> None:
     content = wav(speak("low"))
     assert post(guarded, content, Origin="https://evil.example").status_code == 403
     assert post(guarded, content, Origin="null").status_code == 403
+    assert post(guarded, content, Origin="http://[").status_code == 403
     assert post(guarded, content, Origin="https://example.org").status_code == 200
     assert post(guarded, content, Origin=guarded.url).status_code == 200
     preflight = {"Access-Control-Request-Method": "POST"}

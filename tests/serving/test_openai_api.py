@@ -213,6 +213,20 @@ def test_what_is_no_form(server: Running) -> None:
         assert answer.json()["error"]["message"].startswith("expected a form")
 
 
+@pytest.mark.parametrize("charset", ["unicode_escape", "punycode", "idna", "undefined"])
+def test_a_form_in_another_charset_is_refused(server: Running, charset: str) -> None:
+    """Half of a character cannot be answered in UTF-8, and some of Python's codecs are slow."""
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    content = b'--x\r\nContent-Disposition: form-data; name="\\ud800"\r\n\r\n1\r\n--x--\r\n'
+    url = f"{server.url}/v1/audio/transcriptions"
+    answer = httpx.post(url, content=content, headers={"Content-Type": kind})
+    assert answer.status_code == 415
+    assert answer.json()["error"]["message"] == f"expected a form in UTF-8, got {charset!r}"
+    kind = "Multipart/Form-Data; boundary=x; charset=UTF-8"
+    answer = httpx.post(url, content=content, headers={"Content-Type": kind})
+    assert answer.status_code == 400
+
+
 def test_audio_that_stops_halfway_gives_its_text_and_a_warning(server: Running) -> None:
     whole = np.concatenate([SPEECH, np.full(RATE, np.nan, np.float32)])
     file = io.BytesIO()
