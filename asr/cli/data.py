@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr.cli.option_groups import with_options
+from asr.cli.sharding import ShardOptions, merged_rows
 from asr.io.terminal import progress_bar, show, tell
+
+if TYPE_CHECKING:
+    from asr.io.shard_results import Row
 
 app = typer.Typer()
 
@@ -75,17 +82,37 @@ def augment(
 
 
 @app.command(epilog="Example: asr pack data/train.jsonl data/dev.jsonl --out packed")
+@with_options
 def pack(
     manifests: Annotated[list[Path], typer.Argument(help="Manifests of one corpus.")],
+    sharding: ShardOptions,
     out: Annotated[Path, typer.Option(help="Folder for the shards and their manifests.")],
     hours: Annotated[float, typer.Option(min=0.01, help="Hours of audio per shard.")] = 4.0,
     rate: Annotated[int, typer.Option(min=1000, help="Sample rate in Hz.")] = 16000,
 ) -> None:
     """Pack recordings into archives of a few hours, to train from a disk or an object store."""
-    from asr.dataset.shards import pack as pack_manifests
+    from asr.dataset.shards import Packing
+    from asr.io.shard_results import Row
 
-    with progress_bar("packing") as progress:
-        result = pack_manifests(manifests, out, hours, rate, progress)
+    packing = Packing(manifests, out, hours, rate)
+    files = {f"manifest {number}": path for number, path in enumerate(manifests)}
+    options = {**files, "hours": hours, "rate": rate}
+    work = sharding.work("pack", out, options, list(packing.archives))
+
+    def results(names: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        for name in names:
+            written = packing.write(name)
+            yield name, Row(written.problems, written.error)
+
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_bar("packing"))
+        if work is None:
+            result = packing.finish(packing.write_all(progress))
+        elif sharding.merge:
+            row = stack.enter_context(merged_rows(work, packing.stamp))
+            result = packing.finish(packing.written(name, row(name).value) for name in work.ids)
+        else:
+            sys.exit(min(1, sharding.run(work, packing.stamp, results)))
     for problem in result.unreadable:
         tell(f"error: left out: {problem}")
     tell(f"{result.shards} shards: {', '.join(map(str, result.manifests))}")
@@ -94,19 +121,46 @@ def pack(
 
 
 @app.command(epilog="Example: asr cut exp/first/model data/train.jsonl --out data/short.jsonl")
+@with_options
 def cut(
     model: Annotated[Path, typer.Argument(help="Model folder, for the times of words.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of long recordings.")],
+    sharding: ShardOptions,
     out: Annotated[Path, typer.Option(help="Manifest of their segments.")],
     seconds: Annotated[
         float, typer.Option(min=0.5, help="Target length of a segment in seconds.")
     ] = 4.0,
 ) -> None:
     """Cut long recordings into short utterances, between words; no audio is written."""
-    from asr.inference.segment import cut_manifest
+    from asr.dataset.manifest import Selection, read_manifest
+    from asr.inference.segment import cut_all, cut_values, read_cut, write_cuts
+    from asr.io.shard_results import Row, file_size
+    from asr.models.bundle import load_bundle
 
-    with progress_bar("cutting") as progress:
-        result = cut_manifest(model, manifest, out, seconds, progress)
+    utterances = read_manifest(manifest)
+    places = {u.id: place for place, u in enumerate(utterances)}
+    options = {"model": model, "manifest": manifest, "seconds": seconds}
+    work = sharding.work("cut", out, options, list(places))
+
+    def results(ids: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        own = Selection(utterances, [places[id_] for id_ in ids])
+        for id_, found in zip(ids, cut_all(load_bundle(model), own, seconds), strict=True):
+            yield id_, Row(cut_values(found), found.error)
+
+    def size(id_: str) -> int | None:
+        return file_size(utterances[places[id_]].audio)
+
+    with ExitStack() as stack:
+        if work is None:
+            cuts = cut_all(load_bundle(model), utterances, seconds)
+        elif sharding.merge:
+            row = stack.enter_context(merged_rows(work, size))
+            found = ((u, row(u.id)) for u in utterances)
+            cuts = (read_cut(r.value, u, r.error) for u, r in found)
+        else:
+            sys.exit(min(1, sharding.run(work, size, results)))
+        progress = stack.enter_context(progress_bar("cutting"))
+        result = write_cuts(out, cuts, len(utterances), progress)
     for problem in result.left_whole:
         tell(f"error: left whole: {problem}")
     tell(f"{result.utterances} utterances in {result.segments} segments: {out}")

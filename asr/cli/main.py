@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,32 +9,27 @@ import typer
 from typer.core import TyperGroup
 
 from asr import __version__
+from asr.cli.align import app as align_app
 from asr.cli.console import run_command, show_settings
 from asr.cli.data import app as data_app
 from asr.cli.decoder_options import (
-    DecoderOptions,
     LanguageModel,
     Lexicon,
     Rescore,
     Set,
     Settings,
 )
+from asr.cli.evaluate import app as evaluate_app
 from asr.cli.export import app as export_app
 from asr.cli.lm import app as lm_app
 from asr.cli.models import app as models_app
-from asr.cli.option_groups import with_options
-from asr.cli.reports import Normalise, Units, UnitsOption, scoring
 from asr.cli.reports import app as reports_app
 from asr.cli.serve import app as serve_app
 from asr.cli.transcribe import app as transcribe_app
-from asr.errors import AlignmentError, ConfigError
-from asr.evaluation import AUDIO_MEGABYTES
+from asr.errors import ConfigError
 from asr.io.terminal import progress_bar, set_quiet, show, tell
 
 if TYPE_CHECKING:
-    from asr.decoding.decoder import Decoder
-    from asr.evaluation.scoring import Scoring
-    from asr.models.bundle import Bundle
     from asr.training.recipe import Recipe
 
 
@@ -60,13 +52,9 @@ app = typer.Typer(
 )
 
 
-class TimeFormat(StrEnum):
-    json = "json"
-    ctm = "ctm"
-    textgrid = "textgrid"
-
-
 app.add_typer(data_app)
+app.add_typer(align_app)
+app.add_typer(evaluate_app)
 app.add_typer(lm_app, name="lm")
 app.add_typer(models_app, name="models")
 app.add_typer(reports_app)
@@ -145,67 +133,6 @@ def train(
     from asr.training.recipe import read_recipe
 
     train_model(read_recipe(recipe, overrides or []), finish)
-
-
-@app.command(epilog="Example: asr evaluate exp/an4/model test.jsonl --lm exp/lm --out exp/test")
-@with_options
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
-    manifest: Annotated[Path, typer.Argument(help="Recordings with transcripts.")],
-    options: DecoderOptions,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the report (HTML, text, JSON).")
-    ] = None,
-    normalise: Normalise = "none",
-    units: UnitsOption = Units.auto,
-    audio_mb: Annotated[
-        float, typer.Option(min=0, help="Limit of recordings in the page; others are linked.")
-    ] = AUDIO_MEGABYTES,
-) -> None:
-    """Word, character and sentence error rates with intervals, and a page of all errors."""
-    from asr.models.bundle import load_bundle
-
-    bundle = load_bundle(model)
-    decoder = options.load(model, bundle)
-    how = scoring(normalise, units)
-    if not evaluate_model(model, manifest, out, decoder, how, audio_mb, bundle):
-        sys.exit(1)
-
-
-@app.command(epilog="Example: asr align exp/an4/model talk.wav --text talk.txt --format ctm")
-def align(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
-    source: Annotated[Path, typer.Argument(help="Manifest, or a recording with --text.")],
-    text: Annotated[
-        Path | None, typer.Option(help="File with the transcript of the recording.")
-    ] = None,
-    format: Annotated[TimeFormat, typer.Option(help="Output format.")] = (TimeFormat.json),
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for one file per utterance; default: print."),
-    ] = None,
-) -> None:
-    """Align known texts: the times of all words, in recordings of any length."""
-    from asr.inference.forced_alignment import align_all, read_source, to_text, write_aligned
-    from asr.models.bundle import load_bundle
-
-    bundle, failed = load_bundle(model), 0
-    utterances = read_source(source, text)
-    with progress_bar("aligning") as progress:
-        for done, result in enumerate(align_all(bundle, utterances), start=1):
-            try:
-                if result.error is not None:
-                    raise AlignmentError(result.error)
-                if out is None:
-                    show(to_text(result, format.value), end="")
-                else:
-                    write_aligned(out, result, format.value)
-            except AlignmentError as error:
-                tell(f"error: {error}")
-                failed += 1
-            progress(done, len(utterances))
-    if failed:
-        sys.exit(1)
 
 
 @app.command(epilog="Example: asr tune exp/an4/model exp/an4/data/dev.jsonl --lm exp/lm")
@@ -296,33 +223,6 @@ def train_model(recipe: Recipe, finish: bool = False) -> Path:
     model = train(recipe, finish_now=finish)
     tell(f"model: {model}")
     return model
-
-
-def evaluate_model(
-    model: Path,
-    manifest: Path,
-    out: Path | None,
-    decoder: Decoder | None = None,
-    scoring: Scoring | None = None,
-    audio_megabytes: float = AUDIO_MEGABYTES,
-    bundle: Bundle | None = None,
-    output: Callable[[str], object] = show,
-) -> bool:
-    """Evaluate and print the report; return False, after an error for each, if recordings could not
-    be read."""
-    from asr.evaluation.evaluate import evaluate
-    from asr.evaluation.report_text import to_text
-
-    with progress_bar("recognising") as progress:
-        result = evaluate(model, manifest, out, progress, decoder, scoring, audio_megabytes, bundle)
-    try:
-        output(to_text(result.report))
-    finally:  # also if the reader closes the output early
-        for reason in result.unreadable.values():
-            tell(f"error: {reason}")
-        if out is not None:
-            tell(f"report: {out / 'report.html'}")
-    return not result.unreadable
 
 
 if __name__ == "__main__":

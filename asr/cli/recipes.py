@@ -95,7 +95,8 @@ def _check_names(chosen: Mapping[str, str]) -> None:
 def run_recipe(recipe: Path, overrides: Sequence[str], tests: dict[str, Path]) -> None:
     """Train by a recipe, evaluate the final model on its test sets, write the results, and only
     then exit with an error if recordings could not be read."""
-    from asr.cli.main import evaluate_model, train_model
+    from asr.cli.evaluate import evaluate_model
+    from asr.cli.main import train_model
     from asr.evaluation.summary import result_row, to_markdown
     from asr.io.files import atomic_path
     from asr.training.recipe import read_recipe

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asr.cli.decoder_options import DecoderOptions
 from asr.cli.live import LiveOptions, run_live
 from asr.cli.option_groups import SectionedCommand, with_options
+from asr.cli.sharding import ShardOptions, merged_rows
+from asr.cli.transcribe_options import InputOptions, OutputOptions, SubtitleOptions
 from asr.errors import AsrError, AudioError, ConfigError, disk_trouble
 from asr.io.printable import printable_name
 from asr.io.terminal import progress_bar, show, tell
@@ -26,104 +27,12 @@ if TYPE_CHECKING:
     from asr.inference.recognizer import Recognizer
     from asr.inference.transcribe import Source
     from asr.inference.transcript import Transcript
+    from asr.io.shard_results import Row
 
 app = typer.Typer()
 
 Write = Callable[[Path, "Transcript"], None]
 STDIN = Path("-")
-_FORMATS = "txt, json, srt, vtt, tsv, ctm, textgrid, trn, or all"
-
-
-class Channels(StrEnum):
-    mix = "mix"
-    each = "each"
-
-
-@dataclass(frozen=True)
-class InputOptions:
-    """What is read of each recording."""
-
-    SECTION: ClassVar[str] = "Recordings"
-
-    channels: Annotated[
-        Channels,
-        typer.Option(help="Their mix, or each by itself, as in a call with a speaker on each."),
-    ] = Channels.mix
-    start: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="Begin each recording there.")
-    ] = 0.0
-    end: Annotated[
-        float | None, typer.Option(min=0.0, metavar="SECONDS", help="End each recording there.")
-    ] = None
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """What is written where."""
-
-    SECTION: ClassVar[str] = "Output"
-
-    format: Annotated[
-        list[str],
-        typer.Option(
-            metavar="FORMAT", help=f"{_FORMATS}; several with --out, as in srt,json. [default: txt]"
-        ),
-    ] = ()  # type: ignore[assignment]  # typer gives a list
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for a file per recording and format; default: print."),
-    ] = None
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Keep files in --out that are of this recording, model and options."
-        ),
-    ] = False
-
-    def formats(self) -> tuple[Format, ...]:
-        """The formats in the order of `FORMATS`, each once."""
-        from asr.inference.formats import FORMATS
-
-        wanted = [word.strip() for words in self.format or ["txt"] for word in words.split(",")]
-        for word in wanted:
-            if word not in (*FORMATS, "all"):
-                raise typer.BadParameter(f"{word!r} is none of {_FORMATS}", param_hint="--format")
-        return tuple(f for f in FORMATS if f in wanted or "all" in wanted)
-
-
-@dataclass(frozen=True)
-class SubtitleOptions:
-    """How srt and vtt look."""
-
-    SECTION: ClassVar[str] = "Subtitles (srt and vtt)"
-
-    line_width: Annotated[int, typer.Option(min=1, help="Characters of a line.")] = 42
-    line_count: Annotated[int, typer.Option(min=1, help="Lines of a subtitle.")] = 2
-    shortest: Annotated[
-        float, typer.Option(min=0.001, help="Seconds that each is shown at least.")
-    ] = 0.833
-    longest: Annotated[float, typer.Option(min=0.001, help="Seconds at most.")] = 7.0
-    reading_speed: Annotated[
-        float, typer.Option(min=0.1, help="Characters a second that can be read.")
-    ] = 20.0
-    gap: Annotated[float, typer.Option(min=0.0, help="Seconds between two at least.")] = 0.083
-    highlight: Annotated[
-        bool, typer.Option("--highlight", help="Underline the word that is being said.")
-    ] = False
-
-    def config(self) -> FormatConfig:
-        from asr.inference.formats import FormatConfig
-        from asr.inference.subtitles import SubtitleConfig
-
-        subtitles = SubtitleConfig(
-            width=self.line_width,
-            lines=self.line_count,
-            shortest=self.shortest,
-            longest=self.longest,
-            reading_speed=self.reading_speed,
-            gap=self.gap,
-        )
-        return FormatConfig(subtitles, self.highlight)
 
 
 @app.command(
@@ -137,6 +46,7 @@ def transcribe(
     subtitles: SubtitleOptions,
     options: DecoderOptions,
     live: LiveOptions,
+    sharding: ShardOptions,
     files: Annotated[
         list[Path],
         typer.Argument(
@@ -152,36 +62,80 @@ def transcribe(
     Lines of text have the name of the recording before them if there are several.
     """
     from asr.inference.formats import WITHOUT_WORDS
+    from asr.inference.output_names import output_names
 
     formats, config = output.formats(), subtitles.config()
+    sharded = sharding.check(output.out) is not None or sharding.merge
     if output.resume and output.out is None:
         raise ConfigError("expected --out with --resume, got none: name the folder to go on with")
     if output.out is not None and live.live:
         raise ConfigError("expected --out without --live, got both: leave one out")
+    if sharded and STDIN in files:
+        raise ConfigError("expected files with --shard and --merge, got -: standard input is one")
     if run_live(lambda: options.recognizer(model), files, ",".join(formats), live):
         return
-    recognizer = options.recognizer(model)
+    recognizer = None if sharded else options.recognizer(model)  # a merge needs none
     found, failed = _find(files)
     present = list(dict.fromkeys(path for _, paths in found for path in paths))
     total = failed + len(present)
-    kept: set[Path] = set()
-    if output.out is None:
+    reading = _Reading(input, live.rate, not WITHOUT_WORDS.issuperset(formats))
+    if recognizer is None:
+        failed += _in_shards(sharding, model, found, reading, output, config, options)
+    elif output.out is None:
         named = len(files) > 1 or files != present
         write = _printer(formats, config, present, named)
+        failed += _transcribe_all(recognizer, present, reading, write)
     else:
-        settings = {"model": model, **asdict(options), **asdict(input), "rate": live.rate}
-        folder = _folder(output.out, found, formats, config, settings)
-        write = folder.write
-        if output.resume:
-            kept = folder.done()
-            tell(f"note: {len(kept)} of {len(present)} recordings are done already")
-    timed = not WITHOUT_WORDS.issuperset(formats)
-    left = [path for path in present if path not in kept]
-    failed += _transcribe_all(recognizer, left, _Reading(input, live.rate, timed), write)
-    if failed and total > 1:
+        settings = _settings(model, options, reading)
+        folder = _folder(output.out, output_names(found), formats, config, settings)
+        kept = _kept(folder) if output.resume else set()
+        left = [path for path in present if path not in kept]
+        failed += _transcribe_all(recognizer, left, reading, folder.write)
+    if failed and total > 1 and not sharding.shard:
         tell(f"{failed} of {total} recordings failed")
     if failed:
         sys.exit(1)
+
+
+def _in_shards(
+    sharding: ShardOptions,
+    model: Path | None,
+    found: Found,
+    reading: _Reading,
+    output: OutputOptions,
+    config: FormatConfig,
+    options: DecoderOptions,
+) -> int:
+    """Transcribe one shard, or write the files of all; the number of recordings that failed."""
+    from asr.inference.output_names import output_names
+    from asr.inference.plain_values import read_transcript, transcript_values
+    from asr.io.shard_results import Row, file_size
+
+    assert output.out is not None
+    names, settings = output_names(found), _settings(model, options, reading)
+    paths = {name.as_posix(): path for path, name in names.items()}
+    facts = {**settings, "timed": reading.timed}
+    work = sharding.work("transcribe", output.out, facts, list(paths))
+    assert work is not None
+    if sharding.merge or output.resume:
+        folder = _folder(output.out, names, output.formats(), config, settings)
+        kept = _kept(folder) if output.resume else set()
+        work = replace(work, kept=frozenset(names[path].as_posix() for path in kept))
+
+    def size(id_: str) -> int | None:
+        return file_size(paths[id_])
+
+    def results(ids: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        own = [paths[id_] for id_ in ids]
+        for id_, made in zip(ids, reading.transcripts(options.recognizer(model), own), strict=True):
+            yield id_, Row(transcript_values(made), made.error)
+
+    if not sharding.merge:
+        return sharding.run(work, size, results)
+    with merged_rows(work, size) as row:
+        rows = ((paths[id_], row(id_)) for id_ in work.wanted)
+        made = ((path, read_transcript(r.value, path, r.error)) for path, r in rows)
+        return _write_all(made, len(work.wanted), folder.write)
 
 
 Found = list[tuple[Path, list[Path]]]  # arguments, and the recordings that each gave
@@ -238,22 +192,32 @@ def _printer(
     return write
 
 
+def _settings(model: Path | None, options: DecoderOptions, reading: _Reading) -> dict[str, object]:
+    """All that changes transcripts. A path stands for the content of the files there."""
+    from asr.inference.transcribe import default_model
+
+    own = {"model": model or default_model(), "rate": reading.rate}
+    return {**own, **asdict(options), **asdict(reading.options)}
+
+
+def _kept(folder: OutputFolder) -> set[Path]:
+    kept = folder.done()
+    tell(f"note: {len(kept)} of {len(folder.names)} recordings are done already")
+    return kept
+
+
 def _folder(
     out: Path,
-    found: Found,
+    names: Mapping[Path, PurePath],
     formats: Sequence[Format],
     config: FormatConfig,
     settings: dict[str, object],
 ) -> OutputFolder:
     from asr import __version__
     from asr.inference.output_folder import OutputFolder, settings_digest
-    from asr.inference.output_names import output_names
     from asr.inference.time_formats import ctm_names
-    from asr.inference.transcribe import default_model
 
-    settings |= {"model": settings["model"] or default_model(), "version": __version__}
-    names = output_names(found)
-    total = settings_digest({**settings, "config": config})
+    total = settings_digest({**settings, "version": __version__, "config": config})
     return OutputFolder(out, names, ctm_names(names), formats, config, total)
 
 
@@ -267,36 +231,51 @@ class _Reading:
     timed: bool
     """Whether words are to have times."""
 
+    def transcripts(
+        self,
+        recognizer: Recognizer,
+        sources: Sequence[Source],
+        progress: Callable[[float, float], None] | None = None,
+    ) -> Iterator[Transcript]:
+        return recognizer.transcribe(
+            sources,
+            words=self.timed,
+            start=self.options.start,
+            end=self.options.end,
+            channels=self.options.channels.value,
+            progress=progress,
+        )
+
 
 def _transcribe_all(
     recognizer: Recognizer, paths: Sequence[Path], reading: _Reading, write: Write
 ) -> int:
     """Transcribe and write; the number of recordings that failed, after an error for each."""
-    failed = done = 0
     with ExitStack() as stack:
         sources: list[Source] = list(paths)
         if STDIN in paths:
             sources[paths.index(STDIN)] = _standard_input(reading.rate, stack)
         progress = stack.enter_context(progress_bar("transcribing"))
-        results = recognizer.transcribe(
-            sources,
-            words=reading.timed,
-            start=reading.options.start,
-            end=reading.options.end,
-            channels=reading.options.channels.value,
-            progress=progress if sys.stderr.isatty() else None,  # it reads every header
-        )
-        try:
-            for path, source, result in zip(paths, sources, results, strict=True):
-                named = _named(path, source, result)
-                errors = [named.error, _written(path, named, write)]
-                for error in filter(None, errors):
-                    tell(f"error: {error}")
-                failed += any(errors)
-                done += 1
-        except KeyboardInterrupt:
-            tell(f"{done} of {len(paths)} recordings are transcribed")
-            raise
+        # Progress reads every header.
+        shown = progress if sys.stderr.isatty() else None
+        results = zip(paths, sources, reading.transcripts(recognizer, sources, shown), strict=True)
+        named = ((path, _named(path, source, made)) for path, source, made in results)
+        return _write_all(named, len(paths), write)
+
+
+def _write_all(results: Iterable[tuple[Path, Transcript]], count: int, write: Write) -> int:
+    """Write; the number of recordings that failed, after an error for each."""
+    failed = done = 0
+    try:
+        for path, transcript in results:
+            errors = [transcript.error, _written(path, transcript, write)]
+            for error in filter(None, errors):
+                tell(f"error: {error}")
+            failed += any(errors)
+            done += 1
+    except KeyboardInterrupt:
+        tell(f"{done} of {count} recordings are transcribed")
+        raise
     return failed
 
 

@@ -15,7 +15,7 @@ import os
 import random
 import tarfile
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -138,35 +138,119 @@ def pack(
 
     Raises AsrError: two manifests of one name, or manifests that cannot be read or written.
     """
-    names = [path.stem for path in manifests]
-    for path in manifests:
-        if names.count(path.stem) > 1:
-            raise AsrError(f"expected manifests of different names, got {path.name} twice")
-        if path.resolve() == (folder / f"{path.stem}.jsonl").resolve():
-            raise AsrError(f"expected another folder than that of {path}, got {folder}")
-    parts = {path.stem: read_manifest(path) for path in manifests}
-    total = sum(map(len, parts.values()))
-    done, shards, unreadable, written = 0, 0, [], []
-    for name, utterances in parts.items():
-        found: dict[int, Utterance] = {}
-        plan = _dealt(utterances.durations, 3600 * hours)
-        for number, places in enumerate(plan):
-            shard = folder / f"{name}-{number:05}.tar"
-            rows = [(place, utterances[place]) for place in places]
+    packing = Packing(manifests, folder, hours, rate)
+    return packing.finish(packing.write_all(progress))
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shard on disk: the bytes of each recording, and why others are missing, by index."""
+
+    name: str
+    found: Mapping[int, tuple[int, int]]
+    problems: Mapping[str, str]
+    """By index as text, which JSON keeps."""
+    error: str | None = None
+    """One line for all problems."""
+
+
+class Packing:
+    """The plan of `pack`: which utterances go into which shard. Each can be written alone."""
+
+    def __init__(
+        self,
+        manifests: Sequence[Path],
+        folder: Path,
+        hours: float = SHARD_HOURS,
+        rate: int = SAMPLE_RATE,
+    ) -> None:
+        """Read the manifests. Raises AsrError as `pack` does."""
+        names = [path.stem for path in manifests]
+        for path in manifests:
+            if names.count(path.stem) > 1:
+                raise AsrError(f"expected manifests of different names, got {path.name} twice")
+            if path.resolve() == (folder / f"{path.stem}.jsonl").resolve():
+                raise AsrError(f"expected another folder than that of {path}, got {folder}")
+        self._folder, self._rate = folder, rate
+        self._parts = {path.stem: read_manifest(path) for path in manifests}
+        self.archives: dict[str, tuple[str, list[int]]] = {}
+        """The manifest of each shard, and the indices of its utterances, by file name."""
+        for name, utterances in self._parts.items():
+            for number, places in enumerate(_dealt(utterances.durations, 3600 * hours)):
+                self.archives[f"{name}-{number:05}.tar"] = name, places
+
+    def stamp(self, name: str) -> str:
+        """A digest of what goes into a shard, with the present state of the files."""
+        return _stamp(self._rows(name), self._rate)
+
+    def write(self, name: str, report: Callable[[int], None] | None = None) -> Written:
+        """Write a shard, unless it is complete and nothing in it has changed."""
+        rows, path = self._rows(name), self._folder / name
+        stamp = _stamp(rows, self._rate)
+        problems: dict[int, str] = {}
+        found = _members(path) if _stamp_of(path) == stamp else {}
+        if len(found) < len(rows):  # recordings that could not be read may have been fixed
+            problems = _write(path, rows, self._rate, stamp, report)
+            found = _members(path)
+        elif report is not None:
+            report(len(rows))
+        error = None
+        if problems:
+            error = f"{name}: {len(problems)} left out, first: {next(iter(problems.values()))}"
+        return Written(name, found, {str(place): why for place, why in problems.items()}, error)
+
+    def write_all(self, progress: Progress | None = None) -> Iterator[Written]:
+        """Write every shard."""
+        total = sum(map(len, self._parts.values()))
+        done = 0
+        for name, (_, places) in self.archives.items():
             report = None if progress is None else partial(_report, progress, done, total)
-            for place, bytes_, problem in _shard(shard, rows, rate, report):
-                if problem is None:
-                    found[place] = replace(
-                        utterances[place], audio=shard, start=0.0, end=None, packed=bytes_
-                    )
-                else:
-                    unreadable.append(f"{utterances[place].id}: {problem}")
+            yield self.write(name, report)
             done += len(places)
-        shards += len(plan)
-        _remove_others(folder, name, len(plan))
-        written.append(folder / f"{name}.jsonl")
-        write_manifest(written[-1], (found[place] for place in sorted(found)))
-    return Packed(tuple(written), shards, tuple(unreadable))
+
+    def written(self, name: str, problems: Mapping[str, str]) -> Written:
+        """A shard that another process has written. Raises AsrError if it is not here."""
+        path = self._folder / name
+        found = _members(path) if _stamp_of(path) == self.stamp(name) else {}
+        if len(found) + len(problems) != len(self._rows(name)):
+            raise AsrError(
+                f"expected {path} as it was packed, got none or another: copy it, or delete it and "
+                "pack it again"
+            )
+        return Written(name, found, problems)
+
+    def finish(self, archives: Iterable[Written]) -> Packed:
+        """Write the manifests, from all shards in order; shards of an earlier packing are removed.
+
+        Raises AsrError for a manifest that cannot be written.
+        """
+        found: dict[str, dict[int, Utterance]] = {name: {} for name in self._parts}
+        unreadable = []
+        for archive in archives:
+            name, places = self.archives[archive.name]
+            utterances = self._parts[name]
+            for place in places:
+                bytes_ = archive.found.get(place)
+                if bytes_ is None:
+                    unreadable.append(f"{utterances[place].id}: {archive.problems[str(place)]}")
+                else:
+                    found[name][place] = replace(
+                        utterances[place],
+                        audio=self._folder / archive.name,
+                        start=0.0,
+                        end=None,
+                        packed=bytes_,
+                    )
+        manifests = []
+        for name, rows in found.items():
+            _remove_others(self._folder, name, sum(n == name for n, _ in self.archives.values()))
+            manifests.append(self._folder / f"{name}.jsonl")
+            write_manifest(manifests[-1], (rows[place] for place in sorted(rows)))
+        return Packed(tuple(manifests), len(self.archives), tuple(unreadable))
+
+    def _rows(self, name: str) -> list[_Row]:
+        part, places = self.archives[name]
+        return [(place, self._parts[part][place]) for place in places]
 
 
 def _report(progress: Progress, before: int, total: int, done: int) -> None:
@@ -189,23 +273,6 @@ def _dealt(durations: Sequence[float], seconds: float) -> list[list[int]]:
 
 
 _Row = tuple[int, Utterance]
-_Found = tuple[int, tuple[int, int] | None, str | None]
-
-
-def _shard(
-    path: Path, rows: Sequence[_Row], rate: int, report: Callable[[int], None] | None
-) -> Iterator[_Found]:
-    """For each utterance its index, and its bytes in the shard or why it has none."""
-    stamp = _stamp(rows, rate)
-    problems: dict[int, str] = {}
-    found = _members(path) if _stamp_of(path) == stamp else {}
-    if len(found) < len(rows):  # recordings that could not be read may have been fixed
-        problems = _write(path, rows, rate, stamp, report)
-        found = _members(path)
-    elif report is not None:
-        report(len(rows))
-    for place, _ in rows:
-        yield place, found.get(place), problems.get(place)
 
 
 def _write(

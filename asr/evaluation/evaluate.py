@@ -8,10 +8,11 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +30,7 @@ from asr.evaluation.report_folder import check_writable, write_report
 from asr.evaluation.scoring import Scoring
 from asr.evaluation.snr import estimate_snr
 from asr.evaluation.utterance import Details, details_of
+from asr.inference.plain_values import read_recognition
 from asr.inference.recognize_dataset import recognize_dataset
 from asr.inference.word_times import Recognition
 from asr.io.files import digest, read_json
@@ -66,25 +68,106 @@ def evaluate(
     utterances = read_manifest(manifest)
     if out is not None:
         check_writable(out)  # before the recognition, which may take hours
+    dataset = texts_and_audio(bundle, utterances)
+    heard = hear(bundle, decoder, dataset, progress)
+    return report_heard(
+        model, manifest, out, decoder, scoring, audio_megabytes, bundle, dataset, heard
+    )
+
+
+def texts_and_audio(bundle: Bundle, utterances: Sequence[Utterance]) -> SpeechDataset:
+    """The utterances as a model reads them. Raises AsrError for words without phones."""
+    return SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the report needs to know about an utterance besides its manifest line."""
+
+    recognition: Recognition | None = None
+    error: str | None = None
+    """Why the recording cannot be read."""
+    snr: float | None = None
+    seconds: float = 0.0
+    """Its part of the time of recognition, without word times and confidences."""
+    memory_mib: float = 0.0
+    """The peak of its process."""
+    machine: str = ""
+
+
+def hear(
+    bundle: Bundle,
+    decoder: Decoder,
+    dataset: SpeechDataset,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Heard]:
+    """Recognise utterances; the results by id, in their order."""
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
-    scoring = (scoring or Scoring()).settled(dataset.references)
+    utterances = dataset.utterances
+    unreadable: dict[str, str] = {}
+
+    def remember(name: str, error: AudioError) -> None:
+        unreadable[name] = str(error)
+
     started = time.perf_counter()
-    recognized, beyond, unreadable = _recognize(bundle, dataset, decoder, progress)
-    # Only the time of recognition counts, without word times and confidences.
+    recognized, beyond = recognize_dataset(bundle.model, dataset, decoder, remember, progress)
     seconds = time.perf_counter() - started - beyond
-    references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
-    hypotheses = {name: row.text for name, row in recognized.items()}
-    details = {
-        u.id: _details(u, recognized.get(u.id), _snr(dataset, index, unreadable))
+    snr = {
+        u.id: estimate_snr(dataset.waveform(index), dataset.sample_rate)
         for index, u in enumerate(utterances)
+        if u.id not in unreadable
     }
+    audio, memory, machine = sum(dataset.durations), _peak_memory_mib(), machine_name()
+    return {
+        u.id: Heard(
+            recognized.get(u.id),
+            unreadable.get(u.id),
+            snr.get(u.id),
+            seconds * u.duration / audio if audio else seconds / len(utterances),
+            memory,
+            machine,
+        )
+        for u in utterances
+    }
+
+
+def read_heard(values: Mapping[str, Any]) -> Heard:
+    """What was heard, which `dataclasses.asdict` made values of."""
+    known = values["recognition"]
+    return Heard(**{**values, "recognition": None if known is None else read_recognition(known)})
+
+
+def report_heard(
+    model: Path,
+    manifest: Path,
+    out: Path | None,
+    decoder: Decoder,
+    scoring: Scoring | None,
+    audio_megabytes: float,
+    bundle: Bundle,
+    dataset: SpeechDataset,
+    heard: Mapping[str, Heard],
+) -> Evaluation:
+    """Score what was heard, and write the report to `out` if given.
+
+    Raises AudioError if no recording could be read.
+    """
+    unreadable = {name: row.error for name, row in heard.items() if row.error is not None}
+    if len(unreadable) == len(heard):
+        first = next(iter(unreadable.values()))
+        raise AudioError(f"expected recordings, got none that can be read, first: {first}")
+    scoring, utterances = (scoring or Scoring()).settled(dataset.references), dataset.utterances
+    references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
+    known = {name: row.recognition for name, row in heard.items() if row.recognition is not None}
+    hypotheses = {name: row.text for name, row in known.items()}
+    details = {u.id: _details(u, known.get(u.id), heard[u.id].snr) for u in utterances}
     facts = replace(
         _facts(model, manifest, bundle, decoder),
         normalisation=scoring.profile.description,
         audio_seconds=sum(dataset.durations),
-        processing_seconds=seconds,
-        peak_memory_mib=_peak_memory_mib(),
+        processing_seconds=sum(row.seconds for row in heard.values()),
+        peak_memory_mib=max(row.memory_mib for row in heard.values()),
+        machine="; ".join(dict.fromkeys(row.machine for row in heard.values())),
     )
     compared = scoring.apply_all(references), scoring.apply_all(hypotheses)
     report = build_report(
@@ -110,31 +193,8 @@ def _facts(model: Path, manifest: Path, bundle: Bundle, decoder: Decoder) -> Run
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         parameters=bundle.model.parameter_count(),
         decoder=decoder.description,
-        machine=machine_name(),
         weights_sha256=weights_digest(model),
     )
-
-
-def _recognize(
-    bundle: Bundle,
-    dataset: SpeechDataset,
-    decoder: Decoder,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[dict[str, Recognition], float, dict[str, str]]:
-    """Recognitions, the seconds spent on word times and confidences, and unreadable recordings.
-
-    Raises AudioError if no recording is readable.
-    """
-    unreadable: dict[str, str] = {}
-
-    def remember(name: str, error: AudioError) -> None:
-        unreadable[name] = str(error)
-
-    recognized, beyond = recognize_dataset(bundle.model, dataset, decoder, remember, progress)
-    if not recognized:
-        first = next(iter(unreadable.values()))
-        raise AudioError(f"expected recordings, got none that can be read, first: {first}")
-    return recognized, beyond, unreadable
 
 
 def _details(utterance: Utterance, found: Recognition | None, snr: float | None) -> Details:
@@ -142,12 +202,6 @@ def _details(utterance: Utterance, found: Recognition | None, snr: float | None)
     if found is None:
         return replace(known, audio=None)  # the page cannot play it either
     return replace(known, words=found.words, posteriors=found.posteriors)
-
-
-def _snr(dataset: SpeechDataset, index: int, unreadable: Mapping[str, str]) -> float | None:
-    if dataset.utterances[index].id in unreadable:
-        return None
-    return estimate_snr(dataset.waveform(index), dataset.sample_rate)
 
 
 def training_words(model: Path, text: TextConfig, scoring: Scoring) -> Counter[str] | None:

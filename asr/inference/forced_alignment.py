@@ -5,10 +5,10 @@ S samples, T frames, V tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AsrError, AudioError, reason
+from asr.inference.plain_values import read_words
 from asr.inference.time_formats import Word, ctm_names, to_ctm, to_json, to_textgrid
 from asr.inference.word_times import time_words
 from asr.io.files import atomic_path
@@ -39,14 +40,19 @@ class Aligned:
     start: float = 0.0
 
 
-def align_all(bundle: Bundle, utterances: Sequence[Utterance]) -> Iterator[Aligned]:
-    """Recordings with aligned transcripts, in order; a failed one has an error.
+def align_all(
+    bundle: Bundle, utterances: Sequence[Utterance], ids: Collection[str] | None = None
+) -> Iterator[Aligned]:
+    """Recordings with aligned transcripts, in order; a failed one has an error. With `ids`, only
+    these of the utterances.
 
     Times count from the start of the utterance, which may be a segment of a recording.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     names = ctm_names(u.audio for u in utterances if u.packed is None)
     for u in utterances:
+        if ids is not None and u.id not in ids:
+            continue
         try:
             samples = torch.from_numpy(
                 load_recording(u.audio, bundle.sample_rate, u.start, u.end, u.packed)
@@ -112,6 +118,11 @@ def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
         return to_ctm(result.recording, result.words, result.start)
     row = {"id": result.id, "seconds": round(result.seconds, 3), "words": to_json(result.words)}
     return printable_json(row) + "\n"
+
+
+def read_aligned(values: Mapping[str, Any]) -> Aligned:
+    """The utterance that `dataclasses.asdict` has made values of."""
+    return Aligned(**{**values, "words": read_words(values["words"])})
 
 
 def write_aligned(out: Path, result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> None:

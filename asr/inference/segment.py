@@ -10,9 +10,10 @@ S samples.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,15 +56,42 @@ def cut_manifest(
     Raises AsrError for an unusable model or manifest, or an unwritable path.
     """
     utterances = read_manifest(manifest)
+    cuts = cut_all(load_bundle(model), utterances, seconds)
+    return write_cuts(out, cuts, len(utterances), progress)
+
+
+def write_cuts(
+    out: Path,
+    cuts: Iterable[Cut],
+    count: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> CutManifest:
+    """Write a manifest of the segments of `count` utterances, atomically.
+
+    Raises ManifestError for an unwritable path.
+    """
     segments: list[Utterance] = []
     left_whole: list[str] = []
-    for done, cut in enumerate(cut_all(load_bundle(model), utterances, seconds), start=1):
+    for done, cut in enumerate(cuts, start=1):
         segments += cut.segments
         if cut.error is not None:
             left_whole.append(cut.error)
-        progress(done, len(utterances))
+        progress(done, count)
     write_manifest(out, segments)
-    return CutManifest(len(utterances), len(segments), tuple(left_whole))
+    return CutManifest(count, len(segments), tuple(left_whole))
+
+
+_OWN = ("id", "text", "duration", "start", "end")  # what a segment does not share with the whole
+
+
+def cut_values(cut: Cut) -> list[dict[str, Any]]:
+    """The segments as plain JSON values, as far as they differ from their utterance."""
+    return [{name: getattr(segment, name) for name in _OWN} for segment in cut.segments]
+
+
+def read_cut(values: Iterable[Mapping[str, Any]], u: Utterance, error: str | None) -> Cut:
+    """The segments of utterance `u` from `cut_values`."""
+    return Cut(tuple(replace(u, **row) for row in values), error)
 
 
 def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> Iterator[Cut]:

@@ -23,8 +23,9 @@ from asr.training.train_lm import LanguageTraining
 from tests.commands import Command
 
 DECODING = ["--decoder", "--lm", "--rescore", "--lexicon", "--hot-word", "--hot-words", "--set"]
+SHARDS = ["--shard", "--merge"]
 OPTIONS = {
-    "align": ["model", "source", "--text", "--format", "--out"],
+    "align": ["model", "source", "--text", "--format", "--out", *SHARDS],
     "augment": ["recipe", "overrides", "--listen", "--out"],
     "check": ["manifests", "--model"],
     "compare": ["reports", "--out"],
@@ -37,6 +38,7 @@ OPTIONS = {
         "--units",
         "--audio-mb",
         *DECODING,
+        *SHARDS,
     ],
     "gradients": ["config", "overrides", "--out"],
     "lm estimate": [
@@ -60,8 +62,8 @@ OPTIONS = {
     "models unpack": ["file", "folder"],
     "new": ["project", "source"],
     "report": ["folders", "--out", "--texts"],
-    "cut": ["model", "manifest", "--out", "--seconds"],
-    "pack": ["manifests", "--out", "--hours", "--rate"],
+    "cut": ["model", "manifest", "--out", "--seconds", *SHARDS],
+    "pack": ["manifests", "--out", "--hours", "--rate", *SHARDS],
     "score": [
         "reference",
         "hypothesis",
@@ -115,6 +117,7 @@ OPTIONS = {
         "--device",
         "--rate",
         "--stats",
+        *SHARDS,
     ],
 }
 

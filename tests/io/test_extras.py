@@ -98,7 +98,7 @@ def test_commands_need_the_extra_that_the_page_names() -> None:
         for extra in ("none", "`train`")
     )
     needed: dict[str, set[str]] = {}
-    for file in ("main", "data", "lm", "reports", "transcribe"):
+    for file in ("main", "align", "data", "evaluate", "lm", "reports", "transcribe"):
         path = ROOT / "asr" / "cli" / f"{file}.py"
         functions = {
             node.name: node

@@ -1,0 +1,189 @@
+"""`--shard` and `--merge`: the results of a single run, in parts.
+
+Covers `asr/cli/align.py`, `asr/cli/evaluate.py`, `asr/cli/transcribe_options.py` and
+`asr/inference/plain_values.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from asr.dataset.manifest import read_manifest
+from asr.inference.output_folder import RECORD
+from asr.io.shard_results import RESULTS
+from tests.commands import Command, Ended
+
+Tones = tuple[dict[str, Path], Path]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, tones: Tones) -> Path:
+    """A manifest whose second recording is not audio, and whose third is missing."""
+    rows = list(read_manifest(tones[0]["test"]))
+    for row in rows:
+        shutil.copy(row.audio, tmp_path)
+    (tmp_path / rows[1].audio.name).write_text("not audio")
+    (tmp_path / rows[2].audio.name).unlink()
+    lines = tones[0]["test"].read_text().replace('"test/', '"')
+    (tmp_path / "test.jsonl").write_text(lines)
+    return tmp_path / "test.jsonl"
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """Every file below a folder, or a file."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
+
+
+def in_shards(run: Command, words: Sequence[object], out: Path, count: int, status: int) -> Ended:
+    """Do a command in shards, and merge them."""
+    ended = [run(*words, "--out", out, "--shard", f"{i}/{count}") for i in range(1, count + 1)]
+    assert {shard.status for shard in ended} <= {0, status}
+    assert max(shard.status for shard in ended) == status
+    assert not out.exists()
+    return run(*words, "--out", out, "--merge")
+
+
+def failures(ended: Ended) -> list[str]:
+    return [line for line in ended.errors if " failed" not in line]
+
+
+def test_align(run: Command, tones: Tones, corpus: Path) -> None:
+    for format, count in (("ctm", 3), ("json", 24)):
+        words = "align", tones[1], corpus, "--format", format
+        single = run(*words, "--out", corpus.parent / f"single-{format}")
+        merged = in_shards(run, words, corpus.parent / f"merged-{format}", count, 1)
+        assert (merged.status, merged.err) == (1, single.err)
+        assert len(single.errors) == 2
+        assert content(corpus.parent / f"merged-{format}") == content(
+            corpus.parent / f"single-{format}"
+        )
+
+
+def test_cut(run: Command, tones: Tones, corpus: Path) -> None:
+    words = "cut", tones[1], corpus, "--seconds", "0.5"
+    single = run(*words, "--out", corpus.parent / "single.jsonl")
+    merged = in_shards(run, words, corpus.parent / "merged.jsonl", 3, 1)
+    assert (merged.status, merged.errors) == (1, single.errors)
+    assert content(corpus.parent / "merged.jsonl") == content(corpus.parent / "single.jsonl")
+    rows = (corpus.parent / "single.jsonl").read_text().splitlines()
+    assert len(rows) > len(corpus.read_text().splitlines())
+
+
+def test_pack(run: Command, tones: Tones, corpus: Path) -> None:
+    words = "pack", corpus, "--hours", "0.01", "--rate", "8000"
+    single = run(*words, "--out", corpus.parent / "single")
+    # The archives are written in place: only the manifest waits for the merge.
+    out = corpus.parent / "merged"
+    shards = [run(*words, "--out", out, "--shard", f"{i}/3") for i in (1, 2, 3)]
+    assert not (out / "test.jsonl").exists()
+    assert sum(map(bool, (shard.status for shard in shards))) == 1  # two bad ones in one archive
+    archive = out / "test-00000.tar"
+    archive.rename(out / "away")
+    assert "test-00000.tar as it was packed" in run(*words, "--out", out, "--merge").error()
+    (out / "away").rename(archive)
+    merged = run(*words, "--out", out, "--merge")
+    assert (merged.status, merged.errors) == (1, single.errors)
+    assert content(out) == content(corpus.parent / "single")
+
+
+def test_evaluate(run: Command, tones: Tones, corpus: Path) -> None:
+    words = "evaluate", tones[1], corpus
+    single = run(*words, "--out", corpus.parent / "single")
+    merged = in_shards(run, words, corpus.parent / "merged", 2, 1)
+    assert (merged.status, failures(merged)) == (1, failures(single))
+    found, wanted = content(corpus.parent / "merged"), content(corpus.parent / "single")
+    assert found["hypotheses.jsonl"] == wanted["hypotheses.jsonl"]
+    assert found["reliability.png"] == wanted["reliability.png"]
+    reports = [json.loads(files["report.json"]) for files in (found, wanted)]
+    facts = [report.pop("run") for report in reports]
+    assert reports[0] == reports[1]  # intervals too
+    own = {"date", "processing_seconds", "peak_memory_mib", "real_time_factor"}
+    assert {k: v for k, v in facts[0].items() if k not in own} == {
+        k: v for k, v in facts[1].items() if k not in own
+    }
+    rows = (corpus.parent / "merged.shards").rglob(RESULTS)
+    values = [json.loads(line)[3] for path in rows for line in path.read_text().splitlines()[1:]]
+    total = sum(value["seconds"] for value in values)
+    assert facts[0]["processing_seconds"] == pytest.approx(total)
+
+
+def test_transcribe(run: Command, tones: Tones, tree: Path) -> None:
+    os.link(tree / "y.wav", os.fsencode(tree) + b"/caf\xe9.wav")
+    (tree / "bad.wav").write_text("not audio")
+    words = "transcribe", tree, "--model", tones[1], "--format", "srt,json"
+    single = run(*words, "--out", tree.parent / "single")
+    merged = in_shards(run, words, tree.parent / "merged", 3, 1)
+    assert (merged.status, merged.err) == (1, single.err)
+    assert content(tree.parent / "merged") == content(tree.parent / "single")
+    assert RECORD in content(tree.parent / "merged")
+    # The merged folder is as any other.
+    resumed = run(*words, "--out", tree.parent / "merged", "--resume")
+    assert "5 of 6 recordings are done" in resumed.err
+
+
+def test_resume_and_shard(run: Command, tones: Tones, tree: Path) -> None:
+    words = "transcribe", tree, "--model", tones[1], "--out", tree.parent / "out"
+    (tree / "y.wav").rename(tree.parent / "y.wav")
+    assert run(*words).status == 0
+    (tree.parent / "y.wav").rename(tree / "y.wav")
+    for number in (1, 2):
+        ended = run(*words, "--resume", "--shard", f"{number}/2")
+        assert (ended.status, "3 of 4 recordings are done already" in ended.err) == (0, True)
+    lines = [p.read_bytes() for p in (tree.parent / "out.shards").rglob(RESULTS)]
+    assert sum(text.count(b"\n") for text in lines) == 2 + 1
+    assert "expected a result of" in run(*words, "--merge").error()
+    assert run(*words, "--merge", "--resume").status == 0
+    assert run(*words, "--resume").err == "note: 4 of 4 recordings are done already\n"
+
+
+def test_a_finished_shard_is_not_done_again(
+    run: Command, tones: Tones, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "transcribe", tree, "--model", tones[1], "--out", tree.parent / "out"
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert "shard 1/1: 4 of 4\n" in run(*words, "--shard", "auto").err
+    assert "shard 1/1: 4 of 4, 4 done before" in run(*words, "--shard", "auto").err
+    os.utime(tree / "y.wav")  # a copy has another time
+    (tree / "b/x.wav").write_bytes((tree / "y.wav").read_bytes() + b"\0\0")
+    assert "'b/x.wav' as shard 1/1 found it" in run(*words, "--merge").error()
+    assert "shard 1/1: 4 of 4, 3 done before" in run(*words, "--shard", "auto").err
+    assert run(*words, "--merge").status == 0
+
+
+def test_the_page(run: Command, tones: Tones, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "large-corpora.md").read_text()
+    (commands,) = re.findall("^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tree.parent)
+    tree.rename("recordings")
+    shutil.copytree(tones[1], "MODEL")
+    for command in commands.splitlines():
+        assert run(*shlex.split(command)[1:]).status == 0
+    assert len(content(Path("texts"))) == 2 * 4 + 1
+
+
+def test_misuse(run: Command, tones: Tones, tree: Path) -> None:
+    def refused(*arguments: object) -> str:
+        return run("transcribe", "--model", tones[1], *arguments).error()
+
+    out = "--out", tree.parent / "out"
+    assert "expected --out with --shard" in refused(tree, "--shard", "1/2")
+    assert "expected --out with --merge" in refused(tree, "--merge")
+    assert "got both: merge after all" in refused(tree, *out, "--shard", "1/2", "--merge")
+    assert "standard input is one" in refused("-", *out, "--shard", "1/2")
+    assert "count from 1" in refused(tree, *out, "--shard", "0/2")
+    assert "got none of them" in refused(tree, *out, "--shard", "auto")
+    assert "run the command with --shard" in refused(tree, *out, "--merge")
+    assert run("transcribe", tree, "--model", tones[1], *out, "--shard", "1/2").status == 0
+    assert "no result of shard 2/2" in refused(tree, *out, "--merge")
+    assert "expected 2 shards as in" in refused(tree, *out, "--shard", "1/3")
+    assert "end None, not 2.0" in refused(tree, *out, "--shard", "1/2", "--end", "2")
