@@ -23,6 +23,7 @@ from asr.cli.evaluate import app as evaluate_app
 from asr.cli.export import app as export_app
 from asr.cli.lm import app as lm_app
 from asr.cli.models import app as models_app
+from asr.cli.ray import app as ray_app
 from asr.cli.reports import app as reports_app
 from asr.cli.serve import app as serve_app
 from asr.cli.transcribe import app as transcribe_app
@@ -61,6 +62,7 @@ app.add_typer(reports_app)
 app.add_typer(transcribe_app)
 app.add_typer(export_app)
 app.add_typer(serve_app)
+app.add_typer(ray_app)
 
 
 def _version(wanted: bool) -> None:

@@ -19,6 +19,7 @@ EXTRAS = {
     "PIL": "train",
     "prometheus_client": "serve",
     "python_multipart": "serve",
+    "ray": "ray",
     "scipy": "train",
     "silero_vad": "vad",
     "sklearn": "recipes",

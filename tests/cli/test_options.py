@@ -64,6 +64,7 @@ OPTIONS = {
     "report": ["folders", "--out", "--texts"],
     "cut": ["model", "manifest", "--out", "--seconds", *SHARDS],
     "pack": ["manifests", "--out", "--hours", "--rate", *SHARDS],
+    "ray": ["command", "--shards", "--cpus", "--gpus"],
     "score": [
         "reference",
         "hypothesis",
