@@ -62,7 +62,8 @@ class ShardOptions:
         from asr.io.shard_results import Work, option_texts
 
         assert out is not None
-        folder = out.with_name(f"{out.name}.shards")
+        named = out if out.name not in ("", "..") else Path(os.path.abspath(out))  # noqa: PTH100
+        folder = named.parent / f"{named.name}.shards"
         return Work(folder, command, __version__, option_texts(options), ids)
 
     def run(self, work: Work, states: Callable[[str], State], results: Results) -> int:

@@ -57,15 +57,18 @@ def failures(ended: Ended) -> list[str]:
 
 
 def test_align(run: Command, tones: Tones, corpus: Path) -> None:
-    for format, count in (("ctm", 3), ("json", 24)):
-        words = "align", tones[1], corpus, "--format", format
-        single = run(*words, "--out", corpus.parent / f"single-{format}")
-        merged = in_shards(run, words, corpus.parent / f"merged-{format}", count, 1)
-        assert (merged.status, merged.err) == (1, single.err)
-        assert len(single.errors) == 2
-        assert content(corpus.parent / f"merged-{format}") == content(
-            corpus.parent / f"single-{format}"
-        )
+    words = "align", tones[1], corpus
+    single, out = corpus.parent / "single", corpus.parent / "merged"
+    first = run(*words, "--out", single)
+    # More shards than utterances.
+    merged = in_shards(run, words, out, 24, 1)
+    assert (merged.status, merged.err) == (1, first.err)
+    assert len(first.errors) == 2
+    # The format belongs to the merge.
+    for command in ((single,), (out, "--merge")):
+        run(*words, "--format", "ctm", "--out", *command)
+    assert content(out) == content(single)
+    assert len(content(out)) == 2 * (20 - 2)
 
 
 def test_cut(run: Command, tones: Tones, corpus: Path) -> None:
@@ -169,6 +172,14 @@ def test_the_page(run: Command, tones: Tones, tree: Path, monkeypatch: pytest.Mo
     for command in commands.splitlines():
         assert run(*shlex.split(command)[1:]).status == 0
     assert len(content(Path("texts"))) == 2 * 4 + 1
+    # A folder without a name of its own.
+    Path("here").mkdir()
+    monkeypatch.chdir("here")
+    words = "transcribe", "../recordings/y.wav", "--model", "../MODEL", "--out", "."
+    assert run(*words, "--shard", "1/1").status == 0
+    assert Path("../here.shards/00001-of-00001").is_dir()
+    assert run(*words, "--merge").status == 0
+    assert "y.txt" in content(Path())
 
 
 def test_misuse(run: Command, tones: Tones, tree: Path) -> None:
