@@ -26,6 +26,8 @@ from asr.serving.realtime_items import Items
 from tests.serving.live_server import LiveServer, talk
 from tests.tones import RATE
 
+pytestmark = pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")  # in the client
+
 DELTA = "conversation.item.input_audio_transcription.delta"
 COMPLETED = "conversation.item.input_audio_transcription.completed"
 

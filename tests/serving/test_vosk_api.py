@@ -59,7 +59,7 @@ def texts(answers: list[dict[str, Any]]) -> list[str]:
 @pytest.mark.parametrize("model", ["tones", "streaming"])
 def test_each_block_has_an_answer_and_each_utterance_a_result(live: LiveServer, model: str) -> None:
     with connect(f"{live.address}/vosk?model={model}") as client:
-        answers = recognised(client, talk(), CONFIG)
+        answers = recognised(client, talk(), CONFIG, RATE // 2)
         assert to_the_end(client) == ([], 1000)
     assert texts(answers) == live.finals(model, talk())
     assert len(texts(answers)) == 2
@@ -168,6 +168,7 @@ def test_the_place_of_a_client_that_goes_is_free_again(live: LiveServer) -> None
                     client.close_socket()  # without a word
 
 
+@pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")  # in OpenAI's client
 def test_the_examples_of_the_documentation(
     live: LiveServer,
     tmp_path: Path,
