@@ -10,6 +10,7 @@ N utterances, S samples, T frames, V tokens.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.audio.samples import RATES
 from asr.config import Config, parse
 from asr.decoding.rows import Rows
 from asr.errors import CheckpointError, ConfigError
@@ -86,17 +88,23 @@ def load_onnx(folder: str | Path) -> OnnxModel:
     known = session.get_modelmeta().custom_metadata_map
     outputs = {value.name: value.shape for value in session.get_outputs()}
     inputs = {value.name: value.shape for value in session.get_inputs()}
-    if inputs.keys() != {"samples", "lengths"} or not known.get("sample_rate", "").isdecimal():
+    if inputs.keys() != {"samples", "lengths"}:
         raise CheckpointError(
             f"{folder / GRAPH}: expected a graph with the inputs samples and lengths, got "
-            f"{', '.join(sorted(inputs))}: export it with --waveform"
+            f"{', '.join(sorted(inputs))}: export it without --features"
+        )
+    stated = known.get("sample_rate", "")
+    rate = int(stated) if re.fullmatch("[0-9]{1,9}", stated) else 0
+    if rate not in RATES:
+        raise CheckpointError(
+            f"{folder / GRAPH}: expected sample_rate {RATES[0]} to {RATES[-1]} in the metadata, "
+            f"got {stated[:20]!r}: export the model again"
         )
     if outputs["log_probs"][2] != len(tokens):
         raise CheckpointError(
             f"{folder}: expected {len(tokens)} outputs for the tokens of tokens.json, got "
             f"{outputs['log_probs'][2]}: export the model again"
         )
-    rate = int(known["sample_rate"])
     return OnnxModel(session, tokens, text, rate, read_facts(folder / "info.json"))
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import asr.inference.live
 from asr.audio.load import load_audio
 from asr.audio.vad import SpeechDetector, speech_detector
 from asr.dataset.manifest import read_manifest
-from asr.errors import ConfigError
+from asr.errors import CheckpointError, ConfigError
 from asr.export.onnx_folder import export_onnx
 from asr.inference.onnx_model import OnnxModel
 from asr.inference.recognizer import Recognizer, load_recognizer
@@ -87,3 +89,17 @@ def test_a_recognizer_may_have_another_decoder(paths: tuple[Path, Path, list[Pat
     config = recognizer.decoder.config.model_copy(update={"kind": "beam"})
     beam = Recognizer(recognizer.bundle, replace(recognizer.decoder, config=config))
     assert beam.transcribe(audio[0]).text
+
+
+@pytest.mark.parametrize("rate", ["", "0", "16k", "-16000", "²", "9" * 5000])
+def test_a_rate_that_no_recording_has_is_refused(
+    paths: tuple[Path, Path, list[Path]], tmp_path: Path, rate: str
+) -> None:
+    damaged = shutil.copytree(paths[1], tmp_path / "damaged")
+    graph = onnx.load(damaged / "model.onnx")
+    for entry in graph.metadata_props:
+        if entry.key == "sample_rate":
+            entry.value = rate
+    onnx.save(graph, damaged / "model.onnx")
+    with pytest.raises(CheckpointError, match="expected sample_rate 1000 to 1000000"):
+        load_recognizer(damaged)
