@@ -232,7 +232,7 @@ class Review:
 @contextmanager
 def open_review(source: Path, say: Say) -> Iterator[Review]:
     """The review of a manifest, or of the recordings in a folder. Texts beside these are not read:
-    `asr data prepare` makes a manifest of them. `say` reports files that are left out.
+    `asr new` makes a manifest of them. `say` reports files that are left out.
 
     Raises AsrError for a source that cannot be read, one without recordings, a file of decisions
     that cannot be read, and a review of the same source by another process.

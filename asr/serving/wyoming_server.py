@@ -18,6 +18,7 @@ import numpy as np
 
 from asr.audio.pcm import INT16
 from asr.audio.samples import RATES
+from asr.serving import openai_request
 from asr.serving.engine import Engine, Options
 from asr.serving.errors import ApiError, api_error
 from asr.serving.hot_words import phrases_of
@@ -211,8 +212,7 @@ def _texts(wishes: Mapping[str, Any], name: str) -> list[str]:
 
 def languages_of(engine: Engine, name: str) -> list[str]:
     """The languages that a model states."""
-    stated = engine.models[name].bundle.info.get("about", {}).get("languages", [])
-    return [language for language in stated if isinstance(language, str)]
+    return list(openai_request.languages_of(engine.model(name)))
 
 
 def chosen_model(engine: Engine, wishes: Mapping[str, Any]) -> str:

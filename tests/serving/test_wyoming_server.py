@@ -27,7 +27,7 @@ from asr.inference.recognizer import Recognizer
 from asr.serving.engine import Engine
 from asr.serving.limits import Limits
 from asr.serving.server import listen
-from asr.serving.wyoming_server import WyomingServer, chosen_model
+from asr.serving.wyoming_server import WyomingServer, chosen_model, languages_of
 from tests.serving.live_server import LiveServer, talk
 from tests.tones import RATE
 
@@ -249,3 +249,10 @@ def test_the_language_chooses_the_model(recognizer: Recognizer) -> None:
         assert chosen_model(engine, {"language": wish}) == model
     assert chosen_model(engine, {}) == "uk"
     assert chosen_model(engine, {"language": "de", "name": "us"}) == "us"
+
+
+@pytest.mark.parametrize("about", [None, "en", {"languages": "en"}, {"languages": None}, {}])
+def test_languages_that_are_no_list_are_none(recognizer: Recognizer, about: object) -> None:
+    """People write them into info.json by hand."""
+    bundle = dataclasses.replace(recognizer.bundle, info={"about": about})
+    assert languages_of(Engine({"a": Recognizer(bundle, recognizer.decoder)}), "a") == []
