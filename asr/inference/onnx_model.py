@@ -64,8 +64,11 @@ class OnnxModel:
         Each is computed alone, so that no other changes its scores, and several at once, one on
         each core. Shape: N times [S] in [-1, 1] at the model's rate -> N times [T, V].
         """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(lambda wave: run_graph(self.session, [wave])[0], waves))
+        if len(waves) == 1:  # a thread would cost time on a busy machine
+            found = run_graph(self.session, waves)
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                found = list(pool.map(lambda wave: run_graph(self.session, [wave])[0], waves))
         spelled = [row.spelled for row in found if row.spelled is not None]
         return [row.log_probs for row in found], spelled or None
 

@@ -95,7 +95,7 @@ def uvicorn_options(limits: Limits) -> dict[str, Any]:
         "log_level": "error",  # a warning for each malformed request would fill the disk
         "access_log": False,
         "server_header": False,
-        "timeout_keep_alive": round(limits.idle_s),
+        "timeout_keep_alive": max(1, round(limits.idle_s)),
         "timeout_graceful_shutdown": round(limits.stop_s),
         "backlog": 2 * limits.connections,
         "ws": limited_sockets(limits),
