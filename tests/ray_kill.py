@@ -1,7 +1,7 @@
 """`python -m tests.ray_kill`: kill workers of a local Ray in the middle of their shards.
 
 `asr ray align` must then have the very files of `asr align`, and no item may have two results. It
-takes about a minute, most of which Ray needs to start: it is no part of `make test`.
+took four to eight minutes beside other work on two cores: it is no part of `make test`.
 """
 
 from __future__ import annotations
