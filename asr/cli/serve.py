@@ -81,9 +81,9 @@ class AccessOptions:
                 token = self.token_file.read_text(encoding="utf-8")
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{where}: expected a token, got {reason(error)}") from None
-        token = token.strip()
         if not token and self.token_file is None:
             return None
+        token = token.strip()  # a blank one is a mistake, and must not let everyone in
         if not _TOKEN.fullmatch(token):
             raise ConfigError(
                 f"{where}: expected a token of 1 to 1000 ASCII characters without spaces, got "

@@ -48,8 +48,9 @@ def test_wrong_options(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         ended = run("serve", *arguments)
         assert said in ended.error()
-    monkeypatch.setenv("ASR_TOKEN", "é")
-    assert "$ASR_TOKEN: expected a token" in run("serve").error()
+    for blank_or_odd in ("é", " ", "two words"):
+        monkeypatch.setenv("ASR_TOKEN", blank_or_odd)
+        assert "$ASR_TOKEN: expected a token" in run("serve").error()
 
 
 def test_a_port_in_use(run: Command) -> None:
