@@ -51,19 +51,20 @@ _SHARED = {
     "spectrogram.js": "spectrogram.js",
     "pictures.js": "pictures.js",
 }
+LATEST = 1e9  # seconds
 _TEXT_TYPE = "text/plain; charset=utf-8"
 
 
 class _Word(BaseModel):
     word: str
-    start: float = Field(ge=0, allow_inf_nan=False)
-    end: float = Field(ge=0, allow_inf_nan=False)
+    start: float = Field(ge=0, le=LATEST)
+    end: float = Field(ge=0, le=LATEST)
     confidence: float | None = Field(default=None, ge=0, le=1)
 
 
 class _Segment(BaseModel):
-    start: float = Field(ge=0, allow_inf_nan=False)
-    end: float = Field(ge=0, allow_inf_nan=False)
+    start: float = Field(ge=0, le=LATEST)
+    end: float = Field(ge=0, le=LATEST)
     text: str
     words: list[_Word] = []
     channel: int | None = Field(default=None, ge=1)
@@ -76,7 +77,7 @@ class _Segment(BaseModel):
 class _Transcript(BaseModel):
     """A transcript as the page has it."""
 
-    seconds: float = Field(ge=0, allow_inf_nan=False)
+    seconds: float = Field(ge=0, le=LATEST)
     segments: list[_Segment]
 
     def transcript(self) -> Transcript:

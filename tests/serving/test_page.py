@@ -293,6 +293,7 @@ def test_formats_are_those_of_transcribe(server: Running) -> None:
         ("srt", '{"seconds": NaN, "segments": []}'),
         ("srt", '{"seconds": 1, "segments": [{"start": -1, "end": 2, "text": "a"}]}'),
         ("srt", '{"seconds": 1e999, "segments": []}'),
+        ("srt", '{"seconds": 1, "segments": [{"start": 0, "end": 1e308, "text": "a"}]}'),
         ("srt", "[" * 100_000),
     ],
 )
