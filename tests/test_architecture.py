@@ -23,6 +23,7 @@ ROOMS = (
     "io",
     "config",
     "padded",
+    "shares",
     "jit",
     "plotting",
     "audio",

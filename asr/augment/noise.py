@@ -23,6 +23,7 @@ from asr.audio.pcm import INT16, to_pcm
 from asr.augment.config import AugmentConfig, NoiseConfig, ReverbConfig
 from asr.errors import AudioWarning, ConfigError
 from asr.padded import Padded, pad
+from asr.shares import draw, pick, rand, randn, sharing
 
 DIRECT_DB = (0.0, 12.0)  # direct sound relative to the room's response: from far to near
 DECAY = 3 * math.log(10)  # nepers in 60 dB
@@ -90,12 +91,12 @@ def degrade(waves: Padded, augment: AugmentConfig, sounds: Sounds) -> Padded:
 
 def _chosen(prob: float, waves: Padded) -> Tensor:
     """Which utterances are changed. Shape: [B] bool."""
-    return torch.rand(len(waves.lengths), device=waves.values.device) < prob
+    return rand(len(waves.lengths), device=waves.values.device) < prob
 
 
 def _uniform(bounds: tuple[float, float], count: int, device: torch.device) -> Tensor:
     low, high = bounds
-    return low + (high - low) * torch.rand(count, device=device)
+    return low + (high - low) * rand(count, device=device)
 
 
 def power(waves: Padded) -> Tensor:
@@ -112,7 +113,7 @@ def add_noise(waves: Padded, config: NoiseConfig, sounds: Sounds) -> Padded:
         return waves
     chosen = _chosen(config.prob, waves)
     (B, S), device = waves.values.shape, waves.values.device
-    starts = (torch.rand(B, 1, device=device) * len(sounds.noise)).long()
+    starts = (rand(B, 1, device=device) * len(sounds.noise)).long()
     places = (starts + torch.arange(S, device=device)) % len(sounds.noise)
     noise = Padded(sounds.noise[places] / INT16, waves.lengths)
     snr = _uniform(config.snr_db, B, device)
@@ -129,13 +130,15 @@ def reverberate(waves: Padded, config: ReverbConfig, sounds: Sounds) -> Padded:
     """
     if not config.prob:
         return waves
-    rows = _chosen(config.prob, waves).nonzero()[:, 0]
+    rows, share = pick(config.prob, len(waves.lengths), waves.values.device)
+    with sharing(share):
+        if sounds.responses:
+            responses = _recorded(len(rows), sounds)
+        else:
+            responses = _simulated(len(rows), config, sounds.sample_rate, waves.values.device)
     if not len(rows):
         return waves
     dry = Padded(waves.values[rows], waves.lengths[rows]).zeroed()
-    responses = _recorded(len(rows), sounds) if sounds.responses else None
-    if responses is None:
-        responses = _simulated(len(rows), config, sounds.sample_rate, waves.values.device)
     S, size = dry.values.shape[1], dry.values.shape[1] + responses.shape[1] - 1
     spectrum = torch.fft.rfft(dry.values, size) * torch.fft.rfft(responses, size)
     wet = Padded(torch.fft.irfft(spectrum, size)[:, :S], dry.lengths)
@@ -147,7 +150,9 @@ def reverberate(waves: Padded, config: ReverbConfig, sounds: Sounds) -> Padded:
 
 def _recorded(count: int, sounds: Sounds) -> Tensor:
     """Shape: [count, L]."""
-    drawn = torch.randint(len(sounds.responses), (count,)).tolist()
+    drawn = draw(lambda n: torch.randint(len(sounds.responses), (n,)), count).tolist()
+    if not drawn:  # of a batch that several processes share, one may have none
+        return torch.zeros(0, 1)
     return pad([sounds.responses[i] for i in drawn]).values
 
 
@@ -155,7 +160,7 @@ def _simulated(count: int, config: ReverbConfig, sample_rate: int, device: torch
     """Shape: [count, L]."""
     seconds = _uniform(config.rt60, count, device)
     time = torch.arange(int(config.rt60[1] * sample_rate), device=device) / sample_rate
-    tail = torch.randn(count, len(time), device=device)
+    tail = randn(count, len(time), device=device)
     tail = tail * torch.exp(-DECAY * time / seconds[:, None])
     tail[:, 0] = 0.0
     level = 10 ** (-_uniform(DIRECT_DB, count, device) / 20)
@@ -168,7 +173,7 @@ def telephone(waves: Padded, prob: float, sample_rate: int) -> Padded:
     """Pass chosen utterances through a telephone channel. Shape: [B, S] -> [B, S]."""
     if not prob:
         return waves
-    rows = _chosen(prob, waves).nonzero()[:, 0]
+    rows, _ = pick(prob, len(waves.lengths), waves.values.device)
     if not len(rows):
         return waves
     chosen = Padded(waves.values[rows], waves.lengths[rows]).zeroed()

@@ -8,6 +8,7 @@ from torch import Tensor
 from asr.augment.config import AugmentConfig
 from asr.features.filterbank import Distortion
 from asr.padded import Padded
+from asr.shares import rand, randn
 
 EQUALISER_GAINS = 4  # over all bands
 LONGEST_MASK_SHARE = 0.2  # of an utterance's frames: SpecAugment's bound p (Park et al. 2019, 2.1)
@@ -18,9 +19,9 @@ def draw_distortion(count: int, config: AugmentConfig, device: torch.device) -> 
     vtlp, and an equaliser with normally distributed gains."""
     warp = gains = None
     if config.vtlp:
-        warp = 1 + config.vtlp * (2 * torch.rand(count, device=device) - 1)
+        warp = 1 + config.vtlp * (2 * rand(count, device=device) - 1)
     if config.equaliser_db:
-        gains = config.equaliser_db * torch.randn(count, EQUALISER_GAINS, device=device)
+        gains = config.equaliser_db * randn(count, EQUALISER_GAINS, device=device)
     return Distortion(warp, gains)
 
 
@@ -36,8 +37,8 @@ def warp_time(features: Padded, furthest: int) -> Padded:
     device = features.values.device
     last = (features.lengths - 1).clamp(min=0).float()
     room = (last - 2 * furthest).clamp(min=0)
-    centre = furthest + room * torch.rand(B, device=device)
-    moved = centre + furthest * (2 * torch.rand(B, device=device) - 1) * (room > 0)
+    centre = furthest + room * rand(B, device=device)
+    moved = centre + furthest * (2 * rand(B, device=device) - 1) * (room > 0)
     frames = torch.arange(T, device=device)[None, :].float()
     before = frames * (centre / moved.clamp(min=1))[:, None]
     slope = (last - centre) / (last - moved).clamp(min=1)
@@ -77,8 +78,8 @@ def spec_augment(features: Padded, config: AugmentConfig) -> Padded:
 
 def _stretch(longest: Tensor, lengths: Tensor, size: int) -> Tensor:
     """One random interval per row: uniform width up to `longest`, uniform start. [B, size] bool."""
-    width = torch.rand(len(lengths), device=lengths.device) * (longest + 1)
+    width = rand(len(lengths), device=lengths.device) * (longest + 1)
     width = torch.minimum(width.floor(), longest.floor())
-    start = (torch.rand(len(lengths), device=lengths.device) * (lengths - width + 1)).floor()
+    start = (rand(len(lengths), device=lengths.device) * (lengths - width + 1)).floor()
     positions = torch.arange(size, device=lengths.device)[None, :]
     return (positions >= start[:, None]) & (positions < (start + width)[:, None])

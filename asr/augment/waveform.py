@@ -10,6 +10,7 @@ import torchaudio
 from torch import Tensor
 
 from asr.padded import Padded, pad
+from asr.shares import rand
 
 
 def perturb_speed(waves: Padded, speeds: Sequence[float]) -> Padded:
@@ -40,7 +41,7 @@ def perturb_gain(waves: Padded, decibels: float) -> Padded:
     """Change the level of each utterance by at most the given dB. Shape: [B, S] -> [B, S]."""
     if not decibels:
         return waves
-    change = decibels * (2 * torch.rand(len(waves.lengths), 1, device=waves.values.device) - 1)
+    change = decibels * (2 * rand(len(waves.lengths), 1, device=waves.values.device) - 1)
     return Padded(waves.values * 10 ** (change / 20), waves.lengths)
 
 

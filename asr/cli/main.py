@@ -132,9 +132,11 @@ def train(
     ] = False,
 ) -> None:
     """Train a model, or resume a training that was stopped."""
+    from asr.training.distributed import joined
     from asr.training.recipe import read_recipe
 
-    train_model(read_recipe(recipe, overrides or []), finish)
+    with joined():
+        train_model(read_recipe(recipe, overrides or []), finish)
 
 
 @app.command(epilog="Example: asr tune exp/an4/model exp/an4/data/dev.jsonl --lm exp/lm")
@@ -220,10 +222,12 @@ def gradients(
 
 def train_model(recipe: Recipe, finish: bool = False) -> Path:
     """Train by a recipe, and print the path of the model."""
+    from asr.training.distributed import is_first
     from asr.training.trainer import train
 
     model = train(recipe, finish_now=finish)
-    tell(f"model: {model}")
+    if is_first():
+        tell(f"model: {model}")
     return model
 
 

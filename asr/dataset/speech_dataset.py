@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -18,6 +18,7 @@ from asr.dataset.prefetch import R
 from asr.dataset.shards import load_recording
 from asr.errors import AsrError
 from asr.padded import Padded
+from asr.shares import Share, share_of
 from asr.text.normalise import TextConfig, normalise
 from asr.text.tokens import Tokens
 
@@ -40,6 +41,10 @@ class Batch:
     spelled: Padded
     speeds: list[float]
     tempos: list[float]
+    share: Share | None = None
+    """The part that this is of a batch that several processes share."""
+    all_ids: list[str] = field(default_factory=list)
+    """The utterances of that batch."""
 
     def to(self, device: torch.device | str) -> Batch:
         waves, targets = self.waves.to(device), self.targets.to(device)
@@ -131,6 +136,16 @@ class SpeechDataset:
     def _spelled(self, target: Sequence[int]) -> list[int]:
         return self._tokens.spell(target) if self._tokens else []
 
+    def share(self, items: Sequence[Item], rank: int, size: int) -> Batch:
+        """The part of a batch that process `rank` of `size` computes."""
+        share = share_of(len(items), rank, size)
+        assert isinstance(share.rows, slice)
+        part = self.batch(items[share.rows])
+        return replace(part, share=share, all_ids=[self._name(item) for item in items])
+
+    def _name(self, item: Item) -> str:
+        return "+".join(self.utterances[i].id for i in item.indices)
+
     def batch(self, items: Sequence[Item]) -> Batch:
         played = [self._played(item) for item in items]
         targets = [
@@ -140,7 +155,7 @@ class SpeechDataset:
         waves = _padded(played, np.float32)
         waves.values.numpy()[:] /= INT16
         return Batch(
-            ids=["+".join(self.utterances[i].id for i in item.indices) for item in items],
+            ids=[self._name(item) for item in items],
             waves=waves,
             targets=_padded(targets, np.int64),
             spelled=_padded([self._spelled(target) for target in targets], np.int64),

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from asr.errors import ConfigError
 from asr.padded import Padded
+from asr.shares import dropout
 
 # Minimum frames of a block: with a narrow window, smaller blocks would be slow.
 SHORTEST_BLOCK = 32
@@ -64,7 +65,7 @@ class SelfAttention(nn.Module):
         else:
             y = windowed_attention(q, k, v, x.lengths, self.window)
         y = self.output(y.transpose(1, 2).flatten(2))
-        y = functional.dropout(y, self.dropout, self.training)
+        y = dropout(y, self.dropout, self.training)
         return Padded(x.values + y, x.lengths).zeroed()
 
 

@@ -17,6 +17,7 @@ from asr.models.config import ModelConfig
 from asr.models.conv_lstm import ConvLSTM
 from asr.models.recurrent import RecurrentLayer
 from asr.padded import Padded
+from asr.shares import rand
 
 KERNEL = 3
 
@@ -69,7 +70,7 @@ def locked_dropout(x: Padded, rate: float, chunks: int = 1) -> Padded:
     Shape: [chunks * B, T, F] -> the same.
     """
     rows, _, F = x.values.shape
-    kept = torch.rand(rows // chunks, 1, F, device=x.values.device) >= rate
+    kept = rand(rows // chunks, 1, F, device=x.values.device) >= rate
     kept = kept.repeat(chunks, 1, 1)
     return Padded(x.values * kept.to(x.values.dtype) / (1 - rate), x.lengths)
 

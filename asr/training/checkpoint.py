@@ -194,6 +194,14 @@ def _check_identity(began: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
             )
 
 
+def copied_optimizer(
+    optimizer: torch.optim.Optimizer,
+    copy: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+) -> None:
+    """Replace the state of an optimizer by what `copy` makes of it."""
+    _unflatten(optimizer, copy(_flatten(optimizer)), Path())
+
+
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
     return {

@@ -36,7 +36,7 @@ def refuse_many_processes() -> None:
         if size.isdecimal() and int(size) > 1:
             raise TrainingError(
                 f"expected one process, got {name}={size}: start the training once, without "
-                "torchrun, mpirun or srun; several processes cannot share one"
+                "torchrun, mpirun or srun; only `torchrun -m asr train` shares one among several"
             )
 
 

@@ -27,7 +27,14 @@ from torch import Tensor, nn
 
 from asr.errors import TrainingError
 from asr.io.files import locked, restore_folders
-from asr.training.checkpoint import Progress, has_checkpoint, load_checkpoint, save_checkpoint
+from asr.training import distributed
+from asr.training.checkpoint import (
+    Progress,
+    copied_optimizer,
+    has_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from asr.training.device import build_accelerator, refuse_many_processes
 from asr.training.display import Display
 from asr.training.interrupt import PIPE, InterruptedTraining, StopRequest
@@ -65,14 +72,15 @@ class Place:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is a checkpoint to resume."""
-        return self.folder is not None and has_checkpoint(self.checkpoint)
+        """Whether there is a checkpoint to resume; several processes must ask together."""
+        begun = self.folder is not None and has_checkpoint(self.checkpoint)
+        return distributed.from_first(begun)
 
     def answer_stop(self, *_: object) -> None:
         """Raise InterruptedTraining after a stop signal or closed output, or BrokenPipeError if
-        nothing can be saved."""
+        nothing can be saved. Several processes must ask together: a signal to one stops all."""
         number = PIPE if self.display.closed else self.stop.signal
-        if number is not None:
+        if number := distributed.greatest(number or 0):
             if self.folder is None:
                 raise BrokenPipeError
             raise InterruptedTraining(number, self.folder, self.hint)
@@ -162,9 +170,17 @@ def working_in(
     A `lasting` folder also gets curves; any other is removed after the training. Without a folder
     nothing is saved, and signals are not handled.
 
-    Raises AsrError for another training in the same folder, several processes and a full disk.
+    Of several processes, only the first writes to the folder and shows progress.
+
+    Raises AsrError for another training in the same folder, processes that are not `joined`, and a
+    full disk.
     """
-    refuse_many_processes()
+    if not distributed.is_joined():
+        refuse_many_processes()
+    elif folder is not None and not distributed.is_first():
+        with StopRequest() as stop, Display(epochs, Console(quiet=True)) as display:
+            yield Place(folder, display, stop, hint)
+        return
     if folder is None:
         with Display(epochs, console) as display:
             yield Place(None, display, StopRequest())
@@ -227,9 +243,14 @@ def fixed(config: OptimizationConfig, data: object) -> dict[str, Any]:
 
 def _resume(loop: Loop) -> None:
     before, scaler, say = loop.progress, loop.accelerator.scaler, loop.place.display.say
-    loop.progress, scale, loop.best = load_checkpoint(
-        loop.place.checkpoint, loop.model, loop.optimizer, before.identity, say
-    )
+    scale: dict[str, Any] = {}
+    if distributed.is_first():
+        loop.progress, scale, loop.best = load_checkpoint(
+            loop.place.checkpoint, loop.model, loop.optimizer, before.identity, say
+        )
+    loop.progress, scale = distributed.from_first((loop.progress, scale))
+    if distributed.is_joined():
+        copied_optimizer(loop.optimizer, distributed.from_first)
     if scaler is not None and scale:
         scaler.load_state_dict(scale)
     if loop.progress.precision != before.precision:
@@ -253,6 +274,11 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
             _finish_epoch(loop, task)
         except InterruptedTraining:
             task.save(loop)
+            distributed.wait()  # a launcher may end all when the first process has ended
+            raise
+        except RuntimeError as error:
+            if distributed.is_lost(error):
+                task.save(loop)
             raise
         # On a GPU, an epoch can be shorter than writing a checkpoint.
         _save_if(loop, task, _is_finished(loop, task))
@@ -301,6 +327,8 @@ def _step(loop: Loop, task: Task[B], batch: B) -> Loss:
         loss = task.loss(batch)
         accelerator.backward(loss.objective)
     except (MemoryError, RuntimeError) as error:
+        if distributed.is_lost(error):
+            _restore(loop, statistics)
         if not _is_out_of_memory(error):
             raise
         raise TrainingError(
@@ -312,14 +340,18 @@ def _step(loop: Loop, task: Task[B], batch: B) -> Loss:
         loop.optimizer.step()
     if not bool(torch.isfinite(norm)):
         progress.health.skipped_steps += 1
-        # The forward pass has already updated the running statistics of the normalisation.
-        for buffer, before in zip(loop.model.buffers(), statistics, strict=True):
-            buffer.copy_(before)
+        _restore(loop, statistics)
     loop.optimizer.zero_grad()
     finite = torch.isfinite(loss.items)
     progress.loss_sum += float(loss.items[finite].sum())
     progress.loss_units += int(loss.units[finite].sum())
     return loss
+
+
+def _restore(loop: Loop, statistics: list[Tensor]) -> None:
+    """Undo the update of the running statistics of the normalisation in a forward pass."""
+    for buffer, before in zip(loop.model.buffers(), statistics, strict=True):
+        buffer.copy_(before)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from asr.models.bundle import Bundle
 from asr.models.kernels.dense import trains_lstm_in
 from asr.text.normalise import TextConfig, as_units, normalise
 from asr.text.tokens import Tokens, build_tokens
+from asr.training import distributed
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 
@@ -181,6 +183,35 @@ def identity(
     kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]
     as_units = recipe.tokens.kind == "phones"
     return kept | {"data.train": _digest(train, as_units), "data.dev": _digest(dev, as_units)}
+
+
+def dev_share(data: SpeechDataset, text: TextConfig) -> SpeechDataset:
+    """The part of the dev set that this process recognises: all of it, unless there are others."""
+    if not distributed.is_joined():
+        return data
+    longest_first = sorted(range(len(data)), key=lambda place: -data.durations[place])
+    chosen = Selection(data.utterances, distributed.own(longest_first))
+    return SpeechDataset(chosen, None, text, data.sample_rate)
+
+
+def alike(recipe: Recipe, computed: str) -> dict[str, Any]:
+    """What must be the same in all processes of a training, in addition to its `identity`."""
+    train, init = recipe.train, recipe.init
+    return {
+        "init.interpolation": init.interpolation,
+        "train.epochs": train.epochs,
+        "train.patience": train.patience,
+        "precision": computed,
+        "version of asr": _version(),
+        "version of torch": torch.__version__,
+    }
+
+
+def _version() -> str:
+    try:
+        return version("lstm-asr")
+    except PackageNotFoundError:  # run from a folder
+        return ""
 
 
 def _digest(data: SpeechDataset, as_units: bool) -> str:

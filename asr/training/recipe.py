@@ -17,6 +17,7 @@ from asr.models.about import AboutConfig
 from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig
+from asr.training import distributed
 from asr.training.finetune import InitConfig
 from asr.training.optimizer import Epochs, OptimizationConfig
 
@@ -93,8 +94,11 @@ class Recipe(Config):
 
     @property
     def shards(self) -> Path | None:
-        """Folder of the fetched shards; None if none are fetched."""
-        return self.out / "shards" if self.data.origin else None
+        """Folder of the fetched shards, for each process its own; None if none are fetched."""
+        if not self.data.origin:
+            return None
+        own = f"-{distributed.rank()}" if distributed.is_launched() else ""
+        return self.out / f"shards{own}"
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -14,9 +14,10 @@ from asr.dataset.remote import Supply
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
-from asr.training import loop
+from asr.training import distributed, loop
 from asr.training.checkpoint import Progress, best_epochs, epoch_path
 from asr.training.display import Display
+from asr.training.distributed import Network
 from asr.training.loop import Loop
 from asr.training.recipe import Recipe
 
@@ -35,6 +36,9 @@ class Run:
     sounds: Sounds
     frozen: list[nn.Module]
     loop: Loop
+    network: Network
+    dev_share: SpeechDataset
+    """The part of dev that this process recognises."""
     needed: set[Path] = field(default_factory=set)
     """Files and folders to which the newest checkpoint on disk refers."""
     fill_share: float = 0.0
@@ -60,6 +64,8 @@ class Run:
 
 def save(run: Run) -> None:
     """Write a checkpoint, and remove files that neither it nor the previous one needs."""
+    if not distributed.is_first():
+        return
     loop.save(run.loop)
     needed = needed_files(run)
     _remove_all_but(run, needed | run.needed)

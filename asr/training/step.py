@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from asr import shares
 from asr.augment.config import AugmentConfig
 from asr.augment.noise import Sounds, degrade
 from asr.augment.specaugment import draw_distortion, spec_augment, warp_time
@@ -17,6 +18,7 @@ from asr.ctc.loss import ctc_loss
 from asr.dataset.speech_dataset import Batch
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
+from asr.training.distributed import Network
 from asr.training.loop import Loss
 
 
@@ -25,7 +27,7 @@ def vary(batch: Batch, augment: AugmentConfig, sounds: Sounds, gain: bool) -> Pa
     that do not depend on it. Shape: [B, S] -> [B, S']."""
     waves = perturb_speed(batch.waves, batch.speeds)
     waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
-    waves = degrade(waves, augment, sounds)
+    waves = degrade(shares.same_length(waves), augment, sounds)
     return perturb_gain(waves, augment.gain_db) if gain else waves
 
 
@@ -36,12 +38,15 @@ def batch_loss(
     cr_ctc_weight: float,
     autocast: Callable[[], AbstractContextManager[None]],
     sounds: Sounds,
+    network: Network | None = None,
 ) -> Loss:
     """CTC loss per token of an augmented batch, plus disagreement between its two views.
 
     With `cr_ctc_weight`, each utterance is masked twice, and the output for each view is trained
     towards that of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4). A hierarchical CTC layer adds
-    its own losses; the reported loss of utterances is the last layer's.
+    its own losses; the reported loss of utterances is the last layer's. `network` is the model's
+    `forward_and_spell`, or what computes it in several processes; if they share the batch, the loss
+    is that of the whole batch.
     """
     with torch.no_grad():
         waves = vary(batch, augment, sounds, model.features.config.follows_level)
@@ -52,7 +57,7 @@ def batch_loss(
     masked = [spec_augment(features, augment).values for _ in range(views)]
     inputs = Padded(torch.cat(masked), features.lengths.repeat(views))
     with autocast():
-        log_probs, spelled = model.forward_and_spell(inputs)
+        log_probs, spelled = (network or model.forward_and_spell)(inputs)
     loss = _ctc_of_views(log_probs, batch.targets, views, cr_ctc_weight)
     if spelled is None:
         return loss
@@ -67,12 +72,12 @@ def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, cr_ctc_weight:
     fits = torch.isfinite(losses)
     # NaN must stay visible to the gradient check; only infeasible targets are left out here.
     kept = losses.masked_fill(torch.isposinf(losses), 0.0).sum()
-    units = (repeated.lengths * fits).sum().clamp(min=1)
+    units = shares.total((repeated.lengths * fits).sum()).clamp(min=1)
     objective = kept / units
     if cr_ctc_weight:
         objective = objective + cr_ctc_weight * _disagreement(log_probs) / units
     items = losses.detach().unflatten(0, (views, -1)).mean(dim=0)
-    return Loss(objective, items, targets.lengths)
+    return Loss(shares.objective(objective), shares.whole(items), shares.whole(targets.lengths))
 
 
 def _disagreement(log_probs: Padded) -> Tensor:

@@ -13,22 +13,25 @@ from rich.console import Console
 from asr.augment.noise import load_sounds
 from asr.dataset.prefetch import prefetch
 from asr.dataset.remote import at_hand
-from asr.dataset.sampler import fill_share, plan_all, plan_epoch
+from asr.dataset.sampler import fill_share, plan_all, plan_epoch, plan_in_order
 from asr.dataset.speech_dataset import Batch
 from asr.decoding.decoder import Decoder
 from asr.errors import TrainingError
 from asr.evaluation.error_rate import score
 from asr.evaluation.scoring import Scoring
-from asr.inference.decode import decode_dataset
+from asr.inference.decode import batch_seconds, decode_dataset
 from asr.io.files import restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
-from asr.training import loop
+from asr.shares import sharing
+from asr.training import distributed, loop
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
 from asr.training.finetune import freeze, initialise_from
 from asr.training.prepare import (
+    alike,
     datasets,
+    dev_share,
     identity,
     precision,
     shard_supply,
@@ -55,12 +58,17 @@ def train(
     With `finish_now`, the model is made from the epochs so far, without further training. `hook`
     may replace functions of the training's `Task`.
 
+    Processes that a launcher has started train together, and the first one makes the model.
+
     Returns the folder of the final model. Raises AsrError for bad data or configuration, for
     another training in the same folder and for a full disk, InterruptedTraining after Ctrl-C,
     SIGTERM or SIGHUP, or if the reader of stderr has closed it.
     """
     epochs, patience = recipe.train.epochs, recipe.train.patience
-    with loop.working_in(recipe.out, epochs, console, lasting=True, hint=HINT) as place:
+    with (
+        distributed.joined(),
+        loop.working_in(recipe.out, epochs, console, lasting=True, hint=HINT) as place,
+    ):
         run = prepare(recipe, place)
         task = hook(_task(run))
         if finish_now and not run.progress.history:
@@ -74,12 +82,16 @@ def train(
                 place.display.say(
                     f"stopped early: no improvement on dev for {patience} epochs (train.patience)"
                 )
+        distributed.leave()
+        if not distributed.is_first():
+            return recipe.out / "model"
         return finish(run, lambda: int(task.validate()[0]["dev_errors"]))
 
 
 def prepare(recipe: Recipe, place: loop.Place) -> Run:
     """Load the data and the model, or the checkpoint of an earlier run."""
-    restore_folders(recipe.out / "epochs")
+    if distributed.is_first():
+        restore_folders(recipe.out / "epochs")
     config, init, say = recipe.train, recipe.init, place.display.say
     computed = precision(config.precision, say)
     torch.manual_seed(config.seed)
@@ -89,28 +101,37 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
     train_set = without_infeasible(recipe, bundle, train_set, say)
     shards = shard_supply(recipe, train_set)
     corpus = training_corpus(recipe, model, train_set, shards)
+    fixed = identity(recipe, tokens, train_set, dev_set)
+    distributed.require_same(fixed | alike(recipe, computed))
     begun = place.is_begun
     if init.model is not None and not begun:
         say(initialise_from(model, tokens, init.model))
     frozen = freeze(model, init.freeze_layers)
-    fixed = identity(recipe, tokens, train_set, dev_set)
     state = loop.begin(model, config, place, fixed, computed, init.lower_lr_factor)
     state.save_seconds, state.audio_seconds = config.save_seconds, sum(train_set.durations)
     device = state.accelerator.device
     sounds = load_sounds(recipe.augment, train_set.sample_rate).to(device)
-    run = Run(recipe, bundle, train_set, dev_set, corpus, shards, sounds, frozen, state)
+    network = distributed.replicated(model)
+    run = Run(
+        recipe, bundle, train_set, dev_set, corpus, shards, sounds, frozen, state, network,
+        dev_share(dev_set, text),
+    )  # fmt: skip
+    processes = f", {distributed.size()} processes" if distributed.is_joined() else ""
     say(
         f"{len(train_set)} utterances, {state.audio_seconds / 3600:.2f} hours; "
         f"{len(tokens)} tokens; {model.parameter_count() / 1e6:.1f} M parameters; "
-        f"{device.type}, {computed}"
+        f"{device.type}, {computed}{processes}"
     )
     if begun:
         run.needed = needed_files(run)
     elif recipe.features.cmvn == "global" and init.model is None:
-        plan = plan_all(corpus, config.batch_seconds)
+        plan = distributed.own(plan_all(corpus, config.batch_seconds))
         for batch in at_hand(plan, shards, say):
             model.features.observe(train_set.batch(batch).waves.to(device))
-    write_json(recipe.out / "recipe.json", recipe.model_dump(mode="json"))
+        if model.features.normalisation is not None:
+            distributed.add_up(model.features.normalisation.buffers())
+    if distributed.is_first():
+        write_json(recipe.out / "recipe.json", recipe.model_dump(mode="json"))
     return run
 
 
@@ -127,7 +148,7 @@ def _task(run: Run) -> loop.Task[Batch]:
             f"train.batch_seconds (now {run.recipe.train.batch_seconds:g})"
         ),
         stepped=lambda state, batch, loss: state.progress.health.count_losses(
-            batch.ids, loss.items
+            batch.all_ids or batch.ids, loss.items
         ),
         ends_early=partial(_is_out_of_patience, run),
     )
@@ -151,22 +172,23 @@ def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
     for module in run.frozen:
         module.eval()
     left = at_hand(plan[progress.batch :], run.shards, run.display.say)
-    return len(plan), prefetch(lambda items: run.train.batch(items).to(device), left)
+    if not distributed.is_joined():
+        return len(plan), prefetch(lambda items: run.train.batch(items).to(device), left)
+    rank, size = distributed.rank(), distributed.size()
+    return len(plan), prefetch(lambda items: run.train.share(items, rank, size).to(device), left)
 
 
 def _loss(run: Run, batch: Batch) -> loop.Loss:
     config, autocast = run.recipe.train, run.loop.accelerator.autocast
     torch.manual_seed(config.seed * SEED_STRIDE + run.progress.step)
-    return batch_loss(
-        run.model, batch, run.recipe.augment, config.cr_ctc_weight, autocast, run.sounds
-    )
+    augment, weight, sounds = run.recipe.augment, config.cr_ctc_weight, run.sounds
+    with sharing(batch.share):
+        return batch_loss(run.model, batch, augment, weight, autocast, sounds, run.network)
 
 
 def _validate(run: Run) -> tuple[dict[str, Any], str]:
     """Errors on dev, in words, or in characters if the dev set has no spaces between words."""
-    hypotheses = decode_dataset(
-        run.model, run.dev, Decoder(run.bundle.tokens), progress=run.loop.place.answer_stop
-    )
+    hypotheses = _hypotheses(run)
     if advice := run.progress.health.observe_hypotheses(hypotheses):
         run.display.say(advice)
     scoring = Scoring().settled(run.dev.references)
@@ -185,7 +207,28 @@ def _validate(run: Run) -> tuple[dict[str, Any], str]:
     return values, f"dev {rate} ({counts.errors}/{counts.reference_length})"
 
 
+def _hypotheses(run: Run) -> dict[str, str]:
+    """Of dev, by id: each process recognises a share."""
+    decoder, answer_stop = Decoder(run.bundle.tokens), run.loop.place.answer_stop
+    if not distributed.is_joined():
+        return decode_dataset(run.model, run.dev, decoder, progress=answer_stop)
+    share = run.dev_share
+    # All must answer a stop request together, but some have more batches than others.
+    batches = len(plan_in_order(share.durations, batch_seconds(run.model)))
+    common = iter(range(-distributed.greatest(-batches)))
+
+    def answer(*_: object) -> None:
+        if next(common, None) is not None:
+            answer_stop()
+
+    parts = distributed.gathered(decode_dataset(run.model, share, decoder, progress=answer))
+    found = {id_: text for part in parts for id_, text in part.items()}
+    return {utterance.id: found[utterance.id] for utterance in run.dev.utterances}
+
+
 def _keep(run: Run, row: dict[str, Any]) -> None:
+    if not distributed.is_first():
+        return
     progress = run.progress
     if row["epoch"] in best_epochs(progress.history, run.recipe.train.average):
         row["weights_sha256"] = save_epoch(run.epochs, row["epoch"], run.bundle)

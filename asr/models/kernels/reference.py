@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from asr import shares
 from asr.models.cells import Cell, State, Weights
 
 
@@ -37,7 +38,8 @@ def run(
 def _zoneout(old: Tensor, new: Tensor, rate: float, draw: bool) -> Tensor:
     if not draw:
         return rate * old + (1 - rate) * new
-    return torch.where(torch.rand_like(new) < rate, old, new)
+    drawn = shares.draw(lambda n: torch.rand_like(new.new_empty(n, new.shape[1])), len(new))
+    return torch.where(drawn < rate, old, new)
 
 
 @functools.cache

@@ -1,0 +1,206 @@
+"""Trainings of several processes: as that of one, and stopped together."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from asr.augment.config import AugmentConfig
+from asr.errors import TrainingError
+from asr.features.extractor import FeatureConfig
+from asr.io.files import digest, read_json, write_json
+from asr.models.config import ModelConfig
+from asr.training import distributed
+from asr.training.recipe import read_recipe
+from tests.processes import _asr, start
+from tests.tones import RATE, run_quietly, tone_recipe, write_corpus
+
+PATIENCE_S = 120.0
+EPOCHS = 3
+PLAIN_EPOCHS = 2  # before splicing begins
+
+
+class Processes:
+    """Several processes of `asr train`, as a launcher starts them."""
+
+    def __init__(self, folder: Path, recipe: Path, count: int, *changes: str) -> None:
+        self.out = folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.said = [folder.with_suffix(f".said{rank}") for rank in range(count)]
+        self.all: list[BaseProcess] = []
+        for rank, said in enumerate(self.said):
+            said.touch()
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
+            environment = {name: str(value) for name, value in place.items()}
+            own = [change.replace("RANK", str(rank)) for change in changes]
+            arguments = ["train", str(recipe), f"out={folder}", *own]
+            self.all.append(start(_rank, environment, arguments, said))
+
+    def wait(self) -> list[int]:
+        """The exit statuses, after all have ended."""
+        until = time.monotonic() + PATIENCE_S
+        for process in self.all:
+            process.join(max(0.0, until - time.monotonic()))
+        assert all(process.exitcode is not None for process in self.all), "some did not end"
+        return [process.exitcode or 0 for process in self.all]
+
+    def lines(self) -> list[str]:
+        """What all have written to stderr."""
+        return [line for said in self.said for line in said.read_text().splitlines()]
+
+    def until(self, words: str) -> None:
+        """Wait until the first one has said this."""
+        until = time.monotonic() + PATIENCE_S
+        while words not in self.said[0].read_text() and time.monotonic() < until:
+            time.sleep(0.02)
+
+
+def _rank(environment: dict[str, str], arguments: list[str], said: Path) -> None:
+    os.environ |= environment | {"MASTER_ADDR": "127.0.0.1"}
+    _asr(arguments, said)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything random and everything stateful is on, and some batches have one utterance."""
+    folder = tmp_path_factory.mktemp("several")
+    manifests = write_corpus(folder, {"train": 12, "dev": 3})
+    plain = tone_recipe(
+        manifests, folder / "out", epochs=EPOCHS, batch_seconds=2.2, patience=99, average=3
+    )
+    whole = plain.model_copy(
+        update={
+            "features": FeatureConfig(sample_rate=RATE, bands=16, cmvn="global"),
+            "augment": AugmentConfig(
+                concatenate_prob=0.5,
+                splice_prob=0.5,
+                splice_from=0.6,
+                telephone_prob=0.3,
+                time_mask_frames=3,
+                frequency_mask_bands=3,
+            ),
+            "model": ModelConfig(
+                channels=(4,),
+                strides=(2,),
+                layers=2,
+                hidden=8,
+                dropout=0.2,
+                weight_dropout=0.1,
+                attention_heads=2,
+                hierarchical_ctc_layer=1,
+            ),
+            "train": plain.train.model_copy(update={"cr_ctc_weight": 0.2}),
+        }
+    )
+    write_json(folder / "recipe.json", whole.model_dump(mode="json"))
+    return folder / "recipe.json"
+
+
+@pytest.fixture(scope="module")
+def two(recipe: Path) -> Path:
+    """The folder of an undisturbed training of two processes."""
+    processes = Processes(recipe.parent / "two", recipe, 2)
+    assert processes.wait() == [0, 0], processes.lines()
+    assert processes.said[1].read_text() == ""
+    assert "2 processes" in processes.said[0].read_text()
+    return processes.out
+
+
+def weights(out: Path) -> dict[str, Tensor]:
+    """Of the last epoch without splicing, without what has no effect: its gradient is rounding
+    error, which the optimizer magnifies."""
+    found = load_file(out / "epochs" / f"epoch-{PLAIN_EPOCHS:04d}" / "model.safetensors")
+    for name in ("convolution.bias", "norm.running_mean"):
+        del found[f"encoder.front_end.0.{name}"]  # normalisation removes the bias
+    keys = found["encoder.attention.project.bias"].unflatten(0, (3, -1))[1]
+    keys.zero_()  # adds the same to the scores of all frames
+    return found
+
+
+def assert_as_one(ours: Path, theirs: Path) -> None:
+    """Check that two trainings are equal but for rounding, until splicing begins: an alignment can
+    turn on a rounding error."""
+    histories = [read_json(out / "history.json") for out in (ours, theirs)]
+    assert [row["step"] for row in histories[0]] == [row["step"] for row in histories[1]]
+    for one, other in list(zip(*histories, strict=True))[:PLAIN_EPOCHS]:
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["fill_share"] == other["fill_share"]
+    torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-3, atol=1e-3)
+
+
+def test_two_processes_train_as_one(recipe: Path, two: Path) -> None:
+    one = recipe.parent / "one"
+    run_quietly(read_recipe(recipe, [f"out={one}"]))
+    assert_as_one(one, two)
+    aligned = [read_json(out / "word_starts-0003.json") for out in (one, two)]
+    assert list(aligned[0]) == list(aligned[1])
+
+
+def test_a_killed_process_ends_all_and_the_training_goes_on(recipe: Path, two: Path) -> None:
+    choice = random.Random(os.getpid())
+    processes = Processes(recipe.parent / "killed", recipe, 2, "train.save_seconds=0")
+    processes.until("epoch   1")
+    time.sleep(choice.uniform(0, 0.5))
+    victim = choice.randrange(2)
+    os.kill(processes.all[victim].pid or 0, signal.SIGKILL)
+    statuses = processes.wait()
+    if 0 not in statuses:  # it had not yet ended by itself
+        assert statuses[1 - victim] == 1
+        (line,) = [line for line in processes.lines() if "error" in line]
+        assert "expected all 2 processes of the training to go on, lost one, as process " in line
+    resumed = Processes(recipe.parent / "killed", recipe, 2)
+    assert resumed.wait() == [0, 0], resumed.lines()
+    model = Path("model") / "model.safetensors"
+    assert digest(resumed.out / model) == digest(two / model)
+
+
+def test_a_signal_to_one_stops_all_and_another_number_goes_on(recipe: Path, two: Path) -> None:
+    processes = Processes(recipe.parent / "stopped", recipe, 2)
+    processes.until("epoch   1")
+    os.kill(processes.all[1].pid or 0, signal.SIGTERM)
+    assert processes.wait() == [128 + signal.SIGTERM] * 2
+    assert sum(line.startswith("stopped and saved") for line in processes.lines()) == 1
+    _, shown = run_quietly(read_recipe(recipe, [f"out={processes.out}"]))
+    assert "resumed at epoch" in shown
+    assert_as_one(processes.out, two)
+
+
+def test_processes_that_disagree_are_named(recipe: Path) -> None:
+    processes = Processes(recipe.parent / "other", recipe, 2, "train.seed=RANK")
+    assert processes.wait() == [1, 1]
+    (line,) = [line for line in processes.lines() if line]
+    assert "expected the same recipe, data and versions in all processes, got " in line
+    assert "train.seed=1 in process 1 on " in line
+    assert " and 0 in process 0 on " in line
+
+
+def test_an_error_of_all_is_one_line(recipe: Path) -> None:
+    processes = Processes(recipe.parent / "bad", recipe, 2, "data.train=nothing.jsonl")
+    assert processes.wait() == [1, 1]
+    (line,) = [line for line in processes.lines() if line]
+    assert "nothing.jsonl" in line
+
+
+def test_processes_that_do_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "TIMEOUT", distributed.timedelta(seconds=1))
+    with pytest.raises(TrainingError, match="expected 2 processes to meet"), distributed.joined():
+        pass
