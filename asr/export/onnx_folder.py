@@ -34,6 +34,7 @@ from asr.io.onnx_session import open_graph
 from asr.lm.encoding import is_neural
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, others_files
+from asr.models.files import OTHER_FILES, PARTS
 from asr.padded import pad
 
 TOLERANCE = 1e-4  # nats
@@ -65,7 +66,7 @@ def export_onnx(
     graph's output is not that of torch.
     """
     bundle = load_bundle(model)
-    check_replaceable(out, GRAPH)
+    check_replaceable(out, GRAPH, {GRAPH, *OTHER_FILES, *PARTS})
     graph = build_graph(bundle, waveform)
     difference = check_parity(bundle.model, graph, waveform)
     if int8:

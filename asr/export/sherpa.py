@@ -43,6 +43,7 @@ DECODING_GRAPH = "graph.fst"
 TOKENS = "tokens.txt"
 README = "README.md"
 PAGE = "index.html"
+FILES = (GRAPH, SMALL_GRAPH, DECODING_GRAPH, TOKENS, README, PAGE)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def export_sherpa(
     bundle = load_bundle(model)
     slot = choose_slot(bundle)
     tokens = tokens_text(bundle.tokens)
-    check_replaceable(out, TOKENS)
+    check_replaceable(out, TOKENS, FILES)
     decoder = load_decoder(model, bundle.tokens, "beam") if with_graph else None
     fst = None if decoder is None else build_decoding_graph(decoder)
     graph = build_graph(bundle, slot, exact=with_graph)

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import psutil
 
 from asr.errors import AsrError, disk_trouble
+from asr.io.printable import printable_name
 from asr.io.structured import parse_json
 
 MOST_JSON = 1 << 28  # bytes of a file: the parsed values take many times as much memory
@@ -119,9 +120,10 @@ def _sync_below(path: Path) -> None:
     _sync(path)
 
 
-def check_replaceable(path: str | Path, marker: str) -> None:
+def check_replaceable(path: str | Path, marker: str, names: Collection[str] = ()) -> None:
     """Raise AsrError if a folder to be replaced does not hold a file named `marker`, as an earlier
-    folder of its kind does: a mistyped name must not delete other data."""
+    folder of its kind does, or holds others than `names`, unless that is empty: a mistyped name
+    must not delete other data."""
     path = Path(path)
     empty = path.is_dir() and not any(path.iterdir())
     if path.resolve() == Path.cwd() or (
@@ -130,6 +132,12 @@ def check_replaceable(path: str | Path, marker: str) -> None:
         raise AsrError(
             f"expected a new folder or an earlier one with {marker} in it, got {path}: choose "
             "another name"
+        )
+    others = sorted(p.name for p in path.iterdir() if p.name not in names) if path.exists() else []
+    if names and others:
+        raise AsrError(
+            f"expected a new folder or an earlier one of its kind, got {path} with "
+            f"{printable_name(others[0])} in it, which would be lost: choose another name"
         )
 
 

@@ -9,7 +9,9 @@ from asr.io.files import digest
 
 WEIGHTS = ("model.safetensors", "model.onnx")  # of `asr train`, and of `asr export --to onnx`
 NEEDED = ("config.json", "tokens.json", "info.json")
-_FILES = {*WEIGHTS, *NEEDED, "decoder.json", "lexicon.txt", "evaluations.json", "README.md"}
+OTHER_FILES = (*NEEDED, "decoder.json", "lexicon.txt", "evaluations.json", "README.md")
+PARTS = ("lm", "lstm")  # folders
+_FILES = {*WEIGHTS, *OTHER_FILES}
 # Language models: n-grams (`asr/lm/storage.py`) and recurrent ones (`asr/lm/neural.py`).
 _BELOW = re.compile(r"lm/[a-z_]+\.(json|bin|txt)|lstm/[a-z_]+\.(json|safetensors|onnx)")
 

@@ -26,6 +26,7 @@ from asr.decoding.folder import save_decoder
 from asr.decoding.greedy import greedy_decode
 from asr.errors import AsrError, ConfigError
 from asr.export import sherpa
+from asr.export.onnx_folder import export_onnx
 from asr.export.sherpa import choose_slot, export_sherpa, verify
 from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot, slot_options
 from asr.export.streaming import tail_seconds
@@ -356,3 +357,19 @@ def test_another_folder_is_not_replaced(tmp_path: Path) -> None:
     save_bundle(tmp_path / "model", bundle())
     with pytest.raises(AsrError, match="choose another name"):
         export_sherpa(tmp_path / "model", tmp_path / "out")
+
+
+def test_a_folder_with_other_files_is_not_replaced(
+    tones: tuple[Bundle, Path, list[np.ndarray]], tmp_path: Path
+) -> None:
+    out = shutil.copytree(tones[1], tmp_path / "out")
+    (out / "thesis").write_text("mine")
+    model = tmp_path / "model"
+    save_bundle(model, tones[0])
+    with pytest.raises(AsrError, match="with thesis in it, which would be lost"):
+        export_sherpa(model, out)
+    with pytest.raises(AsrError, match=r"with index\.html in it, which would be lost"):
+        export_onnx(model, out)
+    assert (out / "thesis").read_text() == "mine"
+    (out / "thesis").unlink()
+    export_sherpa(model, out)
