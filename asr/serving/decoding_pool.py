@@ -96,8 +96,13 @@ class _Worker:
             self._process.kill()
 
     async def end(self) -> None:
-        """Kill the process, and wait for its end."""
+        """Kill the process, and wait for its end. asyncio notices that when the pipes are closed,
+        and reads no further while much of what the process wrote is unread."""
         self.kill()
+        stdout = self._process.stdout
+        assert stdout is not None
+        while await stdout.read(1 << 20):
+            pass
         await self._process.wait()
 
 

@@ -22,8 +22,10 @@ import pytest
 import soundfile
 
 from asr.errors import AsrError, AudioError, LanguageModelError
+from asr.inference.long_form import Reading
 from asr.inference.recognizer import Recognizer
 from asr.inference.transcript import Segment, Transcript
+from asr.serving.decoding_pool import _Worker
 from asr.serving.engine import Busy, Engine, Options, TooLong, UnknownModel
 from asr.serving.limits import Limits
 from tests.tones import RATE, sentence, speak
@@ -238,3 +240,17 @@ def test_memory_of_decoding_is_limited() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "refused\n"
+
+
+def test_a_process_ends_whose_output_nobody_reads() -> None:
+    async def run() -> None:
+        worker = await _Worker.start(LIMITS)
+        events = worker.events(LONG, Reading(RATE, 5.0, sample_rate=RATE, detector="energy"))
+        await anext(events)
+        await asyncio.sleep(1)  # until the pipe is full
+        await events.aclose()
+        async with asyncio.timeout(20):
+            await worker.end()
+
+    asyncio.run(run())
+    assert not children()
