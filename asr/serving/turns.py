@@ -15,7 +15,7 @@ class Turns:
     """Recognition takes turns: so many at a time, first come, first served."""
 
     def __init__(self, places: int = 1) -> None:
-        self._free = places
+        self.places = self._free = places
         self._lock = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
 

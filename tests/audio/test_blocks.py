@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,8 @@ def test_no_descriptor_and_no_thread_is_left(tmp_path: Path) -> None:
         path.write_bytes(STRETCHES[name])
         paths.append(path)
     (tmp_path / "bad").write_bytes(b"fLaC" + bytes(100))
+    for path in paths:  # loads FFmpeg
+        list(audio_blocks(path, RATE, say=lambda _: None))
     process = psutil.Process()
     before = process.num_fds()
     threads = process.num_threads()
@@ -240,6 +243,8 @@ def test_no_descriptor_and_no_thread_is_left(tmp_path: Path) -> None:
         with pytest.raises(AudioError):
             list(audio_blocks(tmp_path / "bad", RATE))
     assert process.num_fds() <= before + 1
+    for _ in range(100):  # threads take a moment to end
+        time.sleep(0 if process.num_threads() <= threads + 1 else 0.05)
     assert process.num_threads() <= threads + 1
 
 

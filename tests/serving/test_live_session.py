@@ -6,6 +6,7 @@ Covers `asr/serving/live_session.py` and `asr/serving/live_worker.py`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -59,11 +60,14 @@ def with_sessions(
 
 @contextmanager
 def engine_works(sessions: LiveSessions) -> Iterator[None]:
-    """The engine has a turn for the length of the block."""
+    """The engine has all turns for the length of the block."""
     begun, ended = threading.Event(), threading.Event()
+    turns = sessions.engine.turns
 
     def work() -> None:
-        with sessions.engine.turns.turn():
+        with contextlib.ExitStack() as stack:
+            for _ in range(turns.places):  # one for each core, with an exported model
+                stack.enter_context(turns.turn())
             begun.set()
             ended.wait(20)
 
