@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 from asr.decoding.decoder import Decoder
 from asr.decoding.folder import with_hot_words
-from asr.decoding.fusion import check_phrase
 from asr.errors import AsrError, LanguageModelError
 from asr.inference.recognizer import Recognizer
-from asr.lm.words import BOOST, parse_hot_words
+from asr.lm.words import BOOST, check_phrase, parse_hot_words
 from asr.text.tokens import WORD_START
 
 MOST_KEPT = 16  # decoders

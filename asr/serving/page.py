@@ -5,6 +5,7 @@ Everything is read when the server starts, so that no request touches the file s
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib import resources
@@ -37,6 +38,7 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
 _TYPES = {
@@ -103,6 +105,7 @@ def router(with_review: bool) -> APIRouter:
     """The static files, which need no token since they tell nothing about the server, and what they
     ask for besides recognition. Without a review, its page is missing."""
     router = APIRouter(include_in_schema=False)
+    formatting = asyncio.Lock()  # a long transcript takes seconds of a core
     for path, (content, kind) in static_files().items():
         if with_review or path != "/review":
             router.add_api_route(path, _answer(content, kind), methods=["GET", "HEAD"])
@@ -117,7 +120,8 @@ def router(with_review: bool) -> APIRouter:
         transcribe`."""
         held: Held = request.app.state.held
         transcript = (await held.json(request, _Transcript)).transcript()
-        text = await run_in_threadpool(to_text, transcript, to, "recording")
+        async with formatting:
+            text = await run_in_threadpool(to_text, transcript, to, "recording")
         return Response(text.encode("utf-8", "replace"), media_type=_TEXT_TYPE, headers=HEADERS)
 
     return router

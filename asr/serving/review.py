@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -184,8 +185,8 @@ class Review:
         text = " ".join(text.split())
         if len(text) > LONGEST_TEXT or not _is_whole(text):
             raise TextError(
-                f"expected a text of at most {LONGEST_TEXT:,} whole characters, got another: "
-                "correct it"
+                f"expected a text of at most {LONGEST_TEXT:,} whole characters without control "
+                "characters, got another: correct it"
             )
         with self._lock:
             item = self._present(id)
@@ -280,7 +281,10 @@ def _recordings(folder: Path, say: Say) -> list[Utterance]:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether it can be written as UTF-8: no halves of characters."""
+    """Whether it can be written as UTF-8, without halves of characters, and has no control
+    characters, which other programs would obey."""
+    if any(unicodedata.category(c) == "Cc" for c in text):
+        return False
     try:
         text.encode()
     except UnicodeEncodeError:

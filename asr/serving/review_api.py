@@ -24,6 +24,7 @@ from asr.inference.transcript import Transcript
 from asr.io.terminal import tell
 from asr.serving.engine import Busy, Engine, Options
 from asr.serving.errors import ApiError
+from asr.serving.page import HEADERS
 from asr.serving.review import ChangedError, Heard, Item, Review, TextError
 from asr.serving.upload import Held
 
@@ -152,7 +153,8 @@ def review_router(hearing: Hearing) -> APIRouter:
                 404,
                 "expected a recording that can be read, got none: the server's messages say why",
             ) from None
-        return Response(content, media_type="audio/flac", headers={"Cache-Control": "no-store"})
+        headers = HEADERS | {"Cache-Control": "no-store"}
+        return Response(content, media_type="audio/flac", headers=headers)
 
     @router.put("/item")
     async def decide(request: Request) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import soundfile
 
 from asr.audio.load import load_audio
 from asr.io.paths import files_below
-from tests.bench.corpus import SOURCE
+from tests.bench.corpus import ROOT, SOURCE
 from tests.bench.timing import print_table, verdict
 from tests.fuzz.mutate import mutated
 from tests.recordings import FORMATS
@@ -173,7 +173,8 @@ def _bad(server: Server, paths: Sequence[Path]) -> None:
     verdict("healthy afterwards", int(healthy), "1", healthy)
 
 
-_LEAK = re.compile(rb"Traceback|/work/|/usr/|site-packages|\.py\b|[Pp]ython|uvicorn|[Ff]astapi")
+_PLACES = b"|".join(re.escape(str(place).encode()) for place in (ROOT, Path.home()))
+_LEAK = re.compile(_PLACES + rb"|Traceback|/usr/|site-packages|\.py\b|[Pp]ython|uvicorn|[Ff]astapi")
 
 
 def _malformed(whole: bytes, random: Random) -> bytes:

@@ -154,7 +154,7 @@ def test_what_the_manifest_no_longer_has_stays_in_the_file(manifest: Path) -> No
     assert [u.id for u in read_manifest(reviewed(manifest))] == ["a0", "a1"]
 
 
-@pytest.mark.parametrize("text", ["x" * 20_001, "half \ud800"])
+@pytest.mark.parametrize("text", ["x" * 20_001, "half \ud800", "a\x00b", "\x1b[2J"])
 def test_a_text_that_no_manifest_can_hold(manifest: Path, text: str) -> None:
     with open_review(manifest, silent) as review:
         with pytest.raises(AsrError, match="expected a text of at most 20,000 whole characters"):

@@ -103,6 +103,8 @@ def test_the_sound_is_that_of_the_utterance(reviewing: Reviewing) -> None:
     answer = reviewing.client.get("/review/audio", params={"id": "../three"})
     samples, rate = soundfile.read(io.BytesIO(answer.content))
     assert answer.headers["content-type"] == "audio/flac"
+    # No page of another site can play it.
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
     assert len(samples) / rate == pytest.approx(len(speak("down", 2)) / RATE, abs=0.001)
     missing = reviewing.client.get("/review/audio", params={"id": "gone"})
     assert missing.status_code == 404
