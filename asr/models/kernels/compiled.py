@@ -1,4 +1,4 @@
-"""Functions compiled by numba, and the two activation functions of the gates."""
+"""Functions compiled by numba: activation functions of the gates, and a product for few rows."""
 
 from __future__ import annotations
 
@@ -41,3 +41,15 @@ def tanh(x):
 @compiled
 def sigmoid(x):
     return HALF * tanh(HALF * x) + HALF
+
+
+@compiled
+def times(rows, weight, out):
+    """out = rows @ weight.T, for few rows. Shape: rows [B, R], weight [N, R], out [B, N]."""
+    B, R = rows.shape
+    for b in range(B):
+        for n in range(len(weight)):
+            total = ZERO
+            for r in range(R):
+                total += weight[n, r] * rows[b, r]
+            out[b, n] = total
