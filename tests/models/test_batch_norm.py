@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asr.models.batch_norm import MaskedBatchNorm
 from asr.padded import Padded, pad
-from tests.contracts import assert_contract, assert_ignores_padding, ragged
+from tests.contracts import assert_contract, assert_ignores_padding, ragged, refilled
 
 LENGTHS = [7, 1, 12, 0]
 
@@ -106,3 +106,55 @@ def test_low_precision_input_is_normalised_in_float32() -> None:
     ours, _ = norm_pair()
     y = ours(Padded(x.values.bfloat16(), x.lengths)).values
     assert y.dtype == torch.float32
+
+
+def on_a_device(norm: MaskedBatchNorm, x: Padded) -> Padded:
+    """What a GPU computes, on the CPU."""
+    return Padded(norm._of_masked(x.values.to(norm.weight.dtype), x), x.lengths)
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, [2, 2], [0, 1, 0], [0, 0]])
+@pytest.mark.parametrize("shape", [(3,), (5, 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_masked_sums_give_what_gathered_frames_give(
+    lengths: list[int], shape: tuple[int, ...], training: bool
+) -> None:
+    outcomes = []
+    for device in (MaskedBatchNorm.__call__, on_a_device):
+        norm = norm_pair()[0].train(training)
+        norm.running_mean += 0.5
+        for seed in (1, 2):
+            x = refilled(ragged(lengths, *shape, seed=seed), torch.nan, spare=2)
+            values = (3 * x.values + 7).requires_grad_()
+            y = device(norm, Padded(values, x.lengths)).values
+            weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
+            (y * weights).sum().backward()
+            outcomes.append([y, values.grad])
+        outcomes[-1] += [norm.weight.grad, norm.bias.grad, *norm.buffers()]
+    for own, expected in zip(outcomes[2:], outcomes[:2], strict=True):
+        for a, b in zip(own, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_stay_exactly_where_one_frame_has_no_variance() -> None:
+    norm = norm_pair()[0]
+    norm(scaled(1))
+    before = [buffer.clone() for buffer in norm.buffers()]
+    on_a_device(norm, pad([torch.ones(1, 3), torch.ones(0, 3)]))
+    assert all(torch.equal(a, b) for a, b in zip(before, norm.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("lengths", [[4, 1, 0], [1, 0]])
+def test_the_gradient_of_masked_sums_is_that_of_differences(lengths: list[int]) -> None:
+    norm = norm_pair()[0].double()
+    x = ragged(lengths, 3)
+    real = x.mask()[:, :, None]
+
+    def normalised(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        values = values.where(real, torch.nan)
+        parameters = {"weight": weight, "bias": bias}
+        return torch.func.functional_call(norm, parameters, (Padded(values, x.lengths),)).values
+
+    norm._of_gathered = norm._of_masked  # type: ignore[method-assign]
+    inputs = [x.values.double(), norm.weight.detach(), norm.bias.detach()]
+    assert torch.autograd.gradcheck(normalised, [value.requires_grad_() for value in inputs])
