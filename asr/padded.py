@@ -71,3 +71,11 @@ def pad(sequences: Sequence[Tensor]) -> Padded:
     """
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
     return Padded(torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths)
+
+
+def sent(numbers: Sequence[int] | Sequence[float], device: torch.device) -> Tensor:
+    """Numbers of the host as a tensor on the device, without waiting for its queued work.
+
+    Shape: N numbers -> [N].
+    """
+    return torch.tensor(numbers).to(device, non_blocking=True)

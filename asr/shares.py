@@ -76,8 +76,10 @@ def draw(function: Callable[[int], Tensor], count: int) -> Tensor:
     if _current is None:
         return function(count)
     views = count // _current.count if _current.count else 1
-    drawn = function(views * _current.total)
-    return drawn.unflatten(0, (views, _current.total))[:, _current.rows].flatten(0, 1)
+    drawn, rows = function(views * _current.total), _current.rows
+    if isinstance(rows, Tensor):
+        rows = rows.to(drawn.device, non_blocking=True)
+    return drawn.unflatten(0, (views, _current.total))[:, rows].flatten(0, 1)
 
 
 def rand(count: int, *rest: int, device: torch.device) -> Tensor:
@@ -102,13 +104,16 @@ def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
 
 def pick(prob: float, count: int, device: torch.device) -> tuple[Tensor, Share | None]:
     """Choose utterances with this probability: the rows chosen here, and their share in all chosen
-    ones, in which to make further draws for them. Shape: rows [M]."""
+    ones, in which to make further draws for them. Their number must be known on the host, so they
+    are drawn there: to read it from a GPU would wait for all queued work. Shape: rows [M]."""
     if _current is None:
-        return (torch.rand(count, device=device) < prob).nonzero()[:, 0], None
-    chosen = torch.rand(_current.total, device=device) < prob
+        chosen = torch.rand(count) < prob
+        return chosen.nonzero()[:, 0].to(device, non_blocking=True), None
+    chosen = torch.rand(_current.total) < prob
     own = chosen[_current.rows]
     places = (chosen.cumsum(0) - 1)[_current.rows][own]
-    return own.nonzero()[:, 0], Share(int(chosen.sum()), places, len(places))
+    rows = own.nonzero()[:, 0].to(device, non_blocking=True)
+    return rows, Share(int(chosen.sum()), places, len(places))
 
 
 def total(value: Tensor) -> Tensor:

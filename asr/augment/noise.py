@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from asr.audio.load import load_audio
 from asr.audio.pcm import INT16, to_pcm
 from asr.augment.config import AugmentConfig, NoiseConfig, ReverbConfig
 from asr.errors import AudioWarning, ConfigError
-from asr.padded import Padded, pad
+from asr.padded import Padded, pad, sent
 from asr.shares import draw, pick, rand, randn, sharing
 
 DIRECT_DB = (0.0, 12.0)  # direct sound relative to the room's response: from far to near
@@ -43,6 +44,11 @@ class Sounds:
     sample_rate: int
     noise: Tensor
     responses: tuple[Tensor, ...] = ()
+
+    @cached_property
+    def rooms(self) -> Tensor:
+        """All responses, padded with zeros. Shape: [N, L]."""
+        return pad(self.responses).values
 
     def to(self, device: torch.device | str) -> Sounds:
         responses = tuple(response.to(device) for response in self.responses)
@@ -153,7 +159,9 @@ def _recorded(count: int, sounds: Sounds) -> Tensor:
     drawn = draw(lambda n: torch.randint(len(sounds.responses), (n,)), count).tolist()
     if not drawn:  # of a batch that several processes share, one may have none
         return torch.zeros(0, 1)
-    return pad([sounds.responses[i] for i in drawn]).values
+    longest = max(len(sounds.responses[i]) for i in drawn)
+    rooms: Tensor = sounds.rooms
+    return rooms.index_select(0, sent(drawn, rooms.device))[:, :longest]
 
 
 def _simulated(count: int, config: ReverbConfig, sample_rate: int, device: torch.device) -> Tensor:

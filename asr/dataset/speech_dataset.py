@@ -32,7 +32,8 @@ class Batch:
 
     Shape:
         waves: values [B, S]; targets: values [B, U] int64; spelled: the same text in characters,
-        values [B, C] int64; speeds, tempos: B playing speeds and tempos to apply.
+        values [B, C] int64; speeds, tempos: B playing speeds and tempos to apply; samples: the
+        lengths of waves, on the host.
     """
 
     ids: list[str]
@@ -41,6 +42,7 @@ class Batch:
     spelled: Padded
     speeds: list[float]
     tempos: list[float]
+    samples: list[int]
     share: Share | None = None
     """The part that this is of a batch that several processes share."""
     all_ids: list[str] = field(default_factory=list)
@@ -161,6 +163,7 @@ class SpeechDataset:
             spelled=_padded([self._spelled(target) for target in targets], np.int64),
             speeds=[item.speed for item in items],
             tempos=[item.tempo for item in items],
+            samples=[len(row) for row in played],
         )
 
 

@@ -13,7 +13,7 @@ from asr import shares
 from asr.augment.config import AugmentConfig
 from asr.augment.noise import Sounds, degrade
 from asr.augment.specaugment import draw_distortion, spec_augment, warp_time
-from asr.augment.waveform import change_tempo, perturb_gain, perturb_speed
+from asr.augment.waveform import change_tempo, length_at_speed, perturb_gain, perturb_speed
 from asr.ctc.loss import ctc_loss
 from asr.dataset.speech_dataset import Batch
 from asr.models.acoustic import AcousticModel
@@ -25,8 +25,10 @@ from asr.training.loop import Loss
 def vary(batch: Batch, augment: AugmentConfig, sounds: Sounds, gain: bool) -> Padded:
     """The waveforms of a batch after augmentation; without `gain`, at their own level, for features
     that do not depend on it. Shape: [B, S] -> [B, S']."""
-    waves = perturb_speed(batch.waves, batch.speeds)
-    waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
+    pairs = zip(batch.samples, batch.speeds, strict=True)
+    samples = [length_at_speed(length, speed) for length, speed in pairs]
+    waves = perturb_speed(batch.waves, batch.speeds, batch.samples)
+    waves = change_tempo(waves, batch.tempos, sounds.sample_rate, samples)
     waves = degrade(shares.same_length(waves), augment, sounds)
     return perturb_gain(waves, augment.gain_db) if gain else waves
 

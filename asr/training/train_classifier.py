@@ -49,11 +49,13 @@ class ClassifyConfig(OptimizationConfig):
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Shape: inputs values [B, S] or [B, T, F], labels [B] int64, B playing speeds to apply."""
+    """Shape: inputs values [B, S] or [B, T, F], labels [B] int64, B playing speeds to apply, B
+    lengths of inputs, on the host."""
 
     inputs: Padded
     labels: Tensor
     speeds: list[float]
+    samples: list[int]
 
 
 class Examples(Protocol):
@@ -81,7 +83,7 @@ class Recordings:
     def batch(self, items: Sequence[Item]) -> LabelledBatch:
         batch = self._dataset.batch(items)
         labels = [self.labels[item.indices[0]] for item in items]
-        return LabelledBatch(batch.waves, torch.tensor(labels), batch.speeds)
+        return LabelledBatch(batch.waves, torch.tensor(labels), batch.speeds, batch.samples)
 
 
 class Sequences:
@@ -100,7 +102,7 @@ class Sequences:
         places = [item.indices[0] for item in items]
         inputs = pad([self._sequences[i] for i in places])
         labels = torch.tensor([self.labels[i] for i in places])
-        return LabelledBatch(inputs, labels, [1.0] * len(items))
+        return LabelledBatch(inputs, labels, [1.0] * len(items), inputs.lengths.tolist())
 
 
 def _label(name: str, classes: Sequence[str], where: str) -> int:
@@ -213,7 +215,7 @@ def _batches(
 
 def _loss(model: Classifier, batch: LabelledBatch, augment: AugmentConfig) -> loop.Loss:
     scores = model(augmented(model, batch, augment))
-    loss = functional.cross_entropy(scores, batch.labels.to(scores.device))
+    loss = functional.cross_entropy(scores, batch.labels.to(scores.device, non_blocking=True))
     count = torch.tensor([len(batch.labels)])
     return loop.Loss(loss, loss.detach().cpu().double() * count, count)
 
@@ -226,7 +228,7 @@ def augmented(model: Classifier, batch: LabelledBatch, augment: AugmentConfig) -
     with torch.no_grad():
         x = batch.inputs.to(_device(model))
         if model.extractor is not None:
-            x = perturb_speed(x, batch.speeds)
+            x = perturb_speed(x, batch.speeds, batch.samples)
             x = model.extract(x, draw_distortion(len(batch.labels), augment, x.values.device))
         return spec_augment(x, augment)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from asr.audio.load import write_wav
+from asr.augment import waveform
 from asr.augment.config import AugmentConfig, NoiseConfig, ReverbConfig
 from asr.augment.noise import (
     NO_NOISE,
@@ -22,6 +24,7 @@ from asr.augment.noise import (
 from asr.augment.waveform import change_tempo
 from asr.errors import ConfigError
 from asr.padded import Padded, pad
+from tests.contracts import refilled
 
 RATE = 16000
 NOTHING = Sounds(RATE, NO_NOISE)
@@ -119,6 +122,18 @@ def test_tempo_changes_the_length_and_not_the_pitch(tempo: float) -> None:
     assert level(middle, 440 * tempo) < 0.05
     short = pad([torch.ones(100)])
     assert torch.equal(change_tempo(short, [tempo], RATE).values, short.values)
+
+
+def test_tempo_of_a_batch_is_that_of_each_utterance(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    lengths = [8000, 100, 4321, 513, 6400, 700]
+    waves = refilled(pad([0.1 * torch.randn(length) for length in lengths]), math.nan)
+    tempos = [0.8, 0.9, 1.1, 0.9, 1.0, 1.25]
+    singly = change_tempo(waves, tempos, RATE)
+    monkeypatch.setattr(waveform, "_stretched_singly", waveform._stretched)
+    together = change_tempo(waves, tempos, RATE, lengths)
+    assert torch.equal(singly.lengths, together.lengths)
+    torch.testing.assert_close(together.values, singly.values, rtol=0, atol=1e-5)
 
 
 def test_garbage_in_the_padding_changes_nothing() -> None:

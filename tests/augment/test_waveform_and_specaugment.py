@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,17 @@ from asr.padded import Padded, pad
 from tests.contracts import GARBAGE, assert_contract, assert_ignores_padding, ragged, refilled
 
 RATE = 16000
+
+
+def test_speed_is_torchaudios_resampling() -> None:
+    lengths, speeds = [3000, 2500, 0, 2900, 10], [0.9, 1.1, 0.9, 1.0, 1.15]
+    waves = ragged(lengths)
+    played = perturb_speed(refilled(waves, torch.nan), speeds, lengths)
+    for own, row, speed in zip(played.unpad(), waves.values, speeds, strict=True):
+        ticks = round(20 * speed)
+        expected = torchaudio.functional.resample(row, ticks, 20, lowpass_filter_width=12)
+        torch.testing.assert_close(own, expected[: len(own)], rtol=0, atol=1e-6)
+    assert torch.equal(played.zeroed().values, played.values)
 
 
 @settings(deadline=None, max_examples=30)

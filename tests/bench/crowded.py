@@ -180,6 +180,7 @@ def training_step() -> Callable[[], None]:
         spelled=targets,
         speeds=[speeds[i % len(speeds)] for i in range(UTTERANCES)],
         tempos=[1.0] * UTTERANCES,
+        samples=samples.tolist(),
     )
     short = precision(recipe.train.precision, lambda message: None) == "bf16"
 

@@ -87,7 +87,7 @@ def measure(corpus: Corpus, items: list[Item]) -> dict[str, float]:
     sounds = load_sounds(augment, corpus.data.sample_rate)
     for _ in range(2):  # the first one builds filters
         started = time.perf_counter()
-        waves = perturb_speed(batch.waves, batch.speeds)
+        waves = perturb_speed(batch.waves, batch.speeds, batch.samples)
         waves = change_tempo(waves, batch.tempos, sounds.sample_rate)
         degrade(waves, augment, sounds)
         seconds["augmentation of waveforms (in the step)"] = time.perf_counter() - started

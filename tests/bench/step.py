@@ -240,4 +240,4 @@ def _batch(case: Case, seed: int) -> Batch:
     texts = Padded(targets, (most * lengths / samples).long())
     speeds = [AUGMENT.speeds[i % len(AUGMENT.speeds)] for i in range(case.rows)]
     names = [str(i) for i in range(case.rows)]
-    return Batch(names, waves, texts, texts, speeds, [1.0] * case.rows)
+    return Batch(names, waves, texts, texts, speeds, [1.0] * case.rows, lengths.tolist())
