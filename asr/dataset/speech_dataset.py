@@ -47,10 +47,14 @@ class Batch:
     """The part that this is of a batch that several processes share."""
     all_ids: list[str] = field(default_factory=list)
     """The utterances of that batch."""
+    weights: torch.Tensor | None = None
+    """What each utterance counts, float32 [B]; None: all the same."""
 
     def to(self, device: torch.device | str) -> Batch:
         waves, targets = self.waves.to(device), self.targets.to(device)
-        return replace(self, waves=waves, targets=targets, spelled=self.spelled.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        spelled = self.spelled.to(device)
+        return replace(self, waves=waves, targets=targets, spelled=spelled, weights=weights)
 
 
 class SpeechDataset:
@@ -62,9 +66,10 @@ class SpeechDataset:
         tokens: Tokens | None,
         text: TextConfig,
         sample_rate: int,
+        weights: Sequence[float] = (),
     ) -> None:
         """Without `tokens` there are no targets: for evaluation, where texts may have any
-        characters.
+        characters. `weights` are what the utterances count in training; empty: all the same.
 
         Raises AsrError naming the first transcript that the tokens cannot encode, or that has words
         without phones.
@@ -82,6 +87,7 @@ class SpeechDataset:
             self.durations.append(u.duration)
             self.speakers.append(u.speaker)
         self.sample_rate = sample_rate
+        self.weights = weights
         self._cache: dict[int, Pcm] = {}
         self._cached_bytes = 0
 
@@ -150,10 +156,8 @@ class SpeechDataset:
 
     def batch(self, items: Sequence[Item]) -> Batch:
         played = [self._played(item) for item in items]
-        targets = [
-            list(itertools.chain.from_iterable(self._target(s) for s in item.stretches))
-            for item in items
-        ]
+        parts = [[self._target(stretch) for stretch in item.stretches] for item in items]
+        targets = [list(itertools.chain.from_iterable(part)) for part in parts]
         waves = _padded(played, np.float32)
         waves.values.numpy()[:] /= INT16
         return Batch(
@@ -164,7 +168,21 @@ class SpeechDataset:
             speeds=[item.speed for item in items],
             tempos=[item.tempo for item in items],
             samples=[len(row) for row in played],
+            weights=self._weights(items, parts),
         )
+
+    def _weights(
+        self, items: Sequence[Item], targets: Sequence[Sequence[Sequence[int]]]
+    ) -> torch.Tensor | None:
+        """The weight of each item: the mean of its stretches, by their number of tokens."""
+        if not self.weights:
+            return None
+        rows = []
+        for item, part in zip(items, targets, strict=True):
+            own = [self.weights[index] for index in item.indices]
+            counts = [len(target) for target in part] if any(part) else [1] * len(own)
+            rows.append(float(np.average(own, weights=counts)))
+        return torch.tensor(rows)
 
 
 def _faded(samples: np.ndarray, length: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from asr.dataset.cuts import Corpus
+from asr.dataset.labels import confidences, join
 from asr.dataset.manifest import Selection, Utterance, read_manifest
 from asr.dataset.remote import Supply, fetch_all, supply
 from asr.dataset.speech_dataset import SpeechDataset
@@ -79,7 +80,8 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
     data."""
     train = read_manifest(recipe.data.train, recipe.shards)
     dev = read_manifest(recipe.data.dev, recipe.shards)
-    shared = set(train.speakers) & set(dev.speakers) - {""}
+    labels = recipe.data.labels and read_manifest(recipe.data.labels, recipe.shards)
+    shared = {*train.speakers, *(labels.speakers if labels else ())} & set(dev.speakers) - {""}
     if shared:
         raise TrainingError(
             f"expected dev speakers that are not in train, got {len(shared)} in both "
@@ -90,15 +92,18 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
     else:
         _require_audio(recipe.data.train, train)
         _require_audio(recipe.data.dev, dev)
+        if recipe.data.labels and labels:
+            _require_audio(recipe.data.labels, labels)
     text = as_units(recipe.text, recipe.tokens, (u.text for part in (train, dev) for u in part))
     tokens = build_tokens([normalise(u.text, text) for u in train], recipe.tokens)
     rate = recipe.features.sample_rate
-    return (
-        tokens,
-        text,
-        SpeechDataset(train, tokens, text, rate),
-        SpeechDataset(dev, None, text, rate),
-    )
+    dev_set = SpeechDataset(dev, None, text, rate)
+    if not (recipe.data.labels and labels):
+        return tokens, text, SpeechDataset(train, tokens, text, rate), dev_set
+    sure = confidences(recipe.data.labels, labels)
+    weights = [1.0] * len(train) + [recipe.data.label_weight * c for c in sure]
+    both = join(train, recipe.data.labels, labels)
+    return tokens, text, SpeechDataset(both, tokens, text, rate, weights), dev_set
 
 
 def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> None:
@@ -135,7 +140,8 @@ def without_infeasible(
             "cannot: check that they belong together, or lower model.strides"
         )
     kept = Selection(data.utterances, places)
-    return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate)
+    weights = data.weights and [data.weights[i] for i in places]
+    return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate, weights)
 
 
 def shard_supply(recipe: Recipe, data: SpeechDataset) -> Supply | None:
@@ -219,7 +225,8 @@ def _digest(data: SpeechDataset, as_units: bool) -> str:
     data."""
     total = hashlib.sha256()
     for i, (u, units) in enumerate(zip(data.utterances, data.references, strict=True)):
-        row = (u.id, units if as_units else u.text, u.duration, u.speaker)
+        row = [u.id, units if as_units else u.text, u.duration, u.speaker]
+        row += [data.weights[i]] if data.weights else []
         total.update((", " if i else "[").encode() + json.dumps(row).encode())
     total.update(b"]")
     return total.hexdigest()[:16]

@@ -29,6 +29,11 @@ class DataConfig(Config):
     """Manifest of the training set."""
     dev: Path
     """Manifest of speakers that are not in train: selects the epochs that are kept."""
+    labels: Path | None = None
+    """Manifest of asr label, with a confidence for each utterance: trained on in addition to
+    train."""
+    label_weight: float = Field(0.5, gt=0, le=1)
+    """Weight of an utterance of labels against one of train, times its confidence."""
     origin: str = ""
     """Address of the folder with the shards of a packed corpus, such as https://host/corpus or
     s3://bucket/corpus; training fetches them into out/shards as needed. Empty: recordings are at
@@ -112,7 +117,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     values = read_yaml(path)
     base = path.resolve().parent
     _rebase(values, base, ("out",))
-    _rebase(values.get("data"), base, ("train", "dev"))
+    _rebase(values.get("data"), base, ("train", "dev", "labels"))
     _rebase(values.get("init"), base, ("model",))
     _rebase(values.get("tokens"), base, ("lexicon",))
     augment = values.get("augment")

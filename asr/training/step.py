@@ -46,7 +46,9 @@ def batch_loss(
 
     With `cr_ctc_weight`, each utterance is masked twice, and the output for each view is trained
     towards that of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4). A hierarchical CTC layer adds
-    its own losses; the reported loss of utterances is the last layer's. `network` is the model's
+    its own losses; the reported loss of utterances is the last layer's. The CTC loss of each is
+    multiplied by its weight. The divisor counts all tokens in full, so that a weight has the same
+    effect in a batch in which all utterances have it. `network` is the model's
     `forward_and_spell`, or what computes it in several processes; if they share the batch, the loss
     is that of the whole batch.
     """
@@ -60,20 +62,27 @@ def batch_loss(
     inputs = Padded(torch.cat(masked), features.lengths.repeat(views))
     with autocast():
         log_probs, spelled = (network or model.forward_and_spell)(inputs)
-    loss = _ctc_of_views(log_probs, batch.targets, views, cr_ctc_weight)
+    loss = _ctc_of_views(log_probs, batch.targets, views, cr_ctc_weight, batch.weights)
     if spelled is None:
         return loss
-    spelling = _ctc_of_views(spelled, batch.spelled, views, cr_ctc_weight)
+    spelling = _ctc_of_views(spelled, batch.spelled, views, cr_ctc_weight, batch.weights)
     return Loss(loss.objective + spelling.objective, loss.items, loss.units)
 
 
-def _ctc_of_views(log_probs: Padded, targets: Padded, views: int, cr_ctc_weight: float) -> Loss:
-    """Shape: log_probs [views * B, T, V], targets [B, U]."""
+def _ctc_of_views(
+    log_probs: Padded,
+    targets: Padded,
+    views: int,
+    cr_ctc_weight: float,
+    weights: Tensor | None = None,
+) -> Loss:
+    """Shape: log_probs [views * B, T, V], targets [B, U], weights [B]."""
     repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
     losses = ctc_loss(log_probs, repeated)
     fits = torch.isfinite(losses)
     # NaN must stay visible to the gradient check; only infeasible targets are left out here.
-    kept = losses.masked_fill(torch.isposinf(losses), 0.0).sum()
+    counted = losses if weights is None else losses * weights.repeat(views)
+    kept = counted.masked_fill(torch.isposinf(losses), 0.0).sum()
     units = shares.total((repeated.lengths * fits).sum()).clamp(min=1)
     objective = kept / units
     if cr_ctc_weight:

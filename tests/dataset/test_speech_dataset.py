@@ -77,6 +77,19 @@ def test_joined_utterances_are_played_one_after_another(tmp_path: Path) -> None:
     assert TOKENS.decode(batch.targets.unpad()[1].tolist()) == "yes yes yes no"
 
 
+def test_an_item_weighs_the_mean_of_its_utterances_by_their_tokens(tmp_path: Path) -> None:
+    assert dataset(tmp_path).batch([whole(0)]).weights is None
+    data = SpeechDataset(utterances(tmp_path), TOKENS, TextConfig(), RATE, [1.0, 0.5, 0.25])
+    batch = data.batch([whole(1), whole(0, 1), whole(2)])
+    counts = [len(data.target(i)) for i in range(3)]
+    joined = (counts[0] + 0.5 * counts[1]) / (counts[0] + counts[1])
+    assert batch.weights is not None
+    assert batch.weights.tolist() == pytest.approx([0.5, joined, 0.25])
+    part = data.share([whole(1), whole(2)], 1, 2)
+    assert part.weights is not None
+    assert part.weights.tolist() == [0.25]
+
+
 def test_a_stretch_of_a_file_at_another_rate(tmp_path: Path) -> None:
     path = utterances(tmp_path)[1].audio
     stretch = Utterance("part", path, "no", 0.05, "ann", start=0.025, end=0.075)

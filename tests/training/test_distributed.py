@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import time
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from asr.augment.config import AugmentConfig
+from asr.dataset.manifest import read_manifest, write_manifest
 from asr.errors import TrainingError
 from asr.features.extractor import FeatureConfig
 from asr.io.files import digest, read_json, write_json
@@ -78,11 +80,16 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything random and everything stateful is on, and some batches have one utterance."""
     folder = tmp_path_factory.mktemp("several")
     manifests = write_corpus(folder, {"train": 12, "dev": 3})
+    utterances = read_manifest(manifests["train"])
+    labels = [replace(u, extra={"confidence": 0.5 + 0.1 * i}) for i, u in enumerate(utterances[8:])]
+    write_manifest(folder / "labels.jsonl", labels)
+    write_manifest(manifests["train"], utterances[:8])
     plain = tone_recipe(
         manifests, folder / "out", epochs=EPOCHS, batch_seconds=2.2, patience=99, average=3
     )
     whole = plain.model_copy(
         update={
+            "data": plain.data.model_copy(update={"labels": folder / "labels.jsonl"}),
             "features": FeatureConfig(sample_rate=RATE, bands=16, cmvn="global"),
             "augment": AugmentConfig(
                 concatenate_prob=0.5,

@@ -83,6 +83,27 @@ def test_a_spelling_layer_adds_its_loss(tones_batch: Batch) -> None:
     assert model.spelling.weight.grad is not None
 
 
+def test_utterances_count_by_their_weight(model: AcousticModel, tones_batch: Batch) -> None:
+    plain = loss_of(model, tones_batch, 0.2)
+    equal = loss_of(model, replace(tones_batch, weights=torch.ones(4)), 0.2)
+    assert torch.equal(equal.objective, plain.objective)
+    weights = torch.tensor([1.0, 0.25, 0.0, 0.5])
+    weighted = loss_of(model, replace(tones_batch, weights=weights))
+    units = tones_batch.targets.lengths.sum()
+    expected = (weights * plain.items).sum() / units
+    torch.testing.assert_close(weighted.objective.detach(), expected)
+    assert torch.equal(weighted.items, plain.items)
+    # One that does not fit its recording is left out, whatever its weight.
+    long = tones_batch.targets.values.repeat(1, 100)
+    fits = torch.tensor([True, False, False, True])
+    lengths = tones_batch.targets.lengths.where(fits, torch.tensor(long.shape[1]))
+    both = replace(tones_batch, targets=Padded(long, lengths), weights=weights)
+    loss = loss_of(model, both)
+    assert loss.items.isposinf().tolist() == (~fits).tolist()
+    kept = (weights * loss.items)[fits].sum() / lengths[fits].sum()
+    torch.testing.assert_close(loss.objective.detach(), kept)
+
+
 def test_padding_does_not_reach_the_loss(model: AcousticModel, tones_batch: Batch) -> None:
     clean = loss_of(model, tones_batch)
     waves = tones_batch.waves

@@ -1,0 +1,66 @@
+"""Transcripts that a recogniser made, as training data beside those of people.
+
+`asr label` writes such a manifest. Each utterance has a `confidence`, the mean of those of its
+words, from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from asr.dataset.manifest import Manifest, Utterance, shown
+from asr.errors import ManifestError
+
+CONFIDENCE = "confidence"
+
+
+@dataclass(frozen=True)
+class Joined(Sequence[Utterance]):
+    """The utterances of two manifests, one after the other."""
+
+    first: Sequence[Utterance]
+    second: Sequence[Utterance]
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Utterance]: ...
+    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        early = index < len(self.first)
+        return self.first[index] if early else self.second[index - len(self.first)]
+
+
+def confidences(path: Path, labels: Manifest) -> list[float]:
+    """The confidence of each utterance of a manifest. Raises ManifestError for one without."""
+    found = []
+    for utterance in labels:
+        value: Any = utterance.extra.get(CONFIDENCE)
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            got = "none" if value is None else shown(value)
+            raise ManifestError(
+                f"{path}: utterance {shown(utterance.id)}: expected a confidence from 0 to 1, got "
+                f"{got}: make labels with asr label, and give transcripts of people as data.train"
+            )
+        found.append(float(value))
+    return found
+
+
+def join(train: Manifest, path: Path, labels: Manifest) -> Joined:
+    """Transcripts of people, and labels from `path`. Raises ManifestError for equal ids."""
+    known = {utterance.id for utterance in train}
+    both = [utterance.id for utterance in labels if utterance.id in known]
+    if both:
+        raise ManifestError(
+            f"{path}: expected ids that data.train does not have, got {len(both)} in both, first "
+            f"{shown(both[0])}: remove or rename them"
+        )
+    return Joined(train, labels)
