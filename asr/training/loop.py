@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -39,6 +40,7 @@ from asr.training.device import build_accelerator, refuse_many_processes
 from asr.training.display import Display
 from asr.training.interrupt import PIPE, InterruptedTraining, StopRequest
 from asr.training.optimizer import OptimizationConfig, build_optimizer, learning_rate, set_rate
+from asr.training.readings import Readings, restore, step_if_finite
 
 B = TypeVar("B")
 
@@ -103,6 +105,8 @@ class Loop:
     """Time of the last checkpoint, or of the start of training."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """Weights of the best epoch, unless they are in separate files."""
+    readings: Readings = field(default_factory=Readings)
+    """Results of steps that are still on the GPU."""
 
     @property
     def hours_per_hour(self) -> float:
@@ -126,14 +130,19 @@ def save(loop: Loop) -> None:
 
 
 def refuse_bad_step(loop: Loop, _batch: object, loss: Loss) -> None:
-    """Raise TrainingError if the loss, or a gradient so far, is not finite."""
-    value = loss.objective.item()
-    if loop.progress.health.skipped_steps or not math.isfinite(value):
-        raise TrainingError(
-            f"expected a finite loss and gradient, got a loss of {value} in epoch "
-            f"{loop.progress.epoch + 1}: lower the learning rate (learning_rate), or look for "
-            "broken inputs"
-        )
+    """Raise TrainingError if the loss, or a gradient so far, is not finite; on a GPU some steps
+    later, but before anything is saved."""
+
+    def refuse(objective: Tensor) -> None:
+        value = objective.item()
+        if loop.progress.health.skipped_steps or not math.isfinite(value):
+            raise TrainingError(
+                f"expected a finite loss and gradient, got a loss of {value} in epoch "
+                f"{loop.progress.epoch + 1}: lower the learning rate (learning_rate), or look for "
+                "broken inputs"
+            )
+
+    loop.readings.add(refuse, loss.objective)
 
 
 @dataclass(frozen=True)
@@ -273,12 +282,12 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
             _run_epoch(loop, task)
             _finish_epoch(loop, task)
         except InterruptedTraining:
-            task.save(loop)
+            _save(loop, task)
             distributed.wait()  # a launcher may end all when the first process has ended
             raise
         except RuntimeError as error:
             if distributed.is_lost(error):
-                task.save(loop)
+                _save(loop, task)
             raise
         # On a GPU, an epoch can be shorter than writing a checkpoint.
         _save_if(loop, task, _is_finished(loop, task))
@@ -291,8 +300,13 @@ def _is_finished(loop: Loop, task: Task[B]) -> bool:
 
 def _save_if(loop: Loop, task: Task[B], due: bool = False) -> None:
     if due or time.monotonic() - loop.saved >= loop.save_seconds:
-        task.save(loop)
+        _save(loop, task)
         loop.saved = time.monotonic()
+
+
+def _save(loop: Loop, task: Task[B]) -> None:
+    loop.readings.read()
+    task.save(loop)
 
 
 def _run_epoch(loop: Loop, task: Task[B]) -> None:
@@ -318,40 +332,42 @@ def _run_epoch(loop: Loop, task: Task[B]) -> None:
             if progress.batch < count:
                 _save_if(loop, task)
                 before = max(before, loop.saved)
+            if loop.readings.due:
+                loop.readings.read()
+    loop.readings.read()
+    progress.seconds += time.monotonic() - before
 
 
 def _step(loop: Loop, task: Task[B], batch: B) -> Loss:
-    progress, accelerator = loop.progress, loop.accelerator
+    accelerator = loop.accelerator
     statistics = [buffer.clone() for buffer in loop.model.buffers()]
     try:
         loss = task.loss(batch)
         accelerator.backward(loss.objective)
     except (MemoryError, RuntimeError) as error:
         if distributed.is_lost(error):
-            _restore(loop, statistics)
+            restore(loop.model, statistics, torch.tensor(True))
         if not _is_out_of_memory(error):
             raise
         raise TrainingError(
             f"expected batches that fit into memory, got none left at {task.size(batch)} ({error})"
         ) from None
     norm = accelerator.clip_grad_norm_(loop.model.parameters(), loop.config.clip_norm)
-    # Under fp16, the scaler itself skips overflowing steps and adapts.
-    if accelerator.scaler is not None or bool(torch.isfinite(norm)):
-        loop.optimizer.step()
-    if not bool(torch.isfinite(norm)):
-        progress.health.skipped_steps += 1
-        _restore(loop, statistics)
+    bad = step_if_finite(loop.optimizer, norm, accelerator.scaler is not None)
+    restore(loop.model, statistics, bad)
     loop.optimizer.zero_grad()
-    finite = torch.isfinite(loss.items)
-    progress.loss_sum += float(loss.items[finite].sum())
-    progress.loss_units += int(loss.units[finite].sum())
+    loop.readings.add(partial(_count, loop), norm, loss.items, loss.units)
     return loss
 
 
-def _restore(loop: Loop, statistics: list[Tensor]) -> None:
-    """Undo the update of the running statistics of the normalisation in a forward pass."""
-    for buffer, before in zip(loop.model.buffers(), statistics, strict=True):
-        buffer.copy_(before)
+def _count(loop: Loop, norm: Tensor, items: Tensor, units: Tensor) -> None:
+    """Add a step's losses to the progress."""
+    progress = loop.progress
+    if not bool(torch.isfinite(norm)):
+        progress.health.skipped_steps += 1
+    finite = torch.isfinite(items)
+    progress.loss_sum += float(items[finite].sum())
+    progress.loss_units += int(units[finite].sum())
 
 
 def _is_out_of_memory(error: Exception) -> bool:

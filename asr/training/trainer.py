@@ -147,8 +147,8 @@ def _task(run: Run) -> loop.Task[Batch]:
             f"{batch.waves.values.shape[1] / run.train.sample_rate:.1f} s: lower "
             f"train.batch_seconds (now {run.recipe.train.batch_seconds:g})"
         ),
-        stepped=lambda state, batch, loss: state.progress.health.count_losses(
-            batch.all_ids or batch.ids, loss.items
+        stepped=lambda state, batch, loss: state.readings.add(
+            partial(state.progress.health.count_losses, batch.all_ids or batch.ids), loss.items
         ),
         ends_early=partial(_is_out_of_patience, run),
     )
