@@ -15,6 +15,7 @@ from asr.models.batch_norm import MaskedBatchNorm
 from asr.models.cells import State
 from asr.models.config import ModelConfig
 from asr.models.conv_lstm import ConvLSTM
+from asr.models.convolution import convolved
 from asr.models.recurrent import RecurrentLayer
 from asr.padded import Padded
 from asr.shares import rand
@@ -51,7 +52,7 @@ class ConvolutionBlock(nn.Module):
     def forward(self, x: Padded) -> Padded:
         values = x.zeroed().values
         # Channels last in memory: the input [B, C, T, F] of Conv2d is a view of [B, T, F, C].
-        values = self.convolution(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        values = convolved(self.convolution, values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         lengths = x.lengths if self.pooling else strided(x.lengths, self.stride)
         y = self.norm(Padded(values, lengths))
         y = Padded(torch.relu(y.values), lengths).zeroed()
