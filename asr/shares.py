@@ -116,20 +116,14 @@ def pick(prob: float, count: int, device: torch.device) -> tuple[Tensor, Share |
     return rows, Share(int(chosen.sum()), places, len(places))
 
 
-def total(value: Tensor) -> Tensor:
-    """The sum over all processes, without a gradient. Shape: [...] -> the same."""
-    if _current is None:
-        return value
-    summed = value.detach() * int(_current.real)
-    dist.all_reduce(summed)
-    return summed
-
-
 def whole(values: Tensor) -> Tensor:
-    """The values of all utterances of the batch, without a gradient. Shape: [B] -> [total]."""
+    """The values of all utterances of the batch, without a gradient.
+
+    Shape: [B, ...] -> [total, ...].
+    """
     if _current is None:
         return values
-    everything = values.new_zeros(_current.total)
+    everything = values.new_zeros(_current.total, *values.shape[1:])
     if _current.real:
         everything[_current.rows] = values.detach()
     dist.all_reduce(everything)

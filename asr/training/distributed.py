@@ -265,4 +265,6 @@ def replicated(model: AcousticModel) -> Network:
     for buffer in model.buffers():
         dist.broadcast(buffer, 0)
     # From here on buffers stay equal: their statistics are those of all processes.
-    return DistributedDataParallel(_Whole(model), broadcast_buffers=False)
+    return DistributedDataParallel(
+        _Whole(model), broadcast_buffers=False, gradient_as_bucket_view=True
+    )

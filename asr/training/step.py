@@ -79,16 +79,18 @@ def _ctc_of_views(
     """Shape: log_probs [views * B, T, V], targets [B, U], weights [B]."""
     repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
     losses = ctc_loss(log_probs, repeated)
-    fits = torch.isfinite(losses)
     # NaN must stay visible to the gradient check; only infeasible targets are left out here.
     counted = losses if weights is None else losses * weights.repeat(views)
     kept = counted.masked_fill(torch.isposinf(losses), 0.0).sum()
-    units = shares.total((repeated.lengths * fits).sum()).clamp(min=1)
+    # All that other processes know of the batch, in one exchange.
+    own = losses.detach().unflatten(0, (views, -1)).T
+    found = shares.whole(torch.cat([own, targets.lengths[:, None]], dim=1))
+    of_views, lengths = found[:, :-1], found[:, -1].long()
+    units = (lengths[:, None] * torch.isfinite(of_views)).sum().clamp(min=1)
     objective = kept / units
     if cr_ctc_weight:
         objective = objective + cr_ctc_weight * _disagreement(log_probs) / units
-    items = losses.detach().unflatten(0, (views, -1)).mean(dim=0)
-    return Loss(shares.objective(objective), shares.whole(items), shares.whole(targets.lengths))
+    return Loss(shares.objective(objective), of_views.mean(dim=1), lengths)
 
 
 def _disagreement(log_probs: Padded) -> Tensor:

@@ -15,7 +15,7 @@ from asr.models.config import ModelConfig
 from tests.bench.timing import print_table
 from tests.tones import tone_recipe, write_corpus
 
-UTTERANCES = 400
+UTTERANCES = 1600  # with fewer, the batch of two processes has more padding
 BATCH_SECONDS = 24.0  # of each process
 ROUNDS = 3
 
