@@ -8,7 +8,8 @@ outputs on padding come after the real frames and are never read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -18,9 +19,13 @@ from torch.nn import functional
 from asr.errors import ConfigError
 from asr.models.batch_norm import MaskedBatchNorm
 from asr.models.cells import CELLS, State
-from asr.models.kernels import cpu, dense, gpu, reference
+from asr.models.kernels import choice, cpu, dense, gpu, reference
 from asr.models.kernels.streams import side_by_side
 from asr.padded import Padded
+
+# Paths by which a layer may be computed.
+LIBRARY = "library"  # oneDNN or cuDNN
+FRAMES = "frame by frame"
 
 
 def reversal_index(lengths: Tensor, frames: int) -> Tensor:
@@ -107,11 +112,12 @@ class Direction(nn.Module):
         state: State | None = None,
         final: bool = False,
         weights: dict[str, Tensor] | None = None,
+        path: str | None = None,
     ) -> tuple[Padded, State]:
         """Outputs, and the state after each utterance's last frame if `final` is set.
 
-        `weights` are those drawn for an earlier part of the same utterances. Raises ValueError for
-        an input or a state of another size.
+        `weights` are those drawn for an earlier part of the same utterances; `path` one of `paths`,
+        by default the fastest. Raises ValueError for an input or a state of another size.
 
         Shape: [B, T, I] -> [B, T, R].
         """
@@ -120,26 +126,29 @@ class Direction(nn.Module):
         if not x.values.shape[1]:
             return Padded(x.values.new_zeros(len(x.lengths), 0, self.output_size), x.lengths), state
         ragged = final and bool((x.lengths < x.values.shape[1]).any())
-        library = dense.serves(self.name, x.values) and not gpu.is_quicker(self.name, x.values)
-        if library and not self.zoneout and not ragged:
-            # The libraries return the memory only after the last frame.
+        path = path or self._fastest(x, state, weights, ragged)
+        if path == LIBRARY:
             values, after = dense.run(self.name, x.values, state, weights)
             return Padded(values, x.lengths), after
-        share = self.input_share(x).transpose(0, 1)
+        share = self.input_share(x, weights).transpose(0, 1)
         if share.device.type == "cpu":
             # Autocast gives the contribution less precision; sums over frames stay float32.
             share = share.to(self.weight_hh.dtype)
-        states = self._recurrence(share, state, weights)
+        states = self._frame_by_frame(share, state, weights)
         if final:
             pairs = zip(states, state, strict=True)
             state = tuple(_last(part, before, x.lengths) for part, before in pairs)
         return Padded(states[0].transpose(0, 1), x.lengths), state
 
-    def _checked(self, x: Padded, state: State | None) -> State:
+    def check(self, x: Padded) -> None:
+        """Raises ValueError for an input of another size."""
         if x.values.shape[2] != self.weight_ih.shape[1]:
             raise ValueError(
                 f"expected {self.weight_ih.shape[1]} features, got {x.values.shape[2]}"
             )
+
+    def _checked(self, x: Padded, state: State | None) -> State:
+        self.check(x)
         expected = self.initial_state(len(x.lengths))
         if state is None:
             return expected
@@ -148,7 +157,7 @@ class Direction(nn.Module):
             raise ValueError(f"expected a state of shapes {shapes[0]}, got {shapes[1]}")
         return state
 
-    def _recurrence(self, share: Tensor, state: State, weights: dict[str, Tensor]) -> State:
+    def _frame_by_frame(self, share: Tensor, state: State, weights: dict[str, Tensor]) -> State:
         if not self.zoneout:
             if cpu.serves(self.name, share):
                 return cpu.run(self.name, self.cell, share, state, weights)
@@ -158,15 +167,54 @@ class Direction(nn.Module):
         reference.say_slow(self.name, why)
         return reference.run(self.cell, share, state, weights, self.zoneout, draw=self.training)
 
-    def input_share(self, x: Padded) -> Tensor:
+    def paths(self, values: Tensor, ragged: bool = False) -> list[str]:
+        """The paths for such an input, the first one for want of measurements. `ragged`: the memory
+        after other frames than the last is wanted, which the libraries do not return.
+
+        Shape: [B, T, I].
+        """
+        if self.zoneout:
+            return [FRAMES]
+        library = dense.serves(self.name, values) and not ragged
+        paths = [LIBRARY] if library else [FRAMES]
+        if library and values.is_cuda and values.numel() and gpu.serves(self.name, values):
+            paths.append(FRAMES)
+        return paths
+
+    def size(self, values: Tensor) -> Hashable:
+        """What the time of a path depends on; the same for batches of similar size."""
+        B, T, _ = values.shape
+        where = values.device, _dtype(values), torch.is_grad_enabled()
+        shape = tuple(self.weight_ih.shape), self.hidden_size, self.output_size
+        return self.name, *where, *shape, choice.rounded(B), choice.rounded(T)
+
+    def _fastest(self, x: Padded, state: State, weights: dict[str, Tensor], ragged: bool) -> str:
+        paths = self.paths(x.values, ragged)
+        if len(paths) == 1:
+            return paths[0]
+        before = tuple(part.detach() for part in state)
+
+        def run(path: str, values: Tensor, copies: list[dict[str, Tensor]]) -> Tensor:
+            padded = Padded(values, x.lengths)
+            return self.forward(padded, before, weights=copies[0], path=path)[0].values
+
+        rehearsals = {
+            path: choice.rehearsal(functools.partial(run, path), x.values, [weights])
+            for path in paths
+        }
+        with torch.cuda.device_of(x.values):
+            return choice.CHOICES.fastest((1, self.size(x.values)), rehearsals)
+
+    def input_share(self, x: Padded, weights: dict[str, Tensor] | None = None) -> Tensor:
         """The contribution of the input to every gate. Shape: [B, T, I] -> [B, T, G*H]."""
+        weights = weights or dict(self.named_parameters(recurse=False))
         if self.cell.input_norm is None:
-            return functional.linear(x.values, self.weight_ih, self.bias)
-        share = functional.linear(x.values, self.weight_ih)
+            return functional.linear(x.values, weights["weight_ih"], weights["bias"])
+        share = functional.linear(x.values, weights["weight_ih"])
         if self.cell.input_norm == "batch":
             normalised: Padded = self.norm(Padded(share, x.lengths))
             return normalised.values
-        return functional.layer_norm(share, share.shape[2:], self.gain_x, self.bias)
+        return functional.layer_norm(share, share.shape[2:], weights["gain_x"], weights["bias"])
 
 
 class RecurrentLayer(nn.Module):
@@ -246,23 +294,49 @@ class RecurrentLayer(nn.Module):
         if back is None:
             y, after = self.ahead(Padded(reverse(x.values, index), x.lengths), before[0], final)
             return Padded(reverse(y.values, index), x.lengths), [after]
-        reached: list[State] = []
+        if not final:
+            path = self._fastest(x, index)
+            return Padded(self._both(x, index, path), x.lengths), []
+        ahead, after = self.ahead(x, before[0], final)
+        y, reached = back(Padded(reverse(x.values, index), x.lengths), before[1], final)
+        both = torch.cat([ahead.values, reverse(y.values, index)], dim=2)
+        return Padded(both, x.lengths), [after, reached]
 
-        def heard_ahead() -> Tensor:
-            y, state = self.ahead(x, before[0], final)
-            reached.append(state)
-            return y.values
+    def _both(
+        self, x: Padded, index: Tensor, path: str, weights: Sequence[dict[str, Tensor]] = ()
+    ) -> Tensor:
+        """Both directions from a state of zero. Shape: [B, T, I] -> [B, T, 2*R]."""
+        assert self.back is not None
+        ahead, back = self.ahead, self.back
+        own: Sequence[dict[str, Tensor] | None] = weights or (None, None)
 
-        def heard_back() -> Tensor:
-            y, state = back(Padded(reverse(x.values, index), x.lengths), before[1], final)
-            reached.append(state)
-            return reverse(y.values, index)
+        def reversed_() -> Padded:
+            return Padded(reverse(x.values, index), x.lengths)
 
-        if final:
-            both = heard_ahead(), heard_back()
-        else:
-            both = side_by_side(heard_ahead, heard_back, [x.values, x.lengths, index])
-        return Padded(torch.cat(both, dim=2), x.lengths), reached
+        both = side_by_side(
+            lambda: ahead(x, weights=own[0], path=path)[0].values,
+            lambda: reverse(back(reversed_(), weights=own[1], path=path)[0].values, index),
+            [x.values, x.lengths, index],
+        )
+        return torch.cat(both, dim=2)
+
+    def _fastest(self, x: Padded, index: Tensor) -> str:
+        assert self.back is not None
+        paths = self.ahead.paths(x.values)
+        if len(paths) == 1:
+            return paths[0]
+        self.ahead.check(x)  # an input of another size is no fault of a path
+
+        def run(path: str, values: Tensor, copies: list[dict[str, Tensor]]) -> Tensor:
+            return self._both(Padded(values, x.lengths), index, path, copies)
+
+        weights = [dict(part.named_parameters(recurse=False)) for part in (self.ahead, self.back)]
+        rehearsals = {
+            path: choice.rehearsal(functools.partial(run, path), x.values, weights)
+            for path in paths
+        }
+        with torch.cuda.device_of(x.values):
+            return choice.CHOICES.fastest((2, self.ahead.size(x.values)), rehearsals)
 
 
 def _cell(name: str, projection: int | None) -> Any:
@@ -278,3 +352,9 @@ def _last(states: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
     """The state after each utterance's last frame. Shape: [T, B, H], [B, H], [B] -> [B, H]."""
     rows = torch.arange(len(lengths), device=lengths.device)
     return torch.cat([before[None], states])[lengths, rows]
+
+
+def _dtype(values: Tensor) -> torch.dtype:
+    """The type in which a layer computes."""
+    kind = values.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else values.dtype

@@ -21,9 +21,6 @@ from asr.models.kernels.gates import GATES
 from asr.models.kernels.gpu_loops import Backward, Forward
 from asr.models.kernels.graphs import Graphs
 
-# cuDNN launches several kernels per frame, and the launches take longer than the kernels run:
-# docs/speed.md.
-QUICKER = {"lstm"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 GRAPHS = Graphs()
 
@@ -38,11 +35,6 @@ def serves(name: str, x: Tensor) -> bool:
     if x.dtype not in DTYPES or not (x.is_cuda or interpreted()):
         return False
     return name in GATES and _works(x.device)
-
-
-def is_quicker(name: str, x: Tensor) -> bool:
-    """Whether this path runs the cell faster than cuDNN does."""
-    return name in QUICKER and x.is_cuda and serves(name, x)
 
 
 @functools.cache
