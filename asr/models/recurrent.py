@@ -19,13 +19,14 @@ from torch.nn import functional
 from asr.errors import ConfigError
 from asr.models.batch_norm import MaskedBatchNorm
 from asr.models.cells import CELLS, State
-from asr.models.kernels import choice, cpu, dense, gpu, reference
+from asr.models.kernels import choice, cpu, dense, gpu, persistent, reference
 from asr.models.kernels.streams import side_by_side
 from asr.padded import Padded
 
 # Paths by which a layer may be computed.
 LIBRARY = "library"  # oneDNN or cuDNN
 FRAMES = "frame by frame"
+PERSISTENT = "persistent"
 
 
 def reversal_index(lengths: Tensor, frames: int) -> Tensor:
@@ -134,7 +135,10 @@ class Direction(nn.Module):
         if share.device.type == "cpu":
             # Autocast gives the contribution less precision; sums over frames stay float32.
             share = share.to(self.weight_hh.dtype)
-        states = self._frame_by_frame(share, state, weights)
+        if path == PERSISTENT:
+            (states,) = persistent.run([share], [state], [weights])
+        else:
+            states = self._frame_by_frame(share, state, weights)
         if final:
             pairs = zip(states, state, strict=True)
             state = tuple(_last(part, before, x.lengths) for part, before in pairs)
@@ -167,7 +171,7 @@ class Direction(nn.Module):
         reference.say_slow(self.name, why)
         return reference.run(self.cell, share, state, weights, self.zoneout, draw=self.training)
 
-    def paths(self, values: Tensor, ragged: bool = False) -> list[str]:
+    def paths(self, values: Tensor, ragged: bool = False, directions: int = 1) -> list[str]:
         """The paths for such an input, the first one for want of measurements. `ragged`: the memory
         after other frames than the last is wanted, which the libraries do not return.
 
@@ -177,8 +181,11 @@ class Direction(nn.Module):
             return [FRAMES]
         library = dense.serves(self.name, values) and not ragged
         paths = [LIBRARY] if library else [FRAMES]
-        if library and values.is_cuda and values.numel() and gpu.serves(self.name, values):
-            paths.append(FRAMES)
+        if values.is_cuda and values.numel():
+            if library and gpu.serves(self.name, values):
+                paths.append(FRAMES)
+            if persistent.serves(self.name, values, _dtype(values), self.hidden_size, directions):
+                paths.append(PERSISTENT)
         return paths
 
     def size(self, values: Tensor) -> Hashable:
@@ -313,6 +320,15 @@ class RecurrentLayer(nn.Module):
         def reversed_() -> Padded:
             return Padded(reverse(x.values, index), x.lengths)
 
+        if path == PERSISTENT:
+            drawn = weights or [ahead.drawn_weights(), back.drawn_weights()]
+            shares = [
+                ahead.input_share(x, drawn[0]).transpose(0, 1),
+                back.input_share(reversed_(), drawn[1]).transpose(0, 1),
+            ]
+            states = [part.initial_state(len(x.lengths)) for part in (ahead, back)]
+            (one, _), (other, _) = persistent.run(shares, states, drawn)
+            return torch.cat([one.transpose(0, 1), reverse(other.transpose(0, 1), index)], dim=2)
         both = side_by_side(
             lambda: ahead(x, weights=own[0], path=path)[0].values,
             lambda: reverse(back(reversed_(), weights=own[1], path=path)[0].values, index),
@@ -322,7 +338,7 @@ class RecurrentLayer(nn.Module):
 
     def _fastest(self, x: Padded, index: Tensor) -> str:
         assert self.back is not None
-        paths = self.ahead.paths(x.values)
+        paths = self.ahead.paths(x.values, directions=2)
         if len(paths) == 1:
             return paths[0]
         self.ahead.check(x)  # an input of another size is no fault of a path

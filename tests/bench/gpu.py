@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.models.kernels import choice
-from asr.models.recurrent import FRAMES, LIBRARY, RecurrentLayer
+from asr.models.recurrent import FRAMES, LIBRARY, PERSISTENT, RecurrentLayer
 from asr.padded import Padded
 from tests.bench.stacks import (
     Forward,
@@ -29,7 +29,7 @@ LAYERS = 5
 SHORTEST = 0.6  # of T
 ROUNDS = 5
 HALF = torch.float16
-PATHS = {"cuDNN": LIBRARY, "frame by frame": FRAMES}
+PATHS = {"cuDNN": LIBRARY, "frame by frame": FRAMES, "persistent": PERSISTENT}
 
 
 def run() -> None:
@@ -83,7 +83,7 @@ def _served(ours: nn.Sequential, x: Padded) -> Iterator[str]:
     with torch.autocast(x.values.device.type, HALF):
         layer = ours[0]
         assert isinstance(layer, RecurrentLayer)
-        paths = layer.ahead.paths(x.values)
+        paths = layer.ahead.paths(x.values, directions=2)
     return (name for name, path in PATHS.items() if path in paths)
 
 

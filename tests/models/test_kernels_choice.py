@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import torch
 
+from asr.models import recurrent
 from asr.models.kernels import choice
 from asr.models.kernels.choice import Choices, Run
 from asr.models.recurrent import FRAMES, LIBRARY, Direction, RecurrentLayer
@@ -182,6 +183,7 @@ def test_a_cpu_has_one_path_for_each_layer() -> None:
         assert Direction(4, 6, cell).paths(values) == [path]
     assert Direction(4, 6, zoneout=0.1).paths(values) == [FRAMES]
     assert Direction(4, 6).paths(values, ragged=True) == [FRAMES]
+    assert recurrent.PERSISTENT not in Direction(4, 64).paths(values.half(), directions=2)
 
 
 def test_an_input_of_another_size_is_no_fault_of_a_path(measured: Iterator[list[Run]]) -> None:
