@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from asr.ctc import kernel
 from asr.padded import Padded
 from asr.text.tokens import BLANK_ID
 
@@ -33,16 +34,19 @@ def ctc_loss(log_probs: Padded, targets: Padded) -> Tensor:
 
     Shape: log_probs [B, T, V], targets [B, U] -> [B].
     """
-    # float32 and transposed here, once: torch expects [T, B, V]. Padding may hold any values.
-    scores = log_probs.zeroed().values.float().transpose(0, 1)
+    # Padding may hold any values.
+    scores, tokens = log_probs.zeroed().values.float(), targets.zeroed()
     fits = feasible(log_probs.lengths, targets)
-    losses = torch.nn.functional.ctc_loss(
-        scores,
-        targets.zeroed().values,
-        log_probs.lengths,
-        targets.lengths,
-        blank=BLANK_ID,
-        reduction="none",
-        zero_infinity=True,
-    )
+    if kernel.serves(scores, tokens.values):
+        losses = kernel.ctc_loss(Padded(scores, log_probs.lengths), tokens)
+    else:
+        losses = torch.nn.functional.ctc_loss(
+            scores.transpose(0, 1),
+            tokens.values,
+            log_probs.lengths,
+            targets.lengths,
+            blank=BLANK_ID,
+            reduction="none",
+            zero_infinity=True,
+        )
     return losses.masked_fill(~fits, torch.inf)
