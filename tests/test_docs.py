@@ -39,6 +39,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md"), *ROOT.glob("recipes/*/README.md")]
 DECODING = (DOCS / "decoding.md").read_text()
 EVALUATION = (DOCS / "evaluation.md").read_text()
+LABELS = (DOCS / "labels.md").read_text()
 LARGE = (DOCS / "large-corpora.md").read_text()
 TRANSCRIBE = (DOCS / "transcribe.md").read_text()
 
@@ -93,6 +94,25 @@ def test_commands_of_large_corpora(
     command = shlex.split(training.replace("ORIGIN", str(tmp_path / "packed")))
     assert run(*command[1:]).status == 0
     assert list((tmp_path / "run" / "shards").glob("train-*.tar"))
+
+
+def test_commands_of_labels(
+    run: Command,
+    tones: tuple[dict[str, Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, model = tones
+    shutil.copytree(model.parents[1], tmp_path / "greetings")  # trained already
+    shutil.copytree(model.parents[1] / "test", tmp_path / "untranscribed")
+    manifests = {"train": Path("train.jsonl"), "dev": Path("dev.jsonl")}
+    recipe = tone_recipe(manifests, Path("run"), epochs=2, learning_rate=0.02)
+    (tmp_path / "greetings" / "recipe.yaml").write_text(recipe.model_dump_json())
+    monkeypatch.chdir(tmp_path)
+    for line in "".join(blocks("", LABELS)).splitlines():
+        assert run(*shlex.split(line)[1:]).status == 0, line
+    assert len(read_manifest("greetings/labels.jsonl")) > 10
+    assert (tmp_path / "greetings" / "both" / "model").is_dir()
 
 
 def test_transcribe(
@@ -189,7 +209,15 @@ def test_rules_of_evaluation(tmp_path: Path) -> None:
     assert profile.apply("Uh, it's O K!") == "it's okay"
 
 
-FILES = (".json", ".jsonl", ".onnx", ".tsv", ".txt", ".yaml")  # names of files, not of settings
+FILES = (
+    ".json",
+    ".jsonl",
+    ".md",
+    ".onnx",
+    ".tsv",
+    ".txt",
+    ".yaml",
+)  # names of files, not of settings
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

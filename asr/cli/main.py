@@ -21,6 +21,7 @@ from asr.cli.decoder_options import (
 )
 from asr.cli.evaluate import app as evaluate_app
 from asr.cli.export import app as export_app
+from asr.cli.label import app as label_app
 from asr.cli.lm import app as lm_app
 from asr.cli.models import app as models_app
 from asr.cli.ray import app as ray_app
@@ -56,6 +57,7 @@ app = typer.Typer(
 app.add_typer(data_app)
 app.add_typer(align_app)
 app.add_typer(evaluate_app)
+app.add_typer(label_app)
 app.add_typer(lm_app, name="lm")
 app.add_typer(models_app, name="models")
 app.add_typer(reports_app)

@@ -17,6 +17,7 @@ from asr.cli.align import app as align_app
 from asr.cli.console import run_command
 from asr.cli.data import app as data_app
 from asr.cli.evaluate import app as evaluate_app
+from asr.cli.label import app as label_app
 from asr.cli.transcribe import app as transcribe_app
 from asr.errors import AsrError, ConfigError
 from asr.io.extras import require
@@ -25,7 +26,7 @@ from asr.io.terminal import progress_bar, tell
 
 app = typer.Typer()
 
-COMMANDS = ("align", "cut", "evaluate", "pack", "transcribe")
+COMMANDS = ("align", "cut", "evaluate", "label", "pack", "transcribe")
 RETRIES = 5  # of a shard whose worker or machine dies
 
 
@@ -111,7 +112,7 @@ def do_shard(words: Sequence[str], folder: str, number: int, count: int) -> list
 def _commands() -> typer.Typer:
     """The commands that can be divided."""
     group = typer.Typer(pretty_exceptions_enable=False)
-    for part in (align_app, data_app, evaluate_app, transcribe_app):
+    for part in (align_app, data_app, evaluate_app, label_app, transcribe_app):
         group.add_typer(part)
     return group
 

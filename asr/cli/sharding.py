@@ -69,26 +69,36 @@ class ShardOptions:
     def run(self, work: Work, states: Callable[[str], State], results: Results) -> int:
         """Do this shard's items; the number that failed, after an error for each. Items with a
         result of an earlier process are left."""
-        from asr.io.shard_results import open_journal
-
         shard = self.check(work.folder)
         assert shard is not None
-        failed = 0
-        with open_journal(work, shard) as journal, progress_bar(work.command) as progress:
-            own = {id_: states(id_) for id_ in work.wanted if shard.holds(id_)}
-            left = [id_ for id_, state in own.items() if not journal.has(id_, state)]
-            before = f", {len(own) - len(left)} done before" if len(left) < len(own) else ""
+        return run_shard(work, shard, states, results)
+
+
+def run_shard(
+    work: Work, shard: Shard, states: Callable[[str], State], results: Results, named: bool = True
+) -> int:
+    """As `ShardOptions.run`; not `named`, as a whole command that can be resumed."""
+    from asr.io.shard_results import open_journal
+
+    failed = 0
+    with open_journal(work, shard) as journal, progress_bar(work.command) as progress:
+        own = {id_: states(id_) for id_ in work.wanted if shard.holds(id_)}
+        left = [id_ for id_, state in own.items() if not journal.has(id_, state)]
+        before = f", {len(own) - len(left)} done before" if len(left) < len(own) else ""
+        if named:
             tell(f"shard {shard}: {len(own)} of {len(work.wanted)}{before}")
-            for done, (id_, row) in enumerate(results(left) if left else (), start=1):
-                if row.error is not None:
-                    tell(f"error: {row.error}")
-                    failed += 1
-                journal.add(id_, own[id_], row)
-                progress(done, len(left))
-            journal.finish()
-        if failed:
-            tell(f"{failed} of {len(own)} failed; the same command tries them again")
-        return failed
+        elif before:
+            tell(f"note: {len(own) - len(left)} of {len(own)} were done before")
+        for done, (id_, row) in enumerate(results(left) if left else (), start=1):
+            if row.error is not None:
+                tell(f"error: {row.error}")
+                failed += 1
+            journal.add(id_, own[id_], row)
+            progress(done, len(left))
+        journal.finish()
+    if failed:
+        tell(f"{failed} of {len(own)} failed; the same command tries them again")
+    return failed
 
 
 @contextmanager

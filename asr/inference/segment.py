@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from asr.audio.silence import Gap, cuts, quietest
+from asr.audio.silence import quietest
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.segments import segments
 from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AudioError
 from asr.inference.forced_alignment import align_words
@@ -113,26 +114,4 @@ def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> 
             for a, b in itertools.pairwise(words)
         ]
         duration = len(samples) / bundle.sample_rate
-        yield Cut(tuple(_segments(u, [w.text for w in words], gaps, duration, seconds)))
-
-
-def _segments(
-    u: Utterance, words: Sequence[str], gaps: Sequence[Gap], duration: float, seconds: float
-) -> Iterator[Utterance]:
-    chosen = cuts(gaps, duration, seconds)
-    if not chosen:
-        yield u
-        return
-    # Original words, unless normalisation changes their number.
-    written = u.text.split()
-    words = written if len(written) == len(words) else words
-    bounds = [(0, 0.0), *((i + 1, gaps[i].second) for i in chosen), (len(words), duration)]
-    for number, ((first, start), (last, end)) in enumerate(itertools.pairwise(bounds), start=1):
-        yield replace(
-            u,
-            id=f"{u.id}-{number}",
-            text=" ".join(words[first:last]),
-            duration=round(end - start, 4),
-            start=round(u.start + start, 4),
-            end=u.end if last == len(words) else round(u.start + end, 4),
-        )
+        yield Cut(tuple(segments(u, [w.text for w in words], gaps, duration, seconds)))

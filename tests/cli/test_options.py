@@ -41,6 +41,7 @@ OPTIONS = {
         *SHARDS,
     ],
     "gradients": ["config", "overrides", "--out"],
+    "label": ["model", "source", "--out", "--dev", "--target", "--seconds", *DECODING, *SHARDS],
     "lm estimate": [
         "texts",
         "--out",

@@ -1,6 +1,6 @@
 """Long recordings become short utterances: nothing said is lost, doubled or cut through.
 
-Covers `asr/audio/silence.py`.
+Covers `asr/audio/silence.py` and `asr/dataset/segments.py`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.audio.load import write_wav
-from asr.audio.silence import Gap
+from asr.audio.silence import Gap, cuts
 from asr.cli.recipes import shorten_recordings
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
-from asr.inference.segment import cut_all, cuts
+from asr.inference.segment import cut_all
 from asr.models.bundle import load_bundle
 from tests.commands import Command
 from tests.tones import GAP_SECONDS, RATE, TONE_SECONDS, speak, tone_recipe, write_corpus

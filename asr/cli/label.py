@@ -1,0 +1,135 @@
+"""`asr label`: recordings without transcripts to training data."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.cli.decoder_options import DecoderOptions
+from asr.cli.option_groups import SectionedCommand, with_options
+from asr.cli.sharding import ShardOptions, merged_rows, run_shard
+from asr.errors import ConfigError
+from asr.io.terminal import progress_bar, tell
+
+if TYPE_CHECKING:
+    from asr.dataset.manifest import Utterance
+    from asr.evaluation.label_trust import Trust
+    from asr.inference.label import Labelled
+    from asr.inference.recognizer import Recognizer
+    from asr.io.shard_results import Row
+
+app = typer.Typer()
+
+
+@app.command(
+    cls=SectionedCommand,
+    epilog="Example: asr label exp/first/model recordings/ --dev dev.jsonl --out labels.jsonl",
+)
+@with_options
+def label(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    source: Annotated[Path, typer.Argument(help="Folder or manifest of recordings.")],
+    options: DecoderOptions,
+    sharding: ShardOptions,
+    out: Annotated[Path, typer.Option(help="Manifest of the labels, for data.labels.")],
+    dev: Annotated[
+        Path | None, typer.Option(help="Manifest of transcribed recordings, to choose labels by.")
+    ] = None,
+    target: Annotated[
+        float, typer.Option(min=0, help="Highest error rate on --dev of what is kept, in percent.")
+    ] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, help="Target length of an utterance if nobody pauses.")
+    ] = 10.0,
+) -> None:
+    """Transcribe recordings as training data, and keep labels that --dev shows to be reliable.
+
+    Long recordings are cut at pauses. The same command resumes one that was stopped.
+    """
+    from asr.inference.label import check_writes_words, read_labelled, recordings
+    from asr.io.shard_results import file_size
+    from asr.io.sharding import Shard
+
+    _check_out(out, source, dev)
+    rows = {u.id: u for u in recordings(source, lambda note: tell(f"note: {note}"))}
+    recognizer = options.recognizer(model)
+    check_writes_words(recognizer)
+    given = source if source.suffix == ".jsonl" else "folder"  # of a folder, ids say enough
+    facts = {"model": model, "source": given, "seconds": seconds, **asdict(options)}
+    asked = sharding.check(out) is not None or sharding.merge
+    # A single run has a journal like a shard's, so that it can be resumed.
+    journal = sharding if asked else replace(sharding, shard="1/1")
+    work = journal.work("label", out, facts, list(rows))
+    assert work is not None
+
+    def size(id_: str) -> int | None:
+        return file_size(rows[id_].audio)
+
+    results = partial(_label, recognizer, rows, seconds)
+    if sharding.shard:
+        sys.exit(min(1, sharding.run(work, size, results)))
+    trusted = None if dev is None else _trust(recognizer, dev, target)
+    failed = 0 if sharding.merge else run_shard(work, Shard(1, 1), size, results, named=False)
+    with merged_rows(work, size) as row:
+        read = ((u, row(u.id)) for u in rows.values())
+        found = [read_labelled(made.value, u, made.error) for u, made in read]
+    if sharding.merge:
+        failed = _tell_errors(found)
+    _write(out, found, trusted)
+    if failed:
+        sys.exit(1)
+    if not asked:
+        shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def _label(
+    recognizer: Recognizer, rows: Mapping[str, Utterance], seconds: float, ids: Sequence[str]
+) -> Iterator[tuple[str, Row]]:
+    from asr.inference.label import label_all, label_values
+    from asr.io.shard_results import Row
+
+    for made in label_all(recognizer, [rows[id_] for id_ in ids], seconds):
+        yield made.recording.id, Row(label_values(made), made.error)
+
+
+def _check_out(out: Path, *inputs: Path | None) -> None:
+    if out.resolve() in {path.resolve() for path in inputs if path is not None}:
+        raise ConfigError(f"expected --out that replaces no input, got {out}: choose another")
+
+
+def _tell_errors(found: Sequence[Labelled]) -> int:
+    """The number of recordings that failed, after an error for each."""
+    errors = [labelled.error for labelled in found if labelled.error is not None]
+    for error in errors:
+        tell(f"error: {error}")
+    return len(errors)
+
+
+def _write(out: Path, found: Sequence[Labelled], trusted: Trust | None) -> None:
+    from asr.inference.label import write_labels
+
+    ids = [labelled.recording.id for labelled in found]
+    written = write_labels(out, found, ids, 0.0 if trusted is None else trusted.confidence)
+    if written.empty:
+        tell(f"{written.empty} recordings without a word")
+    if trusted is None:
+        tell(f"kept all {written}: without --dev, nothing is known of their errors")
+    else:
+        tell(f"kept {written}, of confidence {trusted.confidence:g} or more; {trusted}")
+    tell(f"labels: {out}")
+
+
+def _trust(recognizer: Recognizer, dev: Path, target: float) -> Trust:
+    from asr.dataset.manifest import read_manifest
+    from asr.evaluation.label_trust import hear_dev, trust
+
+    utterances = read_manifest(dev)
+    with progress_bar("recognising dev") as progress:
+        return trust(hear_dev(recognizer, utterances, progress), target / 100)

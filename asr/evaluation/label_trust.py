@@ -1,0 +1,100 @@
+"""Which labels of a recogniser can be trusted: the confidence from which on it makes few errors on
+transcribed recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from asr.dataset.manifest import Utterance
+from asr.errors import AudioError, ReportError
+from asr.evaluation.error_rate import ErrorCounts, Interval, bootstrap_interval, score
+from asr.evaluation.page import interval_text, percent
+from asr.evaluation.report import Units
+from asr.evaluation.scoring import Scoring
+from asr.inference.label import DIGITS, label_all
+from asr.inference.recognizer import Recognizer
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The transcribed recordings in which the recogniser found words: how certain it was of each,
+    and its errors."""
+
+    confidences: Sequence[float]
+    counts: Sequence[ErrorCounts]
+    units: Units
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Labels of at least this confidence, and the errors of the transcribed recordings that have
+    it."""
+
+    confidence: float
+    kept: int
+    recordings: int
+    counts: ErrorCounts
+    interval: Interval | None
+    units: Units
+
+    def __str__(self) -> str:
+        rate = "CER" if self.units == "characters" else "WER"
+        return (
+            f"dev promises {rate} {percent(self.counts.rate, 1)} % ({self.counts.errors}/"
+            f"{self.counts.reference_length}, 95 % {interval_text(self.interval)}): "
+            f"{self.kept} of its {self.recordings} recordings have this confidence"
+        )
+
+
+def hear_dev(
+    recognizer: Recognizer,
+    dev: Sequence[Utterance],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Heard:
+    """Recognise transcribed recordings. Raises AudioError for the first that cannot be read."""
+    references = {u.id: recognizer.bundle.normalise(u.text) for u in dev}
+    texts: dict[str, str] = {}
+    sure: list[float] = []
+    for done, labelled in enumerate(label_all(recognizer, dev), start=1):
+        if labelled.error is not None:
+            raise AudioError(labelled.error)
+        if labelled.utterances:  # others give no labels
+            texts[labelled.recording.id] = labelled.text
+            sure.append(round(labelled.confidence, DIGITS))
+        progress(done, len(dev))
+    scoring = Scoring().settled(references.values())
+    scores = score(
+        scoring.apply_all({id_: references[id_] for id_ in texts}), scoring.apply_all(texts)
+    )
+    counts = {row.id: row.words for row in scores.utterances}
+    return Heard(sure, [counts[id_] for id_ in texts], scoring.units or "words")
+
+
+def trust(heard: Heard, target: float) -> Trust:
+    """The lowest confidence at which the error rate of the recordings that have it is at most
+    `target`, a fraction.
+
+    Raises ReportError if there is none.
+    """
+    best: Trust | None = None
+    kept: list[ErrorCounts] = []
+    lowest = ErrorCounts()
+    pairs = sorted(zip(heard.confidences, heard.counts, strict=True), key=lambda pair: -pair[0])
+    for place, (confidence, counts) in enumerate(pairs):
+        kept.append(counts)
+        if place + 1 < len(pairs) and pairs[place + 1][0] == confidence:
+            continue
+        total = sum(kept, ErrorCounts())
+        if place == 0 or total.rate < lowest.rate:
+            lowest = total
+        if total.rate <= target:
+            best = Trust(confidence, len(kept), len(pairs), total, None, heard.units)
+    if best is None:
+        got = f"{percent(lowest.rate, 1)} % at least" if pairs else "no word in any recording"
+        raise ReportError(
+            f"expected dev recordings with at most {percent(target, 1)} % errors at some "
+            f"confidence, got {got}: raise --target, or train a better model first"
+        )
+    interval = bootstrap_interval(kept[: best.kept])
+    return Trust(best.confidence, best.kept, best.recordings, best.counts, interval, best.units)

@@ -1,0 +1,101 @@
+"""`asr label`: what dev can be trusted to is kept, and a stopped run goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import asr.inference.label
+from asr.dataset.manifest import read_manifest, write_manifest
+from asr.io.shard_results import RESULTS
+from tests.commands import Command
+
+Tones = tuple[dict[str, Path], Path]
+
+
+@pytest.fixture
+def folder(tones: Tones, tmp_path: Path) -> Path:
+    """Six recordings of the test set, and one that is none."""
+    (tmp_path / "new").mkdir()
+    for u in read_manifest(tones[0]["test"])[:6]:
+        shutil.copy(u.audio, tmp_path / "new")
+    (tmp_path / "new" / "bad.wav").write_text("not audio")
+    return tmp_path / "new"
+
+
+def test_label(run: Command, tones: Tones, folder: Path) -> None:
+    manifests, model = tones
+    out = folder.parent / "labels.jsonl"
+    words = "label", model, folder
+    single = run(*words, "--dev", manifests["dev"], "--out", out)
+    assert single.status == 1
+    assert "bad.wav" in single.errors[0]
+    assert "6 labels" in single.err
+    assert "dev promises WER" in single.err
+    spoken = {u.id: u.text for u in read_manifest(manifests["test"])}
+    labels = read_manifest(out)
+    assert {u.id: u.text for u in labels}.items() <= spoken.items()
+    # A recording that was repaired is tried again, the others are not.
+    shutil.copy(folder / "test00.wav", folder / "bad.wav")
+    ended = run(*words, "--out", out)
+    assert ended.status == 0
+    assert "6 of 7 were done before" in ended.err
+    assert "kept all 7 of 7 labels, 0.00 of 0.00 hours: without --dev" in ended.err
+    assert not list(folder.parent.glob("*.shards"))
+    # In shards, the same.
+    merged = folder.parent / "merged.jsonl"
+    for number in (1, 2):
+        assert run(*words, "--out", merged, "--shard", f"{number}/2").status == 0
+    assert run(*words, "--out", merged, "--merge").status == 0
+    assert merged.read_bytes() == out.read_bytes()
+
+
+def test_a_stopped_run_goes_on(
+    run: Command, tones: Tones, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "bad.wav").unlink()
+    out = folder.parent / "labels.jsonl"
+    label_all = asr.inference.label.label_all
+
+    def stopped(*arguments: object) -> object:
+        for number, row in enumerate(label_all(*arguments)):  # type: ignore[arg-type]
+            if number == 4:
+                raise KeyboardInterrupt
+            yield row
+
+    with monkeypatch.context() as patch:
+        patch.setattr("asr.inference.label.label_all", stopped)
+        assert run("label", tones[1], folder, "--out", out).status == 130
+    assert not out.exists()
+    (journal,) = folder.parent.rglob(RESULTS)
+    assert len(journal.read_text().splitlines()) == 1 + 4
+    # The lock of the stopped process is gone; other options need another journal.
+    refused = run("label", tones[1], folder, "--out", out, "--seconds", "5").error()
+    assert "seconds" in refused
+    assert "4 of 6 were done before" in run("label", tones[1], folder, "--out", out).err
+    assert len(read_manifest(out)) == 6
+
+
+def test_labels_train(run: Command, tones: Tones, folder: Path) -> None:
+    out = folder.parent / "labels.jsonl"
+    (folder / "bad.wav").unlink()
+    assert run("label", tones[1], folder, "--out", out).status == 0
+    (folder.parent / "recipe.json").write_text((tones[1].parent / "recipe.json").read_text())
+    wanted = [f"data.labels={out}", f"out={folder.parent / 'both'}", "train.epochs=1"]
+    ended = run("train", folder.parent / "recipe.json", *wanted)
+    assert ended.status == 0
+    assert "46 utterances" in ended.err
+    write_manifest(out, read_manifest(tones[0]["test"])[:6])
+    error = run("train", folder.parent / "recipe.json", *wanted).error()
+    assert "labels.jsonl: utterance 'test00': expected a confidence from 0 to 1, got none" in error
+
+
+def test_misuse(run: Command, tones: Tones, folder: Path) -> None:
+    manifests, model = tones
+    for path in (manifests["test"], manifests["dev"]):
+        words = "label", model, manifests["test"], "--dev", manifests["dev"], "--out", path
+        assert "--out that replaces no input" in run(*words).error()
+    out = folder.parent / "labels.jsonl"
+    assert "no such file" in run("label", model, folder / "none", "--out", out).error()
