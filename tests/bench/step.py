@@ -1,4 +1,5 @@
-"""Where a training step spends its time: phases, and on a GPU launches, copies and waits.
+"""Where a training step spends its time: phases, and on a GPU launches, copies and waits; on a CPU,
+how often the paths of a GPU that are plain torch would wait there.
 
 The batches are noise of the lengths of a recipe's batches. A phase is timed with a wait for the
 device before and after it, so that their sum exceeds the time of a step. The table and all figures
@@ -9,14 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
 
 from asr.augment.config import AugmentConfig
@@ -30,7 +30,13 @@ from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.padded import Padded
 from asr.training import step
+from asr.training.display import Display
+from asr.training.interrupt import StopRequest
+from asr.training.loop import Loss, Place, Task, _step, begin
+from asr.training.optimizer import OptimizationConfig
+from asr.training.readings import step_if_finite
 from tests.bench.timing import print_table
+from tests.device_path import Reads, as_on_a_gpu
 
 OUT = Path(__file__).resolve().parents[2] / "exp" / "bench" / "step.json"
 TOKENS = 31
@@ -87,11 +93,11 @@ def run() -> None:
             f"{case.name}: {case.layers}x{case.hidden}, {case.rows} x {case.seconds:g} s",
             f"{found[case.name].milliseconds:.0f}",
             f"{found[case.name].hours_per_hour:.0f}",
-            *([f"{v:g}" for v in _counts(found[case.name])] if device == "cuda" else []),
+            *(f"{v:g}" for v in _counts(found[case.name], device)),
         ]
         for case in cases
     ]
-    counted = ["launches", "copies", "waits", "GPU busy, %"] if device == "cuda" else []
+    counted = ["launches", "copies", "waits", "GPU busy, %"] if device == "cuda" else ["waits"]
     print_table(f"step: training on {machine_name()}", ["", "ms", "h/h", *counted], rows)
     for case in cases:
         phases = found[case.name].phases.items()
@@ -103,7 +109,9 @@ def run() -> None:
     print(f"  written to {OUT}")
 
 
-def _counts(found: Measured) -> list[float]:
+def _counts(found: Measured, device: str) -> list[float]:
+    if device != "cuda":
+        return [found.waits]
     return [found.launches, found.copies, found.waits, round(100 * found.busy)]
 
 
@@ -124,6 +132,11 @@ def _measure(case: Case, device: str) -> Measured:
         bench.phases(number, found.phases, rounds)
     if device == "cuda":
         _count(bench, found)
+    else:
+        with as_on_a_gpu(), Reads() as reads:
+            for number in range(rounds):
+                bench.step(number)
+        found.waits = reads.count / rounds
     return found
 
 
@@ -146,7 +159,7 @@ def _count(bench: _Bench, found: Measured, steps: int = 5) -> None:
 
 
 class _Bench:
-    """A model with its optimiser, and batches of noise."""
+    """A training in memory, on batches of noise."""
 
     def __init__(self, case: Case, device: str) -> None:
         self._device = device
@@ -154,9 +167,12 @@ class _Bench:
         self._model = AcousticModel(FeatureConfig(), network, TOKENS).to(device).train()
         self._weight = 0.2 if case.views == 2 else 0.0
         self._sounds: Sounds = load_sounds(AUGMENT, 16000).to(device)
-        is_cuda = device == "cuda"
-        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1e-4, fused=is_cuda)
-        self._scaler = torch.amp.GradScaler(device, enabled=is_cuda)
+        place = Place(None, Display(1, Console(quiet=True)), StopRequest())
+        config = OptimizationConfig(learning_rate=1e-4)
+        precision = "fp16" if device == "cuda" else "no"
+        self._state = begin(self._model, config, place, {}, precision)
+        nothing: Any = None
+        self._task = Task(nothing, self._loss, nothing, nothing, lambda batch: "a batch")
         self._batches = [_batch(case, seed).to(device) for seed in range(BATCHES)]
         samples = sum(int(batch.waves.lengths.sum()) for batch in self._batches)
         self.audio_seconds = samples / 16000 / BATCHES
@@ -165,22 +181,15 @@ class _Bench:
         if self._device == "cuda":
             torch.cuda.synchronize()
 
-    def _autocast(self) -> Any:
-        return torch.autocast("cuda", torch.float16) if self._device == "cuda" else nullcontext()
+    def _loss(self, batch: Batch) -> Loss:
+        autocast = self._state.accelerator.autocast
+        return step.batch_loss(self._model, batch, AUGMENT, self._weight, autocast, self._sounds)
 
     def step(self, number: int) -> None:
-        """A step as the trainer makes it."""
-        batch = self._batches[number % BATCHES]
-        loss = step.batch_loss(
-            self._model, batch, AUGMENT, self._weight, self._autocast, self._sounds
-        )
-        self._scaler.scale(loss.objective).backward()
-        self._scaler.unscale_(self._optimizer)
-        nn.utils.clip_grad_norm_(self._model.parameters(), 5.0)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad()
-        float(loss.items.sum())
+        """A step of the training loop."""
+        _step(self._state, self._task, self._batches[number % BATCHES])
+        if self._state.readings.due:
+            self._state.readings.read()
 
     def phases(self, number: int, found: dict[str, float], rounds: int) -> None:
         """Add the milliseconds of each phase, divided by `rounds`."""
@@ -206,20 +215,19 @@ class _Bench:
                 "masks", lambda: [spec_augment(features, AUGMENT).values for _ in range(views)]
             )
         inputs = Padded(torch.cat(masked), features.lengths.repeat(views))
-        with self._autocast():
+        with self._state.accelerator.autocast():
             x = timed("convolutions", lambda: encoder.front(inputs))
             y = timed("recurrent layers", lambda: _recurrent(encoder, x))
             scores = timed("output", lambda: model.scores(encoder.finish(y)))
         loss = timed("CTC", lambda: step._ctc_of_views(scores, batch.targets, views, self._weight))
-        timed("backward", lambda: self._scaler.scale(loss.objective).backward())
+        timed("backward", lambda: self._state.accelerator.backward(loss.objective))
         timed("optimiser", self._update)
 
     def _update(self) -> None:
-        self._scaler.unscale_(self._optimizer)
-        nn.utils.clip_grad_norm_(self._model.parameters(), 5.0)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad()
+        accelerator, optimizer = self._state.accelerator, self._state.optimizer
+        norm = accelerator.clip_grad_norm_(self._model.parameters(), 5.0)
+        step_if_finite(optimizer, norm, accelerator.scaler is not None)
+        optimizer.zero_grad()
 
 
 def _recurrent(encoder: Any, x: Padded) -> Padded:
