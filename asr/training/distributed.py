@@ -38,6 +38,8 @@ TIMEOUT = timedelta(minutes=10)
 SETTLE_S = 0.5
 """In which the threads of a group release the tensors of their last exchange. They need Python's
 lock for that, and a group that ends with the lock held would wait for them forever."""
+ANSWER_S = 5.0
+"""Longest wait for the store when a process fails."""
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables that tell a process its place and where to meet the others."""
 
@@ -173,9 +175,33 @@ def _ignore_sigterm() -> None:
 
 
 def _is_first_to_fail(group: _Group) -> bool:
-    with suppress(RuntimeError):  # the store has ended with the first process
-        return bool(group.store.add("failed", 1) == 1)
-    return True
+    """Whether no other process has reported a failure; also if the store does not answer, which
+    ends, or hangs, with the process that has it."""
+    counts: list[int] = []
+
+    def count() -> None:
+        with suppress(RuntimeError):
+            counts.append(group.store.add("failed", 1))
+
+    asking = threading.Thread(target=count, daemon=True)
+    with _silent():
+        asking.start()
+        asking.join(ANSWER_S)
+    return counts in ([], [1])
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what torch writes to stderr about a store that has ended: a stack trace of C++."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def is_lost(error: BaseException) -> bool:

@@ -28,6 +28,7 @@ from tests.processes import _asr, start
 from tests.tones import RATE, run_quietly, tone_recipe, write_corpus
 
 PATIENCE_S = 120.0
+HANGING_S = 12.0  # until a process that hangs counts as lost
 EPOCHS = 3
 PLAIN_EPOCHS = 2  # before splicing begins
 
@@ -35,7 +36,9 @@ PLAIN_EPOCHS = 2  # before splicing begins
 class Processes:
     """Several processes of `asr train`, as a launcher starts them."""
 
-    def __init__(self, folder: Path, recipe: Path, count: int, *changes: str) -> None:
+    def __init__(
+        self, folder: Path, recipe: Path, count: int, *changes: str, timeout: float = PATIENCE_S
+    ) -> None:
         self.out = folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         with socket.socket() as free:
@@ -49,7 +52,7 @@ class Processes:
             environment = {name: str(value) for name, value in place.items()}
             own = [change.replace("RANK", str(rank)) for change in changes]
             arguments = ["train", str(recipe), f"out={folder}", *own]
-            self.all.append(start(_rank, environment, arguments, said))
+            self.all.append(start(_rank, environment, arguments, said, timeout))
 
     def wait(self) -> list[int]:
         """The exit statuses, after all have ended."""
@@ -70,8 +73,9 @@ class Processes:
             time.sleep(0.02)
 
 
-def _rank(environment: dict[str, str], arguments: list[str], said: Path) -> None:
+def _rank(environment: dict[str, str], arguments: list[str], said: Path, timeout: float) -> None:
     os.environ |= environment | {"MASTER_ADDR": "127.0.0.1"}
+    distributed.TIMEOUT = distributed.timedelta(seconds=timeout)
     _asr(arguments, said)
 
 
@@ -166,12 +170,40 @@ def test_a_killed_process_ends_all_and_the_training_goes_on(recipe: Path, two: P
     statuses = processes.wait()
     if 0 not in statuses:  # it had not yet ended by itself
         assert statuses[1 - victim] == 1
-        (line,) = [line for line in processes.lines() if "error" in line]
+        (line,) = [line for line in processes.lines() if "rror" in line]
         assert "expected all 2 processes of the training to go on, lost one, as process " in line
     resumed = Processes(recipe.parent / "killed", recipe, 2)
     assert resumed.wait() == [0, 0], resumed.lines()
     model = Path("model") / "model.safetensors"
     assert digest(resumed.out / model) == digest(two / model)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_others(recipe: Path) -> None:
+    settings = ("train.save_seconds=0", "train.epochs=999")
+    both = [
+        Processes(recipe.parent / f"hung{victim}", recipe, 2, *settings, timeout=HANGING_S)
+        for victim in (0, 1)
+    ]
+    for victim, processes in enumerate(both):
+        processes.until("epoch   1")
+        os.kill(processes.all[victim].pid or 0, signal.SIGSTOP)
+    since = time.monotonic()
+    try:
+        for victim, processes in enumerate(both):
+            processes.all[1 - victim].join(PATIENCE_S)
+            assert processes.all[1 - victim].exitcode == 1
+            assert time.monotonic() - since < 3 * HANGING_S
+            assert (processes.out / "checkpoint" / "state.json").is_file()
+            (line,) = [line for line in processes.lines() if "rror" in line]
+            assert line.startswith("error: expected all 2 processes of the training to go on")
+            assert f"lost one, as process {1 - victim} on " in line
+    finally:
+        for victim, processes in enumerate(both):
+            os.kill(processes.all[victim].pid or 0, signal.SIGCONT)
+    for processes in both:
+        assert processes.wait() == [1, 1]  # those that hung find the others gone
+        assert not [line for line in processes.lines() if "frame #" in line]
 
 
 def test_a_signal_to_one_stops_all_and_another_number_goes_on(recipe: Path, two: Path) -> None:
