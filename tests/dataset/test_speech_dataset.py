@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,28 @@ def test_prefetch_raises_what_its_items_raise() -> None:
         assert next(results) == 1
         with pytest.raises(KeyError, match="lost"):
             next(results)
+
+
+def test_a_thread_of_prefetch_that_dies_without_an_error_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asr.dataset.prefetch, "LOOK_S", 0.01)
+    monkeypatch.setattr(asr.dataset.prefetch.threading.Thread, "run", lambda _: None)
+    with (
+        pytest.raises(AsrError, match="expected more from the thread that reads ahead, got its"),
+        prefetch(abs, [1]) as results,
+    ):
+        next(results)
+
+
+def test_prefetch_waits_for_a_slow_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asr.dataset.prefetch, "LOOK_S", 0.001)
+
+    def slow(item: int) -> int:
+        time.sleep(0.02)
+        return item
+
+    assert fetched(slow, [1, 2]) == [1, 2]
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
