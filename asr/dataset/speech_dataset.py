@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,13 +18,16 @@ from asr.dataset.cuts import Item, Stretch
 from asr.dataset.manifest import Utterance
 from asr.dataset.prefetch import R
 from asr.dataset.shards import load_recording
-from asr.errors import AsrError
+from asr.errors import AsrError, AudioError
+from asr.io.paths import as_stored
 from asr.padded import Padded
 from asr.shares import Share, share_of
 from asr.text.normalise import TextConfig, normalise
 from asr.text.tokens import Tokens
 
 CACHE_BYTES = 2 << 30  # waveforms kept in memory as 16-bit samples: about 18 hours at 16 kHz
+Stamp = tuple[int, int]
+"""Size of a file in bytes and time of its last change in nanoseconds."""
 FADE_S = 0.004  # at the edges of a spliced stretch
 
 
@@ -57,6 +62,15 @@ class Batch:
         return replace(self, waves=waves, targets=targets, spelled=spelled, weights=weights)
 
 
+def stamp(path: Path) -> Stamp | None:
+    """By which a change of a file is noticed; None if there is no such file."""
+    try:
+        found = as_stored(path).stat()
+    except (OSError, ValueError):
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
 class SpeechDataset:
     """The utterances of a manifest; waveforms are decoded on first use and cached."""
 
@@ -67,9 +81,11 @@ class SpeechDataset:
         text: TextConfig,
         sample_rate: int,
         weights: Sequence[float] = (),
+        stamps: Mapping[Path, Stamp] | None = None,
     ) -> None:
         """Without `tokens` there are no targets: for evaluation, where texts may have any
         characters. `weights` are what the utterances count in training; empty: all the same.
+        `stamps` are those of the files when a training began: one that has changed is refused.
 
         Raises AsrError naming the first transcript that the tokens cannot encode, or that has words
         without phones.
@@ -88,6 +104,7 @@ class SpeechDataset:
             self.speakers.append(u.speaker)
         self.sample_rate = sample_rate
         self.weights = weights
+        self.stamps = stamps or {}
         self._cache: dict[int, Pcm] = {}
         self._cached_bytes = 0
 
@@ -104,13 +121,20 @@ class SpeechDataset:
 
     def waveform(self, index: int) -> np.ndarray:
         """Mono samples float32 [S] at the dataset's rate, full scale 32768; with fractions in quiet
-        recordings. Raises AudioError naming the file."""
+        recordings. Raises AudioError naming the file, also if it has changed since the training
+        began."""
         pcm = self._cache.get(index) or self._decode(index)
         return pcm.samples * np.float32(INT16)
 
     def _decode(self, index: int) -> Pcm:
         u = self.utterances[index]
         decoded = load_recording(u.audio, self.sample_rate, u.start, u.end, u.packed)
+        if u.audio in self.stamps and stamp(u.audio) != self.stamps[u.audio]:
+            raise AudioError(
+                f"{u.audio}: expected the recording of {u.id} as it was when the training began, "
+                "got a file that has changed: restore it to resume the training, or train from "
+                "the start in another out"
+            )
         # Rounded even when not cached, so that the cache never changes a result.
         pcm = to_pcm(decoded)
         if self._cached_bytes + pcm.steps.nbytes <= CACHE_BYTES:

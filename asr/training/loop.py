@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
-from asr.errors import TrainingError
+from asr.errors import AudioError, TrainingError
 from asr.io.files import locked, restore_folders
 from asr.training import distributed
 from asr.training.checkpoint import (
@@ -285,8 +285,9 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
             _save(loop, task)
             distributed.wait()  # a launcher may end all when the first process has ended
             raise
-        except RuntimeError as error:
-            if distributed.is_lost(error):
+        except (AudioError, RuntimeError) as error:
+            # A recording that has vanished or changed, or another process that is lost.
+            if isinstance(error, AudioError) or distributed.is_lost(error):
                 _save(loop, task)
             raise
         # On a GPU, an epoch can be shorter than writing a checkpoint.

@@ -16,10 +16,9 @@ from asr.dataset.cuts import Corpus
 from asr.dataset.labels import confidences, join
 from asr.dataset.manifest import Selection, Utterance, read_manifest
 from asr.dataset.remote import Supply, fetch_all, supply
-from asr.dataset.speech_dataset import SpeechDataset
+from asr.dataset.speech_dataset import SpeechDataset, Stamp, stamp
 from asr.errors import TrainingError
 from asr.io.files import restore_folders
-from asr.io.paths import as_stored
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.models.kernels.dense import trains_lstm_in
@@ -87,31 +86,34 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
             f"expected dev speakers that are not in train, got {len(shared)} in both "
             f"({', '.join(sorted(shared)[:5])}): split by speaker"
         )
+    stamps: dict[Path, Stamp] = {}  # shards that are fetched have digests
     if recipe.shards is not None:
         fetch_all(recipe.data.origin, recipe.shards, dev)
     else:
-        _require_audio(recipe.data.train, train)
-        _require_audio(recipe.data.dev, dev)
+        stamps |= _require_audio(recipe.data.train, train)
+        stamps |= _require_audio(recipe.data.dev, dev)
         if recipe.data.labels and labels:
-            _require_audio(recipe.data.labels, labels)
+            stamps |= _require_audio(recipe.data.labels, labels)
     text = as_units(recipe.text, recipe.tokens, (u.text for part in (train, dev) for u in part))
     tokens = build_tokens([normalise(u.text, text) for u in train], recipe.tokens)
     rate = recipe.features.sample_rate
-    dev_set = SpeechDataset(dev, None, text, rate)
+    dev_set = SpeechDataset(dev, None, text, rate, stamps=stamps)
     if not (recipe.data.labels and labels):
-        return tokens, text, SpeechDataset(train, tokens, text, rate), dev_set
+        return tokens, text, SpeechDataset(train, tokens, text, rate, stamps=stamps), dev_set
     sure = confidences(recipe.data.labels, labels)
     weights = [1.0] * len(train) + [recipe.data.label_weight * c for c in sure]
     both = join(train, recipe.data.labels, labels)
-    return tokens, text, SpeechDataset(both, tokens, text, rate, weights), dev_set
+    return tokens, text, SpeechDataset(both, tokens, text, rate, weights, stamps), dev_set
 
 
-def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> None:
+def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> dict[Path, Stamp]:
+    """The stamps of all recordings. Raises TrainingError if some are missing."""
     # Before the first step, not hours later in the first batch that needs it.
     first: dict[Path, str] = {}  # utterance of each file; an archive has many
     for utterance in utterances:
         first.setdefault(utterance.audio, utterance.id)
-    missing = [(audio, id_) for audio, id_ in first.items() if not as_stored(audio).is_file()]
+    stamps = {audio: found for audio in first if (found := stamp(audio)) is not None}
+    missing = [(audio, id_) for audio, id_ in first.items() if audio not in stamps]
     if missing:
         audio, id_ = missing[0]
         elsewhere = "" if audio.suffix != ".tar" else "; remote shards need data.origin"
@@ -119,6 +121,7 @@ def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> None:
             f"{manifest}: expected every recording, got {len(missing)} of {len(first)} files "
             f"missing, first {audio} of {id_}: `asr check {manifest}` lists them{elsewhere}"
         )
+    return stamps
 
 
 def without_infeasible(
@@ -141,7 +144,7 @@ def without_infeasible(
         )
     kept = Selection(data.utterances, places)
     weights = data.weights and [data.weights[i] for i in places]
-    return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate, weights)
+    return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate, weights, data.stamps)
 
 
 def shard_supply(recipe: Recipe, data: SpeechDataset) -> Supply | None:
@@ -197,7 +200,7 @@ def dev_share(data: SpeechDataset, text: TextConfig) -> SpeechDataset:
         return data
     longest_first = sorted(range(len(data)), key=lambda place: -data.durations[place])
     chosen = Selection(data.utterances, distributed.own(longest_first))
-    return SpeechDataset(chosen, None, text, data.sample_rate)
+    return SpeechDataset(chosen, None, text, data.sample_rate, stamps=data.stamps)
 
 
 def alike(recipe: Recipe, computed: str) -> dict[str, Any]:
