@@ -6,22 +6,33 @@ import contextlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from asr.augment import noise
 from asr.augment.config import AugmentConfig, NoiseConfig, ReverbConfig
 from asr.augment.noise import Sounds
+from asr.ctc import kernel as ctc_kernel
 from asr.dataset.cuts import whole
 from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import Batch, SpeechDataset
+from asr.features.extractor import FeatureConfig
+from asr.models import recurrent
+from asr.models.acoustic import AcousticModel
+from asr.models.config import ModelConfig
+from asr.models.kernels import dense, gpu
+from asr.padded import Padded
 from asr.text.normalise import TextConfig
 from asr.training.display import Display
 from asr.training.interrupt import StopRequest
 from asr.training.loop import Loop, Place, Task, _step, begin
-from asr.training.optimizer import OptimizationConfig
+from asr.training.optimizer import OptimizationConfig, build_optimizer
+from asr.training.readings import restore, step_if_finite
 from asr.training.step import batch_loss
 from tests.device_path import Reads, as_on_a_gpu
 from tests.tones import RATE, untrained_bundle, write_corpus
@@ -97,6 +108,48 @@ def test_the_device_path_gives_the_same_gradient(batch: Batch) -> None:
     size = max(float(gradient.norm()) for gradient in outcomes[0])
     for own, expected in zip(*outcomes, strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-2, atol=1e-4 * size)
+
+
+def pretended(device: torch.device) -> tuple[AcousticModel, Batch, Sounds]:
+    """A model and a batch in a `FakeTensorMode`: shapes and devices without numbers."""
+    with device:
+        network = ModelConfig(strides=(2, 2), hidden=16, layers=2, dropout=0.3)
+        model = AcousticModel(FeatureConfig(), network, 7).train()
+        waves = Padded(torch.zeros(4, 9000), torch.full((4,), 9000))
+        targets = Padded(torch.ones(4, 5, dtype=torch.int64), torch.full((4,), 5))
+        sounds = Sounds(16000, torch.zeros(5000, dtype=torch.int16))
+    for module in model.modules():  # `Module.to` does not serve such tensors
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+    speeds, tempos = [0.9, 1.0, 1.1, 0.9], [1.0, 0.9, 1.2, 1.1]
+    batch = Batch(list("abcd"), waves, targets, targets, speeds, tempos, [9000] * 4)
+    return model, batch, sounds
+
+
+def test_a_step_on_a_pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No operator mixes devices, or needs a number of a GPU. Recurrent layers and CTC are left out,
+    and the backward pass, which torch refuses there."""
+    half = torch.tensor([0, 2])
+    monkeypatch.setattr(noise, "pick", lambda prob, count, device: (half.to(device), None))
+    monkeypatch.setattr(gpu, "serves", lambda *_: False)
+    monkeypatch.setattr(recurrent, "side_by_side", lambda one, other, shared: (one(), other()))
+    monkeypatch.setattr(
+        dense, "_run", lambda name, x, state, weights: (x[..., : len(state[0][0])], state)
+    )
+    monkeypatch.setattr(ctc_kernel, "serves", lambda *_: True)
+    monkeypatch.setattr(ctc_kernel, "ctc_loss", lambda scores, targets: scores.values.sum((1, 2)))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model, batch, sounds = pretended(torch.device("cuda"))
+        optimizer = build_optimizer(model, OptimizationConfig())
+        before = [buffer.clone() for buffer in model.buffers()]
+        loss = batch_loss(model, batch, EVERYTHING, 0.2, contextlib.nullcontext, sounds)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        wrapped = SimpleNamespace(optimizer=optimizer, step=optimizer.step)
+        restore(model, before, step_if_finite(wrapped, norm, scaled=False))
+        found = {value.device.type for value in (loss.objective, loss.items, loss.units, norm)}
+    assert found == {"cuda"}
 
 
 @pytest.mark.gpu
