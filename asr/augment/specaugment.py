@@ -65,21 +65,23 @@ def spec_augment(features: Padded, config: AugmentConfig) -> Padded:
     B, T, F = features.values.shape
     device = features.values.device
     longest = (features.lengths * LONGEST_MASK_SHARE).clamp(max=config.time_mask_frames)
-    hidden = torch.zeros(B, T, 1, dtype=torch.bool, device=device)
-    for _ in range(config.time_masks):
-        hidden = hidden | _stretch(longest, features.lengths, T)[:, :, None]
+    hidden = _stretches(config.time_masks, longest, features.lengths, T)
     widest = torch.full((B,), float(min(config.frequency_mask_bands, F)), device=device)
     sizes = torch.full((B,), F, device=device)
-    banded = torch.zeros(B, 1, F, dtype=torch.bool, device=device)
-    for _ in range(config.frequency_masks):
-        banded = banded | _stretch(widest, sizes, F)[:, None, :]
-    return Padded(features.values.masked_fill(hidden | banded, 0.0), features.lengths)
+    banded = _stretches(config.frequency_masks, widest, sizes, F)
+    masked = hidden[:, :, None] | banded[:, None, :]
+    return Padded(features.values.masked_fill(masked, 0.0), features.lengths)
 
 
-def _stretch(longest: Tensor, lengths: Tensor, size: int) -> Tensor:
-    """One random interval per row: uniform width up to `longest`, uniform start. [B, size] bool."""
-    width = rand(len(lengths), device=lengths.device) * (longest + 1)
-    width = torch.minimum(width.floor(), longest.floor())
-    start = (rand(len(lengths), device=lengths.device) * (lengths - width + 1)).floor()
-    positions = torch.arange(size, device=lengths.device)[None, :]
-    return (positions >= start[:, None]) & (positions < (start + width)[:, None])
+def _stretches(count: int, longest: Tensor, lengths: Tensor, size: int) -> Tensor:
+    """`count` random intervals per row, which may overlap: uniform width up to `longest`, uniform
+    start. All at once: a GPU would wait for the launches of each. [B, size] bool."""
+    B, device = len(lengths), lengths.device
+    if not count:
+        return torch.zeros(B, size, dtype=torch.bool, device=device)
+    drawn = torch.stack([rand(B, device=device) for _ in range(2 * count)])
+    width = torch.minimum((drawn[::2] * (longest + 1)).floor(), longest.floor())
+    start = (drawn[1::2] * (lengths - width + 1)).floor()
+    positions = torch.arange(size, device=device)
+    after, before = start[:, :, None], (start + width)[:, :, None]
+    return ((positions >= after) & (positions < before)).any(dim=0)
