@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from asr.errors import CheckpointError, ConfigError, reason
+from asr.errors import CheckpointError, ConfigError
+from asr.io.tensors import read_header, read_tensors, write_tensors
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -40,19 +37,6 @@ def save_weights(path: Path, model: nn.Module, half: bool = False) -> None:
     if half:
         weights = {k: _halved(v) for k, v in weights.items()}
     write_tensors(weights, path)
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file. Raises OSError if it cannot be written."""
-    try:
-        save_file(dict(tensors), path)
-    except SafetensorError as error:
-        # safetensors raises its own exception for system errors, with their number in the message.
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-    path.chmod(0o644)  # by default, only the owner may read the file
 
 
 def _halved(weight: Tensor) -> Tensor:
@@ -83,7 +67,7 @@ def load_model(make: Callable[[], M], path: Path) -> M:
             "copy the folder again"
         ) from None
     own = model.state_dict()
-    _compare(_describe(own), _read_header(path), path.parent)
+    _compare(_describe(own), read_header(path), path.parent)
     stored = read_tensors(path)
     # Copies, not views of the mapped file, whose content another process may change.
     weights = {k: stored[k].to(v.dtype, copy=True).contiguous() for k, v in own.items()}
@@ -108,31 +92,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) 
     """Copy weights into `model`. Raises CheckpointError unless names, shapes and types match."""
     _compare(_describe(model.state_dict()), _describe(weights), source)
     model.load_state_dict(weights)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises CheckpointError naming it."""
-    return _checked(path, lambda: load_file(path))
-
-
-def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    def read() -> dict[str, tuple[tuple[int, ...], str]]:
-        with safe_open(path, "pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {k: (tuple(v.get_shape()), v.get_dtype()) for k, v in slices.items()}
-
-    return _checked(path, read)
-
-
-def _checked(path: Path, read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except FileNotFoundError:
-        raise CheckpointError(f"expected {path}, got no such file: copy the folder whole") from None
-    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as error:
-        raise CheckpointError(
-            f"expected safetensors, got {path}: {reason(error)}; copy it again"
-        ) from None
 
 
 def _describe(weights: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], str]]:

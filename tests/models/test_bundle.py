@@ -1,4 +1,4 @@
-"""Covers `asr/models/weights.py`."""
+"""Covers `asr/models/weights.py` and `asr/io/tensors.py`."""
 
 from __future__ import annotations
 
