@@ -209,15 +209,8 @@ def test_rules_of_evaluation(tmp_path: Path) -> None:
     assert profile.apply("Uh, it's O K!") == "it's okay"
 
 
-FILES = (
-    ".json",
-    ".jsonl",
-    ".md",
-    ".onnx",
-    ".tsv",
-    ".txt",
-    ".yaml",
-)  # names of files, not of settings
+# Names of files, not of settings.
+FILES = (".json", ".jsonl", ".md", ".onnx", ".safetensors", ".tsv", ".txt", ".yaml")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -76,7 +76,7 @@ class AugmentConfig(Config):
     """Probability that an utterance passes through a telephone: 300 to 3400 Hz in 8 bits."""
     vtlp: float = Field(0.1, ge=0, le=0.3)
     """Vocal tract length perturbation (Jaitly and Hinton 2013): largest stretch of the frequency
-    axis, either way."""
+    axis, either way. It has no effect with features.kind pretrained, nor has equaliser_db."""
     equaliser_db: float = Field(0.0, ge=0, le=20)
     """Standard deviation of the gains of a random equaliser (FilterAugment, Nam et al. 2022), as
     from other microphones, rooms and distances."""
@@ -101,3 +101,15 @@ class AugmentConfig(Config):
     """SpecAugment: number of frequency masks per utterance."""
     frequency_mask_bands: int = Field(20, ge=1)
     """Widest frequency mask, in features."""
+
+    def changes_waveforms(self, level: bool) -> bool:
+        """Whether training changes recordings before their features are computed; `level`: features
+        depend on the level."""
+        return (
+            set(self.speeds) != {1.0}
+            or set(self.tempos) != {1.0}
+            or (self.noise.folder is not None and self.noise.prob > 0)
+            or any((self.reverb.prob, self.telephone_prob, self.codec_prob))
+            or any((self.concatenate_prob, self.splice_prob))
+            or (level and self.gain_db > 0)
+        )

@@ -32,6 +32,7 @@ from asr.features.transforms import VARIANCE_FLOOR
 
 def check_exportable(config: FeatureConfig) -> None:
     """Raise ConfigError naming settings that the graph does not compute."""
+    check_source(config)
     for setting, unsupported in {
         "features.deltas": config.deltas,
         "features.stack": config.stack > 1,
@@ -42,6 +43,15 @@ def check_exportable(config: FeatureConfig) -> None:
                 f"expected a model whose features have no deltas and no stacking, got {setting}: "
                 "train another one to export it"
             )
+
+
+def check_source(config: FeatureConfig) -> None:
+    """Raise ConfigError for features that no exported model can have."""
+    if config.kind == "pretrained":
+        raise ConfigError(
+            "expected a model with features of a filterbank, got features.kind pretrained, which "
+            "is not exported: use the model folder with torch, or train one with another kind"
+        )
 
 
 def add_features(

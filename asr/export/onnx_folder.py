@@ -136,6 +136,7 @@ def build_graph(bundle: Bundle, waveform: bool = True) -> onnx.ModelProto:
     """
     model = bundle.model
     network.check_exportable(model.config)
+    feature_nodes.check_source(model.features.config)
     graph = Graph()
     x, lengths = _input(waveform), "lengths"
     shape: list[int | str] = ["N", "S"] if waveform else ["N", "T", model.features.size]
@@ -163,7 +164,7 @@ def metadata(bundle: Bundle) -> dict[str, str]:
         "sample_rate": str(bundle.sample_rate),
         "subsampling_factor": str(stride),
         "frame_shift_ms": f"{1000 * features.shift * stride / bundle.sample_rate:g}",
-        "features": json.dumps(features.config.model_dump()),
+        "features": json.dumps(features.config.as_saved()),
         "tokens": json.dumps(bundle.tokens.to_json(), ensure_ascii=False),
         "blank_id": "0",
     }

@@ -27,6 +27,7 @@ from asr.decoding.folder import load_decoder
 from asr.errors import AsrError, ConfigError
 from asr.export.check import Comparison, compare_words
 from asr.export.decoding_graph import build_decoding_graph
+from asr.export.features import check_source
 from asr.export.onnx_folder import torch_scores
 from asr.export.openfst import write_fst
 from asr.export.quantise import quantised
@@ -114,6 +115,7 @@ def export_sherpa(
 def choose_slot(bundle: Bundle) -> Slot:
     """The kind of model that sherpa-onnx runs this one as. Raises ConfigError if there is none."""
     features, config = bundle.model.features.config, bundle.model.config
+    check_source(features)
     kind, rate = features.kind, bundle.sample_rate
     if kind not in ("kaldi", "nemo"):
         return _choose_samples(bundle)

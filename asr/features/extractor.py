@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asr.config import Config
+from asr.errors import ConfigError
 from asr.features.filterbank import MFCC, Distortion, LogMel
 from asr.features.kaldi import FramedLogMel, empty_bands
+from asr.features.pretrained_config import PretrainedNetwork
 from asr.features.transforms import (
     GlobalNormalisation,
     append_deltas,
@@ -19,13 +21,22 @@ from asr.features.transforms import (
 )
 from asr.padded import Padded
 
+if TYPE_CHECKING:
+    from asr.features.pretrained import PretrainedFeatures
+
+# Settings of the filterbank, which a pretrained network replaces.
+OF_FILTERBANKS = ("bands", "coefficients", "window_ms", "shift_ms", "deltas")
+# Settings of the training alone, which a model folder does not need.
+OF_TRAINING = ("pretrained", "finetune_from", "finetune_lr_factor", "cache_gb")
+
 
 class FeatureConfig(Config):
     """The input features of the acoustic model."""
 
-    kind: Literal["mel", "mfcc", "kaldi", "nemo"] = "mel"
+    kind: Literal["mel", "mfcc", "kaldi", "nemo", "pretrained"] = "mel"
     """Log-mel energies, or cepstra (MFCC) computed from them; kaldi and nemo: log-mel energies as
-    sherpa-onnx computes them on phones and boards, for models that are to use those."""
+    sherpa-onnx computes them on phones and boards, for models that are to use those; pretrained:
+    hidden states of a network that was trained on much speech."""
     sample_rate: int = Field(16000, ge=4000, le=96000)
     """Hz; audio with another rate is resampled to it."""
     bands: int = Field(80, ge=8, le=256)
@@ -46,12 +57,61 @@ class FeatureConfig(Config):
     """Number of neighbouring frames joined into one."""
     stride: int = Field(1, ge=1, le=16)
     """Of the joined frames, every n-th is kept."""
+    pretrained: str = Field("", max_length=4096)
+    """For kind pretrained: a folder with wav2vec 2.0, HuBERT or WavLM in the files of transformers,
+    or its name on the hub, NAME/MODEL or NAME/MODEL@REVISION."""
+    finetune_from: float | None = Field(None, ge=0, lt=1)
+    """Share of the training after which the pretrained network is trained too, from the next epoch
+    on; null keeps it fixed."""
+    finetune_lr_factor: float = Field(0.1, gt=0, le=1)
+    """Factor on the learning rate of the pretrained network."""
+    cache_gb: float = Field(20.0, ge=0)
+    """Gigabytes on disk for the hidden states of fixed pretrained networks; an hour of a base model
+    takes 7.2."""
+    network: PretrainedNetwork | None = None
+    """Structure of the pretrained network; not for recipes, since training reads it from the
+    files."""
 
     @property
     def follows_level(self) -> bool:
         """Whether the features depend on the level; normalised over an utterance, they do not. The
-        floor of kind nemo is absolute, because devices have applied it before any normalisation."""
+        floor of kind nemo is absolute, because devices have applied it before any normalisation;
+        some pretrained networks scale waveforms."""
+        if self.kind == "pretrained":
+            return self.network is None or not self.network.normalise
         return self.cmvn != "utterance" or self.kind == "nemo"
+
+    @model_validator(mode="after")
+    def _of_their_kind(self) -> Self:
+        fields = type(self).model_fields
+        changed = {key for key in fields if getattr(self, key) != fields[key].default}
+        if self.kind != "pretrained":
+            if others := sorted(changed & {*OF_TRAINING, "network"}):
+                raise ValueError(f"expected {others[0]} only with kind pretrained")
+            return self
+        if not self.pretrained and self.network is None:
+            raise ValueError("expected a folder or a name on the hub in features.pretrained")
+        if others := sorted(changed & set(OF_FILTERBANKS)):
+            raise ValueError(
+                f"expected no {others[0]} with kind pretrained, which has no filterbank"
+            )
+        if self.cmvn == "global":
+            raise ValueError(
+                "expected cmvn none or utterance with kind pretrained, whose features change in "
+                "training"
+            )
+        if self.network is not None and self.network.sample_rate != self.sample_rate:
+            raise ValueError(
+                f"expected sample_rate {self.network.sample_rate}, the rate of the pretrained "
+                f"network, got {self.sample_rate}: set it; recordings are resampled to it"
+            )
+        return self
+
+    def as_saved(self) -> dict[str, Any]:
+        """The settings that a model folder stores."""
+        without = {*OF_TRAINING}
+        without |= {*OF_FILTERBANKS} if self.kind == "pretrained" else {"network"}
+        return self.model_dump(exclude=without)
 
     @model_validator(mode="after")
     def _cepstra_of_bands(self) -> Self:
@@ -79,23 +139,34 @@ class FeatureExtractor(nn.Module):
     frames at either end of a slice of a recording that differ from those of the whole.
     """
 
+    filterbank: LogMel | FramedLogMel | MFCC
+    """Of all kinds but pretrained."""
+
     def __init__(self, config: FeatureConfig) -> None:
+        """Raises ConfigError for kind pretrained without the structure of its network."""
         super().__init__()
         self.config = config
-        self.filterbank = _filterbank(config)
-        log_mel = self.filterbank
-        if isinstance(log_mel, MFCC):
-            log_mel = log_mel.log_mel
-        self.shift, self.window = log_mel.shift, log_mel.fft_size
-        self.margin = log_mel.margin
-        values = config.coefficients if config.kind == "mfcc" else config.bands
-        frame_size = values * (config.deltas + 1)
+        self.pretrained = _pretrained(config) if config.kind == "pretrained" else None
+        if self.pretrained is not None:
+            network = self.pretrained.description
+            self.shift, self.window, self.margin = network.shift, network.window, 0
+            frame_size = network.size
+        else:
+            self.filterbank = _filterbank(config)
+            log_mel = self.filterbank
+            if isinstance(log_mel, MFCC):
+                log_mel = log_mel.log_mel
+            self.shift, self.window = log_mel.shift, log_mel.fft_size
+            self.margin = log_mel.margin
+            values = config.coefficients if config.kind == "mfcc" else config.bands
+            frame_size = values * (config.deltas + 1)
         self.normalisation = GlobalNormalisation(frame_size) if config.cmvn == "global" else None
         self.size = frame_size * config.stack
 
     def output_lengths(self, samples: Tensor) -> Tensor:
         """Feature frames of utterances with this many samples. Shape: [B] -> [B]."""
-        return stacked_lengths(self.filterbank.output_lengths(samples), self.config.stride)
+        source = self.filterbank if self.pretrained is None else self.pretrained
+        return stacked_lengths(source.output_lengths(samples), self.config.stride)
 
     def observe(self, waves: Padded) -> None:
         """Add a batch to the global statistics, if the configuration uses them."""
@@ -103,7 +174,8 @@ class FeatureExtractor(nn.Module):
             self.normalisation.observe(self._frames(waves))
 
     def forward(self, waves: Padded, distortion: Distortion | None = None) -> Padded:
-        """Shape: [B, S] samples -> [B, T, size]; padding is zero."""
+        """Shape: [B, S] samples -> [B, T, size]; padding is zero. The frequencies of a pretrained
+        network's features cannot be distorted."""
         features = self._frames(waves, distortion)
         if self.config.cmvn == "utterance":
             features = normalise_utterance(features)
@@ -114,8 +186,23 @@ class FeatureExtractor(nn.Module):
         return features
 
     def _frames(self, waves: Padded, distortion: Distortion | None = None) -> Padded:
-        features: Padded = self.filterbank(waves, distortion)
+        features: Padded
+        if self.pretrained is not None:
+            features = self.pretrained(waves)
+            return features
+        features = self.filterbank(waves, distortion)
         return append_deltas(features, self.config.deltas) if self.config.deltas else features
+
+
+def _pretrained(config: FeatureConfig) -> PretrainedFeatures:
+    from asr.features.pretrained import PretrainedFeatures
+
+    if config.network is None:
+        raise ConfigError(
+            f"expected another features.kind here, got pretrained ({config.pretrained}): only asr "
+            "train computes it"
+        )
+    return PretrainedFeatures(config.network)
 
 
 def _filterbank(config: FeatureConfig) -> LogMel | FramedLogMel | MFCC:

@@ -171,6 +171,7 @@ def _require_streaming(model: AcousticModel) -> None:
 def obstacles(features: FeatureConfig, config: ModelConfig) -> list[str]:
     """The properties that a model lacks for streaming."""
     reasons = {
+        "features.kind other than pretrained": features.kind != "pretrained",
         "features.cmvn none or global": features.cmvn != "utterance",
         "features.deltas 0 and no stacking": (
             features.deltas == 0 and features.stack == features.stride == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from asr.errors import AsrError
@@ -50,6 +51,14 @@ def require(name: str) -> None:
     """Raise AsrError unless this module is installed; called before long work."""
     if find_spec(name) is None:
         raise _missing(name)
+
+
+def installed_version() -> str:
+    """The version of this package; "" if it runs from a folder."""
+    try:
+        return version("lstm-asr")
+    except PackageNotFoundError:
+        return ""
 
 
 def _missing(name: str) -> AsrError:

@@ -92,7 +92,7 @@ def save_bundle(
         config = {
             "format": FORMAT,
             "text": bundle.text.model_dump(exclude_none=True),
-            "features": bundle.model.features.config.model_dump(),
+            "features": bundle.model.features.config.as_saved(),
             "model": bundle.model.config.model_dump(),
         }
         write_json(temporary / "config.json", config)

@@ -146,7 +146,7 @@ def save_classifier(folder: str | Path, bundle: ClassifierBundle) -> None:
         save_weights(temporary / "model.safetensors", bundle.model)
         config = {
             "format": FORMAT,
-            "inputs": inputs if isinstance(inputs, int) else inputs.model_dump(),
+            "inputs": inputs if isinstance(inputs, int) else inputs.as_saved(),
             "model": bundle.model.config.model_dump(),
             "classes": list(bundle.classes),
             "level_db": bundle.model.level_db,

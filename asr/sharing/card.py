@@ -119,6 +119,12 @@ def _dev(facts: ModelFacts) -> str:
 def features_text(facts: ModelFacts) -> str:
     f = facts.features
     as_in = "" if f.kind == "mel" else f" as in {f.kind}"
+    if (network := f.network) is not None:
+        shift = 1000 * math.prod(network.conv_strides) / f.sample_rate
+        return (
+            f"{network.name or 'a network'} ({network.kind}): {network.size} hidden features of "
+            f"{network.layers} layers every {shift:g} ms at {f.sample_rate} Hz"
+        )
     size = f"{f.coefficients} mfcc" if f.kind == "mfcc" else f"{f.bands} mel bands{as_in}"
     norm = "" if f.cmvn == "none" else f", normalised by {f.cmvn}".replace("by global", "globally")
     return f"{size} every {f.shift_ms:g} ms at {f.sample_rate} Hz{norm}"

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
 from asr.config import parse
@@ -35,15 +35,32 @@ class _Part(BaseModel):
 P = TypeVar("P", bound=_Part)
 
 
+class Pretrained(_Part):
+    """The pretrained network of features, as far as a card shows it."""
+
+    kind: str = Field(max_length=40)
+    name: str = Field("", max_length=300)
+    layers: int
+    size: int
+    conv_strides: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(max_length=32)
+
+
 class Features(_Part):
     """The settings of the features that a card shows."""
 
     kind: str
-    sample_rate: int
-    bands: int
+    sample_rate: int = Field(ge=1)
+    bands: int = 0
     coefficients: int = 0
-    shift_ms: float
+    shift_ms: float = 0.0
     cmvn: str
+    network: Pretrained | None = None
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.network is None and not (self.bands and self.shift_ms):
+            raise ValueError("expected bands and shift_ms, or a network")
+        return self
 
 
 class Network(_Part):

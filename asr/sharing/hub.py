@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr import __version__
 from asr.errors import AsrError
-from asr.io.extras import require
+from asr.io.caches import private_folder
+from asr.io.extras import installed_version, require
 from asr.io.files import atomic_path, digest, remove_leftovers
 from asr.io.printable import printable
 from asr.models.files import NEEDED, WEIGHTS, is_model_file
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _REPOSITORY = re.compile(f"{_PART}/{_PART}")
+_PRETRAINED = re.compile(
+    r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors"
+    r"|model\.safetensors\.index\.json"
+)
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _ANSWERS = {
     401: f"no access: check the name; {_LOG_IN}",
@@ -39,6 +43,11 @@ _ANSWERS = {
     413: "a file that is too large for it",
     429: "too many requests: try again later",
 }
+
+
+def is_repository(name: str) -> bool:
+    """Whether this can be the name of a repository, NAME/MODEL."""
+    return _REPOSITORY.fullmatch(name) is not None
 
 
 def push(folder: Path, repository: str, private: bool = False) -> tuple[str, ModelFacts, list[str]]:
@@ -78,8 +87,6 @@ def pull(repository: str, folder: Path, revision: str | None = None) -> ModelFac
     """
     check_new(folder)
     api = _client(repository)
-    from huggingface_hub import snapshot_download
-
     with _explained(repository):
         commit = api.model_info(repository, revision=revision).sha
         wanted = {
@@ -93,18 +100,81 @@ def pull(repository: str, folder: Path, revision: str | None = None) -> ModelFac
                 f"expected a model of asr, got {repository} without {(lacking or WEIGHTS)[0]}: "
                 "name a repository that `asr models push` made"
             )
-        remove_leftovers(folder)
-        with atomic_path(folder) as place:
-            _check_room(place.parent, sum(file.size for file in wanted.values()), folder)
-            snapshot_download(
-                repository, revision=commit, local_dir=place, allow_patterns=sorted(wanted)
-            )
-            shutil.rmtree(place / ".cache", ignore_errors=True)  # the client's notes
-            intact: dict[str, Callable[[Path], bool]] = {
-                name: partial(_is_intact, file) for name, file in wanted.items()
-            }
-            check_files(place, intact, repository)
+        _fetch(repository, commit, wanted, folder, check_files)
     return read_facts(folder)
+
+
+def pull_pretrained(name: str) -> Path:
+    """The folder with a pretrained network in the form of transformers, NAME/MODEL or
+    NAME/MODEL@REVISION; it is fetched on the first call, and found without the network later.
+
+    Only JSON and safetensors are fetched. Raises AsrError if there are none, for a damaged file,
+    and if the hub refuses or cannot be reached.
+    """
+    repository, _, revision = name.partition("@")
+    base = private_folder()
+    if base is None:
+        raise AsrError("expected a writable home for pretrained networks, got none: set HOME")
+    marked = re.sub(r"[^A-Za-z0-9_.@-]", "-", name.replace("/", "--"))
+    folder = base / "pretrained" / marked[:200]
+    if folder.is_dir():
+        return folder
+    api = _client(repository)
+    with _explained(repository):
+        commit = api.model_info(repository, revision=revision or None).sha
+        listed = _listed(api, repository, commit)
+        wanted = {n: file for n, file in listed.items() if _PRETRAINED.fullmatch(n)}
+        if not any(n.endswith(".safetensors") for n in wanted):
+            raise AsrError(
+                f"expected safetensors in {name}, got {_others(listed)}: name a revision that has "
+                "them (NAME/MODEL@REVISION), or convert the network and give its folder "
+                "(docs/pretrained.md)"
+            )
+        _fetch(repository, commit, wanted, folder, _check_intact)
+    return folder
+
+
+def _check_intact(
+    place: Path, listed: Mapping[str, Callable[[Path], bool]], source: object
+) -> None:
+    for name, is_intact in listed.items():
+        if not (place / name).is_file() or not is_intact(place / name):
+            raise AsrError(
+                f"expected the files of {source} as the hub states them, got {name} missing or "
+                "damaged: run the same command again"
+            )
+
+
+def _others(listed: Mapping[str, RepoFile]) -> str:
+    found = [n for n in listed if n.endswith((".bin", ".pt", ".h5", ".msgpack"))]
+    return printable(found[0])[:100] if found else "none"
+
+
+Check = Callable[[Path, Mapping[str, Callable[[Path], bool]], object], None]
+"""Takes a folder, functions by name of a file that tell whether it is intact, and the origin."""
+
+
+def _fetch(
+    repository: str,
+    commit: str | None,
+    wanted: Mapping[str, RepoFile],
+    folder: Path,
+    check: Check,
+) -> None:
+    """Fetch files into a new folder, atomically; `check` compares them with what the hub states."""
+    from huggingface_hub import snapshot_download
+
+    remove_leftovers(folder)
+    with atomic_path(folder) as place:
+        _check_room(place.parent, sum(file.size for file in wanted.values()), folder)
+        snapshot_download(
+            repository, revision=commit, local_dir=place, allow_patterns=sorted(wanted)
+        )
+        shutil.rmtree(place / ".cache", ignore_errors=True)  # the client's notes
+        intact: dict[str, Callable[[Path], bool]] = {
+            name: partial(_is_intact, file) for name, file in wanted.items()
+        }
+        check(place, intact, repository)
 
 
 def _client(repository: str) -> HfApi:
@@ -117,7 +187,7 @@ def _client(repository: str) -> HfApi:
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()
-    return HfApi(library_name="lstm-asr", library_version=__version__)
+    return HfApi(library_name="lstm-asr", library_version=installed_version())
 
 
 def _listed(api: HfApi, repository: str, commit: str | None) -> dict[str, RepoFile]:

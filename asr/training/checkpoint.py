@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from asr.errors import CheckpointError, reason
 from asr.io.files import atomic_path, digest, read_json, write_json
+from asr.io.tensors import read_tensors, write_tensors
 from asr.models.bundle import Bundle, save_bundle
-from asr.models.weights import load_weights, read_tensors, save_weights, write_tensors
+from asr.models.weights import load_weights, save_weights
 from asr.training.health import Health
 
 DIGESTS = "digests.json"
@@ -223,7 +224,8 @@ def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], fol
             state.setdefault(int(index), {})[name] = value
         expected = {i: p.shape for i, p in enumerate(_parameters(optimizer))}
         found = {i: entry["exp_avg"].shape for i, entry in state.items()}
-        if found and found != expected:
+        # A pretrained network has no moments before its fine-tuning begins.
+        if not found.items() <= expected.items():
             raise ValueError(f"{len(expected)} parameters, got {len(found)} or other shapes")
         optimizer.load_state_dict(
             {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}

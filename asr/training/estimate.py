@@ -11,6 +11,7 @@ from asr.dataset.cuts import Item
 from asr.dataset.sampler import plan_epoch
 from asr.models.acoustic import AcousticModel
 from asr.training.device import build_accelerator
+from asr.training.front_end import load, with_network
 from asr.training.prepare import datasets, precision, training_corpus
 from asr.training.recipe import Recipe
 from asr.training.step import batch_loss
@@ -25,11 +26,13 @@ def measure_training(recipe: Recipe) -> float:
 
     Raises AsrError like a training before its first step.
     """
+    recipe, network_folder = with_network(recipe)
     computed = precision(recipe.train.precision, lambda _: None)
     accelerator = build_accelerator(computed, lambda _: None)
     device, autocast = accelerator.device, accelerator.autocast
     tokens, _, data, _ = datasets(recipe)
     model = AcousticModel(recipe.features, recipe.model, len(tokens)).to(device).train()
+    load(model, recipe.features, network_folder)
     corpus = training_corpus(recipe, model, data, None)
     train = recipe.train
     plan = plan_epoch(corpus, recipe.augment, train.batch_seconds, train.seed, 0)

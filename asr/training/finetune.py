@@ -10,6 +10,7 @@ from torch import nn
 
 from asr.config import Config
 from asr.errors import ConfigError
+from asr.features.extractor import FeatureConfig
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
 from asr.text.tokens import Tokens
@@ -22,6 +23,10 @@ FREE = {
     "hierarchical_ctc_layer",
     "lookahead",
     "attention_window",
+    "pretrained",
+    "finetune_from",
+    "finetune_lr_factor",
+    "cache_gb",
 }
 
 
@@ -112,6 +117,17 @@ def _copy_lookahead(model: AcousticModel, other: AcousticModel) -> None:
             mine.weight[:rows] = theirs.weight[:rows].to(mine.weight.device)
 
 
+def rate_factors(init: InitConfig, features: FeatureConfig) -> dict[str, float]:
+    """Factors on the learning rate by the start of a parameter's name."""
+    network = init.lower_lr_factor * features.finetune_lr_factor
+    return {
+        "": init.lower_lr_factor,
+        "output.": 1.0,
+        "spelling.": 1.0,
+        "features.pretrained.network.": network,
+    }
+
+
 def freeze(model: AcousticModel, layers: int) -> list[nn.Module]:
     """Fix the lowest recurrent layers, and all below them; returns the modules, which must stay in
     evaluation mode to keep their statistics.
@@ -120,12 +136,12 @@ def freeze(model: AcousticModel, layers: int) -> list[nn.Module]:
     """
     if not layers:
         return []
-    encoder = model.encoder
+    encoder, pretrained = model.encoder, model.features.pretrained
     if layers > len(encoder.layers):
         raise ConfigError(
             f"expected init.freeze_layers of at most {len(encoder.layers)}, got {layers}: lower it"
         )
-    below = [encoder.front_end, encoder.conv_lstm, encoder.dense]
+    below = [pretrained, encoder.front_end, encoder.conv_lstm, encoder.dense]
     frozen: list[nn.Module] = [module for module in below if module is not None]
     frozen += [*encoder.norms[:layers], *encoder.layers[:layers]]
     for module in frozen:

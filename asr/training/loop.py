@@ -14,7 +14,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -231,12 +231,13 @@ def begin(
     place: Place,
     identity: dict[str, Any],
     precision: str = "no",
-    lower_lr_factor: float = 1.0,
+    factors: Mapping[str, float] | None = None,
 ) -> Loop:
-    """A new training, or one that continues an earlier one with the same `identity`."""
+    """A new training, or one that continues an earlier one with the same `identity`; `factors` as
+    in `build_optimizer`."""
     accelerator = build_accelerator(precision, place.display.say)
     model.to(accelerator.device)
-    optimizer = accelerator.prepare(build_optimizer(model, config, lower_lr_factor))
+    optimizer = accelerator.prepare(build_optimizer(model, config, factors))
     progress = Progress(identity=identity, precision=accelerator.mixed_precision)
     loop = Loop(model, config, accelerator, optimizer, progress, place)
     if place.is_begun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -38,28 +39,38 @@ class OptimizationConfig(Config):
 
 
 def build_optimizer(
-    model: nn.Module, config: OptimizationConfig, lower_lr_factor: float = 1.0
+    model: nn.Module, config: OptimizationConfig, factors: Mapping[str, float] | None = None
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales. Layers below
-    the output have `lower_lr_factor` times the rate (see `set_rate`), frozen ones none."""
+    """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and scales.
+
+    `factors` gives factors on the learning rate (see `set_rate`) by the start of a parameter's
+    name; the longest start counts, and without one the factor is 1. Frozen parameters are left out.
+    """
     settle()  # torch creates a cache folder with the first optimiser
-    groups = []
-    for factor, names in _parts(model, lower_lr_factor):
-        learning = [p for n, p in model.named_parameters() if n in names and p.requires_grad]
-        for decay, wanted in ((config.weight_decay, True), (0.0, False)):
-            parameters = [p for p in learning if (p.dim() > 1) is wanted]
-            if parameters:
-                groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (_factor(name, factors or {}), parameter.dim() > 1)
+            groups.setdefault(key, []).append(parameter)
+    in_order = sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": config.weight_decay if decays else 0.0,
+                "factor": factor,
+            }
+            for (factor, decays), parameters in in_order
+        ],
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
 
 
-def _parts(model: nn.Module, lower_lr_factor: float) -> list[tuple[float, set[str]]]:
-    """Names of parameters by the factor on their learning rate."""
-    names = {name for name, _ in model.named_parameters()}
-    if lower_lr_factor == 1:
-        return [(1.0, names)]
-    upper = {name for name in names if name.startswith(("output.", "spelling."))}
-    return [(lower_lr_factor, names - upper), (1.0, upper)]
+def _factor(name: str, factors: Mapping[str, float]) -> float:
+    starts = [start for start in factors if name.startswith(start)]
+    return factors[max(starts, key=len)] if starts else 1.0
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

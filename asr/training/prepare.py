@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from asr.dataset.manifest import Selection, Utterance, read_manifest
 from asr.dataset.remote import Supply, fetch_all, supply
 from asr.dataset.speech_dataset import SpeechDataset, Stamp, stamp
 from asr.errors import TrainingError
+from asr.features.extractor import OF_TRAINING
+from asr.io.extras import installed_version
 from asr.io.files import restore_folders
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
@@ -34,12 +35,16 @@ FREE = {
     "out",
     "data",
     "tokens.lexicon",
+    "features.pretrained",
+    "features.cache_gb",
     "init.interpolation",
     "train.epochs",
     "train.patience",
     "train.average",
     "train.save_seconds",
 }
+
+OF_PRETRAINED = {f"features.{key}" for key in (*OF_TRAINING, "network")}
 
 # Settings that apply only to these kinds of tokens.
 OF_KINDS = {"tokens.size": ("bpe", "unigram"), "tokens.espeak": ("phones",)}
@@ -187,6 +192,10 @@ def identity(
     for key, kinds in OF_KINDS.items():
         if recipe.tokens.kind not in kinds:
             del kept[key]
+    if recipe.features.kind == "pretrained":
+        del kept["features.network"]["name"]
+    else:
+        kept = {k: v for k, v in kept.items() if k not in OF_PRETRAINED}
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
     kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]
@@ -211,16 +220,9 @@ def alike(recipe: Recipe, computed: str) -> dict[str, Any]:
         "train.epochs": train.epochs,
         "train.patience": train.patience,
         "precision": computed,
-        "version of asr": _version(),
+        "version of asr": installed_version(),
         "version of torch": torch.__version__,
     }
-
-
-def _version() -> str:
-    try:
-        return version("lstm-asr")
-    except PackageNotFoundError:  # run from a folder
-        return ""
 
 
 def _digest(data: SpeechDataset, as_units: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Literal, Self
@@ -97,6 +98,23 @@ class Recipe(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fits_a_pretrained_network(self) -> Self:
+        features, model = self.features, self.model
+        if features.network is not None:
+            raise ValueError("expected no features.network, which is read from features.pretrained")
+        if features.kind == "pretrained" and (model.channels or model.conv_lstm):
+            raise ValueError(
+                "expected model.channels [], model.strides [] and model.conv_lstm 0 with "
+                "features.kind pretrained, whose features have no neighbours, got others: set them"
+            )
+        if features.finetune_from is not None and self.init.freeze_layers:
+            raise ValueError(
+                "expected init.freeze_layers 0 with features.finetune_from, which trains what is "
+                "below all layers"
+            )
+        return self
+
     @property
     def shards(self) -> Path | None:
         """Folder of the fetched shards, for each process its own; None if none are fetched."""
@@ -120,6 +138,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     _rebase(values.get("data"), base, ("train", "dev", "labels"))
     _rebase(values.get("init"), base, ("model",))
     _rebase(values.get("tokens"), base, ("lexicon",))
+    _rebase_network(values.get("features"), base)
     augment = values.get("augment")
     if isinstance(augment, dict):
         for section in ("noise", "reverb"):
@@ -134,3 +153,11 @@ def _rebase(section: object, base: Path, keys: Sequence[str]) -> None:
         for key in keys:
             if type(section.get(key)) in (str, int, date):  # a folder may be named 2025-02-03
                 section[key] = str(base / str(section[key]))
+
+
+def _rebase_network(features: object, base: Path) -> None:
+    """A network is a folder relative to `base` or, if there is none, a name on the hub."""
+    if isinstance(features, dict) and isinstance(given := features.get("pretrained"), str):
+        with suppress(OSError, ValueError):  # a name that no file can have
+            if given and (base / given).is_dir():
+                features["pretrained"] = str(base / given)

@@ -55,6 +55,7 @@ def batch_loss(
     with torch.no_grad():
         waves = vary(batch, augment, sounds, model.features.config.follows_level)
         distortion = draw_distortion(len(batch.ids), augment, waves.values.device)
+    with torch.set_grad_enabled(model.features.pretrained is not None):
         # Warped once: both views must have the same frames.
         features = warp_time(model.features(waves, distortion), augment.time_warp)
     views = 2 if cr_ctc_weight else 1

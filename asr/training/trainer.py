@@ -24,10 +24,10 @@ from asr.io.files import restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.shares import sharing
-from asr.training import distributed, loop
+from asr.training import distributed, front_end, loop
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
-from asr.training.finetune import freeze, initialise_from
+from asr.training.finetune import freeze, initialise_from, rate_factors
 from asr.training.prepare import (
     alike,
     datasets,
@@ -94,9 +94,11 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
         restore_folders(recipe.out / "epochs")
     config, init, say = recipe.train, recipe.init, place.display.say
     computed = precision(config.precision, say)
+    recipe, network_folder = front_end.with_network(recipe)
     torch.manual_seed(config.seed)
     tokens, text, train_set, dev_set = datasets(recipe)
     model = AcousticModel(recipe.features, recipe.model, len(tokens))
+    front_end.load(model, recipe.features, network_folder)
     bundle = Bundle(model, tokens, text)
     train_set = without_infeasible(recipe, bundle, train_set, say)
     shards = shard_supply(recipe, train_set)
@@ -107,7 +109,8 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
     if init.model is not None and not begun:
         say(initialise_from(model, tokens, init.model))
     frozen = freeze(model, init.freeze_layers)
-    state = loop.begin(model, config, place, fixed, computed, init.lower_lr_factor)
+    factors = rate_factors(init, recipe.features)
+    state = loop.begin(model, config, place, fixed, computed, factors)
     state.save_seconds, state.audio_seconds = config.save_seconds, sum(train_set.durations)
     device = state.accelerator.device
     sounds = load_sounds(recipe.augment, train_set.sample_rate).to(device)
@@ -122,6 +125,8 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
         f"{len(tokens)} tokens; {model.parameter_count() / 1e6:.1f} M parameters; "
         f"{device.type}, {computed}{processes}"
     )
+    front_end.begin_epoch(model, recipe.features, state.progress.epoch / config.epochs)
+    front_end.use_cache(model, recipe, state.audio_seconds + sum(dev_set.durations), say)
     if begun:
         run.needed = needed_files(run)
     elif recipe.features.cmvn == "global" and init.model is None:
@@ -131,7 +136,8 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
         if model.features.normalisation is not None:
             distributed.add_up(model.features.normalisation.buffers())
     if distributed.is_first():
-        write_json(recipe.out / "recipe.json", recipe.model_dump(mode="json"))
+        given = recipe.model_dump(mode="json", exclude={"features": {"network"}})
+        write_json(recipe.out / "recipe.json", given)
     return run
 
 
@@ -164,6 +170,7 @@ def _is_out_of_patience(run: Run) -> bool:
 
 def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
     config, progress, device = run.recipe.train, run.progress, run.loop.accelerator.device
+    front_end.begin_epoch(run.model, run.recipe.features, progress.epoch / config.epochs)
     know_word_starts(run)
     plan = plan_epoch(
         run.corpus, run.recipe.augment, config.batch_seconds, config.seed, progress.epoch

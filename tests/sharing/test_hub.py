@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from asr.errors import AsrError
-from asr.sharing.hub import pull, push
+from asr.io.caches import private_folder
+from asr.sharing.hub import pull, pull_pretrained, push
 from asr.sharing.package import pack
 from tests.commands import Command
+from tests.pretrained import write_network
 from tests.sharing.fake_hub import Hub, running
 from tests.sharing.models import INFO, make_model
 from tests.sharing.test_package import contents
@@ -283,3 +285,32 @@ def test_packing_needs_no_client(
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     pack(model, tmp_path / "a.zip")
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    private_folder.cache_clear()
+    yield tmp_path / "caches" / "asr" / "pretrained"
+    private_folder.cache_clear()
+
+
+def test_a_pretrained_network_comes_down_once(hub: Hub, caches: Path, tmp_path: Path) -> None:
+    network = write_network(tmp_path / "network")
+    files = contents(network)
+    hub.repositories["ann/network"] = files | {"pytorch_model.bin": b"\x80\x02", "x.py": b"1"}
+    folder = pull_pretrained("ann/network@main")
+    assert folder == caches / "ann--network@main"
+    assert contents(folder) == files
+    assert not any("pytorch_model" in request for request in hub.requests)
+    hub.repositories.clear()
+    assert pull_pretrained("ann/network@main") == folder
+
+
+def test_a_pretrained_network_without_safetensors(hub: Hub, caches: Path) -> None:
+    hub.repositories["ann/old"] = {"config.json": b"{}", "pytorch_model.bin": b"\x80\x02"}
+    with pytest.raises(AsrError, match=r"expected safetensors in ann/old, got pytorch_model\.bin"):
+        pull_pretrained("ann/old")
+    with pytest.raises(AsrError, match="no such repository"):
+        pull_pretrained("ann/nothing")
+    assert not caches.exists()

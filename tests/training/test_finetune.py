@@ -214,7 +214,7 @@ def test_global_statistics_are_those_of_the_model_it_starts_from(
 
 def test_groups_have_their_own_rates() -> None:
     model = untrained_bundle().model
-    optimizer = build_optimizer(model, TrainConfig(), lower_lr_factor=0.1)
+    optimizer = build_optimizer(model, TrainConfig(), {"": 0.1, "output.": 1.0})
     set_rate(optimizer, 1.0)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates[id(model.output.weight)] == 1.0
