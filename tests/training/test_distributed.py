@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from rich.console import Console
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asr.augment.config import AugmentConfig
 from asr.dataset.manifest import read_manifest, write_manifest
+from asr.dataset.speech_dataset import Batch
 from asr.errors import TrainingError
 from asr.features.extractor import FeatureConfig
 from asr.io.files import digest, read_json, write_json
+from asr.models.batch_norm import MaskedBatchNorm
+from asr.models.bundle import load_bundle
 from asr.models.config import ModelConfig
+from asr.padded import Padded
+from asr.shares import share_of, sharing
 from asr.training import distributed
+from asr.training.loop import Loss, Task
 from asr.training.recipe import read_recipe
+from asr.training.trainer import train
 from tests.processes import _asr, start
 from tests.tones import RATE, run_quietly, tone_recipe, write_corpus
 
@@ -31,6 +41,13 @@ PATIENCE_S = 120.0
 HANGING_S = 12.0  # until a process that hangs counts as lost
 EPOCHS = 3
 PLAIN_EPOCHS = 2  # before splicing begins
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 class Processes:
@@ -41,9 +58,7 @@ class Processes:
     ) -> None:
         self.out = folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.said = [folder.with_suffix(f".said{rank}") for rank in range(count)]
         self.all: list[BaseProcess] = []
         for rank, said in enumerate(self.said):
@@ -130,6 +145,14 @@ def two(recipe: Path) -> Path:
     return processes.out
 
 
+@pytest.fixture(scope="module")
+def one(recipe: Path) -> Path:
+    """The folder of the same training in one process."""
+    out = recipe.parent / "one"
+    run_quietly(read_recipe(recipe, [f"out={out}"]))
+    return out
+
+
 def weights(out: Path) -> dict[str, Tensor]:
     """Of the last epoch without splicing, without what has no effect: its gradient is rounding
     error, which the optimizer magnifies."""
@@ -152,12 +175,109 @@ def assert_as_one(ours: Path, theirs: Path) -> None:
     torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-3, atol=1e-3)
 
 
-def test_two_processes_train_as_one(recipe: Path, two: Path) -> None:
-    one = recipe.parent / "one"
-    run_quietly(read_recipe(recipe, [f"out={one}"]))
+def test_two_processes_train_as_one(one: Path, two: Path) -> None:
     assert_as_one(one, two)
     aligned = [read_json(out / "word_starts-0003.json") for out in (one, two)]
     assert list(aligned[0]) == list(aligned[1])
+
+
+@pytest.mark.slow
+def test_four_processes_train_as_one(recipe: Path, one: Path) -> None:
+    four = Processes(recipe.parent / "four", recipe, 4)  # some batches have fewer utterances
+    assert four.wait() == [0] * 4, four.lines()
+    assert_as_one(one, four.out)
+
+
+def _together(rank: int, port: int, work: Callable[..., None], *arguments: object) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()}
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    torch.set_num_threads(1)
+    work(rank, *arguments)
+
+
+def run_together(work: Callable[..., None], *arguments: object) -> None:
+    """Call `work(rank, *arguments)` in two processes."""
+    port = free_port()
+    both = [start(_together, rank, port, work, *arguments) for rank in range(2)]
+    for process in both:
+        process.join(PATIENCE_S)
+    assert [process.exitcode for process in both] == [0, 0]
+
+
+def _train_on_nan(rank: int, recipe: Path, out: Path) -> None:
+    steps = itertools.count(1)
+
+    def poisoned(task: Task[Batch]) -> Task[Batch]:
+        def loss(batch: Batch) -> Loss:
+            if next(steps) == 2 and rank == 1:
+                batch.waves.values[0, 100] = torch.nan
+            return task.loss(batch)
+
+        return replace(task, loss=loss)
+
+    train(read_recipe(recipe, [f"out={out}"]), Console(quiet=True), hook=poisoned)
+
+
+def test_nan_in_one_process_skips_the_step_in_all(recipe: Path) -> None:
+    out = recipe.parent / "nan"
+    run_together(_train_on_nan, recipe, out)
+    bundle = load_bundle(out / "model")
+    assert bundle.info["skipped_steps"] == 1
+    assert all(weight.isfinite().all() for weight in bundle.model.state_dict().values())
+
+
+def normalised(
+    norm: MaskedBatchNorm, x: Tensor, lengths: Tensor, counts: bool = True
+) -> list[Tensor]:
+    """Output of a batch norm, and the gradients of a weighted sum of it, in the order of values,
+    weight, bias. The sum of a share that is not real does not count, as in `shares.objective`."""
+    values = x.clone().requires_grad_()
+    y = norm(Padded(values, lengths)).values
+    gradient = torch.autograd.grad(
+        (y * torch.sin(x)).sum() * counts, [values, norm.weight, norm.bias]
+    )
+    return [y.detach(), *gradient]
+
+
+BATCHES = ([7, 5, 4, 2, 1], [3, 1], [4], [1, 0])
+"""Lengths of utterances: three to a process, one each, and for one process only."""
+
+
+def batch_of(lengths: list[int]) -> tuple[MaskedBatchNorm, Tensor, Tensor]:
+    torch.manual_seed(len(lengths))
+    norm = MaskedBatchNorm(3)
+    torch.nn.init.normal_(norm.weight)
+    return norm, 3 * torch.randn(len(lengths), max(lengths), 2, 3) + 7, torch.tensor(lengths)
+
+
+def _normalise_shares(rank: int, out: Path) -> None:
+    with distributed.joined():
+        for number, lengths in enumerate(BATCHES):
+            norm, x, all_lengths = batch_of(lengths)
+            share = share_of(len(lengths), rank, 2)
+            with sharing(share):
+                y, *gradients = normalised(norm, x[share.rows], all_lengths[share.rows], share.real)
+            found = {f"{i}": value for i, value in enumerate([y, *gradients, *norm.buffers()])}
+            save_file(found, out / f"{number}-{rank}.safetensors")
+
+
+def test_batch_norm_over_processes_has_the_gradient_of_one(tmp_path: Path) -> None:
+    run_together(_normalise_shares, tmp_path)
+    for number, lengths in enumerate(BATCHES):
+        norm, x, all_lengths = batch_of(lengths)
+        y, of_values, *of_weights = normalised(norm, x, all_lengths)
+        parts = [load_file(tmp_path / f"{number}-{rank}.safetensors") for rank in range(2)]
+        for rank, part in enumerate(parts):
+            share = share_of(len(lengths), rank, 2)
+            if share.real:
+                torch.testing.assert_close(part["0"], y[share.rows], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(part["1"], of_values[share.rows], rtol=1e-4, atol=1e-5)
+            for place, buffer in enumerate(norm.buffers(), start=4):
+                torch.testing.assert_close(part[f"{place}"], buffer, rtol=1e-5, atol=1e-6)
+        for place, gradient in enumerate(of_weights, start=2):
+            summed = sum(part[f"{place}"] for part in parts)
+            torch.testing.assert_close(summed, gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_a_killed_process_ends_all_and_the_training_goes_on(recipe: Path, two: Path) -> None:
@@ -234,9 +354,7 @@ def test_an_error_of_all_is_one_line(recipe: Path) -> None:
 
 
 def test_processes_that_do_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, value in place.items():
         monkeypatch.setenv(name, value)
