@@ -193,3 +193,20 @@ def test_an_input_of_another_size_is_no_fault_of_a_path(measured: Iterator[list[
     layer(Padded(torch.zeros(2, 5, 4), LENGTHS))
     (runs,) = measured
     assert len(runs) == 2
+
+
+def test_measuring_is_done_in_the_precision_of_the_caller() -> None:
+    seen: list[torch.dtype] = []
+
+    def run(values: torch.Tensor, copies: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+        outputs = torch.nn.functional.linear(values, copies[0]["weight"])
+        seen.append(outputs.dtype)
+        assert not torch.is_autocast_cache_enabled()
+        return outputs
+
+    once = choice.rehearsal(run, torch.randn(2, 3), [{"weight": torch.randn(4, 3)}])
+    once()
+    with torch.autocast("cpu", torch.bfloat16):
+        once()
+        assert torch.is_autocast_cache_enabled()
+    assert seen == [torch.float32, torch.bfloat16]

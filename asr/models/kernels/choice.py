@@ -129,17 +129,23 @@ def rehearsal(
     """A pass of `run` forward, and backward if gradients are enabled.
 
     It gets copies of values and weights, and so leaves no gradient and nothing in the graph of the
-    caller.
+    caller. Autocast would keep each copy in half precision until the caller leaves it.
     """
 
     def once() -> None:
-        trained = torch.is_grad_enabled()
+        kind, trained = values.device.type, torch.is_grad_enabled()
         x = values.detach().requires_grad_(trained)
         copies = [
             {name: weight.detach().requires_grad_(trained) for name, weight in part.items()}
             for part in weights
         ]
-        outputs = run(x, copies)
+        with torch.autocast(
+            kind,
+            dtype=torch.get_autocast_dtype(kind),
+            enabled=torch.is_autocast_enabled(kind),
+            cache_enabled=False,
+        ):
+            outputs = run(x, copies)
         if trained:
             leaves = [x, *(weight for part in copies for weight in part.values())]
             torch.autograd.grad(outputs, leaves, torch.ones_like(outputs), allow_unused=True)
