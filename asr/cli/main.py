@@ -24,6 +24,7 @@ from asr.cli.export import app as export_app
 from asr.cli.label import app as label_app
 from asr.cli.lm import app as lm_app
 from asr.cli.models import app as models_app
+from asr.cli.pretrain import app as pretrain_app
 from asr.cli.ray import app as ray_app
 from asr.cli.reports import app as reports_app
 from asr.cli.serve import app as serve_app
@@ -58,6 +59,7 @@ app.add_typer(data_app)
 app.add_typer(align_app)
 app.add_typer(evaluate_app)
 app.add_typer(label_app)
+app.add_typer(pretrain_app)
 app.add_typer(lm_app, name="lm")
 app.add_typer(models_app, name="models")
 app.add_typer(reports_app)

@@ -102,7 +102,7 @@ def _read_folder(folder: Path) -> Source:
     once = Counter(composed(p.stem) for p in texts)
     elsewhere = {composed(p.stem): p for p in texts if once[composed(p.stem)] == 1}
     stems = Counter(composed(p.stem) for p in recordings)
-    speakers = _folders_as_speakers(recordings, folder)
+    speakers = folders_as_speakers(recordings, folder)
     used, found = set(), []
     left_out = [LeftOut(*line.split(": ", 1)) for line in unreadable]
     for audio in recordings:
@@ -134,7 +134,7 @@ def _read_folder(folder: Path) -> Source:
     return Source(kind, _with_own_ids(found), tuple(left_out), named, note)
 
 
-def _folders_as_speakers(recordings: Sequence[Path], folder: Path) -> dict[Path, str]:
+def folders_as_speakers(recordings: Sequence[Path], folder: Path) -> dict[Path, str]:
     """The first sub-folder level that differs, if every recording has one; otherwise none."""
     common = Path(os.path.commonpath([p.parent for p in recordings]))
     base = common if common.is_relative_to(folder) else folder

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from asr.errors import CheckpointError
 from asr.io.files import digest
+from asr.io.model_files import read_facts
 
 WEIGHTS = ("model.safetensors", "model.onnx")  # of `asr train`, and of `asr export --to onnx`
 NEEDED = ("config.json", "tokens.json", "info.json")
 OTHER_FILES = (*NEEDED, "decoder.json", "lexicon.txt", "evaluations.json", "README.md")
+ENCODER = "encoder"  # kind of a pretrained encoder
 PARTS = ("lm", "lstm")  # folders
 _FILES = {*WEIGHTS, *OTHER_FILES}
 # Language models: n-grams (`asr/lm/storage.py`) and recurrent ones (`asr/lm/neural.py`).
@@ -21,6 +24,21 @@ def is_model(folder: Path) -> bool:
     return all((folder / name).is_file() for name in NEEDED) and any(
         (folder / name).is_file() for name in WEIGHTS
     )
+
+
+def refuse_encoder(folder: Path) -> None:
+    """Raise CheckpointError for a folder of `asr pretrain`, where a recogniser is expected."""
+    if is_encoder(folder):
+        raise CheckpointError(
+            f"expected a recogniser, got {folder}, a pretrained encoder, which has no output: "
+            "train a recogniser from it, with init.model in the recipe"
+        )
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder says that it is a pretrained encoder (`asr/models/encoder_folder.py`)."""
+    path = folder / "config.json"
+    return path.is_file() and read_facts(path).get("kind") == ENCODER
 
 
 def is_model_file(name: str) -> bool:

@@ -16,7 +16,7 @@ from asr.errors import CheckpointError, ConfigError, reason
 from asr.io.files import read_json
 from asr.io.printable import printable_name
 from asr.models.about import AboutConfig
-from asr.models.files import is_model, is_model_file
+from asr.models.files import is_model, is_model_file, refuse_encoder
 from asr.sharing.evaluations import FILE as EVALUATIONS
 from asr.sharing.evaluations import Evaluation, evaluations_of
 from asr.text.tokens import Tokens
@@ -199,6 +199,7 @@ def _is_left_out(name: str) -> bool:
 def read_facts(folder: str | Path) -> ModelFacts:
     """Raises CheckpointError naming the missing or damaged file."""
     folder = Path(folder)
+    refuse_encoder(folder)
     if not is_model(folder):
         raise CheckpointError(f"expected a model folder, got {folder}: check the path")
     config = _parsed(_Config, folder / "config.json")

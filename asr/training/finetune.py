@@ -13,6 +13,9 @@ from asr.errors import ConfigError
 from asr.features.extractor import FeatureConfig
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
+from asr.models.encoder_folder import load_encoder
+from asr.models.files import is_encoder
+from asr.models.masked_prediction import SpeechEncoder
 from asr.text.tokens import Tokens
 
 # Settings that may differ, since every weight keeps its meaning.
@@ -34,7 +37,8 @@ class InitConfig(Config):
     """Initial weights: those of a model, or random ones."""
 
     model: Path | None = None
-    """Folder of a model with the same features and layers; its tokens may differ."""
+    """Folder of a model with the same features and layers; its tokens may differ. Or an encoder of
+    asr pretrain."""
     freeze_layers: int = Field(0, ge=0, le=32)
     """Number of the lowest recurrent layers that stay fixed, with all layers below them."""
     lower_lr_factor: float = Field(1.0, gt=0, le=1)
@@ -52,25 +56,20 @@ def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
     adapt. Of the output layers, the rows of shared tokens are copied; the others keep their random
     weights.
 
+    A folder of `asr pretrain` has no output layers: all below is copied.
+
     Raises CheckpointError for a bad folder, and ConfigError naming every setting that differs.
     """
+    if is_encoder(folder):
+        encoder, info = load_encoder(folder)
+        _copy_below_output(model, encoder, folder)
+        layers = len(model.encoder.layers)
+        return (
+            f"started from {folder}: front end and {layers} recurrent layers, pretrained on "
+            f"{info.get('hours', 'unknown')} hours without transcripts; the output layer is new"
+        )
     other = load_bundle(folder)
-    own_settings = _settings(model)
-    differing = [
-        f"{key}={value} as in {folder}"
-        for key, value in _settings(other.model).items()
-        if own_settings[key] != value
-    ]
-    if differing:
-        raise ConfigError(f"expected {', '.join(differing)}, got others: set them")
-    own, weights = model.state_dict(), other.model.state_dict()
-    copied = {
-        name: tensor
-        for name, tensor in weights.items()
-        if name in own and not name.startswith(("output.", "spelling.", "encoder.lookahead."))
-    }
-    model.load_state_dict(copied, strict=False)
-    _copy_lookahead(model, other.model)
+    _copy_below_output(model, other.model, folder)
     ids = {unit: i for i, unit in enumerate(other.tokens.units)}
     here = [i for i, unit in enumerate(tokens.units) if unit in ids]
     there = [ids[tokens.units[i]] for i in here]
@@ -85,7 +84,29 @@ def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
     return f"started from {folder}: {len(here)} of {len(tokens)} tokens are its own"
 
 
-def _settings(model: AcousticModel) -> dict[str, object]:
+def _copy_below_output(
+    model: AcousticModel, other: AcousticModel | SpeechEncoder, folder: Path
+) -> None:
+    """Copy all below the output. Raises ConfigError naming every setting that differs."""
+    own_settings = _settings(model)
+    differing = [
+        f"{key}={value} as in {folder}"
+        for key, value in _settings(other).items()
+        if own_settings[key] != value
+    ]
+    if differing:
+        raise ConfigError(f"expected {', '.join(differing)}, got others: set them")
+    own, weights = model.state_dict(), other.state_dict()
+    copied = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own and not name.startswith(("output.", "spelling.", "encoder.lookahead."))
+    }
+    model.load_state_dict(copied, strict=False)
+    _copy_lookahead(model, other)
+
+
+def _settings(model: AcousticModel | SpeechEncoder) -> dict[str, object]:
     """By key, the settings that determine the meaning of the weights."""
     sections = {"features": model.features.config, "model": model.config}
     return {
@@ -108,7 +129,7 @@ def interpolate(model: AcousticModel, tokens: Tokens, folder: Path, share: float
             tensor.copy_(trained[name])
 
 
-def _copy_lookahead(model: AcousticModel, other: AcousticModel) -> None:
+def _copy_lookahead(model: AcousticModel, other: AcousticModel | SpeechEncoder) -> None:
     """Copy the weights of future frames that both use; those further ahead start at zero."""
     mine, theirs = model.encoder.lookahead, other.encoder.lookahead
     if mine is not None and theirs is not None:

@@ -18,6 +18,7 @@ import typer.main
 from asr.cli.main import app
 from asr.config import Config, parse, settings, with_overrides
 from asr.decoding.decoder import DecoderConfig
+from asr.training.pretrain import PretrainConfig
 from asr.training.recipe import Recipe
 from asr.training.train_lm import LanguageTraining
 from tests.commands import Command
@@ -65,6 +66,7 @@ OPTIONS = {
     "report": ["folders", "--out", "--texts"],
     "cut": ["model", "manifest", "--out", "--seconds", *SHARDS],
     "pack": ["manifests", "--out", "--hours", "--rate", *SHARDS],
+    "pretrain": ["sources", "--out", "--recipe", "--dev", "--set", "--settings"],
     "ray": ["command", "--shards", "--cpus", "--gpus"],
     "score": [
         "reference",
@@ -173,7 +175,12 @@ def test_help_does_not_wait_for_torch() -> None:
 
 @pytest.mark.parametrize(
     ("command", "config"),
-    [("train", Recipe), ("tune", DecoderConfig), ("lm train", LanguageTraining)],
+    [
+        ("train", Recipe),
+        ("tune", DecoderConfig),
+        ("lm train", LanguageTraining),
+        ("pretrain", PretrainConfig),
+    ],
 )
 def test_settings_are_listed(run: Command, command: str, config: type[Config]) -> None:
     ended = run(*command.split(), "--settings")

@@ -1,0 +1,221 @@
+"""Recordings without transcripts as utterances for pretraining: pieces of speech of bounded length.
+
+A recording that is not longer than the longest piece is one utterance. Of a longer one, only speech
+is taken, cut at pauses (`asr/inference/speech_pieces.py`). No audio is written: pieces are seconds
+of their recordings, and their texts are empty.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from asr.audio.blocks import audio_blocks
+from asr.audio.files import find_audio
+from asr.audio.load import audio_duration
+from asr.audio.vad import SpeechDetector, speech_detector
+from asr.dataset.importers import folders_as_speakers
+from asr.dataset.manifest import Utterance, read_manifest
+from asr.dataset.shards import load_recording
+from asr.dataset.splits import total_seconds
+from asr.errors import AudioError
+from asr.inference.output_names import output_names
+from asr.inference.speech_pieces import speech_pieces
+from asr.io.paths import Say, as_stored
+
+HELD_OUT = 0.05  # share of the seconds
+MOST_HELD_OUT_S = 1800.0
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Found:
+    """Utterances to pretrain on, and what was left out."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    short: int = 0
+    """Recordings and pieces that are too short."""
+    silent: int = 0
+    """Long recordings without speech."""
+    unreadable: list[str] = field(default_factory=list)
+    """Why recordings are left out, in whole or from some second on."""
+
+    def summary(self) -> str:
+        """What was left out, on one line; "" if nothing was."""
+        counts = {
+            "too short": self.short,
+            "without speech": self.silent,
+            "not readable": len(self.unreadable),
+        }
+        return ", ".join(f"{count} {why}" for why, count in counts.items() if count)
+
+
+def find_recordings(sources: Sequence[Path], say: Say) -> list[Utterance]:
+    """The recordings of manifests (.jsonl) and folders, without texts. Those of a folder have a
+    duration of 0, and sub-folders as speakers, like for `asr new`. `say` reports files that are
+    left out.
+
+    Raises ManifestError for a manifest that cannot be read, AudioError for missing recordings and
+    a source without any.
+    """
+    rows: list[Utterance] = []
+    for source in sources:
+        if source.suffix == ".jsonl":
+            listed = [replace(u, text="") for u in read_manifest(source)]
+            _require_files(source, listed)
+            rows += listed
+            continue
+        paths = find_audio([source], say)
+        if not paths:
+            raise AudioError(
+                f"{source}: expected recordings, got a folder without any: check the path"
+            )
+        speakers = folders_as_speakers(paths, source) if source.is_dir() else {}
+        for path, name in output_names([(source, paths)]).items():
+            rows.append(Utterance(name.as_posix(), path, "", 0.0, speakers.get(path, "")))
+    return _distinct(rows)
+
+
+def _require_files(manifest: Path, rows: Sequence[Utterance]) -> None:
+    first: dict[Path, str] = {}
+    for u in rows:
+        first.setdefault(u.audio, u.id)
+    missing = [(audio, id_) for audio, id_ in first.items() if not as_stored(audio).is_file()]
+    if missing:
+        audio, id_ = missing[0]
+        raise AudioError(
+            f"{manifest}: expected every recording, got {len(missing)} of {len(first)} files "
+            f"missing, first {audio} of {id_}: correct the paths"
+        )
+
+
+def _distinct(rows: Iterable[Utterance]) -> list[Utterance]:
+    """Each with an id of its own: manifests may use the same ids."""
+    taken: set[str] = set()
+    result = []
+    for u in rows:
+        name, number = u.id, 1
+        while name in taken:
+            number += 1
+            name = f"{u.id}-{number}"
+        taken.add(name)
+        result.append(u if name == u.id else replace(u, id=name))
+    return result
+
+
+def cut_recordings(
+    rows: Sequence[Utterance],
+    rate: int,
+    longest: float,
+    shortest: float,
+    progress: Progress = lambda done, total: None,
+) -> Found:
+    """The recordings as utterances of `shortest` to `longest` seconds, in order. Only long ones are
+    decoded. `rate` is that of the later training, in Hz."""
+    found = Found()
+    detector: SpeechDetector | None = None
+    taken = {u.id for u in rows}
+    for done, u in enumerate(rows, start=1):
+        try:
+            seconds = u.duration or audio_duration(u.audio)
+            if seconds < shortest:
+                found.short += 1
+            elif seconds <= longest:
+                found.utterances.append(replace(u, duration=seconds))
+            else:
+                detector = detector or speech_detector(rate)
+                detector.reset()
+                _cut(u, rate, longest, shortest, detector, found, taken)
+        except AudioError as error:
+            found.unreadable.append(str(error))
+        progress(done, len(rows))
+    return found
+
+
+def _cut(
+    u: Utterance,
+    rate: int,
+    longest: float,
+    shortest: float,
+    detector: SpeechDetector,
+    found: Found,
+    taken: set[str],
+) -> None:
+    """Add the pieces of speech of a long recording. Raises AudioError where it cannot be read; the
+    pieces before have then been added."""
+    number, short = 0, 0
+    for piece in speech_pieces(_blocks(u, rate), rate, longest, detector):
+        if piece is None:
+            continue
+        # Without what it shares with the piece before.
+        start = piece.start + piece.overlap
+        end = piece.start + len(piece.samples) / rate
+        if end - start < shortest:
+            short += not piece.overlap  # else it is the rest of another piece
+            continue
+        number += 1
+        name = f"{u.id}-{number}"
+        while name in taken:
+            name += "x"
+        taken.add(name)
+        times = round(u.start + start, 4), round(u.start + end, 4)
+        found.utterances.append(
+            replace(u, id=name, duration=times[1] - times[0], start=times[0], end=times[1])
+        )
+    found.short += short
+    found.silent += not number and not short
+
+
+def _blocks(u: Utterance, rate: int) -> Iterator[np.ndarray]:
+    if u.packed is None:
+        return audio_blocks(u.audio, rate, u.start, u.end)
+    return iter([load_recording(u.audio, rate, u.start, u.end, u.packed)])
+
+
+def hold_out(rows: Sequence[Utterance], seed: int) -> tuple[list[Utterance], list[Utterance]]:
+    """Utterances to train on and to measure by: whole speakers if three or more are named and all
+    are known, else whole recordings, else single utterances of one recording.
+
+    Raises AudioError for a single utterance.
+    """
+    if len(rows) < 2:
+        raise AudioError(
+            f"expected at least two pieces of speech, one of them to hold out, got {len(rows)}: "
+            "give more recordings, or recordings to hold out (--dev)"
+        )
+    speakers = {u.speaker for u in rows}
+    recordings = {_file(u) for u in rows}
+    if len(speakers) >= 3 and "" not in speakers:
+        keys = [u.speaker for u in rows]
+    elif len(recordings) > 1:
+        keys = [_file(u) for u in rows]
+    else:
+        keys = [u.id for u in rows]
+    order = sorted(set(keys))
+    random.Random(seed).shuffle(order)
+    wanted = min(HELD_OUT * total_seconds(rows), MOST_HELD_OUT_S)
+    seconds = dict.fromkeys(order, 0.0)
+    for key, u in zip(keys, rows, strict=True):
+        seconds[key] += u.duration
+    held: set[str] = set()
+    for key in order[:-1]:
+        if sum(seconds[name] for name in held) >= wanted:
+            break
+        held.add(key)
+    pairs = list(zip(keys, rows, strict=True))
+    return [u for key, u in pairs if key not in held], [u for key, u in pairs if key in held]
+
+
+def without(rows: Sequence[Utterance], others: Sequence[Utterance]) -> list[Utterance]:
+    """The utterances of recordings that are not among those of `others`."""
+    known = {_file(u) for u in others}
+    return [u for u in rows if _file(u) not in known]
+
+
+def _file(u: Utterance) -> str:
+    return f"{u.audio.resolve()} {u.packed}"
