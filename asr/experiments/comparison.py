@@ -50,17 +50,20 @@ class Comparison:
     """Target number of parameters of every model."""
 
 
-def train_member(shared: Comparison, member: str, seed: int, settings: Sequence[str]) -> Run:
+def train_member(
+    shared: Comparison, member: str, seed: int, settings: Sequence[str], hidden: int | None = None
+) -> Run:
     """Train one member, or reuse an earlier training, and evaluate it.
 
-    `settings` are `key=value` overrides of the recipe. Raises AsrError like training.
+    `settings` are `key=value` overrides of the recipe; `hidden` is the number of cells per
+    direction, if it is not to follow from the budget. Raises AsrError like training.
     """
     # One folder per schedule and budget: trainings with other ones are different runs.
     epochs = read_recipe(shared.recipe, settings).train.epochs
     name = f"{member.replace(',', '').replace(' ', '-')}-{seed}"
     out = shared.out / f"{epochs}-epochs-{shared.budget / 1e6:g}M" / name
     settings = [*settings, f"train.seed={seed}", f"out={out}"]
-    hidden = hidden_for(shared, settings)
+    hidden = hidden or hidden_for(shared, settings)
     recipe = read_recipe(shared.recipe, [*settings, f"model.hidden={hidden}"])
     report = evaluate(train(recipe), shared.test, out / "test").report
     parameters, speed = report.facts.parameters, report.facts.real_time_factor
