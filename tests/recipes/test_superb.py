@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,9 @@ def test_it_trains_and_is_evaluated(name: str, tmp_path: Path) -> None:
         settings += [f"features.pretrained={network}", "features.cache_gb=0"]
     with one_thread():
         run_recipe(RECIPES / f"{name}.yaml", settings, {"test": manifests["test"]})
-    report = json.loads((tmp_path / "run" / "test" / "report.json").read_text())
-    assert report["utterances"] == 3
+    hypotheses = (tmp_path / "run" / "test" / "hypotheses.jsonl").read_text()
+    assert len(hypotheses.splitlines()) == 3
+    assert "\n| test |" in (tmp_path / "run" / "results.md").read_text()
     features = load_bundle(tmp_path / "run" / "model").model.features
     assert (features.pretrained is None) == (name == "filterbank")
 
