@@ -60,8 +60,9 @@ class MaskedBatchNorm(nn.Module):
     def _of_masked(self, values: Tensor, x: Padded) -> Tensor:
         """The same by masked sums: to gather on a GPU, the number of frames would have to be read,
         which waits for all queued work. Shape: [B, T, ..., F] -> the same."""
-        F = values.shape[-1]
-        padding = ~x.mask().reshape(*x.values.shape[:2], *[1] * (values.dim() - 2))
+        F, frames = values.shape[-1], torch.arange(values.shape[1], device=values.device)
+        padding = frames >= x.lengths[:, None]
+        padding = padding.reshape(*padding.shape, *[1] * (values.dim() - 2))
         if not self.training:
             clean = values.masked_fill(padding, 0.0)
             rows = self._batch_norm(clean.reshape(-1, F), training=False)
@@ -70,12 +71,11 @@ class MaskedBatchNorm(nn.Module):
         enough = count > 1
         mean = torch.where(enough, mean, self.running_mean)
         variance = torch.where(enough, variance, self.running_variance)
-        unbiased = variance * torch.where(enough, count / (count - 1), 1.0)
-        scale = torch.rsqrt(variance + self.epsilon)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_variance.lerp_(unbiased, self.momentum)
         # Without a count, the statistics do not depend on the batch.
         counted = torch.where(enough, count, torch.inf)
+        scale = torch.rsqrt(variance + self.epsilon)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_variance.lerp_(variance / (1 - 1 / counted), self.momentum)
         normalised: Tensor = _Normalised.apply(
             values, padding, self.weight, self.bias, mean, scale, counted
         )
@@ -89,10 +89,11 @@ def _statistics(values: Tensor, padding: Tensor, lengths: Tensor) -> tuple[Tenso
     """
     share, F = shares.current(), values.shape[-1]
     count = (lengths.sum() * math.prod(values.shape[2:-1])).to(values.dtype)
+    some = count.clamp(min=1)
     clean = values.masked_fill(padding, 0.0)
-    mean = clean.reshape(-1, F).sum(dim=0) / count.clamp(min=1)
+    mean = clean.reshape(-1, F).sum(dim=0) / some
     centred = clean.sub_(mean).masked_fill_(padding, 0.0)
-    variance = centred.square_().reshape(-1, F).sum(dim=0) / count.clamp(min=1)
+    variance = centred.square_().reshape(-1, F).sum(dim=0) / some
     if share is None:
         return count, mean, variance
     own = torch.cat([(count * int(share.real))[None], mean, variance]).double()
@@ -138,8 +139,9 @@ class _Normalised(torch.autograd.Function):
         own = torch.stack(
             [grad.reshape(-1, F).sum(dim=0), (grad * normalised).reshape(-1, F).sum(dim=0)]
         )
-        everyone = own.clone()
+        everyone = own
         if ctx.shared:
+            everyone = own.clone()
             dist.all_reduce(everyone)
         if ctx.real:  # a copy of another process's utterance is not in the statistics
             straight, along = everyone / count
