@@ -19,7 +19,7 @@ import torch
 
 from asr.audio.load import write_wav
 from asr.config import settings
-from asr.dataset.manifest import read_manifest
+from asr.dataset.manifest import read_manifest, write_manifest
 from asr.decoding.beam import BeamSearch
 from asr.decoding.config import BeamConfig
 from asr.decoding.decoder import DecoderConfig
@@ -112,7 +112,17 @@ def test_commands_of_labels(
     for line in "".join(blocks("", LABELS)).splitlines():
         assert run(*shlex.split(line)[1:]).status == 0, line
     assert len(read_manifest("greetings/labels.jsonl")) > 10
-    assert (tmp_path / "greetings" / "both" / "model").is_dir()
+    reviewed = read_manifest("greetings/clean/check.jsonl")
+    assert reviewed[0].extra.keys() == {"misfit", "hypothesis"}
+    # As a person who checked them leaves them; the last two lines are for a shell.
+    write_manifest("greetings/clean/check.reviewed.jsonl", reviewed)
+    serving, joining, training = "".join(blocks("sh", LABELS)).splitlines()
+    assert Path(shlex.split(serving)[-1]) == Path("greetings/clean/check.jsonl")
+    parts = [Path(name).read_text() for name in shlex.split(joining)[1:3]]
+    Path(shlex.split(joining)[-1]).write_text("".join(parts))
+    assert run(*shlex.split(training)[1:]).status == 0
+    assert len(read_manifest("greetings/clean/train.jsonl")) == 40
+    assert (tmp_path / "greetings" / "second" / "model").is_dir()
 
 
 def test_transcribe(

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from asr import __version__
 from asr.cli.align import app as align_app
+from asr.cli.clean import app as clean_app
 from asr.cli.console import run_command, show_settings
 from asr.cli.data import app as data_app
 from asr.cli.decoder_options import (
@@ -60,6 +61,7 @@ app.add_typer(align_app)
 app.add_typer(evaluate_app)
 app.add_typer(label_app)
 app.add_typer(pretrain_app)
+app.add_typer(clean_app)
 app.add_typer(lm_app, name="lm")
 app.add_typer(models_app, name="models")
 app.add_typer(reports_app)

@@ -29,6 +29,7 @@ OPTIONS = {
     "align": ["model", "source", "--text", "--format", "--out", *SHARDS],
     "augment": ["recipe", "overrides", "--listen", "--out"],
     "check": ["manifests", "--model"],
+    "clean": ["model", "manifest", "--out", "--worst", "--audio-mb"],
     "compare": ["reports", "--out"],
     "demo": ["--out", "--seed"],
     "evaluate": [
