@@ -88,8 +88,7 @@ def read_config(recipe: Path | None, overrides: Sequence[str]) -> PretrainConfig
     return parse(PretrainConfig, with_overrides(base, overrides), "--set")
 
 
-# Settings that may change when a pretraining is resumed.
-FREE = {"epochs", "save_seconds"}
+FREE = {"epochs", "save_seconds"}  # may change when a pretraining is resumed
 
 
 @dataclass
@@ -141,10 +140,7 @@ def _prepare(
     model = MaskedPrediction(body, config.codebooks, config.codes, config.code_size, config.seed)
     rate = config.features.sample_rate
     data, held = (SpeechDataset(part, None, TextConfig(), rate) for part in (train, dev))
-    settings = config.model_dump(mode="json", exclude=FREE)
-    rows = [[[u.id, u.duration, u.start, u.speaker] for u in part] for part in (train, dev)]
-    identity = loop.fixed(config, [settings, rows])
-    state = loop.begin(model, config, place, identity, computed)
+    state = loop.begin(model, config, place, _identity(config, train, dev), computed)
     seconds = sum(data.durations)
     state.save_seconds, state.audio_seconds = config.save_seconds, seconds
     device = state.accelerator.device
@@ -161,6 +157,18 @@ def _prepare(
         for items in plan_in_order(data.durations, config.batch_seconds):
             body.features.observe(data.batch(items).waves.to(device))
     return _Run(config, model, span, data, held, corpus, sounds, state)
+
+
+def _identity(
+    config: PretrainConfig, train: Sequence[Utterance], dev: Sequence[Utterance]
+) -> dict[str, Any]:
+    """The settings by key, and the recordings, that must be the same to resume."""
+    rows = [[[u.id, u.duration, u.start, u.speaker] for u in part] for part in (train, dev)]
+    flat: dict[str, Any] = {}
+    for key, value in loop.fixed(config, rows).items():
+        inner = value.items() if isinstance(value, dict) else ()
+        flat |= {f"{key}.{name}": own for name, own in inner} or {key: value}
+    return {key: value for key, value in flat.items() if key not in FREE}
 
 
 def _task(run: _Run, out: Path) -> loop.Task[Batch]:
@@ -226,8 +234,7 @@ def _validate(run: _Run) -> tuple[dict[str, Any], str]:
     loss, right, frames = 0.0, 0, 0
     seen = torch.zeros(run.config.codebooks, run.config.codes, dtype=torch.int64, device=device)
     plan = plan_in_order(run.dev.durations, run.config.batch_seconds)
-    state = torch.get_rng_state()
-    torch.manual_seed(DEV_SEED)
+    torch.manual_seed(DEV_SEED)  # each training step has a seed of its own
     with prefetch(lambda items: run.dev.batch(items).to(device), plan) as batches:
         for batch in batches:
             found = _predicted(run, batch, None)
@@ -237,7 +244,6 @@ def _validate(run: _Run) -> tuple[dict[str, Any], str]:
             right += int((found.scores[found.counted].argmax(dim=2) == labels).sum())
             for row, own in zip(seen, labels.T, strict=True):
                 row += torch.bincount(own, minlength=len(row))
-    torch.set_rng_state(state)
     return _measures(loss, right, frames, seen)
 
 

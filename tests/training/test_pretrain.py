@@ -119,9 +119,12 @@ def test_a_stopped_pretraining_ends_with_the_same_bits(
         for folder in (out, tmp_path / "out")
     )
     assert whole == resumed
-    other = CONFIG.model_copy(update={"mask_share": 0.3})
-    with pytest.raises(CheckpointError, match="choose another out"):
-        train_quietly(tmp_path / "out", manifests, other, plain)
+    rarer = CONFIG.model_copy(update={"save_seconds": 1e3})
+    assert "already trained for 3 epochs" in train_quietly(out, manifests, rarer, plain)
+    features = FEATURES.model_copy(update={"bands": 12})
+    other = CONFIG.model_copy(update={"features": features})
+    with pytest.raises(CheckpointError, match=r"expected features\.bands=16, with which"):
+        train_quietly(out, manifests, other, plain)
 
 
 def test_training_starts_from_it_and_says_what_it_takes(
