@@ -46,6 +46,9 @@ EVERYTHING = AugmentConfig(
     reverb=ReverbConfig(prob=0.5),
     telephone_prob=0.5,
 )
+PLAIN = AugmentConfig(
+    vtlp=0, equaliser_db=0, time_warp=0, gain_db=0, time_masks=0, frequency_masks=0
+)
 DRAWN = 2  # nonzero of what is drawn on the host: who is in a room, and who on a telephone
 
 
@@ -58,24 +61,26 @@ def batch(tmp_path: Path) -> Batch:
     return replace(made, speeds=[0.9, 1.0, 1.1, 0.9], tempos=[1.0, 0.9, 1.2, 1.1])
 
 
-def a_training(device: str) -> tuple[Loop, Task[Batch]]:
+def a_training(precision: str = "no") -> tuple[Loop, Task[Batch]]:
+    """On a GPU, if there is one."""
     torch.manual_seed(0)
     place = Place(None, Display(1, Console(quiet=True)), StopRequest())
-    model = untrained_bundle().model.to(device).train()
-    state = begin(model, OptimizationConfig(), place, {})
-    sounds = Sounds(RATE, (1000 * torch.randn(RATE)).short()).to(device)
+    model = untrained_bundle().model.train()
+    state = begin(model, OptimizationConfig(), place, {}, precision)
+    sounds = Sounds(RATE, (1000 * torch.randn(RATE)).short()).to(state.accelerator.device)
     loss = partial(
         batch_loss, model, augment=EVERYTHING, cr_ctc_weight=0.2, sounds=sounds,
-        autocast=contextlib.nullcontext,
+        autocast=state.accelerator.autocast,
     )  # fmt: skip
     nothing: Any = None
     task = Task(nothing, loss, nothing, nothing, lambda batch: "")
     return state, task
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="test_a_step_does_not_wait_for_a_gpu does it")
 def test_a_step_reads_nothing_until_it_must(batch: Batch) -> None:
     with as_on_a_gpu():
-        state, task = a_training("cpu")
+        state, task = a_training()
         with Reads() as reads:
             for _ in range(2):
                 loss = _step(state, task, batch)
@@ -101,9 +106,9 @@ def test_the_device_path_gives_the_same_gradient(batch: Batch) -> None:
     outcomes = []
     for way in (contextlib.nullcontext, as_on_a_gpu):
         with way():
-            state, task = a_training("cpu")
+            state, task = a_training()
             torch.manual_seed(3)
-            task.loss(batch).objective.backward()
+            task.loss(batch.to(state.accelerator.device)).objective.backward()
             outcomes.append([p.grad for p in state.model.parameters() if p.grad is not None])
     size = max(float(gradient.norm()) for gradient in outcomes[0])
     for own, expected in zip(*outcomes, strict=True):
@@ -153,16 +158,36 @@ def test_a_step_on_a_pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gpu
-def test_a_step_does_not_wait_for_a_gpu(batch: Batch) -> None:
-    state, task = a_training("cuda")
+@pytest.mark.parametrize("precision", ["no", "fp16"])
+def test_a_step_does_not_wait_for_a_gpu(batch: Batch, precision: str) -> None:
+    state, task = a_training(precision)
     there = batch.to("cuda")
-    for _ in range(3):  # compile kernels, record graphs, allocate
+    for _ in range(3):  # compile kernels, measure paths, record graphs, allocate
         _step(state, task, there)
     state.readings.read()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        _step(state, task, there)
+        task.stepped(state, there, _step(state, task, there))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     state.readings.read()
+
+
+@pytest.mark.gpu
+def test_a_gradient_is_the_same_there(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of masked sums, resampling, tempo, patches and CTC, without draws."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    outcomes = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = untrained_bundle().model.to(device).train()
+        sounds = Sounds(RATE, torch.zeros(0, dtype=torch.int16)).to(device)
+        given = batch.to(device)
+        loss = batch_loss(model, given, PLAIN, 0.2, contextlib.nullcontext, sounds)
+        loss.objective.backward()
+        outcomes.append([p.grad.cpu() for p in model.parameters() if p.grad is not None])
+        outcomes[-1] += [buffer.cpu() for buffer in model.buffers()]
+    size = max(float(gradient.norm()) for gradient in outcomes[0])
+    for own, expected in zip(*outcomes, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-2, atol=1e-3 * size)
