@@ -136,12 +136,14 @@ def test_what_changes_recordings(settings: dict[str, Any], changes: bool) -> Non
     assert augment.changes_waveforms(level=True)  # gain_db
 
 
-def test_fine_tuning_begins_when_asked_and_resumes(place: Path) -> None:
+def test_fine_tuning_begins_when_asked_and_resumes(
+    place: Path, fixed: tuple[dict[str, Tensor], str]
+) -> None:
     recipe = recipe_of(place, "tuned", finetune_from=0.5, finetune_lr_factor=0.5)
     weights, _ = run(recipe)
     epochs = [load_bundle(recipe.out / "epochs" / f"epoch-000{n}").model.state_dict()
               for n in (1, 2)]  # fmt: skip
-    original = network_of(load_bundle(place / "fixed" / "epochs" / "epoch-0001").model.state_dict())
+    original = network_of(fixed[0])
     moved = {name for name in original if not torch.equal(epochs[1][name], original[name])}
     assert all(torch.equal(epochs[0][name], original[name]) for name in original)
     assert moved
