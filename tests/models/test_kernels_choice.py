@@ -29,7 +29,11 @@ class Stopwatch:
         self.measured: list[str] = []
 
     def paths(self) -> dict[str, Run]:
-        return {name: partial(self.measured.append, name) for name in self.times}
+        return {name: partial(self._run, name) for name in self.times}
+
+    def _run(self, name: str) -> list[torch.Tensor]:
+        self.measured.append(name)
+        return []
 
     def __call__(self, run: Run) -> float:
         run()
@@ -68,6 +72,17 @@ def test_a_path_that_fails_is_said_once_and_never_run_again() -> None:
         assert choices.fastest(8, watch.paths()) == "library"
         assert choices.fastest(16, watch.paths()) == "library"
     assert watch.measured.count("persistent") == 1
+
+
+def test_a_path_whose_results_are_nan_has_failed() -> None:
+    with pytest.raises(ArithmeticError):
+        choice.milliseconds(lambda: [torch.zeros(2), torch.tensor([1.0, torch.nan])])
+
+
+def test_a_bad_batch_is_no_fault_of_a_path() -> None:
+    values = torch.tensor([[1.0, torch.nan, torch.inf]])
+    once = choice.rehearsal(lambda x, copies: x * copies[0]["w"], values, [{"w": torch.ones(3)}])
+    assert not any(result.isnan().any() for result in once())
 
 
 def test_if_the_first_path_fails_another_one_is_used() -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -319,6 +320,21 @@ def test_the_barrier_on_a_full_gpu(served: None) -> None:
             matrix @ matrix
     repeat(given, 20)
     torch.cuda.synchronize()
+
+
+@pytest.mark.gpu
+def test_a_wait_in_vain_ends_in_nan_there(served: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    ((x, (h, c), weights),) = cases(20, 8, 64, 1)
+    share, weight = x.cuda().half(), weights["weight_hh"].cuda().half()
+    state = h.cuda().half(), c.cuda().half()
+
+    def too_low(*size: int, **kind: Any) -> Tensor:
+        return torch.full(size, -(2**20), **kind)
+
+    monkeypatch.setattr(torch, "zeros", too_low)  # of the counters
+    with torch.no_grad():
+        got = persistent.run([share], [state], [{"weight_hh": weight}])[0][0]
+    assert got.isnan().all()
 
 
 @pytest.mark.gpu

@@ -26,12 +26,16 @@ GAIN = 0.97  # of the first path's time: noise must not decide
 KEPT = 256  # sizes
 STEPS = 4  # sizes per doubling of the batch or of the frames
 
-Run = Callable[[], object]
+Run = Callable[[], Sequence[Tensor]]
 
 
 def milliseconds(run: Run) -> float:
-    """The shortest of a few runs on the current GPU, after one that compiles and captures."""
-    run()
+    """The shortest of a few runs on the current GPU, after one that compiles and captures.
+
+    Raises ArithmeticError if that one gives NaN, as the persistent kernel does after a fault.
+    """
+    if any(bool(result.isnan().any()) for result in run()):
+        raise ArithmeticError("its results are NaN")
     times = []
     for _ in range(ROUNDS):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -126,15 +130,16 @@ def rehearsal(
     values: Tensor,
     weights: Sequence[Weights],
 ) -> Run:
-    """A pass of `run` forward, and backward if gradients are enabled.
+    """A pass of `run` forward, and backward if gradients are enabled; returns its output and the
+    gradients.
 
     It gets copies of values and weights, and so leaves no gradient and nothing in the graph of the
     caller. Autocast would keep each copy in half precision until the caller leaves it.
     """
 
-    def once() -> None:
+    def once() -> Sequence[Tensor]:
         kind, trained = values.device.type, torch.is_grad_enabled()
-        x = values.detach().requires_grad_(trained)
+        x = values.detach().nan_to_num().requires_grad_(trained)
         copies = [
             {name: weight.detach().requires_grad_(trained) for name, weight in part.items()}
             for part in weights
@@ -146,8 +151,10 @@ def rehearsal(
             cache_enabled=False,
         ):
             outputs = run(x, copies)
-        if trained:
-            leaves = [x, *(weight for part in copies for weight in part.values())]
-            torch.autograd.grad(outputs, leaves, torch.ones_like(outputs), allow_unused=True)
+        if not trained:
+            return [outputs]
+        leaves = [x, *(weight for part in copies for weight in part.values())]
+        slopes = torch.autograd.grad(outputs, leaves, torch.ones_like(outputs), allow_unused=True)
+        return [outputs, *(slope for slope in slopes if slope is not None)]
 
     return once

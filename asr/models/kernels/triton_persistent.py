@@ -28,6 +28,8 @@ nothing is reset or overwritten and one wait per frame suffices.
 Both barriers order all threads of a program with the one that performs the atomic operation;
 release and acquire order the two programs on the whole GPU. All programs must run at once, or the
 first would wait for ever: the launch is cooperative, which the driver refuses if they do not fit.
+Should a program wait in vain all the same, it stops waiting after PATIENCE reads, some seconds, and
+all that it computes from then on is NaN. So a fault is an error, and never a GPU that hangs.
 
 T time, B batch, H cells, D directions. WIDTH is H rounded up to a power of two.
 
@@ -53,6 +55,7 @@ import triton.language as tl
 from asr.models.kernels.triton_gates import get, put, sigmoid, tanh
 
 SLICES = tl.constexpr(8)  # one per warp
+PATIENCE = tl.constexpr(1 << 24)  # reads of a counter in a launch, each half a microsecond or more
 
 
 @triton.jit
@@ -63,11 +66,16 @@ def announce(counter):
 
 
 @triton.jit
-def wait(counter, count):
-    """Wait until programs have announced `count` results."""
-    while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < count:
-        pass
+def wait(counter, count, patience, v):
+    """Wait until programs have announced `count` results.
+
+    Returns the reads of the counter that are left to this program, and v, or NaN if none are left:
+    it has waited in vain.
+    """
+    while (tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < count) & (patience > 0):
+        patience -= 1
     tl.debug_barrier()
+    return patience, tl.where(patience > 0, v, float("nan"))
 
 
 @triton.jit
@@ -144,11 +152,11 @@ def lstm_forward(
     w = weights_to_own(weight + d * 4 * H * H, k, H, CELLS)
     every = tl.trans(b) * H + k  # [ROWS, WIDTH]
     there = (tl.trans(b) < B) & (k < H)
-    memory, t = get(c + first * B * H, mask), first
+    memory, t, patience = get(c + first * B * H, mask), first, PATIENCE
     while t < last:
         xi, xf, xg, xo = get_gates(x + t * x_frame, H, mask)
         if BARRIER:
-            wait(counters, (t - first) * tl.num_programs(0))
+            patience, memory = wait(counters, (t - first) * tl.num_programs(0), patience, memory)
         before = tl.load(h + t * B * H + every, there, other=0.0, cache_modifier=".cg")
         i, f, g, o = split_gates(tl.dot(w, tl.trans(before)), CELLS, ROWS)
         i, f, g, o = sigmoid(i + xi), sigmoid(f + xf), tanh(g + xg), sigmoid(o + xo)
@@ -240,7 +248,7 @@ def lstm_backward(
     k = slices(WIDTH)
     wi, wf = weights_from_own(weight, 0, k, H, CELLS), weights_from_own(weight, 1, k, H, CELLS)
     wg, wo = weights_from_own(weight, 2, k, H, CELLS), weights_from_own(weight, 3, k, H, CELLS)
-    dmemory, t = get(dc, mask), last - 1
+    dmemory, t, patience = get(dc, mask), last - 1, PATIENCE
     while t >= first:
         i, f, g, o = get_gates(saved + t * B * 4 * H, H, mask)
         before, shown = get(c + t * B * H, mask), tanh(get(c + (t + 1) * B * H, mask))
@@ -248,15 +256,15 @@ def lstm_backward(
         if MEMORY:
             dmemory += get(dcs + t * B * H, mask)
         if BARRIER:
-            wait(counters, (last - 1 - t) * tl.num_programs(0))
+            patience, slope = wait(counters, (last - 1 - t) * tl.num_programs(0), patience, slope)
         if t + 1 < T:
             at = dx + (t + 1) * x_frame + b[None, :, :] * x_row
             slope += through_gates(wi, wf, wg, wo, at, k, b, B, H, CELLS, ROWS)
         do = slope * shown * o * (1.0 - o)
         dmemory += slope * o * (1.0 - shown * shown)
         di, df = dmemory * g * i * (1.0 - i), dmemory * before * f * (1.0 - f)
-        at = dx + t * x_frame + b * x_row + j
-        put_gates(at, H, di, df, dmemory * i * (1.0 - g * g), do, mask)
+        dg, at = dmemory * i * (1.0 - g * g), dx + t * x_frame + b * x_row + j
+        put_gates(at, H, di, df, dg, do, mask)
         if BARRIER:
             announce(counters)
         dmemory *= f
