@@ -107,12 +107,14 @@ def _copy_below_output(
 
 
 def _settings(model: AcousticModel | SpeechEncoder) -> dict[str, object]:
-    """By key, the settings that determine the meaning of the weights."""
+    """By key, the settings that determine the meaning of the weights. Of a pretrained network that
+    is its structure."""
     sections = {"features": model.features.config, "model": model.config}
+    origin = {"features": {"network": {"name", "sha256"}}, "model": {}}
     return {
         f"{section}.{key}": value
         for section, config in sections.items()
-        for key, value in config.model_dump(mode="json").items()
+        for key, value in config.model_dump(mode="json", exclude=origin[section]).items()
         if key not in FREE
     }
 

@@ -214,6 +214,25 @@ def test_another_network_does_not_resume(
         run(recipe)
 
 
+def test_a_model_with_a_network_begins_another(
+    place: Path, fixed: tuple[dict[str, Tensor], str], tmp_path: Path
+) -> None:
+    renamed = shutil.copytree(place / "network", tmp_path / "renamed")
+    recipe = recipe_of(place, "begun", pretrained=str(renamed))
+    start = recipe.init.model_copy(update={"model": place / "fixed" / "model", "freeze_layers": 1})
+    weights, said = run(recipe.model_copy(update={"init": start}))
+    assert "16 of 16 tokens are its own" in said
+    model = load_bundle(place / "fixed" / "model").model.state_dict()
+    frozen = [name for name in weights if not name.startswith("output.")]
+    assert START + "mix" in frozen
+    for name in frozen:
+        assert torch.equal(weights[name], model[name]), name
+    larger = write_network(tmp_path / "larger", conv_stride=[5, 16], num_hidden_layers=3)
+    other = recipe_of(place, "other", pretrained=str(larger))
+    with pytest.raises(ConfigError, match=r"features\.network"):
+        run(other.model_copy(update={"init": start}))
+
+
 @pytest.mark.parametrize(
     ("features", "message"),
     [
