@@ -98,6 +98,18 @@ def plan_all(corpus: Corpus, batch_seconds: float) -> list[list[Item]]:
     return [b for part in parts for b in plan_in_order(durations, batch_seconds, part.tolist())]
 
 
+def smaller(
+    batches: Sequence[Sequence[Item]], durations: Sequence[float], batch_seconds: float
+) -> list[list[Item]]:
+    """The same items in the same order, with every batch cut into parts of at most
+    `batch_seconds`."""
+    return [
+        part
+        for batch in batches
+        for part in _cut(batch, [item.seconds(durations) for item in batch], batch_seconds)
+    ]
+
+
 def fill_share(batches: Sequence[Sequence[Item]], durations: Sequence[float]) -> float:
     """Fraction of the padded batches' seconds that is speech rather than padding."""
     real = sum(item.seconds(durations) for batch in batches for item in batch)

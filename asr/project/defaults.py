@@ -187,7 +187,7 @@ augment:
 
 train:
   epochs: {p.epochs:<18}# passes over the recordings: fewer are faster, more may be better
-  batch_seconds: {p.batch_seconds:<11}# halve it if memory runs out
+  batch_seconds: {p.batch_seconds:<11}# halve it if memory runs out; auto: as many as a GPU holds
   learning_rate: {p.learning_rate:<11}# halve it if the loss jumps up and stays there
   cr_ctc_weight: {p.cr_ctc_weight:<11}# agreement of two masked views; 0 is off and halves the time
   weight_decay: {p.weight_decay}

@@ -51,6 +51,10 @@ class Progress:
     """Precision of the last session: no (float32), bf16 or fp16."""
     word_starts: str = ""
     """Name and SHA-256 of the file of word starts for this epoch, or empty."""
+    batch_seconds: float = 0.0
+    """Size of the batches at the start of this epoch; 0 before it is known."""
+    halved_at: list[int] = field(default_factory=list)
+    """The batches of this epoch from which on the size was halved, for lack of memory."""
 
     @property
     def mean_loss(self) -> float:

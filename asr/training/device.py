@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -46,6 +47,13 @@ def keep_memory() -> None:
     with suppress(OSError, AttributeError, TypeError):  # no mallopt, or no C library to ask
         for parameter, value in (MMAP_THRESHOLD, TRIM_THRESHOLD):
             ctypes.CDLL(None).mallopt(parameter, value)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of a step says that memory has run out."""
+    # The CPU allocator raises a plain RuntimeError.
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "allocate memory" in str(error)
 
 
 def refuse_many_processes() -> None:

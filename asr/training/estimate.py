@@ -10,6 +10,7 @@ from asr.augment.noise import load_sounds
 from asr.dataset.cuts import Item
 from asr.dataset.sampler import plan_epoch
 from asr.models.acoustic import AcousticModel
+from asr.training.batch_size import CPU_SECONDS
 from asr.training.device import build_accelerator
 from asr.training.front_end import load, with_network
 from asr.training.prepare import datasets, precision, training_corpus
@@ -35,7 +36,8 @@ def measure_training(recipe: Recipe) -> float:
     load(model, recipe.features, network_folder)
     corpus = training_corpus(recipe, model, data, None)
     train = recipe.train
-    plan = plan_epoch(corpus, recipe.augment, train.batch_seconds, train.seed, 0)
+    seconds = CPU_SECONDS if train.batch_seconds == "auto" else train.batch_seconds
+    plan = plan_epoch(corpus, recipe.augment, seconds, train.seed, 0)
     sounds = load_sounds(recipe.augment, data.sample_rate).to(device)
 
     def step(items: list[Item]) -> float:

@@ -36,7 +36,7 @@ from asr.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from asr.training.device import build_accelerator, refuse_many_processes
+from asr.training.device import build_accelerator, is_out_of_memory, refuse_many_processes
 from asr.training.display import Display
 from asr.training.interrupt import PIPE, InterruptedTraining, StopRequest
 from asr.training.optimizer import OptimizationConfig, build_optimizer, learning_rate, set_rate
@@ -165,6 +165,8 @@ class Task(Generic[B]):
     """Called after each step."""
     ends_early: Callable[[], bool] = lambda: False
     """Whether training ends before its last epoch."""
+    halve: Callable[[B], bool] = lambda batch: False
+    """Make the remaining batches smaller after one that did not fit; False: it cannot."""
 
 
 Hook = Callable[[Task[Any]], Task[Any]]
@@ -280,8 +282,8 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
         display.say(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
     while not _is_finished(loop, task):
         try:
-            _run_epoch(loop, task)
-            _finish_epoch(loop, task)
+            if _run_epoch(loop, task):
+                _finish_epoch(loop, task)
         except InterruptedTraining:
             _save(loop, task)
             distributed.wait()  # a launcher may end all when the first process has ended
@@ -311,8 +313,8 @@ def _save(loop: Loop, task: Task[B]) -> None:
     task.save(loop)
 
 
-def _run_epoch(loop: Loop, task: Task[B]) -> None:
-    """Run the rest of the current epoch, saving at intervals."""
+def _run_epoch(loop: Loop, task: Task[B]) -> bool:
+    """Run the rest of the epoch, saving at intervals. False: up to a batch that did not fit."""
     progress, config = loop.progress, loop.config
     loop.model.train()
     count, left = task.batches()
@@ -321,7 +323,8 @@ def _run_epoch(loop: Loop, task: Task[B]) -> None:
         for batch in batches:
             done = (progress.epoch + progress.batch / count) / config.epochs
             set_rate(loop.optimizer, learning_rate(done, config))
-            loss = _step(loop, task, batch)
+            if (loss := _step(loop, task, batch)) is None:
+                return False
             progress.batch += 1
             progress.step += 1
             progress.seconds += time.monotonic() - before
@@ -338,19 +341,23 @@ def _run_epoch(loop: Loop, task: Task[B]) -> None:
                 loop.readings.read()
     loop.readings.read()
     progress.seconds += time.monotonic() - before
+    return True
 
 
-def _step(loop: Loop, task: Task[B], batch: B) -> Loss:
+def _step(loop: Loop, task: Task[B], batch: B) -> Loss | None:
     accelerator = loop.accelerator
     statistics = [buffer.clone() for buffer in loop.model.buffers()]
     try:
         loss = task.loss(batch)
         accelerator.backward(loss.objective)
     except (MemoryError, RuntimeError) as error:
-        if distributed.is_lost(error):
+        if distributed.is_lost(error) or is_out_of_memory(error):
             restore(loop.model, statistics, torch.tensor(True))
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
+        loop.optimizer.zero_grad()
+        if task.halve(batch):
+            return None
         raise TrainingError(
             f"expected batches that fit into memory, got none left at {task.size(batch)} ({error})"
         ) from None
@@ -370,13 +377,6 @@ def _count(loop: Loop, norm: Tensor, items: Tensor, units: Tensor) -> None:
     finite = torch.isfinite(items)
     progress.loss_sum += float(items[finite].sum())
     progress.loss_units += int(units[finite].sum())
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(
-        error
-    )
 
 
 def _finish_epoch(loop: Loop, task: Task[B]) -> None:

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from asr.augment.config import AugmentConfig
 from asr.config import Config, parse, read_yaml, with_overrides
@@ -47,8 +47,9 @@ class TrainConfig(OptimizationConfig):
     """The optimisation of an acoustic model."""
 
     epochs: Epochs = 60
-    batch_seconds: float = Field(48.0, gt=0)
-    """Seconds of audio in a batch, including padding."""
+    batch_seconds: float | Literal["auto"] = 48.0
+    """Seconds of audio in a batch, including padding. auto: on a GPU as many as fit its memory, at
+    most a hundredth of an epoch; halved if memory runs out."""
     cr_ctc_weight: float = Field(0.2, ge=0)
     """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off and
     halves the time of a step."""
@@ -60,6 +61,16 @@ class TrainConfig(OptimizationConfig):
     """auto: fp16 on a GPU, bf16 on a CPU that supports it for LSTMs, else fp32."""
     save_seconds: float = Field(60.0, ge=0)
     """Longest time between two checkpoints, which limits the loss from a crash."""
+
+    @field_validator("batch_seconds", mode="before")
+    @classmethod
+    def _is_auto_or_positive(cls, value: object) -> object:
+        if value == "auto":
+            return value
+        with suppress(TypeError, ValueError):
+            if not isinstance(value, bool) and float(value) > 0:  # type: ignore[arg-type]
+                return value
+        raise ValueError("expected seconds above 0 or auto")
 
 
 class Recipe(Config):

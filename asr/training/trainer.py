@@ -13,7 +13,7 @@ from rich.console import Console
 from asr.augment.noise import load_sounds
 from asr.dataset.prefetch import prefetch
 from asr.dataset.remote import at_hand
-from asr.dataset.sampler import fill_share, plan_all, plan_epoch, plan_in_order
+from asr.dataset.sampler import fill_share, plan_all, plan_in_order
 from asr.dataset.speech_dataset import Batch
 from asr.decoding.decoder import Decoder
 from asr.errors import TrainingError
@@ -24,7 +24,7 @@ from asr.io.files import restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.shares import sharing
-from asr.training import distributed, front_end, loop
+from asr.training import batch_size, distributed, front_end, loop
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
 from asr.training.finetune import freeze, initialise_from, rate_factors
@@ -126,11 +126,12 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
         f"{device.type}, {computed}{processes}"
     )
     front_end.begin_epoch(model, recipe.features, state.progress.epoch / config.epochs)
+    batch_size.settle(run)
     front_end.use_cache(model, recipe, state.audio_seconds + sum(dev_set.durations), say)
     if begun:
         run.needed = needed_files(run)
     elif recipe.features.cmvn == "global" and init.model is None:
-        plan = distributed.own(plan_all(corpus, config.batch_seconds))
+        plan = distributed.own(plan_all(corpus, state.progress.batch_seconds))
         for batch in at_hand(plan, shards, say):
             model.features.observe(train_set.batch(batch).waves.to(device))
         if model.features.normalisation is not None:
@@ -148,15 +149,12 @@ def _task(run: Run) -> loop.Task[Batch]:
         validate=partial(_validate, run),
         keep=partial(_keep, run),
         save=lambda state: save(run),
-        size=lambda batch: (
-            f"{len(batch.ids)} utterances of "
-            f"{batch.waves.values.shape[1] / run.train.sample_rate:.1f} s: lower "
-            f"train.batch_seconds (now {run.recipe.train.batch_seconds:g})"
-        ),
+        size=partial(batch_size.advice, run),
         stepped=lambda state, batch, loss: state.readings.add(
             partial(state.progress.health.count_losses, batch.all_ids or batch.ids), loss.items
         ),
         ends_early=partial(_is_out_of_patience, run),
+        halve=partial(batch_size.halve, run),
     )
 
 
@@ -172,9 +170,7 @@ def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
     config, progress, device = run.recipe.train, run.progress, run.loop.accelerator.device
     front_end.begin_epoch(run.model, run.recipe.features, progress.epoch / config.epochs)
     know_word_starts(run)
-    plan = plan_epoch(
-        run.corpus, run.recipe.augment, config.batch_seconds, config.seed, progress.epoch
-    )
+    plan = batch_size.plan(run)
     run.fill_share = fill_share(plan, run.corpus.durations)
     for module in run.frozen:
         module.eval()

@@ -32,8 +32,9 @@ class Corpus:
     def plan(self, epoch: int) -> list[list[Item]]:
         """The batches of an epoch, as the trainer makes them."""
         corpus = training_corpus(self.recipe, self.model, self.data)
-        config = self.recipe.train
-        return plan_epoch(corpus, self.recipe.augment, config.batch_seconds, config.seed, epoch)
+        train = self.recipe.train
+        seconds = float(train.batch_seconds)
+        return plan_epoch(corpus, self.recipe.augment, seconds, train.seed, epoch)
 
 
 def load() -> Corpus | None:

@@ -84,6 +84,7 @@ def test_a_step_reads_nothing_until_it_must(batch: Batch) -> None:
         with Reads() as reads:
             for _ in range(2):
                 loss = _step(state, task, batch)
+                assert loss is not None
                 task.stepped(state, batch, loss)
         assert reads.count == 2 * DRAWN, reads.found
         assert state.progress.loss_units == 0
@@ -168,7 +169,9 @@ def test_a_step_does_not_wait_for_a_gpu(batch: Batch, precision: str) -> None:
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        task.stepped(state, there, _step(state, task, there))
+        loss = _step(state, task, there)
+        assert loss is not None
+        task.stepped(state, there, loss)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     state.readings.read()

@@ -256,7 +256,7 @@ def test_the_batch_with_the_most_memory_comes_first(
     run_quietly(recipe, watching(lambda batch, loss: sizes.append(batch.waves.values.numel())))
     assert len(sizes) > 2
     assert sizes[0] == max(sizes)
-    assert sizes[0] <= recipe.train.batch_seconds * RATE
+    assert sizes[0] <= float(recipe.train.batch_seconds) * RATE
 
 
 def test_the_first_batch_is_the_largest_whatever_the_lengths() -> None:

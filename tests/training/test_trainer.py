@@ -329,10 +329,9 @@ def test_batches_of_an_epoch_are_those_of_the_plan(
     run_quietly(recipe, watching(lambda batch, loss: seen.append(batch.ids)))
     utterances = read_manifest(manifests["train"])
     durations = [u.duration for u in utterances]
+    seconds = float(recipe.train.batch_seconds)
     plans = [
-        plan_epoch(
-            Corpus(durations), recipe.augment, recipe.train.batch_seconds, recipe.train.seed, epoch
-        )
+        plan_epoch(Corpus(durations), recipe.augment, seconds, recipe.train.seed, epoch)
         for epoch in range(2)
     ]
     planned = [
