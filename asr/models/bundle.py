@@ -64,15 +64,31 @@ class Bundle:
     @torch.inference_mode()
     def score(self, waves: Sequence[NDArray[np.float32]]) -> tuple[Padded, Padded | None]:
         """Log-probabilities [B, T, V] of recordings by the last and by the hierarchical CTC layer,
-        on the GPU if there is one. Shape: B times [S] in [-1, 1] at the model's rate."""
+        on the GPU if there is one, whose network then computes in float16. Shape: B times [S] in
+        [-1, 1] at the model's rate, B times float32 [T, V]."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         batch = pad([torch.from_numpy(wave) for wave in waves]).to(device)
         model = self.model.to(device).eval()
-        return model.forward_and_spell(model.features(batch))
+        features = model.features(batch)
+        if device == "cpu":
+            return model.forward_and_spell(features)
+        return in_half(model, features)
 
     def output_frames(self, seconds: float) -> int:
         """Frames of log-probabilities for audio of this duration."""
         return int(self.model.output_lengths(torch.tensor(int(seconds * self.sample_rate))))
+
+
+def in_half(
+    model: AcousticModel, features: Padded, kind: torch.dtype = torch.float16
+) -> tuple[Padded, Padded | None]:
+    """The model's `forward_and_spell` in half precision, or in float32 if a number gets too large
+    for that. Shape: [B, T, F] -> float32 [B, T', V]."""
+    try:
+        with torch.autocast(features.values.device.type, kind):
+            return model.forward_and_spell(features)
+    except CheckpointError:  # its scores are not finite
+        return model.forward_and_spell(features)
 
 
 def save_bundle(
