@@ -24,8 +24,12 @@ SMALL: dict[str, Any] = {
     "num_conv_pos_embeddings": 6,
     "num_conv_pos_embedding_groups": 4,
 }
-LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-WAVLM = {"num_buckets": 12, "max_bucket_distance": 20}
+LARGE: dict[str, Any] = {
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "conv_bias": True,
+}
+WAVLM: dict[str, Any] = {"num_buckets": 12, "max_bucket_distance": 20}
 
 
 def write_network(

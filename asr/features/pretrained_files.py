@@ -20,16 +20,20 @@ from torch import Tensor, nn
 from asr.config import parse
 from asr.errors import CheckpointError, ConfigError
 from asr.features.pretrained_config import KINDS, PretrainedNetwork
+from asr.features.pretrained_network import build
 from asr.io.files import digest
 from asr.io.foreign import which_is
 from asr.io.model_files import read_facts
-from asr.io.tensors import read_tensors
+from asr.io.tensors import read_header, read_tensors
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 MOST_PARTS = 1000
 
+_FLOATS = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+}  # fmt: skip
 # Their defaults in transformers, where config.json may leave them out.
 _DEFAULTS: dict[str, Any] = {
     "conv_dim": [512] * 7,
@@ -81,9 +85,16 @@ _PARTS = ("feature_extractor.", "feature_projection.", "encoder.")
 def read_network(folder: Path, name: str) -> PretrainedNetwork:
     """The structure of the network in a folder, to be known as `name`.
 
-    Raises CheckpointError naming a missing or damaged file, an unknown kind, and settings that are
-    not computed.
+    Raises CheckpointError naming a missing or damaged file, an unknown kind, settings that are not
+    computed, and weights that do not fit.
     """
+    description = read_structure(folder, name)
+    _check_weights(description, folder)
+    return description
+
+
+def read_structure(folder: Path, name: str) -> PretrainedNetwork:
+    """`read_network` without a look at the weights."""
     if not folder.is_dir():
         raise CheckpointError(
             f"expected a folder with a pretrained network, got {folder}{which_is(folder)}: check "
@@ -168,16 +179,16 @@ def _digest(folder: Path) -> str:
     return hashlib.sha256(found.encode()).hexdigest()
 
 
-def load_network(network: nn.Module, folder: Path) -> None:
-    """Copy the weights of a folder into a network of `build`.
-
-    Raises CheckpointError unless names and shapes match and every weight is finite.
-    """
-    stored: dict[str, Tensor] = {}
+def _check_weights(description: PretrainedNetwork, folder: Path) -> None:
+    """Raise CheckpointError unless the headers of the files name the tensors of the network, before
+    anything takes memory: a configuration of a few bytes can ask for any amount."""
+    stored = {}
     for path in _weight_files(folder):
-        stored |= read_tensors(path)
-    weights = _renamed(stored, folder)
-    own = network.state_dict()
+        for name, (shape, kind) in read_header(path).items():
+            stored[name] = torch.empty(shape, device="meta", dtype=_FLOATS.get(kind, torch.int32))
+    with torch.device("meta"):
+        network = build(description)
+    own, weights = network.state_dict(), _renamed(stored, folder)
     for name in sorted(own.keys() | weights.keys()):
         expected = tuple(own[name].shape) if name in own else "nothing"
         got = tuple(weights[name].shape) if name in weights else "nothing"
@@ -186,11 +197,27 @@ def load_network(network: nn.Module, folder: Path) -> None:
                 f"{folder}: expected {name} of shape {expected}, got {got}: weights and "
                 f"{CONFIG} are of different networks"
             )
-        if not weights[name].is_floating_point() or not torch.isfinite(weights[name]).all():
+        if not weights[name].is_floating_point():
+            raise CheckpointError(
+                f"{folder}: expected {name} as floating-point numbers, got others: convert it"
+            )
+
+
+def load_network(network: nn.Module, folder: Path) -> None:
+    """Copy the weights of a folder into a network that has the structure of `read_network`.
+
+    Raises CheckpointError unless every weight is finite.
+    """
+    stored: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        stored |= read_tensors(path)
+    weights = {name: tensor.float() for name, tensor in _renamed(stored, folder).items()}
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
             raise CheckpointError(
                 f"{folder}: expected finite weights, got {name} with others: copy it again"
             )
-    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    network.load_state_dict(weights)
 
 
 def _renamed(stored: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:

@@ -57,6 +57,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "kernels": (changed("config.json", conv_kernel=[10]), "as many kernels"),
     "heads": (changed("config.json", num_attention_heads=5), "heads divide, got 16 by 5"),
     "layers": (changed("config.json", num_hidden_layers=10**9), "layers"),
+    "a network of terabytes": (
+        changed("config.json", hidden_size=16384, intermediate_size=65536, num_hidden_layers=9),
+        "of shape",
+    ),
     "strides": (changed("config.json", conv_stride=[1, 1]), "frames of 1 ms or more"),
     "text as a number": (changed("config.json", hidden_size="wide"), "size"),
     "another width": (changed("config.json", intermediate_size=25), "of shape"),
@@ -78,7 +82,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "an index to a lost part": (with_index({"weight_map": {"a": "x.safetensors"}}), "no such file"),
     "damaged": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "expected safetensors"),
     "infinite": (weights(lambda w: w[NORM].fill_(torch.inf)), "finite weights"),
-    "integers": (weights(lambda w: w.update({NORM: w[NORM].int()})), "finite weights"),
+    "integers": (weights(lambda w: w.update({NORM: w[NORM].int()})), "floating-point numbers"),
     "a lost tensor": (weights(lambda w: w.pop(NORM)), "got nothing"),
     "a further tensor": (
         weights(lambda w: w.update({"encoder.layers.0.adapter_layer.norm.bias": torch.zeros(3)})),

@@ -23,6 +23,8 @@ from asr.evaluation.formats import Format, read_texts
 from asr.evaluation.normalise import load_profile
 from asr.evaluation.report import RunFacts, build_report
 from asr.evaluation.report_folder import read_report, write_report
+from asr.features.pretrained_files import load_network, read_network
+from asr.features.pretrained_network import build
 from asr.inference.transcribe import transcribe
 from asr.lm.arpa import read_arpa, write_arpa
 from asr.lm.estimate import estimate
@@ -36,6 +38,7 @@ from asr.models.config import ModelConfig
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig, build_tokens
 from asr.training.recipe import read_recipe
+from tests.pretrained import LARGE, WAVLM, write_network
 from tests.tones import FEATURES, MODEL, RATE, WORDS, speak
 
 TEXTS = ["low high", "up down low", "high", "down up up low"]
@@ -171,6 +174,15 @@ def _classifier(folder: Path) -> None:
     save_classifier(folder / "a", ClassifierBundle(model, ("yes", "no")))
 
 
+def _network(folder: Path) -> None:
+    write_network(folder / "a")
+    write_network(folder / "b", "wavlm", **LARGE, **WAVLM)
+
+
+def _use_network(path: Path) -> None:
+    load_network(build(read_network(path, "x")), path)
+
+
 def _recipe(folder: Path) -> None:
     text = (Path(__file__).parents[2] / "recipes" / "an4" / "recipe.yaml").read_text()
     (folder / "a.yaml").write_text(text)
@@ -225,6 +237,7 @@ KINDS = {
     "bundle": Kind(_bundle, _use_bundle),
     "lstm": Kind(_neural, load_neural),
     "classifier": Kind(_classifier, load_classifier),
+    "network": Kind(_network, _use_network),
     "recipe": Kind(_recipe, _read_recipe),
     "report": Kind(_report, read_report),
     "table": Kind(_table, read_source),
