@@ -32,7 +32,7 @@ bench: $(VENV)/.dev
 # What only a machine with a GPU can tell: the tests of its kernels, and where a step spends its time.
 gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu $(ARGS)
-	$(BIN)/python -m tests.bench gpu step
+	$(BIN)/python -m tests.bench gpu step recognition
 
 # For example: make recipe NAME=an4 ARGS="--source ../shared/data/an4"
 recipe: $(VENV)/.recipes
