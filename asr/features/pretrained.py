@@ -6,6 +6,8 @@ processing universal performance benchmark", section 3).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +23,10 @@ class PretrainedFeatures(nn.Module):
     """Waveforms to features, exact with lengths.
 
     `mix`: weights of the hidden states, before a softmax. `fine_tunes`: whether gradients reach the
-    network. `cache`: hidden states of a network that is not fine-tuned; `cache_in_training`:
-    whether training uses it too, whose waveforms may change from epoch to epoch.
+    network. `stored_elsewhere`: weights are saved and loaded without the network, as in the
+    checkpoints of a training that leaves it as it is. `cache`: hidden states of a network that is
+    not fine-tuned; `cache_in_training`: whether training uses it too, whose waveforms may change
+    from epoch to epoch.
 
     Shape: [B, S] -> [B, T, D]; padding is zero.
     """
@@ -33,6 +37,9 @@ class PretrainedFeatures(nn.Module):
         self.network = build(description)
         self.mix = nn.Parameter(torch.zeros(description.layers + 1))
         self.fine_tunes = False
+        self.stored_elsewhere = False
+        self._register_state_dict_hook(_leave_out_network)
+        self.register_load_state_dict_post_hook(_keep_network)
         self.cache: StateCache | None = None
         self.cache_in_training = False
 
@@ -85,3 +92,18 @@ class PretrainedFeatures(nn.Module):
         samples = torch.tensor(waves.values.shape[1])
         T = max(1, int(self.output_lengths(samples)))  # as without a cache
         return nn.functional.pad(states, (0, 0, 0, 0, 0, T - states.shape[1]))
+
+
+def _leave_out_network(
+    layer: PretrainedFeatures, state: dict[str, Tensor], prefix: str, _: object
+) -> None:
+    if layer.stored_elsewhere:
+        for name in [name for name in state if name.startswith(f"{prefix}network.")]:
+            del state[name]
+
+
+def _keep_network(layer: PretrainedFeatures, keys: Any) -> None:
+    """After weights have been loaded: those of the network may be missing."""
+    if layer.stored_elsewhere:
+        inside = ("network.", "features.pretrained.network.")
+        keys.missing_keys[:] = [name for name in keys.missing_keys if not name.startswith(inside)]

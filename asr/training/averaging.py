@@ -16,6 +16,7 @@ from asr.models.bundle import Bundle, load_bundle, others_files, save_bundle
 from asr.models.weights import load_weights
 from asr.training.checkpoint import average_weights, best_epochs, epoch_path, is_intact
 from asr.training.finetune import interpolate
+from asr.training.front_end import complete
 from asr.training.run import Run
 
 
@@ -59,6 +60,7 @@ def finish(run: Run, count_errors: Callable[[], int]) -> Path:
         "longest_seconds": round(max(run.train.durations), 2),
         "about": about,
     }
+    complete(run.model)
     # half precision: half the size, and the shipped weights are the evaluated ones
     bundle = Bundle(run.model, run.bundle.tokens, run.bundle.text, info)
     save_bundle(final, bundle, half=True, keep_others=True)

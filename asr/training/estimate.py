@@ -33,7 +33,7 @@ def measure_training(recipe: Recipe) -> float:
     device, autocast = accelerator.device, accelerator.autocast
     tokens, _, data, _ = datasets(recipe)
     model = AcousticModel(recipe.features, recipe.model, len(tokens)).to(device).train()
-    load(model, recipe.features, network_folder)
+    load(model, recipe, network_folder)
     corpus = training_corpus(recipe, model, data, None)
     train = recipe.train
     seconds = CPU_SECONDS if train.batch_seconds == "auto" else train.batch_seconds

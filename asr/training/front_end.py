@@ -54,15 +54,24 @@ def with_network(recipe: Recipe) -> tuple[Recipe, Path | None]:
     return recipe.model_copy(update={"features": known}), folder
 
 
-def load(model: AcousticModel, features: FeatureConfig, folder: Path | None) -> None:
-    """Load the network of `folder` into a new model, and fix what is not to be trained.
+def load(model: AcousticModel, recipe: Recipe, folder: Path | None) -> None:
+    """Load the network of `folder` into a new model, and fix what is not to be trained. Checkpoints
+    hold the network only if it is trained, or init.model brings another.
 
     Raises CheckpointError for weights that do not fit.
     """
     pretrained = model.features.pretrained
     if pretrained is not None and folder is not None:
         load_network(pretrained.network, folder)
-        pretrained.freeze(fine_tuned=features.finetune_from is not None)
+        fine_tuned = recipe.features.finetune_from is not None
+        pretrained.freeze(fine_tuned)
+        pretrained.stored_elsewhere = not fine_tuned and recipe.init.model is None
+
+
+def complete(model: AcousticModel) -> None:
+    """Save the model with its network from now on."""
+    if model.features.pretrained is not None:
+        model.features.pretrained.stored_elsewhere = False
 
 
 def begin_epoch(model: AcousticModel, features: FeatureConfig, done: float) -> None:

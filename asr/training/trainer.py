@@ -98,7 +98,7 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
     torch.manual_seed(config.seed)
     tokens, text, train_set, dev_set = datasets(recipe)
     model = AcousticModel(recipe.features, recipe.model, len(tokens))
-    front_end.load(model, recipe.features, network_folder)
+    front_end.load(model, recipe, network_folder)
     bundle = Bundle(model, tokens, text)
     train_set = without_infeasible(recipe, bundle, train_set, say)
     shards = shard_supply(recipe, train_set)

@@ -22,8 +22,11 @@ from asr.errors import AsrError, ConfigError, TrainingError
 from asr.export.onnx_folder import build_graph
 from asr.export.sherpa import choose_slot
 from asr.features.extractor import FeatureConfig
+from asr.features.pretrained_files import load_network, read_network
+from asr.features.pretrained_network import build
 from asr.inference.streaming import Stream
 from asr.io import caches
+from asr.io.tensors import read_tensors
 from asr.models.bundle import load_bundle
 from asr.models.classifier import Classifier
 from asr.models.config import ModelConfig
@@ -69,12 +72,18 @@ def run(recipe: Recipe, hook: loop.Hook = lambda task: task) -> tuple[dict[str, 
     """The weights of the last epoch, and what was said."""
     said = StringIO()
     train(recipe, Console(file=said, width=1000), hook=hook)
-    epoch = load_bundle(recipe.out / "epochs" / "epoch-0002").model
-    return epoch.state_dict(), said.getvalue()
+    return epoch_of(recipe, 2), said.getvalue()
 
 
-def network_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v for k, v in weights.items() if k.startswith(START + "network.")}
+def epoch_of(recipe: Recipe, number: int) -> dict[str, Tensor]:
+    return read_tensors(recipe.out / "epochs" / f"epoch-000{number}" / "model.safetensors")
+
+
+def network_of(folder: Path) -> dict[str, Tensor]:
+    """The weights in a folder, under their names in a model."""
+    network = build(read_network(folder, ""))
+    load_network(network, folder)
+    return {f"{START}network.{name}": tensor for name, tensor in network.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +95,10 @@ def test_a_fixed_network_stays_and_its_mix_is_learnt(
     place: Path, fixed: tuple[dict[str, Tensor], str]
 ) -> None:
     weights, said = fixed
-    before = load_bundle(place / "fixed" / "epochs" / "epoch-0001").model.state_dict()
-    for name, tensor in network_of(weights).items():
-        assert torch.equal(tensor, before[name]), name
+    model = load_bundle(place / "fixed" / "model").model.state_dict()
+    for name, tensor in network_of(place / "network").items():
+        assert torch.equal(model[name], tensor.half().float()), name
+        assert name not in weights  # it is not in checkpoints
     assert weights[START + "mix"].abs().max() > 1e-3
     assert "hidden states of 0.00 hours take 0.0 GB; at most 20 GB" in said
     stored = list((place / "caches" / "asr" / "hidden-states").iterdir())
@@ -137,13 +147,12 @@ def test_what_changes_recordings(settings: dict[str, Any], changes: bool) -> Non
 
 
 def test_fine_tuning_begins_when_asked_and_resumes(
-    place: Path, fixed: tuple[dict[str, Tensor], str]
+    place: Path,
 ) -> None:
     recipe = recipe_of(place, "tuned", finetune_from=0.5, finetune_lr_factor=0.5)
     weights, _ = run(recipe)
-    epochs = [load_bundle(recipe.out / "epochs" / f"epoch-000{n}").model.state_dict()
-              for n in (1, 2)]  # fmt: skip
-    original = network_of(fixed[0])
+    epochs = [epoch_of(recipe, number) for number in (1, 2)]
+    original = network_of(place / "network")
     moved = {name for name in original if not torch.equal(epochs[1][name], original[name])}
     assert all(torch.equal(epochs[0][name], original[name]) for name in original)
     assert moved
