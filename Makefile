@@ -9,15 +9,21 @@ ARGS ?=
 # modules again; torch then loads in 3.9 s instead of 2.0 s (processor time, 2026-11-28).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench gpu recipe clean
+.PHONY: demo test slow lint bench gpu recipe clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asr demo $(ARGS)
 
-# Two processes, each with whole files, since files share what their tests prepare. In alphabetical
-# order: by default, files with few tests come last, and these are the slow ones.
+# Processes that each run whole files, since files share what their tests prepare. Three for two
+# cores, since many tests wait for processes, servers and browsers. In alphabetical order: by default,
+# files with few tests come last, and these take longest.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+# The tests that take many seconds each: kernels in Triton's interpreter, trainings that are killed.
+slow: $(VENV)/.dev
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
