@@ -24,7 +24,7 @@ from asr.features.pretrained_network import build
 from asr.io.files import digest
 from asr.io.foreign import which_is
 from asr.io.model_files import read_facts
-from asr.io.tensors import read_header, read_tensors
+from asr.io.tensors import read_header, read_tensors, shapes_only
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -186,7 +186,7 @@ def _check_weights(description: PretrainedNetwork, folder: Path) -> None:
     for path in _weight_files(folder):
         for name, (shape, kind) in read_header(path).items():
             stored[name] = torch.empty(shape, device="meta", dtype=_FLOATS.get(kind, torch.int32))
-    with torch.device("meta"):
+    with shapes_only():
         network = build(description)
     own, weights = network.state_dict(), _renamed(stored, folder)
     for name in sorted(own.keys() | weights.keys()):
@@ -266,5 +266,6 @@ def _join_norm(weights: dict[str, Tensor], folder: Path) -> None:
                 f"{folder}: expected a norm for each place of {place}{direction}, got shapes "
                 f"{tuple(g.shape)} and {tuple(v.shape)}: copy it again"
             )
-        v = v.float()
-        weights[f"{place}weight"] = g.float() * v / v.norm(dim=(0, 1), keepdim=True)
+        if not v.is_meta:  # its shape is enough, and torch would import its compiler for products
+            v = g.float() * v.float() / v.float().norm(dim=(0, 1), keepdim=True)
+        weights[f"{place}weight"] = v

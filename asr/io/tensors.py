@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,33 @@ def read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
             return {k: (tuple(v.get_shape()), v.get_dtype()) for k, v in slices.items()}
 
     return _checked(path, read)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Networks that are made in this context have shapes, but no memory and no values: they are on
+    torch's meta device.
+
+    Initialisations are skipped for which torch would import its compiler, which takes seconds.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Skipping(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            if func in (torch.Tensor.normal_, torch.nn.init.normal_):
+                return args[0] if args else kwargs["tensor"]
+            if func is torch.norm_except_dim:  # for weight normalisation
+                weight, _, dim = args
+                return weight.new_empty([n if i == dim else 1 for i, n in enumerate(weight.shape)])
+            if func is torch._weight_norm:
+                return args[0].new_empty(args[0].shape)
+            return func(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Skipping():
+        yield
 
 
 def _checked(path: Path, read: Callable[[], Any]) -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from asr.errors import CheckpointError, ConfigError
-from asr.io.tensors import read_header, read_tensors, write_tensors
+from asr.io.tensors import read_header, read_tensors, shapes_only, write_tensors
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -57,7 +56,7 @@ def load_model(make: Callable[[], M], path: Path) -> M:
     Raises CheckpointError unless names, shapes and types match and every weight is finite.
     """
     try:
-        with torch.device("meta"), _NoNormals():
+        with shapes_only():
             model = make()
     except ConfigError as error:
         raise CheckpointError(f"{path.parent}: {error}") from None
@@ -74,18 +73,6 @@ def load_model(make: Callable[[], M], path: Path) -> M:
     _check_finite(weights, path)
     model.load_state_dict(weights, assign=True)
     return model.eval()
-
-
-class _NoNormals(TorchFunctionMode):
-    """Skips normal initialisation: for meta tensors, torch would import its compiler for it, which
-    takes five seconds."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func in (Tensor.normal_, nn.init.normal_):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
@@ -311,3 +312,12 @@ def test_classifiers_have_other_features() -> None:
     features = FeatureConfig(kind="pretrained", pretrained="ann/network")
     with pytest.raises(ConfigError, match=r"another features\.kind here, got pretrained"):
         Classifier(features, NETWORK, 2)
+
+
+def test_no_network_needs_the_compiler_of_torch(
+    place: Path, fixed: tuple[dict[str, Tensor], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("torch._dynamo", "torch.fx.experimental.symbolic_shapes"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it takes seconds
+    read_network(place / "network", "x")
+    load_bundle(place / "fixed" / "model")
