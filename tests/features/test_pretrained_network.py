@@ -1,4 +1,5 @@
-"""Hidden states against transformers, which computes one utterance at a time exactly.
+"""Hidden states against transformers, which computes one utterance at a time exactly. Its import
+takes four seconds: tests that need it are slow.
 
 Covers `asr/features/pretrained_config.py`.
 """
@@ -76,6 +77,7 @@ def theirs(model: Any, wave: Tensor) -> Tensor:
     return torch.stack([*made.hidden_states[:-1], made.last_hidden_state], dim=2)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_every_layer_is_that_of_transformers(style: str, tmp_path: Path) -> None:
     model = reference(*STYLES[style])
@@ -85,6 +87,7 @@ def test_every_layer_is_that_of_transformers(style: str, tmp_path: Path) -> None
         torch.testing.assert_close(states, theirs(model, wave), rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_parts_halves_prefixes_and_former_names_are_read(tmp_path: Path) -> None:
     model = reference("wav2vec2", {})
     expected = ours(saved(tmp_path / "whole", model))(pad(WAVES)).values
@@ -104,6 +107,7 @@ def test_parts_halves_prefixes_and_former_names_are_read(tmp_path: Path) -> None
     torch.testing.assert_close(ours(path.parent)(pad(WAVES)).values, expected, rtol=0.1, atol=0.05)
 
 
+@pytest.mark.slow
 def test_their_own_batch_depends_on_its_padding(tmp_path: Path) -> None:
     """What ours must not do: the group norm of base models sees the padding."""
     model = reference("wav2vec2", {})
@@ -142,6 +146,7 @@ def test_waveforms_are_normalised_over_their_own_samples() -> None:
     torch.testing.assert_close(waves.values, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_settings_that_transformers_leaves_out_have_its_defaults(tmp_path: Path) -> None:
     import transformers
 
