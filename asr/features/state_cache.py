@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.errors import AsrError
-from asr.io.files import atomic_path
+from asr.io.files import atomic_path, restore_folders
 from asr.io.tensors import read_tensors, write_tensors
 
 SUFFIX = ".safetensors"
@@ -43,6 +43,7 @@ class StateCache:
         Raises OSError if the folder cannot be made.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        restore_folders(folder)  # without what killed processes left
         self.folder, self.limit = folder, limit
         self._network = network.encode()
         found = [(path, path.stat()) for path in folder.glob(f"*{SUFFIX}")]

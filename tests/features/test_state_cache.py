@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.features.state_cache import StateCache, weights_digest
+from asr.io.files import _place
 
 STATES = torch.arange(24.0).reshape(2, 3, 4)
 ROOM = 4000  # bytes: a file of ten states has 400 and a header
@@ -57,6 +58,13 @@ def test_what_this_training_uses_stays_and_the_rest_makes_room(tmp_path: Path) -
     assert second.path(wave(1)).is_file()
     assert not second.path(wave(0)).is_file()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= ROOM
+
+
+def test_a_killed_process_leaves_nothing(tmp_path: Path) -> None:
+    left = tmp_path / f".x.safetensors.{2**22}-{_place()}-{'0' * 16}.tmp"
+    left.write_bytes(b"half")
+    StateCache(tmp_path, "a", ROOM)
+    assert not left.exists()
 
 
 def test_the_digest_is_of_all_weights() -> None:
