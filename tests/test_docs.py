@@ -116,7 +116,10 @@ def test_commands_of_labels(
     assert reviewed[0].extra.keys() == {"misfit", "hypothesis"}
     # As a person who checked them leaves them; the last two lines are for a shell.
     write_manifest("greetings/clean/check.reviewed.jsonl", reviewed)
-    serving, joining, training = "".join(blocks("sh", LABELS)).splitlines()
+    language, *others = blocks("sh", LABELS)
+    own = (DOCS / "your-own-data.md").read_text()  # whose commands are run in test_readme.py
+    assert all(line in own for line in language.splitlines())
+    serving, joining, training = "".join(others).splitlines()
     assert Path(shlex.split(serving)[-1]) == Path("greetings/clean/check.jsonl")
     parts = [Path(name).read_text() for name in shlex.split(joining)[1:3]]
     Path(shlex.split(joining)[-1]).write_text("".join(parts))
