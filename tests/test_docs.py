@@ -39,7 +39,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md"), *ROOT.glob("recipes/*/README.md")]
 DECODING = (DOCS / "decoding.md").read_text()
 EVALUATION = (DOCS / "evaluation.md").read_text()
-LABELS = (DOCS / "labels.md").read_text()
+LABELS = (DOCS / "labels.md").read_text().partition("## How well")[0]
 LARGE = (DOCS / "large-corpora.md").read_text()
 TRANSCRIBE = (DOCS / "transcribe.md").read_text()
 
