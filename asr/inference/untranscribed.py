@@ -203,10 +203,12 @@ def hold_out(rows: Sequence[Utterance], seed: int) -> tuple[list[Utterance], lis
     for key, u in zip(keys, rows, strict=True):
         seconds[key] += u.duration
     held: set[str] = set()
+    total = 0.0
     for key in order[:-1]:
-        if sum(seconds[name] for name in held) >= wanted:
+        if total >= wanted:
             break
         held.add(key)
+        total += seconds[key]
     pairs = list(zip(keys, rows, strict=True))
     return [u for key, u in pairs if key not in held], [u for key, u in pairs if key in held]
 
