@@ -133,6 +133,8 @@ def _measured(run: Run) -> float:
     longest = slowest_seconds(run, run.train.durations[places[0]])
     peak(1)  # what is allocated once
     free, _ = torch.cuda.mem_get_info(device)
+    if run.replay is not None:  # CUDA graphs have memory of their own, beside eager steps
+        free //= 2
     weights = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     return largest(peak, GPU_SHARE * free - MOMENTS_BYTES * weights, longest)
 

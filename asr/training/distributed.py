@@ -271,8 +271,8 @@ def require_same(settings: Mapping[str, Any]) -> None:
                 )
 
 
-class _Whole(nn.Module):
-    """A model whose `forward` is `forward_and_spell`, for DistributedDataParallel."""
+class Whole(nn.Module):
+    """A model whose `forward` is `forward_and_spell`, for what calls only that."""
 
     def __init__(self, model: AcousticModel) -> None:
         super().__init__()
@@ -292,5 +292,5 @@ def replicated(model: AcousticModel) -> Network:
         dist.broadcast(buffer, 0)
     # From here on buffers stay equal: their statistics are those of all processes.
     return DistributedDataParallel(
-        _Whole(model), broadcast_buffers=False, gradient_as_bucket_view=True
+        Whole(model), broadcast_buffers=False, gradient_as_bucket_view=True
     )

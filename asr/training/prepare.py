@@ -42,6 +42,7 @@ FREE = {
     "train.patience",
     "train.average",
     "train.save_seconds",
+    "train.cuda_graphs",
 }
 
 OF_PRETRAINED = {f"features.{key}" for key in (*OF_TRAINING, "network")}

@@ -20,6 +20,7 @@ from asr.training.display import Display
 from asr.training.distributed import Network
 from asr.training.loop import Loop
 from asr.training.recipe import Recipe
+from asr.training.step import Replay
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Run:
     network: Network
     dev_share: SpeechDataset
     """The part of dev that this process recognises."""
+    replay: Replay | None = None
+    """How steps are replayed on a GPU, with train.cuda_graphs."""
     needed: set[Path] = field(default_factory=set)
     """Files and folders to which the newest checkpoint on disk refers."""
     fill_share: float = 0.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +22,27 @@ from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 from asr.training.distributed import Network
 from asr.training.loop import Loss
+
+Autocast = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What the network and the loss read of a batch.
+
+    Shape: features [views * B, T, F], targets and spelled [B, U], weights [B].
+    """
+
+    features: Padded
+    targets: Padded
+    spelled: Padded | None
+    """Targets of the hierarchical CTC layer, if there is one."""
+    weights: Tensor | None
+    views: int
+
+
+Compute = Callable[[Network, Masked], Loss]
+Replay = Callable[[Compute, Masked], Loss]
 
 
 def vary(batch: Batch, augment: AugmentConfig, sounds: Sounds, gain: bool) -> Padded:
@@ -38,9 +61,10 @@ def batch_loss(
     batch: Batch,
     augment: AugmentConfig,
     cr_ctc_weight: float,
-    autocast: Callable[[], AbstractContextManager[None]],
+    autocast: Autocast,
     sounds: Sounds,
     network: Network | None = None,
+    replay: Replay | None = None,
 ) -> Loss:
     """CTC loss per token of an augmented batch, plus disagreement between its two views.
 
@@ -50,7 +74,8 @@ def batch_loss(
     multiplied by its weight. The divisor counts all tokens in full, so that a weight has the same
     effect in a batch in which all utterances have it. `network` is the model's
     `forward_and_spell`, or what computes it in several processes; if they share the batch, the loss
-    is that of the whole batch.
+    is that of the whole batch. `replay` computes network and loss in its own way, with the model's
+    weights.
     """
     with torch.no_grad():
         waves = vary(batch, augment, sounds, model.features.config.follows_level)
@@ -60,13 +85,29 @@ def batch_loss(
         features = warp_time(model.features(waves, distortion), augment.time_warp)
     views = 2 if cr_ctc_weight else 1
     masked = [spec_augment(features, augment).values for _ in range(views)]
-    inputs = Padded(torch.cat(masked), features.lengths.repeat(views))
+    given = Masked(
+        Padded(torch.cat(masked), features.lengths.repeat(views)),
+        batch.targets,
+        None if model.spelling is None else batch.spelled,
+        batch.weights,
+        views,
+    )
+    compute = partial(masked_loss, cr_ctc_weight=cr_ctc_weight, autocast=autocast)
+    if replay is not None:
+        return replay(compute, given)
+    return compute(network or model.forward_and_spell, given)
+
+
+def masked_loss(network: Network, given: Masked, cr_ctc_weight: float, autocast: Autocast) -> Loss:
+    """The loss from features on, as in `batch_loss`."""
+    views, weights = given.views, given.weights
     with autocast():
-        log_probs, spelled = (network or model.forward_and_spell)(inputs)
-    loss = _ctc_of_views(log_probs, batch.targets, views, cr_ctc_weight, batch.weights)
+        log_probs, spelled = network(given.features)
+    loss = _ctc_of_views(log_probs, given.targets, views, cr_ctc_weight, weights)
     if spelled is None:
         return loss
-    spelling = _ctc_of_views(spelled, batch.spelled, views, cr_ctc_weight, batch.weights)
+    assert given.spelled is not None
+    spelling = _ctc_of_views(spelled, given.spelled, views, cr_ctc_weight, weights)
     return Loss(loss.objective + spelling.objective, loss.items, loss.units)
 
 

@@ -24,7 +24,7 @@ from asr.io.files import restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.shares import sharing
-from asr.training import batch_size, distributed, front_end, loop
+from asr.training import batch_size, distributed, front_end, graphed, loop
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
 from asr.training.finetune import freeze, initialise_from, rate_factors
@@ -126,6 +126,8 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
         f"{device.type}, {computed}{processes}"
     )
     front_end.begin_epoch(model, recipe.features, state.progress.epoch / config.epochs)
+    if config.cuda_graphs:
+        run.replay = graphed.replay(model, device, say)
     batch_size.settle(run)
     front_end.use_cache(model, recipe, state.audio_seconds + sum(dev_set.durations), say)
     if begun:
@@ -186,7 +188,9 @@ def _loss(run: Run, batch: Batch) -> loop.Loss:
     torch.manual_seed(config.seed * SEED_STRIDE + run.progress.step)
     augment, weight, sounds = run.recipe.augment, config.cr_ctc_weight, run.sounds
     with sharing(batch.share):
-        return batch_loss(run.model, batch, augment, weight, autocast, sounds, run.network)
+        return batch_loss(
+            run.model, batch, augment, weight, autocast, sounds, run.network, run.replay
+        )
 
 
 def _validate(run: Run) -> tuple[dict[str, Any], str]:

@@ -2,8 +2,9 @@
 how often the paths of a GPU that are plain torch would wait there.
 
 The batches are noise of the lengths of a recipe's batches. A phase is timed with a wait for the
-device before and after it, so that their sum exceeds the time of a step. The table and all figures
-are written to exp/bench/step.json as well.
+device before and after it, so that their sum exceeds the time of a step. On a GPU each case is
+measured eagerly and with `train.cuda_graphs`. The table and all figures are written to
+exp/bench/step.json as well.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from asr.models.config import ModelConfig
 from asr.padded import Padded
 from asr.training import step
 from asr.training.display import Display
+from asr.training.graphed import Graphed
 from asr.training.interrupt import StopRequest
 from asr.training.loop import Loss, Place, Task, _step, begin
 from asr.training.optimizer import OptimizationConfig
@@ -67,6 +69,7 @@ GPU = (
     Case("1024 cells", 5, 1024, 32, 15.0, 1),
 )
 CPU = (Case("AN4's recipe", 4, 256, 8, 3.0), Case("one view", 4, 256, 8, 3.0, 1))
+GRAPHS = {"cuda": (False, True), "cpu": (False,)}
 
 
 @dataclass
@@ -87,23 +90,28 @@ def run() -> None:
     """Print a table, and write all figures."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cases = GPU if device == "cuda" else CPU
-    found = {case.name: _measure(case, device) for case in cases}
+    ways = [(case, graphs) for case in cases for graphs in GRAPHS[device]]
+    found = {way: _measure(*way, device) for way in ways}
     rows = [
         [
-            f"{case.name}: {case.layers}x{case.hidden}, {case.rows} x {case.seconds:g} s",
-            f"{found[case.name].milliseconds:.0f}",
-            f"{found[case.name].hours_per_hour:.0f}",
-            *(f"{v:g}" for v in _counts(found[case.name], device)),
+            f"{case.name}: {case.layers}x{case.hidden}, {case.rows} x {case.seconds:g} s"
+            + (", CUDA graphs" if graphs else ""),
+            f"{measured.milliseconds:.1f}",
+            f"{measured.hours_per_hour:.0f}",
+            *(f"{v:g}" for v in _counts(measured, device)),
         ]
-        for case in cases
+        for (case, graphs), measured in found.items()
     ]
     counted = ["launches", "copies", "waits", "GPU busy, %"] if device == "cuda" else ["waits"]
     print_table(f"step: training on {machine_name()}", ["", "ms", "h/h", *counted], rows)
     for case in cases:
-        phases = found[case.name].phases.items()
+        phases = found[case, False].phases.items()
         print(f"  {case.name}, ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in phases))
     facts = {"machine": machine_name(), "torch": torch.__version__, "date": str(date.today())}
-    rows_ = [asdict(case) | asdict(found[case.name]) for case in cases]
+    rows_ = [
+        asdict(case) | {"cuda_graphs": graphs} | asdict(measured)
+        for (case, graphs), measured in found.items()
+    ]
     OUT.parent.mkdir(parents=True, exist_ok=True)
     write_json(OUT, facts | {"cases": rows_})
     print(f"  written to {OUT}")
@@ -115,9 +123,9 @@ def _counts(found: Measured, device: str) -> list[float]:
     return [found.launches, found.copies, found.waits, round(100 * found.busy)]
 
 
-def _measure(case: Case, device: str) -> Measured:
+def _measure(case: Case, graphs: bool, device: str) -> Measured:
     torch.manual_seed(0)
-    bench = _Bench(case, device)
+    bench = _Bench(case, graphs, device)
     warm, rounds = (15, 20) if device == "cuda" else (1, 4)
     for number in range(warm):
         bench.step(number)
@@ -128,8 +136,9 @@ def _measure(case: Case, device: str) -> Measured:
     bench.wait()
     seconds = (time.perf_counter() - started) / rounds
     found = Measured(1000 * seconds, bench.audio_seconds / seconds)
-    for number in range(rounds):
-        bench.phases(number, found.phases, rounds)
+    if not graphs:
+        for number in range(rounds):
+            bench.phases(number, found.phases, rounds)
     if device == "cuda":
         _count(bench, found)
     else:
@@ -161,7 +170,7 @@ def _count(bench: _Bench, found: Measured, steps: int = 5) -> None:
 class _Bench:
     """A training in memory, on batches of noise."""
 
-    def __init__(self, case: Case, device: str) -> None:
+    def __init__(self, case: Case, graphs: bool, device: str) -> None:
         self._device = device
         network = ModelConfig(strides=(2, 2), hidden=case.hidden, layers=case.layers, dropout=0.3)
         self._model = AcousticModel(FeatureConfig(), network, TOKENS).to(device).train()
@@ -171,6 +180,7 @@ class _Bench:
         config = OptimizationConfig(learning_rate=1e-4)
         precision = "fp16" if device == "cuda" else "no"
         self._state = begin(self._model, config, place, {}, precision)
+        self._replay = Graphed(self._model, print) if graphs else None
         nothing: Any = None
         self._task = Task(nothing, self._loss, nothing, nothing, lambda batch: "a batch")
         self._batches = [_batch(case, seed).to(device) for seed in range(BATCHES)]
@@ -183,7 +193,9 @@ class _Bench:
 
     def _loss(self, batch: Batch) -> Loss:
         autocast = self._state.accelerator.autocast
-        return step.batch_loss(self._model, batch, AUGMENT, self._weight, autocast, self._sounds)
+        return step.batch_loss(
+            self._model, batch, AUGMENT, self._weight, autocast, self._sounds, replay=self._replay
+        )
 
     def step(self, number: int) -> None:
         """A step of the training loop."""

@@ -19,6 +19,8 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from asr.models.kernels.streams import runs_plainly
+
 FRAMES = 32  # in a graph: fewer would be copied more often, more would be wasted
 ROWS = 8  # rows of a batch take the same time as one
 SPARE = 4  # a large batch is rounded up by up to 1 / SPARE, so that similar sizes share a graph
@@ -75,7 +77,7 @@ class Graphs:
 
     def run(self, tape: Tape) -> None:
         """Run the loop of `tape`, by a graph if possible."""
-        if self._failed or tape.size[0] < SHORTEST or torch.cuda.is_current_stream_capturing():
+        if self._failed or tape.size[0] < SHORTEST or runs_plainly():
             return tape.run()
         stream = torch.cuda.current_stream(tape.parts().writes[0].device)
         with self._lock:

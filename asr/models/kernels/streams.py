@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -10,6 +11,24 @@ import torch
 from torch import Tensor
 
 A = TypeVar("A")
+
+_plain = False  # for all threads: autograd computes gradients in one of its own
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Run on one stream, and loops without graphs of their own, as inside a CUDA graph."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
+def runs_plainly() -> bool:
+    """Whether `plainly` is entered, or the current stream is being captured."""
+    return _plain or torch.cuda.is_current_stream_capturing()
 
 
 def side_by_side(
@@ -21,7 +40,7 @@ def side_by_side(
     A step of a recurrent layer uses a fraction of a large GPU, and its two directions are
     independent.
     """
-    if not shared[0].is_cuda or torch.cuda.is_current_stream_capturing():
+    if not shared[0].is_cuda or runs_plainly():
         return first(), second()
     main, side = torch.cuda.current_stream(), _side(shared[0].device)
     side.wait_stream(main)
