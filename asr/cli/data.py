@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +12,14 @@ import typer
 
 from asr.cli.option_groups import with_options
 from asr.cli.sharding import ShardOptions, merged_rows
+from asr.errors import ConfigError
+from asr.io.printable import printable_lines
 from asr.io.terminal import progress_bar, show, tell
 
 if TYPE_CHECKING:
+    from asr.dataset.validate import AudioCheck
     from asr.io.shard_results import Row
+    from asr.text.tokens import Tokens
 
 app = typer.Typer()
 
@@ -32,33 +36,91 @@ def new(
 
 
 @app.command(epilog="Example: asr check data/train.jsonl data/dev.jsonl --model exp/an4/model")
+@with_options
 def check(
     manifests: Annotated[list[Path], typer.Argument(help="Manifests of one corpus.")],
+    sharding: ShardOptions,
     model: Annotated[
         Path | None, typer.Option(help="Check against this model's tokens and frame rate.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the report, as text.")] = None,
 ) -> None:
     """Report hours, speakers, tokens, lengths, and every problem of a corpus by utterance id."""
-    from asr.dataset.validate import check_manifests
+    from asr.dataset import validate
     from asr.dataset.validate_text import render
+    from asr.io.paths import as_stored
+    from asr.io.shard_results import Row, file_size
+    from asr.io.threads import in_threads
 
-    with progress_bar("checking") as progress:
-        if model is None:
-            report = check_manifests(manifests, progress=progress)
-        else:
-            from asr.models.bundle import load_bundle
+    _check_report(out, manifests)
+    shard = sharding.check(out)
+    # Only the checks of texts need the model, and they belong to the merge.
+    tokens, frames, normalise = _text_checks(model if shard is None else None)
+    corpus = validate.read_corpus(manifests, normalise)
+    names = corpus.names()
+    places = {name: place for place, name in enumerate(names)}
+    files = {f"manifest {number}": path for number, path in enumerate(manifests, start=1)}
+    work = sharding.work("check", out, files, names)
 
-            bundle = load_bundle(model)
-            report = check_manifests(
-                manifests,
-                bundle.tokens,
-                bundle.output_frames,
-                bundle.normalise,
-                progress=progress,
-            )
+    def audio(place: int) -> AudioCheck:
+        return validate.check_audio(corpus.located[place].utterance)
+
+    def results(left: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        checks = in_threads(audio, [places[name] for name in left])
+        for name, found in zip(left, checks, strict=True):
+            yield name, Row(found, found.unreadable)
+
+    def size(name: str) -> int | None:
+        return file_size(as_stored(corpus.located[places[name]].utterance.audio))
+
+    if work is not None and shard is not None:
+        sys.exit(min(1, sharding.run(work, size, results)))
+    with ExitStack() as stack:
+        row = None if work is None else stack.enter_context(merged_rows(work, size))
+
+        def found(place: int) -> AudioCheck:
+            return audio(place) if row is None else validate.AudioCheck(*row(names[place]).value)
+
+        progress = stack.enter_context(progress_bar("checking"))
+        workers = None if row is None else 1  # rows are read one at a time
+        report = validate.check_corpus(corpus, found, tokens, frames, workers, progress)
+    _write_report(out, render(report))
     show(render(report))
     if report.problems:
         sys.exit(1)
+
+
+def _check_report(out: Path | None, manifests: Sequence[Path]) -> None:
+    """Refuse a report that would replace an input, or could not be written in the end."""
+    if out is not None and (
+        out.is_dir() or out.resolve() in {path.resolve() for path in manifests}
+    ):
+        raise ConfigError(
+            f"expected the name of a file for the report, no folder or manifest, got --out {out}: "
+            "choose another"
+        )
+
+
+def _text_checks(
+    model: Path | None,
+) -> tuple[Tokens | None, Callable[[float], int] | None, Callable[[str], str] | None]:
+    """Tokens, frames for seconds of audio, and normalisation of a model."""
+    if model is None:
+        return None, None, None
+    from asr.models.bundle import load_bundle
+
+    bundle = load_bundle(model)
+    return bundle.tokens, bundle.output_frames, bundle.normalise
+
+
+def _write_report(out: Path | None, text: str) -> None:
+    if out is None:
+        return
+    from asr.io.files import atomic_path, remove_leftovers
+
+    remove_leftovers(out)
+    with atomic_path(out) as temporary:
+        temporary.write_text(printable_lines(text), encoding="utf-8")
 
 
 @app.command(epilog="Example: asr augment recipe.yaml --listen 5 --out exp/listen")

@@ -26,7 +26,7 @@ from asr.io.terminal import progress_bar, tell
 
 app = typer.Typer()
 
-COMMANDS = ("align", "cut", "evaluate", "label", "pack", "transcribe")
+COMMANDS = ("align", "check", "cut", "evaluate", "label", "pack", "transcribe")
 RETRIES = 5  # of a shard whose worker or machine dies
 
 

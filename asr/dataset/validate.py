@@ -11,7 +11,7 @@ import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from asr.dataset.shards import load_recording
 from asr.errors import AsrError, AudioError
 from asr.io.paths import as_stored
 from asr.io.printable import printable, shown_character
+from asr.io.threads import in_threads
 from asr.text.characters import unseen
 from asr.text.tokens import Tokens
 
@@ -35,9 +36,8 @@ OVERSHOOT = 0.5
 (--max-overshoot)."""
 _DURATION_TOLERANCE = 0.1  # seconds
 # Kinds that are notes, not problems.
-_NOTES = frozenset(
-    {"damaged audio", "quiet audio", "clipped audio", "characters that are not seen"}
-)
+_NOTES = {"damaged audio", "quiet audio", "clipped audio", "characters that are not seen"}
+_UNREADABLE = {"missing audio", "undecodable audio"}
 _BINS = 12
 
 
@@ -83,12 +83,28 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
-class _Located:
+class Located:
+    """An utterance and its line."""
+
     utterance: Utterance
     manifest: Path
     line: int
     unspoken: str = ""
     """Why its text cannot be normalised: words have no phones."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The manifests of one corpus, their utterances in order, and the problems with their lines."""
+
+    manifests: Sequence[Path]
+    located: Sequence[Located]
+    problems: Sequence[Problem]
+
+    def names(self) -> list[str]:
+        """A name for each utterance. Ids may be repeated, but not places."""
+        numbers = {path: number for number, path in enumerate(self.manifests, start=1)}
+        return [f"manifest {numbers[item.manifest]}, line {item.line}" for item in self.located]
 
 
 class AudioCheck(NamedTuple):
@@ -98,6 +114,12 @@ class AudioCheck(NamedTuple):
     seconds: float
     problems: Sequence[tuple[str, str]]
     sound: str = ""
+
+    @property
+    def unreadable(self) -> str | None:
+        """Why there are no samples."""
+        found = (f"{kind}: {detail}" for kind, detail in self.problems if kind in _UNREADABLE)
+        return next(found, None)
 
 
 def check_audio(utterance: Utterance) -> AudioCheck:
@@ -147,29 +169,54 @@ def check_manifests(
     Raises:
         ManifestError: a manifest is missing or unreadable.
     """
+    corpus = read_corpus(paths, normalise)
+
+    def audio(place: int) -> AudioCheck:
+        return check_audio(corpus.located[place].utterance)
+
+    return check_corpus(corpus, audio, tokens, output_frames, workers, progress)
+
+
+def read_corpus(
+    paths: Iterable[str | Path], normalise: Callable[[str], str] | None = None
+) -> Corpus:
+    """Read manifests and find the problems that are seen without audio.
+
+    Raises ManifestError as `check_manifests` does.
+    """
     manifests, repeated = _distinct(paths)
     located, problems = _read(manifests, normalise)
     problems += repeated + _duplicate_ids(located) + _shared_speakers(located)
+    return Corpus(manifests, located, problems)
 
-    def examine(item: _Located) -> tuple[list[Problem], str]:
-        audio = check_audio(item.utterance)
-        return _utterance_problems(item, audio, tokens, output_frames), audio.sound
 
-    threads = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+def check_corpus(
+    corpus: Corpus,
+    audio: Callable[[int], AudioCheck],
+    tokens: Tokens | None = None,
+    output_frames: Callable[[float], int] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """As `check_manifests`; `audio` checks the recording of the utterance at an index."""
+    located, problems = corpus.located, list(corpus.problems)
+
+    def examine(place: int) -> tuple[list[Problem], str]:
+        checked = audio(place)
+        return _utterance_problems(located[place], checked, tokens, output_frames), checked.sound
+
     sounds: list[str] = []
-    try:
-        for done, (found, sound) in enumerate(threads.map(examine, located), start=1):
+    with closing(in_threads(examine, range(len(located)), workers)) as examined:
+        for done, (found, sound) in enumerate(examined, start=1):
             problems += found
             sounds.append(sound)
             if progress is not None:
                 progress(done, len(located))
-    finally:
-        threads.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the whole corpus
     problems += _shared_recordings(located, sounds)
-    order = {path: rank for rank, path in enumerate(manifests)}
+    order = {path: rank for rank, path in enumerate(corpus.manifests)}
     problems.sort(key=lambda problem: order[problem.manifest])
     return CheckReport(
-        manifests=tuple(_summary(path, located) for path in manifests),
+        manifests=tuple(_summary(path, located) for path in corpus.manifests),
         units=Counter(character for item in located for character in item.utterance.text),
         lengths=_histogram([item.utterance.duration for item in located]),
         problems=tuple(problem for problem in problems if problem.kind not in _NOTES),
@@ -195,8 +242,8 @@ def _distinct(paths: Iterable[str | Path]) -> tuple[list[Path], list[Problem]]:
 
 def _read(
     manifests: Iterable[Path], normalise: Callable[[str], str] | None
-) -> tuple[list[_Located], list[Problem]]:
-    located: list[_Located] = []
+) -> tuple[list[Located], list[Problem]]:
+    located: list[Located] = []
     problems: list[Problem] = []
     for path in manifests:
         before = len(located) + len(problems)
@@ -214,7 +261,7 @@ def _read(
                     text = normalise(text) if normalise is not None else text
                 except AsrError as error:
                     text, unspoken = "", str(error)
-                located.append(_Located(replace(entry, text=text), path, line, unspoken))
+                located.append(Located(replace(entry, text=text), path, line, unspoken))
         if dropped:
             listed = ", ".join(f"U+{ord(c):04X} {count}" for c, count in dropped.most_common())
             detail = f"{listed}: training drops them"
@@ -225,7 +272,7 @@ def _read(
     return located, problems
 
 
-def _summary(path: Path, located: Iterable[_Located]) -> ManifestSummary:
+def _summary(path: Path, located: Iterable[Located]) -> ManifestSummary:
     own = [item.utterance for item in located if item.manifest == path]
     return ManifestSummary(
         path=path,
@@ -263,8 +310,8 @@ def _round_up(width: float) -> int:
 # --- problems ---
 
 
-def _duplicate_ids(located: Iterable[_Located]) -> list[Problem]:
-    first: dict[str, _Located] = {}
+def _duplicate_ids(located: Iterable[Located]) -> list[Problem]:
+    first: dict[str, Located] = {}
     problems = []
     for item in located:
         other = first.setdefault(item.utterance.id, item)
@@ -274,7 +321,7 @@ def _duplicate_ids(located: Iterable[_Located]) -> list[Problem]:
     return problems
 
 
-def _shared_speakers(located: Iterable[_Located]) -> list[Problem]:
+def _shared_speakers(located: Iterable[Located]) -> list[Problem]:
     """Each speaker once for every manifest after the first; unnamed speakers are not shared."""
     homes: dict[str, dict[Path, int]] = {}
     for item in located:
@@ -290,11 +337,11 @@ def _shared_speakers(located: Iterable[_Located]) -> list[Problem]:
     return problems
 
 
-def _shared_recordings(located: Sequence[_Located], sounds: Sequence[str]) -> list[Problem]:
+def _shared_recordings(located: Sequence[Located], sounds: Sequence[str]) -> list[Problem]:
     """Each utterance whose recording is also in an earlier manifest."""
     utterances = [replace(item.utterance, id=str(n)) for n, item in enumerate(located)]
     keys = recording_keys(utterances, {str(n): sound for n, sound in enumerate(sounds)})
-    homes: dict[int, _Located] = {}
+    homes: dict[int, Located] = {}
     problems = []
     for item, label in zip(located, joined(keys), strict=True):
         first = homes.setdefault(label, item)
@@ -308,7 +355,7 @@ def _shared_recordings(located: Sequence[_Located], sounds: Sequence[str]) -> li
 
 
 def _utterance_problems(
-    item: _Located,
+    item: Located,
     audio: AudioCheck,
     tokens: Tokens | None,
     output_frames: Callable[[float], int] | None,

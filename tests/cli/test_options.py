@@ -28,7 +28,7 @@ SHARDS = ["--shard", "--merge"]
 OPTIONS = {
     "align": ["model", "source", "--text", "--format", "--out", *SHARDS],
     "augment": ["recipe", "overrides", "--listen", "--out"],
-    "check": ["manifests", "--model"],
+    "check": ["manifests", "--model", "--out", *SHARDS],
     "clean": ["model", "manifest", "--out", "--worst", "--audio-mb"],
     "compare": ["reports", "--out"],
     "demo": ["--out", "--seed"],

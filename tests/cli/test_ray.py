@@ -54,7 +54,7 @@ def test_shards_and_merge(run: Command, tones: Tones, here: Path) -> None:
 
 
 def test_misuse(run: Command, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "one of align, cut" in run("ray", "--shards", "2", "train", "recipe.yaml").error()
+    assert "one of align, check, cut" in run("ray", "--shards", "2", "train", "recipe.yaml").error()
     monkeypatch.setitem(sys.modules, "ray", None)
     missing = run("ray", "--shards", "2", "cut", "MODEL", "x.jsonl", "--out", "y").error()
     assert "pip install 'lstm-asr[ray]'" in missing

@@ -71,6 +71,38 @@ def test_align(run: Command, tones: Tones, corpus: Path) -> None:
     assert len(content(out)) == 2 * (20 - 2)
 
 
+def test_check(run: Command, tones: Tones, corpus: Path) -> None:
+    folder, lines = corpus.parent, corpus.read_text().splitlines()
+    other = folder / "other.jsonl"
+    # A repeated id, a recording of both manifests, another duration, a character without a token.
+    rows = [json.loads(line) for line in (lines[0], lines[0], lines[4], lines[5])]
+    rows[2] |= {"duration": 9.0, "id": "long"}
+    rows[3] |= {"text": "\u00e9t\u00e9", "id": "accents"}
+    other.write_text("\n".join([*map(json.dumps, rows), "not a row"]))
+    words = "check", corpus, other
+    model = "--model", tones[1]
+    single = run(*words, *model, "--out", folder / "single.txt")
+    assert (single.status, (folder / "single.txt").read_text()) == (1, single.out[:-1])
+    for kind in ("missing audio", "undecodable audio", "wrong duration", "same recording"):
+        assert f"{kind}: " in single.out
+    merged = in_shards(run, words, folder / "merged.txt", 3, 1)
+    assert (merged.status, merged.out) == (1, run(*words).out)
+    # The model belongs to the merge.
+    merged = run(*words, *model, "--out", folder / "merged.txt", "--merge")
+    assert (merged.status, merged.out) == (1, single.out)
+    assert content(folder / "merged.txt") == content(folder / "single.txt")
+    # Only what could not be read is read again.
+    out = "--out", folder / "merged.txt"
+    again = "".join(run(*words, *out, "--shard", f"{i}/3").err for i in (1, 2, 3))
+    counts = [(int(n), int(done)) for n, done in re.findall(r": (\d+) of 24, (\d+) done", again)]
+    assert [sum(column) for column in zip(*counts, strict=True)] == [24, 22]
+    other.write_text("")
+    refused = run(*words, *out, "--merge").error()
+    assert "got shard 1/3 of another: manifest 2 content" in refused
+    assert "no folder or manifest" in run(*words, "--out", other).error()
+    assert "no folder or manifest" in run(*words, "--out", folder).error()
+
+
 def test_cut(run: Command, tones: Tones, corpus: Path) -> None:
     words = "cut", tones[1], corpus, "--seconds", "0.5"
     single = run(*words, "--out", corpus.parent / "single.jsonl")
