@@ -133,10 +133,11 @@ def test_steps_that_are_replayed_are_those_of_the_model() -> None:
     assert kept == {64: True, 224: False, 160: False}
 
 
-def test_frozen_parameters_get_no_gradient() -> None:
+def test_frozen_and_unused_parameters_get_no_gradient() -> None:
     plain, model = a_model(), a_model()
     for each in (plain, model):
         each.encoder.layers[0].requires_grad_(False)
+        each.register_parameter("unused", torch.nn.Parameter(torch.ones(2)))
     replay = Graphed(model, pytest.fail, again)
     for number in range(3):
         given = a_batch([40], number)
