@@ -9,13 +9,14 @@ import numpy as np
 
 from asr.decoding.decoder import Decoder
 from asr.inference.acoustics import BATCH_SECONDS, Acoustics
-from asr.inference.long_form import Part
+from asr.inference.long_form import WHOLE_S, Part
 from asr.inference.onnx_model import OnnxModel
 from asr.inference.time_formats import Word
 from asr.inference.word_times import Recognition, recognize_texts, recognize_waves
 
 POOL_BATCHES = 8  # batches that are sorted by length together
 MOST_PIECES = 1000  # in a batch
+READ_AHEAD = 32  # pieces and ends of recordings, at least
 
 _NOTHING = np.zeros(0, np.float32)
 
@@ -37,6 +38,12 @@ class Batches:
         self._parts: list[Part] = []
         self.seconds = 0.0
         """Of the pieces that wait."""
+
+    @property
+    def read_ahead(self) -> int:
+        """Number of pieces to read while a batch is computed: as many as it holds of the longest,
+        so that a large batch on a GPU does not wait for all of the next one."""
+        return min(max(READ_AHEAD, int(self._most / WHOLE_S)), MOST_PIECES)
 
     def add(self, part: Part) -> None:
         self._parts.append(part)

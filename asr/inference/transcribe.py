@@ -31,8 +31,7 @@ from asr.inference.long_form import (
 from asr.inference.progress import Seconds
 from asr.inference.transcript import Transcript
 
-READ_AHEAD = 32  # pieces and ends of recordings
-MOST_WAITING = 128  # recordings whose results are pending
+POOLED = 4  # times what is read ahead, in recordings whose results are pending
 
 Source = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray | RawPcm
 """A recording: a path, the bytes of a file, an open binary file, an array of samples, or raw
@@ -122,7 +121,8 @@ def _transcribe(
         sources = list(sources)
         seconds = Seconds(sources, reading, progress)
     waiting: deque[_Recording] = deque()
-    with prefetch(_same, read_recordings(sources, reading), READ_AHEAD) as events:
+    ahead = batches.read_ahead
+    with prefetch(_same, read_recordings(sources, reading), ahead) as events:
         for event in events:
             if not waiting or waiting[-1].ended is not None:
                 waiting.append(_Recording())
@@ -131,7 +131,7 @@ def _transcribe(
                 batches.add(event)
             if seconds is not None:
                 seconds.add(event)
-            if batches.is_full or len(waiting) > MOST_WAITING:
+            if batches.is_full or len(waiting) > POOLED * ahead:
                 _recognise(batches, seconds)
             elif seconds is not None:
                 seconds.show(batches.seconds)

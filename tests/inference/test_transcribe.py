@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import itertools
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +54,47 @@ def test_texts_come_in_the_order_of_the_files(tones: tuple[Bundle, list[Utteranc
     right = sum(r.text == u.text for r, u in zip(results, chosen, strict=True))
     assert right >= 0.8 * len(chosen)
     assert [r.seconds for r in results] == pytest.approx([u.duration for u in chosen], abs=1e-3)
+
+
+@pytest.mark.parametrize(("seconds", "ahead"), [(60.0, 32), (3000.0, 100)])
+def test_recordings_are_read_while_a_batch_is_computed(
+    tones: tuple[Bundle, list[Utterance]],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    ahead: int,
+) -> None:
+    bundle, utterances = tones
+    audio = load_audio(utterances[0].audio, RATE)
+    audio = np.tile(audio, 10)[:RATE]
+    taken = 0
+    seen: list[int] = []
+
+    def sources() -> Iterator[np.ndarray]:
+        nonlocal taken
+        for _ in range(300):
+            taken += 1
+            yield audio
+
+    score = Bundle.score
+
+    # A recording is three events: a piece, what was read, and an end. The first batch has 60 of a
+    # second.
+    expected = 60 + ahead // 3
+
+    def slow(self: Bundle, waves: list[np.ndarray]) -> object:
+        deadline = time.monotonic() + 10
+        while not seen and taken < expected and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not seen:
+            time.sleep(0.1)  # no more are read
+        seen.append(taken)
+        return score(self, waves)
+
+    monkeypatch.setattr(batches, "_batch_seconds", lambda model: seconds)
+    monkeypatch.setattr(Bundle, "score", slow)
+    results = list(transcribe(bundle, sources(), sample_rate=RATE))
+    assert len({r.text for r in results}) == 1
+    assert expected <= seen[0] <= expected + 2
 
 
 def test_many_recordings_leave_nothing_behind(
