@@ -166,7 +166,9 @@ def trial_step(run: Run, places: list[int]) -> None:
     try:
         with torch.random.fork_rng(devices):
             run.model.train()
-            batch = noise(run.train, places, min(recipe.augment.speeds)).to(device)
+            # The tempo changes the length as the speed does.
+            slowest = min(recipe.augment.speeds) * min(recipe.augment.tempos)
+            batch = noise(run.train, places, slowest).to(device)
             weight, autocast = recipe.train.cr_ctc_weight, run.loop.accelerator.autocast
             loss = batch_loss(run.model, batch, recipe.augment, weight, autocast, run.sounds)
             loss.objective.backward()

@@ -79,7 +79,21 @@ def build_accelerator(precision: str, say: Callable[[str], None]) -> Accelerator
     # The first Accelerator of a process fixes its precision; a later run may need another.
     AcceleratorState._reset_state()
     with _without([*ignored, *PLACES]):
-        return Accelerator(mixed_precision=precision)
+        accelerator = Accelerator(mixed_precision=precision)
+    accelerator.state.device = numbered(accelerator.device)
+    return accelerator
+
+
+def numbered(device: torch.device) -> torch.device:
+    """The same; a GPU with its number. The current GPU is one of the thread: batches are copied by
+    another thread, whose GPU would be the first, whatever the rank of the process.
+
+    >>> numbered(torch.device("cpu"))
+    device(type='cpu')
+    """
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 @contextmanager

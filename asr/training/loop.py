@@ -135,7 +135,9 @@ def refuse_bad_step(loop: Loop, _batch: object, loss: Loss) -> None:
 
     def refuse(objective: Tensor) -> None:
         value = objective.item()
-        if loop.progress.health.skipped_steps or not math.isfinite(value):
+        # Under fp16, the scaler skips overflowing steps and adapts.
+        skipped = loop.accelerator.scaler is None and loop.progress.health.skipped_steps
+        if skipped or not math.isfinite(value):
             raise TrainingError(
                 f"expected a finite loss and gradient, got a loss of {value} in epoch "
                 f"{loop.progress.epoch + 1}: lower the learning rate (learning_rate), or look for "
@@ -288,10 +290,15 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
             _save(loop, task)
             distributed.wait()  # a launcher may end all when the first process has ended
             raise
-        except (AudioError, RuntimeError) as error:
+        except (AudioError, MemoryError, RuntimeError) as error:
             # A recording that has vanished or changed, or another process that is lost.
             if isinstance(error, AudioError) or distributed.is_lost(error):
                 _save(loop, task)
+            if is_out_of_memory(error):  # not in a forward or backward pass, which may be halved
+                raise TrainingError(
+                    f"expected room for batches, the optimizer and dev, got none left ({error}): "
+                    "lower train.batch_seconds; the same command resumes from the last checkpoint"
+                ) from None
             raise
         # On a GPU, an epoch can be shorter than writing a checkpoint.
         _save_if(loop, task, _is_finished(loop, task))

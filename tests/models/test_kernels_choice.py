@@ -85,6 +85,28 @@ def test_a_bad_batch_is_no_fault_of_a_path() -> None:
     assert not any(result.isnan().any() for result in once())
 
 
+def test_a_path_that_gives_nan_is_left_out_unless_all_do() -> None:
+    watch = Stopwatch(library=ArithmeticError(), frames=ArithmeticError())
+    choices = Choices(watch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choices.fastest(8, watch.paths()) == "library"
+        watch.times = {"library": 2.0, "frames": 1.0}
+        assert choices.fastest(16, watch.paths()) == "frames"
+    watch.times = {"library": 2.0, "frames": ArithmeticError()}
+    with pytest.warns(UserWarning, match="frames path"):
+        assert choices.fastest(32, watch.paths()) == "library"
+    assert choices.fastest(16, watch.paths()) == "library"
+
+
+def test_if_all_paths_fail_the_first_one_is_used() -> None:
+    watch = Stopwatch(library=RuntimeError("a"), frames=RuntimeError("b"))
+    choices = Choices(watch)
+    with pytest.warns(UserWarning, match="path, which does not work here"):
+        assert choices.fastest(8, watch.paths()) == "library"
+    assert choices.fastest(16, watch.paths()) == "library"
+
+
 def test_if_the_first_path_fails_another_one_is_used() -> None:
     watch = Stopwatch(library=RuntimeError("CUDNN_STATUS_NOT_SUPPORTED"), frames=3.0)
     choices = Choices(watch)

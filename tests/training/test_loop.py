@@ -19,7 +19,7 @@ from asr.errors import CheckpointError, TrainingError
 from asr.lm.neural import NeuralConfig, NeuralLm, load_neural
 from asr.models.classifier import ClassifierBundle
 from asr.training.interrupt import InterruptedTraining
-from asr.training.loop import Hook, Loop, Loss, Task, begin, run_epochs, working_in
+from asr.training.loop import Hook, Loop, Loss, Task, begin, refuse_bad_step, run_epochs, working_in
 from asr.training.optimizer import OptimizationConfig, learning_rate
 from asr.training.train_classifier import ClassifyConfig, train_classifier
 from asr.training.train_lm import LanguageTraining, train_language_model
@@ -225,3 +225,13 @@ def test_what_is_not_finite_ends_a_training_unless_it_is_told_otherwise(where: s
     loop = Toy(None).train(tolerant)
     assert loop.progress.health.skipped_steps == 2 * STEPS
     assert all(torch.isfinite(p).all() for p in loop.model.parameters())
+
+
+def test_a_step_that_the_scaler_has_skipped_is_no_bad_step() -> None:
+    loop = Toy(None).train()
+    loop.progress.health.skipped_steps = 1
+    loss = Loss(torch.tensor(12.0), torch.tensor([12.0]), torch.tensor([1]))
+    with pytest.raises(TrainingError, match="got a loss of 12"):
+        refuse_bad_step(loop, None, loss)
+    loop.accelerator.scaler = torch.amp.GradScaler("cpu")
+    refuse_bad_step(loop, None, loss)

@@ -11,6 +11,7 @@ while a CUDA graph is captured.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections import OrderedDict
@@ -75,28 +76,36 @@ class Choices:
             if self._kept.get(size) in names:
                 self._kept.move_to_end(size)
                 return self._kept[size]
-            if len(names) == 1 or not may_measure():
+            if len(names) == 1 or not sound or not may_measure():
                 return names[0]
             times = {name: self._time(name, run) for name, run in sound.items()}
+            if not math.isnan(times[names[0]]):  # else the input is at fault, not the paths
+                for name in [name for name, time in times.items() if math.isnan(time)]:
+                    self._leave_out(name, "its results are NaN")
+            times = {name: math.inf if math.isnan(time) else time for name, time in times.items()}
             self._kept[size] = _winner(times)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
             return self._kept[size]
 
     def _time(self, name: str, run: Run) -> float:
-        """Infinite for a path that fails."""
+        """Infinite for a path that fails, NaN for one that gives NaN."""
         try:
             return self._measure(run)
         except torch.OutOfMemoryError:
-            return float("inf")
+            return math.inf
+        except ArithmeticError:
+            return math.nan
         except Exception as error:  # Triton, its compiler and the driver have no common class
-            self._failed.add(name)
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            warnings.warn(
-                f"recurrent layers do not use the {name} path, which does not work here: {reason}",
-                stacklevel=4,
-            )
-            return float("inf")
+            self._leave_out(name, (str(error).splitlines() or [type(error).__name__])[0])
+            return math.inf
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        self._failed.add(name)
+        warnings.warn(
+            f"recurrent layers do not use the {name} path, which does not work here: {reason}",
+            stacklevel=5,
+        )
 
 
 CHOICES = Choices()
