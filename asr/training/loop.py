@@ -9,8 +9,6 @@ The differences between kinds of training are in a `Task`: functions that the lo
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import math
 import shutil
 import time
@@ -247,12 +245,6 @@ def begin(
     if place.is_begun:
         _resume(loop)
     return loop
-
-
-def fixed(config: OptimizationConfig, data: object) -> dict[str, Any]:
-    """The settings and data (JSON) that must be the same to resume a training."""
-    total = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
-    return config.model_dump(mode="json", exclude={"epochs"}) | {"data": total}
 
 
 def _resume(loop: Loop) -> None:

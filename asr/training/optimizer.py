@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -90,3 +92,9 @@ def learning_rate(done: float, config: OptimizationConfig) -> float:
         return config.learning_rate * done / config.warmup
     falling = (done - config.warmup) / (1 - config.warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, falling)))
+
+
+def fixed_settings(config: OptimizationConfig, data: object) -> dict[str, Any]:
+    """The settings and data (JSON) that must be the same to resume a training."""
+    total = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+    return config.model_dump(mode="json", exclude={"epochs"}) | {"data": total}

@@ -34,7 +34,7 @@ from asr.models.masked_prediction import MaskedPrediction, Predicted, SpeechEnco
 from asr.plotting import pyplot
 from asr.text.normalise import TextConfig
 from asr.training import loop
-from asr.training.optimizer import Epochs, LearningRate, OptimizationConfig
+from asr.training.optimizer import Epochs, LearningRate, OptimizationConfig, fixed_settings
 from asr.training.prepare import precision
 from asr.training.recipe import read_recipe
 from asr.training.step import vary
@@ -165,7 +165,7 @@ def _identity(
     """The settings by key, and the recordings, that must be the same to resume."""
     rows = [[[u.id, u.duration, u.start, u.speaker] for u in part] for part in (train, dev)]
     flat: dict[str, Any] = {}
-    for key, value in loop.fixed(config, rows).items():
+    for key, value in fixed_settings(config, rows).items():
         inner = value.items() if isinstance(value, dict) else ()
         flat |= {f"{key}.{name}": own for name, own in inner} or {key: value}
     return {key: value for key, value in flat.items() if key not in FREE}

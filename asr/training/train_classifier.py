@@ -29,7 +29,7 @@ from asr.padded import Padded, pad
 from asr.text.normalise import TextConfig
 from asr.training import loop
 from asr.training.checkpoint import Progress
-from asr.training.optimizer import LearningRate, OptimizationConfig
+from asr.training.optimizer import LearningRate, OptimizationConfig, fixed_settings
 
 NO_AUGMENT = AugmentConfig(
     speeds=[1.0], vtlp=0, concatenate_prob=0, time_masks=0, frequency_masks=0
@@ -158,7 +158,7 @@ def train_classifier(
     with loop.working_in(folder, config.epochs, console) as place:
         data = [[part.labels, list(part.durations)] for part in (train, dev) if part is not None]
         known = [str(model), list(classes), augment.model_dump(mode="json"), data]
-        state = loop.begin(model, config, place, loop.fixed(config, known))
+        state = loop.begin(model, config, place, fixed_settings(config, known))
         if not state.progress.step:
             _observe(model, train, config)
         task = loop.Task(

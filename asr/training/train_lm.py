@@ -21,7 +21,7 @@ from asr.text.normalise import TextConfig
 from asr.text.tokens import Tokens
 from asr.training import loop
 from asr.training.checkpoint import Progress
-from asr.training.optimizer import ClipNorm, LearningRate, OptimizationConfig
+from asr.training.optimizer import ClipNorm, LearningRate, OptimizationConfig, fixed_settings
 
 LARGEST = 700.0  # nats whose exponential is still finite
 
@@ -67,7 +67,7 @@ def train_language_model(
     folder = out.with_name(f"{out.name}.training")
     hint = f"; {out} has the best epoch so far"
     with loop.working_in(folder, config.epochs, console, hint=hint) as place:
-        fixed = loop.fixed(config, [train, dev, tokens.units])
+        fixed = fixed_settings(config, [train, dev, tokens.units])
         state = loop.begin(model, config, place, fixed)
 
         def written(row: dict[str, Any]) -> NeuralLm:
