@@ -129,11 +129,13 @@ class SpeechDataset:
     def _decode(self, index: int) -> Pcm:
         u = self.utterances[index]
         decoded = load_recording(u.audio, self.sample_rate, u.start, u.end, u.packed)
-        if u.audio in self.stamps and stamp(u.audio) != self.stamps[u.audio]:
+        now = stamp(u.audio) if u.audio in self.stamps else None
+        if now != self.stamps.get(u.audio):
+            got = "a file that has changed" if now else "no such file"  # it has gone since
             raise AudioError(
                 f"{u.audio}: expected the recording of {u.id} as it was when the training began, "
-                "got a file that has changed: restore it to resume the training, or train from "
-                "the start in another out"
+                f"got {got}: restore it to resume the training, or train from the start in "
+                "another out"
             )
         # Rounded even when not cached, so that the cache never changes a result.
         pcm = to_pcm(decoded)

@@ -46,11 +46,13 @@ def move_away(audio: Path) -> None:
 
 
 def replace_by_another(audio: Path) -> None:
-    move_away(audio)
-    audio.mkdir()
-    for number, path in enumerate(sorted(audio.with_name("elsewhere").iterdir())):
-        others = sorted(audio.with_name("elsewhere").iterdir())
-        shutil.copy(others[number - 1], audio / path.name)
+    other = audio.with_name("other")
+    other.mkdir()
+    paths = sorted(audio.iterdir())
+    for number, path in enumerate(paths):
+        shutil.copy(paths[number - 1], other / path.name)
+    move_away(audio)  # at once, since another thread reads
+    other.rename(audio)
 
 
 def put_back(audio: Path) -> None:
