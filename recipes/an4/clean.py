@@ -36,6 +36,7 @@ from asr.evaluation.classification import wilson_interval
 from asr.evaluation.evaluate import machine_name
 from asr.evaluation.misfit import misfits, rank
 from asr.evaluation.page import interval_text
+from asr.experiments.family import SCHEDULE, parser
 from asr.inference.decode import batch_seconds, evaluating, load_batches
 from asr.io.files import write_json
 from asr.io.terminal import tell
@@ -51,10 +52,7 @@ OUT = HERE.parents[1] / "exp" / "an4-clean"
 SHUFFLED = 0.1  # of the transcripts
 WORST = 0.12  # of the ranking, within which they should be
 DRAWS = 50  # shuffles of dev
-SCHEDULE = [
-    "model.hidden=80", "model.dropout=0.1", "train.epochs=24", "train.learning_rate=2e-3",
-    "train.cr_ctc_weight=0", "augment.splice_prob=0", "augment.time_masks=2",
-]  # fmt: skip
+NETWORK = ["model.hidden=80"]  # a million parameters
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,7 @@ class Found:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser(__doc__, OUT).parse_intermixed_args()
     run_command(partial(measure, arguments))
 
 
@@ -100,7 +91,7 @@ def measure(arguments: argparse.Namespace) -> None:
         utterances, wrong = shuffled(read_manifest(parts["train"]), seed)
         manifest = arguments.out / "data" / f"shuffled-{seed}.jsonl"
         write_manifest(manifest, utterances)
-        settings = [*SCHEDULE, *arguments.overrides, f"train.seed={seed}"]
+        settings = [*SCHEDULE, *NETWORK, *arguments.overrides, f"train.seed={seed}"]
         settings += [f"data.train={manifest}", f"data.dev={parts['dev']}"]
         recipe = read_recipe(HERE / "recipe.yaml", [*settings, f"out={arguments.out / str(seed)}"])
         bundle = load_bundle(train(recipe))

@@ -30,6 +30,7 @@ from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.evaluate import evaluate, machine_name
 from asr.evaluation.label_trust import hear_dev, trust
 from asr.evaluation.significance import paired_bootstrap
+from asr.experiments.family import SCHEDULE, parser
 from asr.inference.label import label_all, write_labels
 from asr.inference.recognizer import load_recognizer
 from asr.io.files import write_json
@@ -42,11 +43,8 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parents[1] / "exp" / "an4-labels"
 TRANSCRIBED = 0.3  # of the training utterances
 TARGET = 0.15  # highest error rate on dev of the labels that are kept
-SCHEDULE = [
-    "model.hidden=80", "model.dropout=0.1", "train.learning_rate=2e-3", "train.cr_ctc_weight=0",
-    "augment.splice_prob=0", "augment.time_masks=2",
-]  # fmt: skip
-ALONE, BOTH = ["train.epochs=80"], ["train.epochs=24"]
+NETWORK = ["model.hidden=80"]  # a million parameters
+ALONE = ["train.epochs=80"]
 
 
 @dataclass(frozen=True)
@@ -65,14 +63,7 @@ class Result:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser(__doc__, OUT).parse_intermixed_args()
     run_command(partial(measure, arguments))
 
 
@@ -91,7 +82,7 @@ def one_seed(arguments: argparse.Namespace, parts: Mapping[str, Path], seed: int
     transcribed, rest = divided(read_manifest(parts["train"]), seed)
     manifests = {name: folder / f"{name}.jsonl" for name in ("transcribed", "labels")}
     write_manifest(manifests["transcribed"], transcribed)
-    settings = [*SCHEDULE, f"train.seed={seed}", f"data.dev={parts['dev']}"]
+    settings = [*SCHEDULE, *NETWORK, f"train.seed={seed}", f"data.dev={parts['dev']}"]
     settings += [f"data.train={manifests['transcribed']}"]
 
     def trained(name: str, *own: str) -> tuple[Path, dict[str, ErrorCounts]]:
@@ -108,7 +99,7 @@ def one_seed(arguments: argparse.Namespace, parts: Mapping[str, Path], seed: int
     found = list(label_all(recognizer, [replace(u, text="") for u in rest]))
     ids = [u.id for u in rest]
     written = write_labels(manifests["labels"], found, ids, trusted.confidence)
-    _, both = trained("both", *BOTH, f"data.labels={manifests['labels']}")
+    _, both = trained("both", f"data.labels={manifests['labels']}")
     wrong = wrong_labels(read_manifest(manifests["labels"]), rest)
     today, machine = date.today().isoformat(), machine_name()
     return Result(seed, str(written), str(trusted), str(wrong), alone, both, machine, today)

@@ -31,6 +31,7 @@ from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.page import interval_text
 from asr.evaluation.significance import paired_bootstrap
 from asr.experiments.comparison import Comparison, Run, hidden_for, pooled, train_member
+from asr.experiments.family import SCHEDULE, parser
 from asr.io.files import atomic_path, read_json, write_json
 from asr.io.terminal import tell
 from asr.training.pretrain import PretrainConfig, pretrain
@@ -39,15 +40,6 @@ from data import an4
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parents[1] / "exp" / "an4-pretraining"
-# As in docs/family.md.
-FAMILY = [
-    "train.epochs=24",
-    "train.learning_rate=2e-3",
-    "train.cr_ctc_weight=0",
-    "model.dropout=0.1",
-    "augment.splice_prob=0",
-    "augment.time_masks=2",
-]
 PRETRAINING = ["epochs=40", "batch_seconds=24", "learning_rate=2e-3"]
 WORD_COUNT = 3  # of the recipe
 COLUMNS = (
@@ -57,26 +49,20 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
-    parser.add_argument("--shares", nargs="+", type=int, default=[10, 30, 100], metavar="PERCENT")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--parameters", type=float, default=1.0, help="budget, in millions")
-    parser.add_argument(
+    own = parser(__doc__, OUT)
+    own.add_argument("--shares", nargs="+", type=int, default=[10, 30, 100], metavar="PERCENT")
+    own.add_argument("--parameters", type=float, default=1.0, help="budget, in millions")
+    own.add_argument(
         "--pretrain", nargs="+", default=[], metavar="KEY=VALUE", help="settings of asr pretrain"
     )
-    parser.add_argument(
+    own.add_argument(
         "--tuned",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
         help="settings of the trainings from an encoder alone",
     )
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the results")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_intermixed_args()
+    arguments = own.parse_intermixed_args()
     run_command(lambda: compare(arguments))
 
 
@@ -87,7 +73,7 @@ def compare(arguments: argparse.Namespace) -> None:
     shared = Comparison(HERE / "recipe.yaml", out, parts["test"], arguments.parameters * 1e6)
     train = read_manifest(parts["train"])
     places = [f"data.train={parts['train']}", f"data.dev={parts['dev']}", f"out={out}"]
-    common = [*FAMILY, *places, *arguments.overrides]
+    common = [*SCHEDULE, *places, *arguments.overrides]
     # One network for all shares, whose numbers of word tokens differ.
     hidden = hidden_for(shared, common)
     runs: list[Run] = []

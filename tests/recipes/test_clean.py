@@ -1,4 +1,7 @@
-"""The experiment with shuffled transcripts: what is shuffled, and what is counted."""
+"""The experiment with shuffled transcripts: what is shuffled, and what is counted.
+
+Covers `asr/experiments/family.py`.
+"""
 
 from __future__ import annotations
 
@@ -54,4 +57,4 @@ def test_measures_are_counted_over_all_draws(
 
 
 def test_the_schedule_fits_the_recipe() -> None:
-    read_recipe(clean.HERE / "recipe.yaml", clean.SCHEDULE)
+    read_recipe(clean.HERE / "recipe.yaml", [*clean.SCHEDULE, *clean.NETWORK])

@@ -1,0 +1,24 @@
+"""What experiments at the budget of docs/family.md share: the schedule, and the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+# For a network of a million parameters, of which 24 epochs take a core a few minutes.
+SCHEDULE = [
+    "model.dropout=0.1", "train.epochs=24", "train.learning_rate=2e-3", "train.cr_ctc_weight=0",
+    "augment.splice_prob=0", "augment.time_masks=2",
+]  # fmt: skip
+
+
+def parser(description: str | None, out: Path) -> argparse.ArgumentParser:
+    """Options that all experiments have; `out` is the folder of the results by default."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
+    made.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    made.add_argument("--out", type=Path, default=out, help="folder of the results")
+    made.add_argument("overrides", nargs="*", metavar="key=value")
+    return made
