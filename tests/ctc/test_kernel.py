@@ -5,9 +5,6 @@ Covers `asr/ctc/kernel.py`, `asr/ctc/triton_ctc.py`.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +14,11 @@ from torch import Tensor
 
 from asr.ctc import kernel
 from asr.ctc.loss import ctc_loss
-from asr.models.kernels import gpu
 from asr.padded import Padded
+from tests.interpreter import INTERPRETED, run_interpreted
 
 triton = pytest.importorskip("triton")
 
-INTERPRETED = gpu.interpreted()
 # Frames, target sizes, tokens: one of each, none, too many for the frames, more than a power of 2.
 CASES = [
     ([12, 9, 3, 1, 0, 0, 12, 5], [5, 3, 3, 0, 0, 2, 0, 5], 6),
@@ -68,16 +64,7 @@ def assert_nan_is_seen(device: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the other process")
 def test_the_kernels_in_the_interpreter() -> None:
-    here = Path(__file__).resolve()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"{here}::TestInterpreted"],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=here.parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    run_interpreted(__file__)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about log 0

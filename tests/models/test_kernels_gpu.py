@@ -10,9 +10,6 @@ Covers `asr/models/kernels/gpu.py`, `asr/models/kernels/gpu_loops.py`,
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,11 +25,11 @@ from asr.models.kernels import gpu, graphs, reference
 from asr.models.kernels.gates import GATES
 from asr.models.kernels.gpu_loops import BLOCK, Forward, Kernels, kernels
 from asr.models.kernels.graphs import Graphs, Tape
+from tests.interpreter import INTERPRETED, run_interpreted
 from tests.models.test_kernels import Case, Run, Weights, assert_equal, drawn, outcome
 
 triton = pytest.importorskip("triton")
 
-INTERPRETED = gpu.interpreted()
 # In float16 a sum beside a kink may fall on its other side, so not every element can be compared.
 ROOM = {torch.float32: 2e-4, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
@@ -106,16 +103,7 @@ def assert_nan_stays_visible(name: str, device: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the other process")
 def test_the_kernels_in_the_interpreter() -> None:
-    here = Path(__file__).resolve()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"{here}::TestInterpreted"],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=here.parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    run_interpreted(__file__)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled here")

@@ -10,9 +10,6 @@ Covers `asr/models/kernels/persistent.py`, `asr/models/kernels/triton_persistent
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +19,14 @@ import torch
 from torch import Tensor
 
 from asr.models.cells import CELLS, State, Weights
-from asr.models.kernels import choice, gpu, persistent, reference
+from asr.models.kernels import choice, persistent, reference
 from asr.models.recurrent import FRAMES, LIBRARY, PERSISTENT, RecurrentLayer
 from asr.padded import Padded
+from tests.interpreter import INTERPRETED, run_interpreted
 from tests.models.test_kernels import Case, drawn
 
 triton = pytest.importorskip("triton")
 
-INTERPRETED = gpu.interpreted()
 SHARED = {80: 166912, 90: 232448}  # bytes a program may have on an A100 and an H100
 ROOM = {torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 
@@ -128,16 +125,7 @@ def test_what_it_does_not_serve() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the other process")
 def test_the_kernels_in_the_interpreter() -> None:
-    here = Path(__file__).resolve()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"{here}::TestInterpreted"],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=here.parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    run_interpreted(__file__)
 
 
 def compiled(kernel: str, target: int, H: int, rows: int, type_: str = "fp16") -> tuple[str, int]:
