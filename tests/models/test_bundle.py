@@ -21,9 +21,9 @@ from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
 from asr.models.acoustic import AcousticModel
-from asr.models.bundle import Bundle, in_half, load_bundle, save_bundle
+from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.config import ModelConfig
-from asr.padded import Padded, pad
+from asr.padded import Padded
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig, build_tokens
 from tests.contracts import ragged
@@ -386,42 +386,3 @@ def test_a_file_system_without_room_is_an_oserror(bundle: Bundle, tmp_path: Path
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert error.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []
-
-
-# --- recognition in half precision, as on a GPU ---
-
-
-@pytest.mark.filterwarnings("ignore:LSTM layers run in float32")
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-@torch.inference_mode()
-def test_half_precision_gives_nearly_the_same_in_float32(bundle: Bundle, kind: torch.dtype) -> None:
-    features = bundle.model.features(ragged([2500, 900], seed=2))
-    scores, spelled = in_half(bundle.model, features, kind)
-    expected = outputs(bundle)
-    assert spelled is None
-    assert scores.values.dtype == torch.float32
-    assert torch.equal(scores.lengths, expected.lengths)
-    differences = (scores.zeroed().values - expected.zeroed().values).abs()
-    assert 0 < differences.max() < 0.05
-
-
-@pytest.mark.filterwarnings("ignore:LSTM layers run in float32")
-@torch.inference_mode()
-def test_numbers_too_large_for_half_precision_are_computed_in_float32() -> None:
-    bundle = make_bundle()
-    bundle.model.output.weight.mul_(1e6)
-    features = bundle.model.features(ragged([2500, 900], seed=2))
-    scores, _ = in_half(bundle.model, features)
-    assert torch.equal(scores.values, outputs(bundle).values)
-
-
-@pytest.mark.gpu
-def test_a_gpu_gives_nearly_the_scores_of_a_processor(bundle: Bundle) -> None:
-    random = np.random.default_rng(0)
-    waves = [random.normal(0, 0.1, count).astype(np.float32) for count in (9000, 2500, 900)]
-    found, _ = bundle.score(waves)
-    bundle.model.cpu()
-    expected = bundle.model(bundle.model.features(pad([torch.from_numpy(wave) for wave in waves])))
-    assert found.values.is_cuda
-    differences = found.to("cpu").zeroed().values - expected.zeroed().values
-    assert differences.abs().max() < 0.05
