@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from asr.training import device
+from tests import processes
 
 
 def new_pages(count: int = 6, numbers: int = 3 << 20) -> int:
@@ -25,9 +26,16 @@ def new_pages(count: int = 6, numbers: int = 3 << 20) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_kept_for_the_next_step() -> None:
+    # In a process of its own: other tests leave no room for tensors of this size in the heap.
+    process = processes.start(require_kept)
+    process.join()
+    assert process.exitcode == 0
+
+
+def require_kept() -> None:
     device.keep_memory()
-    # Of 18,000, if none is kept. How many depends on the holes that other tests have left.
-    assert min(new_pages() for _ in range(4)) < 9000
+    # Of 18,000; a hole may be too small at first.
+    assert min(new_pages() for _ in range(4)) < 100
 
 
 @pytest.mark.parametrize("name", device.TUNED)
