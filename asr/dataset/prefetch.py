@@ -26,8 +26,8 @@ def prefetch(
     """Apply `function` to `items` in order, in a thread that stays up to `depth` results ahead.
 
     An exception of `function` is raised in place of its result, and AsrError if the thread has
-    ended without one. The thread has ended when the block
-    is left, because a thread that runs while Python shuts down could abort the process.
+    ended without one. The thread has ended when the block is left, because a thread that runs while
+    Python shuts down could abort the process.
 
     >>> with prefetch(abs, [-1, -2]) as results:
     ...     list(results)

@@ -52,7 +52,11 @@ def settle(run: Run) -> None:
 
 def slowest_seconds(run: Run, seconds: float) -> float:
     """The duration of a recording at the slowest speed and tempo."""
-    return seconds / (min(run.recipe.augment.speeds) * min(run.recipe.augment.tempos))
+    return seconds / _slowest(run)
+
+
+def _slowest(run: Run) -> float:
+    return min(run.recipe.augment.speeds) * min(run.recipe.augment.tempos)
 
 
 def plan(run: Run) -> list[list[Item]]:
@@ -166,9 +170,7 @@ def trial_step(run: Run, places: list[int]) -> None:
     try:
         with torch.random.fork_rng(devices):
             run.model.train()
-            # The tempo changes the length as the speed does.
-            slowest = min(recipe.augment.speeds) * min(recipe.augment.tempos)
-            batch = noise(run.train, places, slowest).to(device)
+            batch = noise(run.train, places, _slowest(run)).to(device)
             weight, autocast = recipe.train.cr_ctc_weight, run.loop.accelerator.autocast
             loss = batch_loss(run.model, batch, recipe.augment, weight, autocast, run.sounds)
             loss.objective.backward()

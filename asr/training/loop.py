@@ -288,8 +288,8 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
                 _save(loop, task)
             if is_out_of_memory(error):  # not in a forward or backward pass, which may be halved
                 raise TrainingError(
-                    f"expected room for batches, the optimizer and dev, got none left ({error}): "
-                    "lower train.batch_seconds; the same command resumes from the last checkpoint"
+                    f"expected room in memory for batches, the optimizer and dev, got none left "
+                    f"({error}): make batches smaller; the last checkpoint is kept"
                 ) from None
             raise
         # On a GPU, an epoch can be shorter than writing a checkpoint.
