@@ -67,12 +67,12 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scale: dict[str, Any],
     progress: Progress,
-    best: Mapping[str, Tensor] | None = None,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint; the one in `folder` is kept as the previous one.
 
-    `scale` is the state of fp16 loss scaling, or empty; `best` the weights of the best epoch,
-    unless they are in a separate file.
+    `scale` is the state of fp16 loss scaling, or empty; `kept` are further weights, of the best
+    epoch or a moving average.
     """
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -80,7 +80,7 @@ def save_checkpoint(
     with atomic_path(folder, before=before(folder)) as temporary:
         temporary.mkdir()
         save_weights(temporary / "model.safetensors", model)
-        write_tensors(best or {}, temporary / "best.safetensors")
+        write_tensors(kept or {}, temporary / "best.safetensors")
         write_tensors(random, temporary / "random.safetensors")
         write_tensors(_flatten(optimizer), temporary / "optimizer.safetensors")
         state = {"progress": dataclasses.asdict(progress), "scale": scale}
@@ -107,7 +107,7 @@ def load_checkpoint(
     say: Callable[[str], None],
 ) -> tuple[Progress, dict[str, Any], dict[str, Tensor]]:
     """Restore weights, optimizer and random state in place; return progress, loss-scaling state and
-    the weights of the best epoch.
+    the further weights.
 
     If the newest checkpoint is damaged, the previous one is used: this is reported with `say`, and
     the damaged one is moved aside.
@@ -167,7 +167,7 @@ def _load(
 ) -> tuple[Progress, dict[str, Any], dict[str, Tensor]]:
     progress, scale = _read_state(folder / "state.json")
     _check_identity(progress.identity, identity, folder)
-    weights, best, moments, random = (
+    weights, kept, moments, random = (
         read_tensors(folder / f"{name}.safetensors") for name in TENSORS
     )
     load_weights(model, weights, folder)
@@ -175,7 +175,7 @@ def _load(
     torch.set_rng_state(random["cpu"])
     if "cuda" in random and torch.cuda.is_available():
         torch.cuda.set_rng_state(random["cuda"])
-    return progress, scale, best
+    return progress, scale, kept
 
 
 def _read_state(path: Path) -> tuple[Progress, dict[str, Any]]:

@@ -101,8 +101,8 @@ class Loop:
     """Hours of audio in an epoch, for the pace; 0 without audio."""
     saved: float = field(default_factory=time.monotonic)
     """Time of the last checkpoint, or of the start of training."""
-    best: dict[str, Tensor] = field(default_factory=dict)
-    """Weights of the best epoch, unless they are in separate files."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """Further weights for checkpoints: of the best epoch, or the moving average."""
     readings: Readings = field(default_factory=Readings)
     """Results of steps that are still on the GPU."""
 
@@ -114,7 +114,7 @@ class Loop:
     def keep_best(self, is_best: bool) -> bool:
         """Record the weights of an epoch that is better than all previous ones."""
         if is_best:
-            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+            self.kept = {name: value.clone() for name, value in self.model.state_dict().items()}
         return is_best
 
 
@@ -124,7 +124,7 @@ def save(loop: Loop) -> None:
         scaler, folder = loop.accelerator.scaler, loop.place.checkpoint
         scale = scaler.state_dict() if scaler is not None else {}
         optimizer = loop.optimizer.optimizer
-        save_checkpoint(folder, loop.model, optimizer, scale, loop.progress, loop.best)
+        save_checkpoint(folder, loop.model, optimizer, scale, loop.progress, loop.kept)
 
 
 def refuse_bad_step(loop: Loop, _batch: object, loss: Loss) -> None:
@@ -251,7 +251,7 @@ def _resume(loop: Loop) -> None:
     before, scaler, say = loop.progress, loop.accelerator.scaler, loop.place.display.say
     scale: dict[str, Any] = {}
     if distributed.is_first():
-        loop.progress, scale, loop.best = load_checkpoint(
+        loop.progress, scale, loop.kept = load_checkpoint(
             loop.place.checkpoint, loop.model, loop.optimizer, before.identity, say
         )
     loop.progress, scale = distributed.from_first((loop.progress, scale))

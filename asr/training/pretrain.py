@@ -284,7 +284,7 @@ def _finish(run: _Run, out: Path) -> Path:
     """Write the encoder of the best epoch and the picture."""
     progress, config = run.state.progress, run.config
     chosen = _chosen(run.state)
-    run.model.load_state_dict(run.state.best)
+    run.model.load_state_dict(run.state.kept)
     folder = out / "encoder"
     made_of = {"epoch": chosen["epoch"], "epochs": progress.epoch, "seed": config.seed}
     info = made_of | {

@@ -57,6 +57,9 @@ class TrainConfig(OptimizationConfig):
     """Epochs without a better dev error rate after which training stops."""
     average: int = Field(5, ge=1)
     """Number of the best epochs that are averaged into the final model."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay per step of an exponential moving average of the weights, which is evaluated on dev and
+    kept in their place, for example 0.99; 0 is none."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: fp16 on a GPU, bf16 on a CPU that supports it for LSTMs, else fp32."""
     cuda_graphs: bool = False

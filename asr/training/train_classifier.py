@@ -169,7 +169,7 @@ def train_classifier(
             size=lambda batch: f"{len(batch.labels)} sequences: lower batch_seconds",
         )
         loop.run_epochs(state, hook(task))
-    model.load_state_dict(state.best)
+    model.load_state_dict(state.kept)
     chosen = chosen_epoch(state.progress.history)
     info = {
         "epoch": chosen["epoch"],

@@ -85,7 +85,7 @@ def train_language_model(
             size=lambda batch: f"{len(batch)} sentences: lower batch_units ({config.batch_units})",
         )
         loop.run_epochs(state, hook(task))
-        model.load_state_dict(state.best)
+        model.load_state_dict(state.kept)
         return written(_chosen(state))  # again: it may have been removed since
 
 

@@ -24,7 +24,7 @@ from asr.io.files import restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.shares import sharing
-from asr.training import batch_size, distributed, front_end, graphed, loop
+from asr.training import batch_size, distributed, front_end, graphed, loop, moving_average
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
 from asr.training.finetune import freeze, initialise_from, rate_factors
@@ -85,6 +85,7 @@ def train(
         distributed.leave()
         if not distributed.is_first():
             return recipe.out / "model"
+        moving_average.settle(run)
         return finish(run, lambda: int(task.validate()[0]["dev_errors"]))
 
 
@@ -131,6 +132,7 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
     batch_size.settle(run)
     front_end.use_cache(model, recipe, state.audio_seconds + sum(dev_set.durations), say)
     if begun:
+        moving_average.share(run)
         run.needed = needed_files(run)
     elif recipe.features.cmvn == "global" and init.model is None:
         plan = distributed.own(plan_all(corpus, state.progress.batch_seconds))
@@ -152,9 +154,7 @@ def _task(run: Run) -> loop.Task[Batch]:
         keep=partial(_keep, run),
         save=lambda state: save(run),
         size=partial(batch_size.advice, run),
-        stepped=lambda state, batch, loss: state.readings.add(
-            partial(state.progress.health.count_losses, batch.all_ids or batch.ids), loss.items
-        ),
+        stepped=partial(_stepped, run),
         ends_early=partial(_is_out_of_patience, run),
         halve=partial(batch_size.halve, run),
     )
@@ -193,9 +193,18 @@ def _loss(run: Run, batch: Batch) -> loop.Loss:
         )
 
 
+def _stepped(run: Run, state: loop.Loop, batch: Batch, loss: loop.Loss) -> None:
+    if run.recipe.train.ema:
+        decay = moving_average.decay_after(state.progress.step, run.recipe.train.ema)
+        moving_average.follow(state.kept, run.model, decay)
+    count = partial(state.progress.health.count_losses, batch.all_ids or batch.ids)
+    state.readings.add(count, loss.items)
+
+
 def _validate(run: Run) -> tuple[dict[str, Any], str]:
     """Errors on dev, in words, or in characters if the dev set has no spaces between words."""
-    hypotheses = _hypotheses(run)
+    with moving_average.in_place(run.loop.kept, run.model):
+        hypotheses = _hypotheses(run)
     if advice := run.progress.health.observe_hypotheses(hypotheses):
         run.display.say(advice)
     scoring = Scoring().settled(run.dev.references)
@@ -238,5 +247,6 @@ def _keep(run: Run, row: dict[str, Any]) -> None:
         return
     progress = run.progress
     if row["epoch"] in best_epochs(progress.history, run.recipe.train.average):
-        row["weights_sha256"] = save_epoch(run.epochs, row["epoch"], run.bundle)
+        with moving_average.in_place(run.loop.kept, run.model):
+            row["weights_sha256"] = save_epoch(run.epochs, row["epoch"], run.bundle)
     write_json(run.recipe.out / "history.json", progress.history)

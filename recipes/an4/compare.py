@@ -51,8 +51,9 @@ MEMBERS: dict[str, list[str]] = {
     "BiLSTM and ConvLSTM": ["model.conv_lstm=16"],
     "BiLSTM and attention": ["model.attention_heads=4"],
 }
-# The baseline with other features; only on request.
+# The baseline with other features or methods of training; only on request.
 FEATURES = {kind: [f"features.kind={kind}"] for kind in ("kaldi", "nemo")}
+METHODS = {"moving average": ["train.ema=0.99"]}
 COLUMNS = (
     "member", "hidden", "parameters", "errors", "WER % (95 %)", "to BiLSTM, points (95 %)",
     "P(not better)", "s/epoch", "RTF",
@@ -64,7 +65,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
-    members = [*MEMBERS, *FEATURES]
+    members = [*MEMBERS, *FEATURES, *METHODS]
     parser.add_argument("--members", nargs="+", choices=members, default=list(MEMBERS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--parameters", type=float, default=2.0, help="budget, in millions")
@@ -82,7 +83,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:
         for member in dict.fromkeys([BASELINE, *arguments.members]):
             tell(f"{member}, seed {seed}")
-            settings = [*overrides, *(MEMBERS | FEATURES)[member]]
+            settings = [*overrides, *(MEMBERS | FEATURES | METHODS)[member]]
             runs.append(train_member(shared, member, seed, settings))
             write_results(runs)
 

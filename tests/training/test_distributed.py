@@ -128,7 +128,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 attention_heads=2,
                 hierarchical_ctc_layer=1,
             ),
-            "train": plain.train.model_copy(update={"cr_ctc_weight": 0.2}),
+            "train": plain.train.model_copy(update={"cr_ctc_weight": 0.2, "ema": 0.6}),
         }
     )
     write_json(folder / "recipe.json", whole.model_dump(mode="json"))

@@ -41,6 +41,7 @@ def write_recipe(folder: Path, precision: str) -> Path:
         epochs=3,
         batch_seconds=1.2,
         cr_ctc_weight=0.2,
+        ema=0.8,
         precision=precision,
     )
     recipe = plain.model_copy(
