@@ -22,6 +22,8 @@ _RATE = 16000  # which all three codecs support
 _STRONGEST = 0.99  # compression: the lowest bit rate that both codecs support
 _MOST_AT_ONCE = 60 * _RATE  # samples
 _OPUS_BITS = 12000  # per second
+# libsndfile refuses most Opus files of a single page, which holds a second.
+_LEAST_OPUS = _RATE + _RATE // 10  # samples
 
 
 def through_codec(samples: NDArray[np.int16], sample_rate: int, codec: Codec) -> NDArray[np.int16]:
@@ -34,7 +36,7 @@ def through_codec(samples: NDArray[np.int16], sample_rate: int, codec: Codec) ->
     at_rate = soxr.resample(samples, sample_rate, _RATE) if sample_rate != _RATE else samples
     stream = io.BytesIO()
     if codec == "opus":
-        _write_opus(stream, at_rate)
+        _write_opus(stream, np.pad(at_rate, (0, max(0, _LEAST_OPUS - len(at_rate)))))
     else:
         kind, subtype = _FORMATS[codec]
         with soundfile.SoundFile(

@@ -44,6 +44,13 @@ def test_a_codec_changes_a_recording_and_not_its_length(codec: Codec, rate: int)
     assert len(through_codec(samples[:0], rate, codec)) == 0
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_codec_takes_a_word_of_any_length(codec: Codec) -> None:
+    samples = (1000 * np.random.default_rng(0).standard_normal(17000)).astype(np.int16)
+    for length in (1, 160, 845, 3377, 9074, 15826, 17000):
+        assert len(through_codec(samples[:length], 16000, codec)) == length
+
+
 def test_a_plan_draws_what_is_asked_for() -> None:
     corpus = Corpus(durations=[2.0] * 400, fastest=[1.2] * 400)
     augment = AugmentConfig(
@@ -51,6 +58,7 @@ def test_a_plan_draws_what_is_asked_for() -> None:
         tempos=[0.8, 1.25],
         codec_prob=0.25,
         codecs=["mp3", "vorbis"],
+        trim_prob=0.3,
         concatenate_prob=0,
     )
     items = [item for batch in plan_epoch(corpus, augment, 20, 1, 1) for item in batch]
@@ -60,6 +68,10 @@ def test_a_plan_draws_what_is_asked_for() -> None:
     coded = [item.codec for item in items if item.codec]
     assert set(coded) == {"mp3", "vorbis"}
     assert 0.15 < len(coded) / len(items) < 0.35
+    cut = [item.trim_db for item in items if item.trim_db is not None]
+    assert 0.2 < len(cut) / len(items) < 0.4
+    assert 15 <= min(cut) < 17
+    assert 33 < max(cut) <= 35
     assert items[0].seconds(corpus.durations) == pytest.approx(
         2.0 / (items[0].speed * items[0].tempo)
     )
@@ -70,7 +82,7 @@ def test_a_plan_draws_what_is_asked_for() -> None:
 def test_nothing_is_drawn_for_what_is_not_asked_for() -> None:
     corpus = Corpus(durations=[2.0] * 50)
     items = [item for batch in plan_epoch(corpus, PLAIN, 20, 1, 1) for item in batch]
-    assert {(item.tempo, item.codec) for item in items} == {(1.0, None)}
+    assert {(item.tempo, item.codec, item.trim_db) for item in items} == {(1.0, None, None)}
 
 
 def test_a_batch_comes_out_of_its_codec(tmp_path: Path) -> None:
