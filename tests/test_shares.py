@@ -51,6 +51,7 @@ def test_augmentation_does_not_depend_on_the_share(total: int) -> None:
         noise=NoiseConfig(prob=0.5),
         reverb=ReverbConfig(prob=0.5, rt60=(0.1, 0.2)),
         telephone_prob=0.5,
+        lower_rate_prob=0.5,
         time_mask_frames=9,
         frequency_mask_bands=3,
     )

@@ -1,4 +1,4 @@
-"""The quietest moments of a recording, where it can be cut between words."""
+"""Where a recording is quiet: between words, where it can be cut, and before and after speech."""
 
 from __future__ import annotations
 
@@ -54,3 +54,22 @@ def cuts(gaps: Sequence[Gap], duration: float, seconds: float) -> list[int]:
         chosen.append(min(fitting, key=lambda i: gaps[i].energy))
         start = gaps[chosen[-1]].second
     return chosen
+
+
+def trimmed(samples: np.ndarray, decibels: float, rate: int) -> np.ndarray:
+    """The recording without its quiet ends: all windows that are `decibels` or more below the
+    loudest. Shape: [S] -> [S'].
+
+    >>> trimmed(np.array([0.0] * 100 + [1.0, -1.0] * 50 + [0.0] * 100), 20.0, 1000).shape
+    (100,)
+    """
+    window = int(WINDOW_S * rate)
+    count = len(samples) // window
+    if not count:
+        return samples
+    blocks = samples[: count * window].reshape(count, window).astype(np.float64)
+    energy = np.square(blocks).mean(axis=1)
+    loud = np.flatnonzero(energy > energy.max() * 10 ** (-decibels / 10))
+    if not len(loud):  # digital silence
+        return samples
+    return samples[loud[0] * window : (loud[-1] + 1) * window]

@@ -74,6 +74,13 @@ class AugmentConfig(Config):
     reverb: ReverbConfig = ReverbConfig()
     telephone_prob: float = Field(0.0, ge=0, le=1)
     """Probability that an utterance passes through a telephone: 300 to 3400 Hz in 8 bits."""
+    lower_rate_prob: float = Field(0.0, ge=0, le=1)
+    """Probability that an utterance sounds as if recorded at a lower sampling rate."""
+    lower_rates: list[Annotated[int, Field(ge=6000, le=48000)]] = Field([8000, 11025], min_length=1)
+    """The sampling rates, one of which is drawn each time."""
+    trim_prob: float = Field(0.0, ge=0, le=1)
+    """Probability that an utterance is cut tightly: without what is 15 to 35 dB (drawn) below its
+    loudest moment at either end."""
     vtlp: float = Field(0.1, ge=0, le=0.3)
     """Vocal tract length perturbation (Jaitly and Hinton 2013): largest stretch of the frequency
     axis, either way. It has no effect with features.kind pretrained, nor has equaliser_db."""
@@ -89,6 +96,8 @@ class AugmentConfig(Config):
     a recording."""
     splice_prob: float = Field(0.0, ge=0, le=1)
     """Probability that an utterance is replaced by a new sentence of words of the same speaker."""
+    short_prob: float = Field(0.0, ge=0, le=1)
+    """Probability that such a sentence has one to three words only, as commands have."""
     splice_from: float = Field(0.3, ge=0, le=1)
     """Share of the training after which the model aligns its data and splicing begins."""
     time_warp: int = Field(0, ge=0, le=1000)
@@ -110,6 +119,7 @@ class AugmentConfig(Config):
             or set(self.tempos) != {1.0}
             or (self.noise.folder is not None and self.noise.prob > 0)
             or any((self.reverb.prob, self.telephone_prob, self.codec_prob))
+            or any((self.lower_rate_prob, self.trim_prob))
             or any((self.concatenate_prob, self.splice_prob))
             or (level and self.gain_db > 0)
         )

@@ -1,15 +1,16 @@
-"""Noise, reverberation and the telephone channel.
+"""Noise, reverberation, the telephone channel and lower sampling rates.
 
 All functions act on a batch of waveforms, on its device. Random numbers come from torch's global
 generator, which the trainer seeds for every step.
 
-B utterances, S samples, L samples of an impulse response.
+B utterances, S samples, L samples of an impulse response, R rows that are changed, F frequencies.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from asr.shares import draw, pick, rand, randn, sharing
 DIRECT_DB = (0.0, 12.0)  # direct sound relative to the room's response: from far to near
 DECAY = 3 * math.log(10)  # nepers in 60 dB
 TELEPHONE_HZ = (300.0, 3400.0)
+TELEPHONE_RATE = 8000
 LEVELS = 256  # of the telephone's 8 bits (ITU-T G.711, mu-law)
 NO_NOISE = torch.zeros(0, dtype=torch.int16)
 
@@ -89,10 +91,12 @@ def _warn(note: str) -> None:
 
 
 def degrade(waves: Padded, augment: AugmentConfig, sounds: Sounds) -> Padded:
-    """Reverberation, then noise, then the telephone channel. Shape: [B, S] -> [B, S]."""
+    """Reverberation, then noise, then the telephone channel, then a lower rate. Shape: [B, S] ->
+    [B, S]."""
     waves = reverberate(waves, augment.reverb, sounds)
     waves = add_noise(waves, augment.noise, sounds)
-    return telephone(waves, augment.telephone_prob, sounds.sample_rate)
+    waves = telephone(waves, augment.telephone_prob, sounds.sample_rate)
+    return lower_rate(waves, augment.lower_rate_prob, augment.lower_rates, sounds.sample_rate)
 
 
 def _chosen(prob: float, waves: Padded) -> Tensor:
@@ -184,14 +188,49 @@ def telephone(waves: Padded, prob: float, sample_rate: int) -> Padded:
     rows, _ = pick(prob, len(waves.lengths), waves.values.device)
     if not len(rows):
         return waves
-    chosen = Padded(waves.values[rows], waves.lengths[rows]).zeroed()
-    S = chosen.values.shape[1]
-    hertz = torch.fft.rfftfreq(S, 1 / sample_rate, device=waves.values.device)
+    chosen = Padded(waves.values[rows], waves.lengths[rows]).zeroed().values
+    hertz = _frequencies(chosen, sample_rate)
     low, high = TELEPHONE_HZ
     passed = torch.sigmoid((hertz - low) / (low / 6)) * torch.sigmoid((high - hertz) / (high / 40))
-    narrow = torch.fft.irfft(torch.fft.rfft(chosen.values) * passed, S)
+    narrow = _filtered(chosen, passed)
     loudest = narrow.abs().amax(dim=1, keepdim=True).clamp(min=1e-15)
     coded = torchaudio.functional.mu_law_encoding(narrow / loudest, LEVELS)
+    heard = torchaudio.functional.mu_law_decoding(coded, LEVELS) * loudest
     values = waves.values.clone()
-    values[rows] = torchaudio.functional.mu_law_decoding(coded, LEVELS) * loudest
+    # The noise of the 8 bits is that of samples at 8 kHz, so none of it is above 4 kHz.
+    values[rows] = _filtered(heard, _below(hertz, heard.new_tensor(TELEPHONE_RATE)))
     return Padded(values, waves.lengths)
+
+
+def lower_rate(waves: Padded, prob: float, rates: Sequence[int], sample_rate: int) -> Padded:
+    """Chosen utterances as if recorded at one of `rates`, in samples a second: without the
+    frequencies from half of it on. Shape: [B, S] -> [B, S]."""
+    if not prob:
+        return waves
+    device = waves.values.device
+    rows, share = pick(prob, len(waves.lengths), device)
+    with sharing(share):
+        places = (rand(len(rows), device=device) * len(rates)).long()
+    if not len(rows):
+        return waves
+    drawn = sent(list(rates), device)[places][:, None]
+    chosen = Padded(waves.values[rows], waves.lengths[rows]).zeroed().values
+    values = waves.values.clone()
+    values[rows] = _filtered(chosen, _below(_frequencies(chosen, sample_rate), drawn))
+    return Padded(values, waves.lengths)
+
+
+def _frequencies(waves: Tensor, sample_rate: int) -> Tensor:
+    """Shape: [R, S] -> [F], in hertz."""
+    return torch.fft.rfftfreq(waves.shape[1], 1 / sample_rate, device=waves.device)
+
+
+def _below(hertz: Tensor, rates: Tensor) -> Tensor:
+    """What the filter of a recorder at these rates passes. Shape: [F], [R, 1] -> [R, F]."""
+    high = 0.475 * rates
+    return torch.sigmoid((high - hertz) / (high / 120))
+
+
+def _filtered(waves: Tensor, passed: Tensor) -> Tensor:
+    """Shape: [R, S], [F] or [R, F] -> [R, S]."""
+    return torch.fft.irfft(torch.fft.rfft(waves) * passed, waves.shape[1])

@@ -60,6 +60,8 @@ class Item:
     speed: float = 1.0
     tempo: float = 1.0
     codec: Codec | None = None
+    trim_db: float | None = None
+    """Both ends are cut off where they are so far below the loudest moment."""
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -67,7 +69,7 @@ class Item:
         return tuple(stretch.index for stretch in self.stretches)
 
     def seconds(self, durations: Sequence[float]) -> float:
-        """Its duration when played."""
+        """Its duration when played; before it is cut tightly."""
         return sum(stretch.seconds(durations) for stretch in self.stretches) / (
             self.speed * self.tempo
         )
@@ -130,9 +132,11 @@ def spliced(
     prob: float,
     random: np.random.Generator,
     places: np.ndarray,
+    short_prob: float = 0.0,
 ) -> list[Item]:
     """Replace each item, with probability `prob`, by words of the same speaker from the utterances
-    of `places`, with about the same duration.
+    of `places`: one stretch of them with probability `short_prob`, else several with about the same
+    duration.
 
     Items of unnamed speakers, or of speakers without known word times, stay unchanged.
     """
@@ -145,7 +149,8 @@ def spliced(
     for item in items:
         own = words.get(corpus.speakers[item.indices[0]])
         if own and random.random() < prob:
-            seconds = item.seconds(corpus.durations) * item.speed * item.tempo
+            short = bool(short_prob) and random.random() < short_prob
+            seconds = 0.0 if short else item.seconds(corpus.durations) * item.speed * item.tempo
             item = replace(item, stretches=_new_sentence(own, corpus, seconds, random))
         result.append(item)
     return result
@@ -157,7 +162,7 @@ def _new_sentence(
     """Random stretches from (utterance, word) on, about `seconds` long in total; at least one."""
     chosen: list[Stretch] = []
     total = 0.0
-    while total < seconds:
+    while not chosen or total < seconds:
         index, first = words[int(random.integers(len(words)))]
         bounds = [*corpus.word_starts[index], corpus.durations[index]]
         last = min(first + int(random.integers(1, LONGEST_STRETCH + 1)), len(bounds) - 1)

@@ -13,6 +13,7 @@ from asr.dataset.cuts import Corpus, Item, concatenated, spliced, whole, windows
 
 # Durations vary by up to this share before sorting, so that batches differ in every epoch.
 JITTER = 0.02
+TRIM_DB = (15.0, 35.0)  # from cut into weak consonants to nothing but silence
 
 
 def plan_epoch(
@@ -47,7 +48,7 @@ def _plan(
     groups = concatenated(corpus, augment.concatenate_prob, random, places)
     items = [whole(*group, speed=_speed(group, corpus, augment, random)) for group in groups]
     if corpus.word_starts:
-        items = spliced(items, corpus, augment.splice_prob, random, places)
+        items = spliced(items, corpus, augment.splice_prob, random, places, augment.short_prob)
     items = [_varied(item, corpus, augment, random) for item in items]
     durations = corpus.durations
     lengths = np.array([item.seconds(durations) for item in items])
@@ -71,13 +72,16 @@ def _speed(
 def _varied(
     item: Item, corpus: Corpus, augment: AugmentConfig, random: np.random.Generator
 ) -> Item:
-    """The same with another tempo and codec; no random number is drawn for a change that is off."""
+    """The same with another tempo, codec and ends; for a change that is off, no random number is
+    drawn."""
     if augment.tempos != [1.0]:
         fastest = min([2.0, *(corpus.fastest[index] for index in item.indices if corpus.fastest)])
         tempo = min(float(random.choice(augment.tempos)), fastest / item.speed)
         item = replace(item, tempo=tempo)
     if augment.codec_prob and random.random() < augment.codec_prob:
         item = replace(item, codec=augment.codecs[int(random.integers(len(augment.codecs)))])
+    if augment.trim_prob and random.random() < augment.trim_prob:
+        item = replace(item, trim_db=float(random.uniform(*TRIM_DB)))
     return item
 
 

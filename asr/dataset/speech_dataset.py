@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from asr.audio.pcm import INT16, Pcm, to_pcm
+from asr.audio.silence import trimmed
 from asr.augment.codecs import through_codec
 from asr.dataset.cuts import Item, Stretch
 from asr.dataset.manifest import Utterance
@@ -154,6 +155,8 @@ class SpeechDataset:
 
     def _played(self, item: Item) -> np.ndarray:
         samples = np.concatenate([self._samples(stretch) for stretch in item.stretches])
+        if item.trim_db is not None:
+            samples = trimmed(samples, item.trim_db, self.sample_rate)
         if item.codec is None:
             return samples
         pcm = to_pcm(samples / np.float32(INT16))  # a quiet recording is coded at a normal level

@@ -102,4 +102,5 @@ def _described(item: Item) -> str:
     parts = [f"speed {item.speed:g}"] if item.speed != 1 else []
     parts += [f"tempo {item.tempo:g}"] if item.tempo != 1 else []
     parts += [item.codec] if item.codec else []
+    parts += [f"ends cut at {item.trim_db:.0f} dB"] if item.trim_db is not None else []
     return ", ".join(parts) or "unchanged"

@@ -17,6 +17,7 @@ from asr.augment.noise import (
     add_noise,
     degrade,
     load_sounds,
+    lower_rate,
     power,
     reverberate,
     telephone,
@@ -29,7 +30,9 @@ from tests.contracts import refilled
 RATE = 16000
 NOTHING = Sounds(RATE, NO_NOISE)
 QUIET = NoiseConfig(prob=0)
-ALL = AugmentConfig(noise=NoiseConfig(prob=1), reverb=ReverbConfig(prob=1), telephone_prob=1)
+ALL = AugmentConfig(
+    noise=NoiseConfig(prob=1), reverb=ReverbConfig(prob=1), telephone_prob=1, lower_rate_prob=1
+)
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +72,7 @@ def test_a_share_of_the_utterances_is_left_alone() -> None:
         AugmentConfig(noise=NoiseConfig(prob=0.3)),
         AugmentConfig(noise=QUIET, reverb=ReverbConfig(prob=0.3)),
         AugmentConfig(noise=QUIET, telephone_prob=0.3),
+        AugmentConfig(noise=QUIET, lower_rate_prob=0.3),
     ):
         changed = degrade(waves, config, noise()).values != waves.values
         assert 0.15 < changed.any(dim=1).float().mean() < 0.45
@@ -108,6 +112,30 @@ def test_a_telephone_passes_the_middle_only() -> None:
     assert level(heard, 100, 0) < 0.05
     assert level(heard, 1000, 1) == pytest.approx(0.5, rel=0.05)
     assert level(heard, 6000, 2) < 0.05
+
+
+def test_a_telephone_has_no_noise_above_its_band() -> None:
+    torch.manual_seed(0)
+    heard = telephone(Padded(0.1 * torch.randn(1, RATE), torch.tensor([RATE])), 1.0, RATE)
+    power = torch.fft.rfft(heard.values[0]).abs().square()
+    assert power[4500:].mean() < 1e-6 * power[500:3000].mean()
+
+
+def test_a_lower_rate_has_no_frequencies_above_its_half() -> None:
+    waves = tones(1000, 3500, 5000, 7000)
+    heard = lower_rate(waves, 1.0, [8000], RATE)
+    assert [level(heard, hertz, row) for row, hertz in enumerate((1000, 3500, 5000, 7000))] == [
+        pytest.approx(0.5, rel=0.02),
+        pytest.approx(0.5, rel=0.05),
+        pytest.approx(0.0, abs=1e-3),
+        pytest.approx(0.0, abs=1e-3),
+    ]
+    many = tones(*([5000.0] * 60), seconds=0.05)
+    kept = lower_rate(many, 1.0, [8000, 16000], RATE).values.square().mean(dim=1) > 0.05
+    assert 0.25 < kept.float().mean() < 0.75
+    some = lower_rate(many, 0.3, [8000], RATE).values.square().mean(dim=1) > 0.05
+    assert 0.5 < some.float().mean() < 0.9
+    assert lower_rate(many, 0.0, [8000], RATE) is many
 
 
 @pytest.mark.parametrize("tempo", [0.8, 1.25])

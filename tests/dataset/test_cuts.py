@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,19 @@ def test_new_sentences_are_about_as_long_as_the_old() -> None:
     assert np.mean(means) == pytest.approx(DURATIONS[4], rel=0.25)
 
 
+def test_short_sentences_are_one_stretch() -> None:
+    items = [whole(1)] * 200
+    random = np.random.default_rng(1)
+    drawn = spliced(items, CORPUS, 1.0, random, np.arange(len(DURATIONS)), short_prob=0.4)
+    counts = [len(item.stretches) for item in drawn]
+    assert set(spliced(items, CORPUS, 0.0, random, np.arange(5), short_prob=1.0)) == {whole(1)}
+    alone = spliced(items, CORPUS, 1.0, random, np.arange(5), short_prob=1.0)
+    assert {len(item.stretches) for item in alone} == {1}
+    # Others have one stretch only if it is as long as the sentence.
+    usual = spliced(items, CORPUS, 1.0, random, np.arange(len(DURATIONS)))
+    assert np.mean(np.equal(counts, 1)) > np.mean([len(i.stretches) == 1 for i in usual]) + 0.15
+
+
 def test_share_and_repeatability() -> None:
     assert plan(0.0, 1) == [whole(i, speed=0.9) for i in range(5)]
     replaced = [
@@ -95,6 +109,21 @@ def test_a_dataset_plays_the_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(played) == len(expected)
     # Equal but for soft edges.
     assert np.mean(np.isclose(played, expected, atol=0.01)) > 0.9
+
+
+def test_a_dataset_cuts_tightly(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = build_tokens(["a"], TokenConfig())
+    utterance = Utterance("u", None, "a", 1.0, "ann")  # type: ignore[arg-type]
+    data = SpeechDataset([utterance], tokens, TextConfig(), 1000)
+    hiss, voice = np.tile([3.0, -3.0], 500), np.tile([1000.0, -1000.0], 500)
+    speech = np.where((np.arange(1000) >= 200) & (np.arange(1000) < 700), voice, hiss)
+    monkeypatch.setattr(data, "waveform", lambda index: speech.astype(np.float32))
+    plain, tight = data.batch([whole(0)]), data.batch([replace(whole(0), trim_db=30.0)])
+    assert plain.samples == [1000]
+    assert tight.samples == [500]
+    assert torch.equal(tight.waves.values[0], plain.waves.values[0, 200:700])
+    # Nothing is cut from what is nowhere so quiet.
+    assert data.batch([replace(whole(0), trim_db=60.0)]).samples == [1000]
 
 
 def test_alignment_spells_the_target_on_the_best_path() -> None:

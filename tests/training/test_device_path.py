@@ -45,11 +45,12 @@ EVERYTHING = AugmentConfig(
     noise=NoiseConfig(prob=0.5),
     reverb=ReverbConfig(prob=0.5),
     telephone_prob=0.5,
+    lower_rate_prob=0.5,
 )
 PLAIN = AugmentConfig(
     vtlp=0, equaliser_db=0, time_warp=0, gain_db=0, time_masks=0, frequency_masks=0
 )
-DRAWN = 2  # nonzero of what is drawn on the host: who is in a room, and who on a telephone
+DRAWN = 3  # nonzero of what is drawn on the host: who is in a room, on a telephone, at another rate
 
 
 @pytest.fixture

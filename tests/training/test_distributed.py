@@ -115,6 +115,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 splice_prob=0.5,
                 splice_from=0.6,
                 telephone_prob=0.3,
+                lower_rate_prob=0.3,
                 time_mask_frames=3,
                 frequency_mask_bands=3,
             ),
