@@ -1,0 +1,16 @@
+"""The recipe of the model that comes along: it reads what its script writes."""
+
+from __future__ import annotations
+
+from asr.training.recipe import read_recipe
+from recipes.an4 import shipped
+
+
+def test_the_recipe_names_what_the_script_makes() -> None:
+    recipe = read_recipe(shipped.HERE / "shipped.yaml")
+    data = shipped.OUT / "data"
+    assert recipe.data.train.resolve() == data / "train.jsonl"
+    assert recipe.data.dev.resolve() == data / "surroundings" / "dev.jsonl"
+    assert recipe.augment.noise.folder is not None
+    assert recipe.augment.noise.folder.resolve() == data / "noise"
+    assert recipe.out.resolve() == shipped.OUT / "1"
