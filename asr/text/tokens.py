@@ -157,6 +157,18 @@ class Tokens:
         text = "".join(self.units[i] for i in ids)
         return " ".join(text.replace(WORD_START, " ").split())
 
+    def extended(self, texts: Iterable[str]) -> Tokens:
+        """These tokens, and then the characters of normalised texts that they lack.
+
+        >>> build_tokens(["ab"], TokenConfig()).extended(["bad", "cab"]).units
+        ('<blank>', '▁', 'a', 'b', 'c', 'd')
+        """
+        new = sorted({c for text in texts for c in self.missing(text)})
+        if WORD_START in new:
+            raise _refused_mark()
+        scores = (min(self.scores),) * len(new) if self.cut == "unigram" else ()
+        return Tokens((*self.units, *new), self.cut, (*self.scores, *scores))
+
     def to_json(self) -> Any:
         """A list of the tokens; for subwords, with their kind and scores."""
         if self.cut == "whole":
@@ -194,7 +206,7 @@ def build_tokens(texts: Sequence[str], config: TokenConfig) -> Tokens:
     words = Counter(word for text in texts for word in text.split())
     characters = sorted({c for word in words for c in word})
     if WORD_START in characters:
-        raise AsrError(f"expected transcripts without {WORD_START!r}, which marks words: remove it")
+        raise _refused_mark()
     if config.kind in ("bpe", "unigram"):
         return _in_pieces(texts, config.kind, config.size)
     frequent: list[str] = []
@@ -203,6 +215,10 @@ def build_tokens(texts: Sequence[str], config: TokenConfig) -> Tokens:
     if config.kind == "phones":
         characters, frequent = [], sorted(words)
     return Tokens((BLANK, WORD_START, *characters, *(WORD_START + word for word in frequent)))
+
+
+def _refused_mark() -> AsrError:
+    return AsrError(f"expected transcripts without {WORD_START!r}, which marks words: remove it")
 
 
 def _in_pieces(texts: Sequence[str], kind: Literal["bpe", "unigram"], size: int) -> Tokens:

@@ -19,6 +19,9 @@ from asr.training.finetune import interpolate
 from asr.training.front_end import complete
 from asr.training.run import Run
 
+# Facts on the recordings that a model learnt from.
+OF_TRAINING_DATA = ("training_data", "longest_seconds", "training_seconds")
+
 
 def finish(run: Run, count_errors: Callable[[], int]) -> Path:
     """Save the model with the weights that are best on dev, and return its folder.
@@ -44,6 +47,13 @@ def finish(run: Run, count_errors: Callable[[], int]) -> Path:
         run.display.say(f"kept the model of these epochs in {final}")
         return final
     chosen, dev_errors = choose_weights(run, count_errors)
+    used, given, before = run.bundle, recipe.init.model, progress.initial_errors
+    if given is not None and before is not None and before <= dev_errors:
+        run.display.say(
+            f"training made no fewer errors on dev than {given} ({dev_errors}, before {before}): "
+            "the model stays as it was"
+        )
+        used, chosen, dev_errors = load_bundle(given), f"{_end(given)} as it was", before
     dev_words = progress.history[-1]["dev_words"]
     run.display.say(f"final model: {chosen}, dev {dev_errors}/{dev_words}")
     info = made_of | {
@@ -55,14 +65,16 @@ def finish(run: Run, count_errors: Callable[[], int]) -> Path:
         "skipped_steps": progress.health.skipped_steps,
         "infinite_losses": progress.health.infinite_losses,
         "date": date.today().isoformat(),
-        "parameters": run.model.parameter_count(),
+        "parameters": used.model.parameter_count(),
         "training_data": _training_data(run),
         "longest_seconds": round(max(run.train.durations), 2),
         "about": about,
     }
+    if used is not run.bundle:  # these data did not make it
+        info |= {key: used.info[key] for key in OF_TRAINING_DATA if key in used.info}
     complete(run.model)
     # half precision: half the size, and the shipped weights are the evaluated ones
-    bundle = Bundle(run.model, run.bundle.tokens, run.bundle.text, info)
+    bundle = Bundle(used.model, used.tokens, used.text, info)
     save_bundle(final, bundle, half=True, keep_others=True)
     if kept := [path.name for path in others_files(final)]:
         run.display.say(

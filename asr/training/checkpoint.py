@@ -56,6 +56,9 @@ class Progress:
     halved_at: list[int] = field(default_factory=list)
     """The batches of this epoch from which on the size was halved, for lack of memory."""
 
+    initial_errors: int | None = None
+    """Errors on dev of the initial model, with init.preserve."""
+
     @property
     def mean_loss(self) -> float:
         return self.loss_sum / max(1, self.loss_units)

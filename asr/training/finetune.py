@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -39,6 +40,10 @@ class InitConfig(Config):
     model: Path | None = None
     """Folder of a model with the same features and layers; its tokens may differ. Or an encoder of
     asr pretrain."""
+    preserve: bool = False
+    """Lose nothing that the model can do: keep all of its tokens and add the characters that it
+    lacks; measure it on dev before training, and return it unchanged unless training makes fewer
+    errors there. The settings of tokens are not used then."""
     freeze_layers: int = Field(0, ge=0, le=32)
     """Number of the lowest recurrent layers that stay fixed, with all layers below them."""
     lower_lr_factor: float = Field(1.0, gt=0, le=1)
@@ -82,6 +87,23 @@ def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
                 mine.weight[here] = theirs.weight[there].to(mine.weight.device)
                 mine.bias[here] = theirs.bias[there].to(mine.bias.device)
     return f"started from {folder}: {len(here)} of {len(tokens)} tokens are its own"
+
+
+def preserved_tokens(folder: Path, texts: Iterable[str]) -> Tokens:
+    """The tokens of the model in `folder`, and the characters of normalised transcripts that it
+    lacks. Raises ConfigError for an encoder and for a model of phones."""
+    if is_encoder(folder):
+        raise ConfigError(
+            f"expected a recogniser with init.preserve, got {folder}, an encoder, which writes "
+            "nothing: set init.preserve to false"
+        )
+    given = load_bundle(folder)
+    if given.text.phones is not None:
+        raise ConfigError(
+            f"expected a model that writes words with init.preserve, got {folder}, which writes "
+            "phones: set init.preserve to false"
+        )
+    return given.tokens.extended(texts)
 
 
 def _copy_below_output(

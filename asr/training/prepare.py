@@ -26,6 +26,7 @@ from asr.models.kernels.dense import trains_lstm_in
 from asr.text.normalise import TextConfig, as_units, normalise
 from asr.text.tokens import Tokens, build_tokens
 from asr.training import distributed
+from asr.training.finetune import preserved_tokens
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 
@@ -101,7 +102,11 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
         if recipe.data.labels and labels:
             stamps |= _require_audio(recipe.data.labels, labels)
     text = as_units(recipe.text, recipe.tokens, (u.text for part in (train, dev) for u in part))
-    tokens = build_tokens([normalise(u.text, text) for u in train], recipe.tokens)
+    texts = [normalise(u.text, text) for u in train]
+    if recipe.init.preserve and recipe.init.model is not None:
+        tokens = preserved_tokens(recipe.init.model, texts)
+    else:
+        tokens = build_tokens(texts, recipe.tokens)
     rate = recipe.features.sample_rate
     dev_set = SpeechDataset(dev, None, text, rate, stamps=stamps)
     if not (recipe.data.labels and labels):
@@ -193,6 +198,8 @@ def identity(
     for key, kinds in OF_KINDS.items():
         if recipe.tokens.kind not in kinds:
             del kept[key]
+    if not recipe.init.preserve:  # runs that began before there was this setting
+        del kept["init.preserve"]
     if recipe.features.kind == "pretrained":
         del kept["features.network"]["name"]
     else:

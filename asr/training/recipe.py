@@ -106,6 +106,16 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _preserves_a_model_that_writes(self) -> Self:
+        if self.init.preserve and self.init.model is None:
+            raise ValueError("expected init.model with init.preserve, got none: set it")
+        if self.init.preserve and self.tokens.kind == "phones":
+            raise ValueError(
+                "expected init.preserve false with tokens.kind phones, got true: set it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _streams_if_it_is_meant_to(self) -> Self:
         meant = self.model.chunk or self.model.lookahead
         if meant and (missing := obstacles(self.features, self.model)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -17,17 +18,18 @@ from asr.dataset.sampler import fill_share, plan_all, plan_in_order
 from asr.dataset.speech_dataset import Batch
 from asr.decoding.decoder import Decoder
 from asr.errors import TrainingError
-from asr.evaluation.error_rate import score
+from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.scoring import Scoring
 from asr.inference.decode import batch_seconds, decode_dataset
 from asr.io.files import restore_folders, write_json
 from asr.models.acoustic import AcousticModel
-from asr.models.bundle import Bundle
+from asr.models.bundle import Bundle, load_bundle
 from asr.shares import sharing
 from asr.training import batch_size, distributed, front_end, graphed, loop, moving_average
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
 from asr.training.finetune import freeze, initialise_from, rate_factors
+from asr.training.interrupt import InterruptedTraining
 from asr.training.prepare import (
     alike,
     datasets,
@@ -70,6 +72,7 @@ def train(
         loop.working_in(recipe.out, epochs, console, lasting=True, hint=HINT) as place,
     ):
         run = prepare(recipe, place)
+        _measure_initial_model(run)
         task = hook(_task(run))
         if finish_now and not run.progress.history:
             raise TrainingError(
@@ -204,13 +207,10 @@ def _stepped(run: Run, state: loop.Loop, batch: Batch, loss: loop.Loss) -> None:
 def _validate(run: Run) -> tuple[dict[str, Any], str]:
     """Errors on dev, in words, or in characters if the dev set has no spaces between words."""
     with moving_average.in_place(run.loop.kept, run.model):
-        hypotheses = _hypotheses(run)
+        hypotheses = _hypotheses(run, run.bundle)
     if advice := run.progress.health.observe_hypotheses(hypotheses):
         run.display.say(advice)
-    scoring = Scoring().settled(run.dev.references)
-    ids = (utterance.id for utterance in run.dev.utterances)
-    references = dict(zip(ids, run.dev.references, strict=True))
-    counts = score(scoring.apply_all(references), scoring.apply_all(hypotheses)).words
+    scoring, counts = _scored(run, hypotheses)
     values = {
         "dev_wer": counts.rate,
         "dev_errors": counts.errors,
@@ -219,25 +219,54 @@ def _validate(run: Run) -> tuple[dict[str, Any], str]:
         "hours_per_hour": run.loop.hours_per_hour,
         "fill_share": run.fill_share,
     }
+    return values, _dev_text(scoring, counts)
+
+
+def _measure_initial_model(run: Run) -> None:
+    """Count the errors on dev of the model that init.preserve keeps, before any training."""
+    init, progress = run.recipe.init, run.progress
+    if init.model is None or not init.preserve or progress.initial_errors is not None:
+        return
+    given = load_bundle(init.model)
+    given.model.to(run.loop.accelerator.device)
+    try:
+        scoring, counts = _scored(run, _hypotheses(run, given))
+    except InterruptedTraining:
+        save(run)
+        distributed.wait()  # as in run_epochs
+        raise
+    progress.initial_errors = counts.errors
+    run.display.say(f"before training, {init.model}: {_dev_text(scoring, counts)}")
+
+
+def _scored(run: Run, hypotheses: Mapping[str, str]) -> tuple[Scoring, ErrorCounts]:
+    """The errors of hypotheses of dev, by id, and what was scored."""
+    scoring = Scoring().settled(run.dev.references)
+    ids = (utterance.id for utterance in run.dev.utterances)
+    references = dict(zip(ids, run.dev.references, strict=True))
+    return scoring, score(scoring.apply_all(references), scoring.apply_all(hypotheses)).words
+
+
+def _dev_text(scoring: Scoring, counts: ErrorCounts) -> str:
     rate = f"{'CER' if scoring.units == 'characters' else 'WER'} {100 * counts.rate:6.2f} %"
-    return values, f"dev {rate} ({counts.errors}/{counts.reference_length})"
+    return f"dev {rate} ({counts.errors}/{counts.reference_length})"
 
 
-def _hypotheses(run: Run) -> dict[str, str]:
+def _hypotheses(run: Run, bundle: Bundle) -> dict[str, str]:
     """Of dev, by id: each process recognises a share."""
-    decoder, answer_stop = Decoder(run.bundle.tokens), run.loop.place.answer_stop
+    decoder, answer_stop = Decoder(bundle.tokens), run.loop.place.answer_stop
     if not distributed.is_joined():
-        return decode_dataset(run.model, run.dev, decoder, progress=answer_stop)
+        return decode_dataset(bundle.model, run.dev, decoder, progress=answer_stop)
     share = run.dev_share
     # All must answer a stop request together, but some have more batches than others.
-    batches = len(plan_in_order(share.durations, batch_seconds(run.model)))
+    batches = len(plan_in_order(share.durations, batch_seconds(bundle.model)))
     common = iter(range(-distributed.greatest(-batches)))
 
     def answer(*_: object) -> None:
         if next(common, None) is not None:
             answer_stop()
 
-    parts = distributed.gathered(decode_dataset(run.model, share, decoder, progress=answer))
+    parts = distributed.gathered(decode_dataset(bundle.model, share, decoder, progress=answer))
     found = {id_: text for part in parts for id_, text in part.items()}
     return {utterance.id: found[utterance.id] for utterance in run.dev.utterances}
 

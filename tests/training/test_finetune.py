@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +15,16 @@ from asr.dataset.manifest import read_manifest, write_manifest
 from asr.errors import CheckpointError, ConfigError
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
+from asr.models.encoder_folder import save_encoder
+from asr.models.masked_prediction import SpeechEncoder
 from asr.text.normalise import TextConfig
+from asr.text.phones import Phones
 from asr.text.tokens import TokenConfig, build_tokens
 from asr.training.averaging import choose_weights
 from asr.training.checkpoint import save_epoch
-from asr.training.finetune import InitConfig, freeze, initialise_from
+from asr.training.finetune import InitConfig, freeze, initialise_from, preserved_tokens
 from asr.training.optimizer import build_optimizer, set_rate
+from asr.training.prepare import datasets, identity
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
 from tests.processes import NOBODY, left_by
 from tests.tones import FEATURES, MODEL, run_quietly, tone_recipe, untrained_bundle
@@ -226,6 +232,76 @@ def test_groups_have_their_own_rates() -> None:
     assert count == sum(p.requires_grad for p in model.parameters()) < len(rates)
     with pytest.raises(ConfigError, match="of at most"):
         freeze(model, 30)
+
+
+def preserving(tones: Tones, out: Path, **changes: object) -> Recipe:
+    """A recipe that trains the model of the tones further, for an epoch."""
+    made = tone_recipe(tones[0], out, **{"epochs": 1, **changes})
+    return made.model_copy(update={"init": InitConfig(model=tones[1], preserve=True)})
+
+
+def test_a_model_that_training_spoils_stays_as_it_was(tones: Tones, tmp_path: Path) -> None:
+    given = load_bundle(tones[1])
+    folder, shown = run_quietly(preserving(tones, tmp_path / "run", learning_rate=3.0))
+    assert re.search(r"before training, .*: dev WER .*\(\d+/\d+\)", shown)
+    assert "stays as it was" in shown
+    kept = load_bundle(folder)
+    assert kept.info["dev_errors"] == given.info["dev_errors"]
+    assert kept.info["weights"] == "run/model as it was"
+    assert kept.info["training_data"] == given.info["training_data"]
+    assert kept.tokens == given.tokens
+    for name, tensor in given.model.state_dict().items():
+        assert torch.equal(kept.model.state_dict()[name], tensor), name
+    # It is measured once, and not trained from when it is resumed.
+    _, shown = run_quietly(preserving(tones, tmp_path / "run", learning_rate=3.0))
+    assert "kept the model of these epochs" in shown
+    assert "before training" not in shown
+
+
+def test_a_model_that_training_improves_keeps_its_tokens(tones: Tones, tmp_path: Path) -> None:
+    worse = load_bundle(tones[1])
+    with torch.no_grad():
+        worse.model.output.bias[worse.tokens.units.index("▁low")] -= 30
+    save_bundle(tmp_path / "worse", worse)
+    for part, path in tones[0].items():
+        rows = [replace(u, text=u.text.replace("up", "élan")) for u in read_manifest(path)]
+        write_manifest(tmp_path / f"{part}.jsonl", [u for u in rows if u.text != "down"])
+    manifests = {part: tmp_path / f"{part}.jsonl" for part in tones[0]}
+    start = (manifests, tmp_path / "worse")
+    folder, shown = run_quietly(preserving(start, tmp_path / "run", epochs=8))
+    trained = load_bundle(folder)
+    assert trained.tokens.units == (*worse.tokens.units, "a", "é")
+    before = int(re.findall(r"before training.*\((\d+)/", shown)[0])
+    assert trained.info["dev_errors"] < before
+    assert "stays as it was" not in shown
+
+
+def test_what_cannot_be_preserved_is_refused(tones: Tones, tmp_path: Path) -> None:
+    bundle = load_bundle(tones[1])
+    phones = bundle.text.model_copy(update={"phones": Phones(words={"low": "l"})})
+    save_bundle(tmp_path / "phones", Bundle(bundle.model, bundle.tokens, phones))
+    with pytest.raises(ConfigError, match=r"which writes phones: set init\.preserve to false"):
+        preserved_tokens(tmp_path / "phones", [])
+    save_encoder(tmp_path / "encoder", SpeechEncoder(FEATURES, MODEL), {})
+    with pytest.raises(ConfigError, match="an encoder, which writes nothing"):
+        preserved_tokens(tmp_path / "encoder", [])
+    (tmp_path / "recipe.yaml").write_text("data: {train: a, dev: b}\nout: out\n")
+    for settings, expected in (
+        (["init.preserve=true"], "expected init.model with init.preserve"),
+        (
+            ["init.preserve=true", "init.model=m", "tokens.kind=phones", "tokens.espeak=de"],
+            "expected init.preserve false with tokens.kind phones",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            read_recipe(tmp_path / "recipe.yaml", settings)
+
+
+def test_runs_that_began_before_there_was_preserve_are_resumed(tones: Tones) -> None:
+    recipe = tone_recipe(tones[0], Path("run"))
+    tokens, _, train, dev = datasets(recipe)
+    assert "init.preserve" not in identity(recipe, tokens, train, dev)
+    assert identity(preserving(tones, Path("run")), tokens, train, dev)["init.preserve"] is True
 
 
 def test_the_folder_is_relative_to_the_recipe(tmp_path: Path) -> None:
