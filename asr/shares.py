@@ -3,13 +3,20 @@
 Random numbers are drawn for the whole batch in every process, which keeps the rows of its own
 utterances; sums run over all processes. So the result does not depend on their number. In a single
 process, nothing is shared, and the functions draw and sum plainly.
+
+All processes make the same exchanges in each step, in the same order. A process that has failed in
+the middle of a step for lack of memory makes up for the rest with zeros (`make_up`): no other waits
+for it forever, and all drop the step. What the rest is, a process knows from a rehearsal of a step,
+in which it tells nobody anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,6 +40,14 @@ class Share:
     real: bool = True
 
 
+Exchange = Callable[[int], Any]
+"""An exchange to which this process contributes zeros, for a batch of so many utterances. Returns
+torch's `Work` if others may still be waited for."""
+
+_made = 0
+"""Exchanges of the current step that this process has made, or has begun."""
+_rehearsed: list[Exchange] | None = None
+"""In a rehearsal: the exchanges so far, which are not made."""
 _current: Share | None = None
 
 
@@ -126,16 +141,14 @@ def whole(values: Tensor) -> Tensor:
     everything = values.new_zeros(_current.total, *values.shape[1:])
     if _current.real:
         everything[_current.rows] = values.detach()
-    dist.all_reduce(everything)
+    add_up_rows(everything)
     return everything
 
 
 def objective(value: Tensor) -> Tensor:
-    """What a process minimises so that the mean of the gradients of all processes, which
-    DistributedDataParallel computes, is the gradient of the sum of `value` over them. Shape: []."""
-    if _current is None:
-        return value
-    return value * (dist.get_world_size() if _current.real else 0)
+    """What a process minimises so that the sum of the gradients of all processes is the gradient of
+    the sum of `value` over them. Shape: []."""
+    return value if _current is None or _current.real else value * 0
 
 
 def same_length(x: Padded) -> Padded:
@@ -144,6 +157,90 @@ def same_length(x: Padded) -> Padded:
     if _current is None:
         return x
     length = x.values.shape[1]
-    longest = torch.tensor(length)
-    dist.all_reduce(longest, dist.ReduceOp.MAX)
-    return Padded(functional.pad(x.values, (0, int(longest) - length)), x.lengths)
+    longest = greatest(length)
+    return Padded(functional.pad(x.values, (0, longest - length)), x.lengths)
+
+
+# --- exchanges ---
+
+
+def begin() -> None:
+    """Begin a step."""
+    global _made
+    _made = 0
+
+
+@contextmanager
+def rehearsal() -> Iterator[list[Exchange]]:
+    """While entered, exchanges only enter the list, and this process counts as the only one."""
+    global _rehearsed
+    before, _rehearsed = _rehearsed, []
+    try:
+        yield _rehearsed
+    finally:
+        _rehearsed = before
+
+
+def make_up(total: int, step: Sequence[Exchange]) -> None:
+    """Make what is left of the exchanges of a step, for a batch of `total` utterances."""
+    for work in [exchange(total) for exchange in step[_made:]]:
+        if work is not None:
+            work.wait()
+
+
+def make(real: Callable[[], Any], zeros: Exchange) -> Any:
+    """Make an exchange, for which everything has been allocated. Returns what `real` returns.
+
+    Raises torch's DistError for a lack of memory: the others may already have done their part, so
+    it cannot be made up for.
+    """
+    global _made
+    if _rehearsed is not None:
+        _rehearsed.append(zeros)
+        return None
+    _made += 1
+    try:
+        return real()
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise dist.DistError(f"no memory to exchange: {error}") from error
+
+
+def add_up(values: Tensor) -> None:
+    """Replace values by their sums over all processes."""
+    zeros = _zeros_like(values)
+    make(lambda: dist.all_reduce(values), lambda _: dist.all_reduce(zeros()))
+
+
+def add_up_rows(values: Tensor) -> None:
+    """The same for values with a row for each utterance of the batch. Shape: [total, ...]."""
+    row = _zeros_like(values[0])  # a batch has one utterance at least
+    make(
+        lambda: dist.all_reduce(values),
+        lambda total: dist.all_reduce(torch.stack([row()] * total)),
+    )
+
+
+def greatest(number: int) -> int:
+    """The greatest of the numbers of all processes, which are not negative."""
+    value = torch.tensor(number)
+    make(
+        lambda: dist.all_reduce(value, dist.ReduceOp.MAX),
+        lambda _: dist.all_reduce(torch.tensor(0), dist.ReduceOp.MAX),
+    )
+    return int(value)
+
+
+def gathered(values: Tensor) -> Tensor:
+    """The values of all N processes. Shape: [F] -> [N, F]."""
+    size, zeros = dist.get_world_size(), _zeros_like(values)
+    everyone = values.new_zeros(size, *values.shape)
+    make(
+        lambda: dist.all_gather_into_tensor(everyone, values[None]),
+        lambda _: dist.all_gather_into_tensor(torch.stack([zeros()] * size), zeros()[None]),
+    )
+    return values[None] if _rehearsed is not None else everyone
+
+
+def _zeros_like(values: Tensor) -> Callable[[], Tensor]:
+    """Makes zeros of the same shape, and keeps nothing of the values."""
+    return partial(torch.zeros, values.shape, dtype=values.dtype, device=values.device)

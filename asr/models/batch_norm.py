@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from asr import shares
@@ -97,9 +96,7 @@ def _statistics(values: Tensor, padding: Tensor, lengths: Tensor) -> tuple[Tenso
     if share is None:
         return count, mean, variance
     own = torch.cat([(count * int(share.real))[None], mean, variance]).double()
-    everyone = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(everyone, own)
-    counts, means, variances = torch.stack(everyone).split([1, F, F], dim=1)
+    counts, means, variances = shares.gathered(own).split([1, F, F], dim=1)
     total = counts.sum()
     mean = (counts * means).sum(dim=0) / total.clamp(min=1)
     # The variance within the processes and that between them (Chan et al. 1979).
@@ -142,7 +139,7 @@ class _Normalised(torch.autograd.Function):
         everyone = own
         if ctx.shared:
             everyone = own.clone()
-            dist.all_reduce(everyone)
+            shares.add_up(everyone)
         if ctx.real:  # a copy of another process's utterance is not in the statistics
             straight, along = everyone / count
             grad = grad.sub_(straight).sub_(normalised * along)

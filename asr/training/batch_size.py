@@ -11,12 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from asr import shares
 from asr.dataset.cuts import Item
 from asr.dataset.sampler import plan_epoch, smaller
 from asr.dataset.speech_dataset import Batch, SpeechDataset
 from asr.padded import Padded
+from asr.shares import Share, share_of, sharing
 from asr.training import distributed
-from asr.training.device import is_out_of_memory
+from asr.training.device import fits_or_raise, is_out_of_memory
 from asr.training.run import Run
 from asr.training.step import batch_loss
 
@@ -40,8 +42,9 @@ def settle(run: Run) -> None:
     if progress.batch_seconds:
         return
     gpu = run.loop.accelerator.device.type == "cuda"
-    # In whole seconds, so that processes can agree on the smallest.
-    fits = -distributed.greatest(-int(_measured(run))) * distributed.size() if gpu else CPU_SECONDS
+    own = _measured(run) if gpu else CPU_SECONDS
+    # The smallest of all processes; whole seconds, in which they can tell it.
+    fits = -distributed.greatest(-int(own)) * (distributed.size() if gpu else 1)
     most = max(sum(data.durations) / STEPS, slowest_seconds(run, max(data.durations)))
     progress.batch_seconds = float(max(1, round(min(fits, most))))
     reason = "memory" if fits <= most else f"{STEPS} steps per epoch"
@@ -77,28 +80,58 @@ def plan(run: Run) -> list[list[Item]]:
     return batches
 
 
-def halve(run: Run, batch: Batch) -> bool:
-    """Halve the size of the remaining batches after one that did not fit into memory.
+def fits(run: Run, batch: Batch, lack: str) -> bool:
+    """Whether a batch has fitted into the memory of all processes; `lack` says what has not in this
+    one, and is empty if it has. False: the remaining batches have been halved.
 
-    False, and nothing is changed, if `train.batch_seconds` is a number, if the batch is a single
-    utterance, and in several processes, which cannot all leave a step in which one has failed.
+    Every process makes all exchanges of a step and comes here before it steps its optimizer: if
+    memory lacks in one, no other has stepped.
+
+    Raises TrainingError if `train.batch_seconds` is a number, or the batch a single utterance.
     """
-    auto = run.recipe.train.batch_seconds == "auto"
-    if not auto or len(batch.ids) < 2 or distributed.is_joined():
-        return False
+    lack = _of_any(run, batch, lack)
+    if not lack:
+        return True
+    if run.recipe.train.batch_seconds != "auto" or len(batch.all_ids or batch.ids) == 1:
+        return fits_or_raise(batch, lack)
     progress = run.progress
     progress.halved_at = [*progress.halved_at, progress.batch]
     now = progress.batch_seconds / 2 ** len(progress.halved_at)
     run.display.say(
         f"out of memory at {length(run, batch)}: train.batch_seconds is halved to {now:g}"
     )
-    return True
+    return False
+
+
+def _of_any(run: Run, batch: Batch, own: str) -> str:
+    """The lack of memory of this process, or of the first that has one."""
+    if run.gradients is None or not run.exchanges:
+        return own
+    if own:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        shares.make_up(len(batch.all_ids), run.exchanges)
+        run.gradients.leave()
+    if not distributed.greatest(bool(own)):
+        return ""
+    return next(filter(None, distributed.gathered(own)))
+
+
+def rehearse(run: Run) -> None:
+    """Find the exchanges between processes in a step, with batches whose size may be halved, in
+    order that a process that runs out of memory can do its part."""
+    if run.gradients is None or run.recipe.train.batch_seconds != "auto":
+        return
+    shortest = min(range(len(run.train)), key=lambda place: run.train.durations[place])
+    with shares.rehearsal() as run.exchanges:
+        trial_step(run, [shortest], share_of(1, 0, 1))
 
 
 def length(run: Run, batch: Batch) -> str:
-    """The size of a batch in words."""
+    """The size of a batch in words, and among how many processes it is divided."""
     seconds = batch.waves.values.shape[1] / run.train.sample_rate
-    return f"{len(batch.ids)} utterances of {seconds:.1f} s"
+    among = f" in {distributed.size()} processes" if distributed.is_joined() else ""
+    return f"{len(batch.all_ids or batch.ids)} utterances of {seconds:.1f} s{among}"
 
 
 def advice(run: Run, batch: Batch) -> str:
@@ -160,9 +193,10 @@ def largest(peak: Callable[[int], int | None], room: float, longest: float) -> f
     return max(1.0, few + (room - first) / each) * longest
 
 
-def trial_step(run: Run, places: list[int]) -> None:
+def trial_step(run: Run, places: list[int], share: Share | None = None) -> None:
     """Compute the loss of noise as long as these utterances, and its gradient, and leave weights,
-    statistics, gradients and random state as they were."""
+    statistics, gradients and random state as they were. With a `share`, as in a step of several
+    processes."""
     device, recipe = run.loop.accelerator.device, run.recipe
     statistics = [buffer.clone() for buffer in run.model.buffers()]
     was_training = run.model.training
@@ -172,8 +206,13 @@ def trial_step(run: Run, places: list[int]) -> None:
             run.model.train()
             batch = noise(run.train, places, _slowest(run)).to(device)
             weight, autocast = recipe.train.cr_ctc_weight, run.loop.accelerator.autocast
-            loss = batch_loss(run.model, batch, recipe.augment, weight, autocast, run.sounds)
+            if share is not None and run.gradients is not None:
+                run.gradients.begin()
+            with sharing(share):
+                loss = batch_loss(run.model, batch, recipe.augment, weight, autocast, run.sounds)
             loss.objective.backward()
+            if share is not None and run.gradients is not None:
+                run.gradients.finish()
     finally:
         run.model.zero_grad()
         run.model.train(was_training)

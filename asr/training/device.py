@@ -56,6 +56,13 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or "allocate memory" in str(error)
 
 
+def fits_or_raise(_batch: object, lack: str) -> bool:
+    """True. Raises TrainingError if there is a `lack` of memory for a batch, in words."""
+    if lack:
+        raise TrainingError(f"expected batches that fit into memory, got none left at {lack}")
+    return True
+
+
 def refuse_many_processes() -> None:
     """Raise TrainingError if a launcher has started several processes for one training."""
     for name in SIZES:

@@ -2,8 +2,8 @@
 
 `torchrun`, `accelerate launch` and others start the processes and tell each its rank and where to
 meet. The first (rank 0) alone reads and writes the folder of the run. Every step is taken by all:
-each computes its share of the batch (`asr.shares`), and gradients are averaged by
-DistributedDataParallel. In a training of one process, all functions here do nothing.
+each computes its share of the batch (`asr.shares`), and gradients are summed
+(`asr.training.gradients`). In a training of one process, all functions here do nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import signal
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,12 +22,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from asr.errors import AsrError, TrainingError
-from asr.models.acoustic import AcousticModel
-from asr.padded import Padded
 from asr.training.interrupt import InterruptedTraining
 
 T = TypeVar("T")
@@ -42,9 +38,6 @@ ANSWER_S = 5.0
 """Longest wait for the store when a process fails."""
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables that tell a process its place and where to meet the others."""
-
-Network = Callable[[Padded], tuple[Padded, Padded | None]]
-"""`AcousticModel.forward_and_spell`, in one process or many."""
 
 
 @dataclass(frozen=True)
@@ -269,28 +262,3 @@ def require_same(settings: Mapping[str, Any]) -> None:
                     f"{expected.get(key)} in process 0 on {home}: start the same command with "
                     "the same files everywhere"
                 )
-
-
-class Whole(nn.Module):
-    """A model whose `forward` is `forward_and_spell`, for what calls only that."""
-
-    def __init__(self, model: AcousticModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: Padded) -> tuple[Padded, Padded | None]:
-        return self.model.forward_and_spell(features)
-
-
-def replicated(model: AcousticModel) -> Network:
-    """The network with the weights of the first process, whose gradients are averaged over all."""
-    if _group is None:
-        return model.forward_and_spell
-    # A convolution of one channel has gradients in two equally good layouts.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    for buffer in model.buffers():
-        dist.broadcast(buffer, 0)
-    # From here on buffers stay equal: their statistics are those of all processes.
-    return DistributedDataParallel(
-        Whole(model), broadcast_buffers=False, gradient_as_bucket_view=True
-    )

@@ -25,9 +25,8 @@ from asr.models.acoustic import AcousticModel
 from asr.models.kernels.streams import plainly
 from asr.padded import Padded
 from asr.training import distributed
-from asr.training.distributed import Network
 from asr.training.loop import Loss
-from asr.training.step import Compute, Masked
+from asr.training.step import Compute, Masked, Network
 
 KEPT = 32  # shapes
 STEPS = 8  # rungs of the ladder per doubling, so that 6 % of each size is padding on average
@@ -240,7 +239,7 @@ class _Graph:
         parameters = dict(model.named_parameters())
         self._leaves = {name: parameters[name].detach().requires_grad_() for name in slopes}
         weights = {f"model.{name}": leaf for name, leaf in self._leaves.items()}
-        whole = distributed.Whole(model)
+        whole = _Whole(model)
         self._network: Network = lambda features: functional_call(whole, weights, (features,))
 
     def forward(self) -> None:
@@ -307,6 +306,17 @@ def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in zip(model.buffers(), before, strict=True):
                 buffer.copy_(value)
+
+
+class _Whole(nn.Module):
+    """A model whose `forward` is `forward_and_spell`: `functional_call` calls no other."""
+
+    def __init__(self, model: AcousticModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Padded) -> tuple[Padded, Padded | None]:
+        return self.model.forward_and_spell(features)
 
 
 class Recorder:

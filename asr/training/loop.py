@@ -8,36 +8,30 @@ The differences between kinds of training are in a `Task`: functions that the lo
 
 from __future__ import annotations
 
-import errno
 import math
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
-from rich.console import Console
 from torch import Tensor, nn
 
 from asr.errors import AudioError, TrainingError
-from asr.io.files import locked, restore_folders
 from asr.training import distributed
 from asr.training.checkpoint import (
     Progress,
     copied_optimizer,
-    has_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from asr.training.device import build_accelerator, is_out_of_memory, refuse_many_processes
-from asr.training.display import Display
-from asr.training.interrupt import PIPE, InterruptedTraining, StopRequest
+from asr.training.device import build_accelerator, fits_or_raise, is_out_of_memory
+from asr.training.interrupt import InterruptedTraining
 from asr.training.optimizer import OptimizationConfig, build_optimizer, learning_rate, set_rate
+from asr.training.place import Place
 from asr.training.readings import Readings, restore, step_if_finite
 
 B = TypeVar("B")
@@ -53,37 +47,6 @@ class Loss:
     objective: Tensor
     items: Tensor
     units: Tensor
-
-
-@dataclass(frozen=True)
-class Place:
-    """The place of a training: its folder (None: only in memory), display and stop request."""
-
-    folder: Path | None
-    display: Display
-    stop: StopRequest
-    hint: str = ""
-    """Further commands for a stopped training."""
-
-    @property
-    def checkpoint(self) -> Path:
-        """Folder of the newest checkpoint."""
-        return (self.folder or Path()) / "checkpoint"
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether there is a checkpoint to resume; several processes must ask together."""
-        begun = self.folder is not None and has_checkpoint(self.checkpoint)
-        return distributed.from_first(begun)
-
-    def answer_stop(self, *_: object) -> None:
-        """Raise InterruptedTraining after a stop signal or closed output, or BrokenPipeError if
-        nothing can be saved. Several processes must ask together: a signal to one stops all."""
-        number = PIPE if self.display.closed else self.stop.signal
-        if number := distributed.greatest(number or 0):
-            if self.folder is None:
-                raise BrokenPipeError
-            raise InterruptedTraining(number, self.folder, self.hint)
 
 
 @dataclass
@@ -165,66 +128,14 @@ class Task(Generic[B]):
     """Called after each step."""
     ends_early: Callable[[], bool] = lambda: False
     """Whether training ends before its last epoch."""
-    halve: Callable[[B], bool] = lambda batch: False
-    """Make the remaining batches smaller after one that did not fit; False: it cannot."""
+    finish: Callable[[], None] = lambda: None
+    """Called after the gradient has been computed."""
+    fits: Callable[[B, str], bool] = fits_or_raise
+    """Whether the batch has fitted into memory; the text says what did not, or is empty. False:
+    from now on batches are smaller."""
 
 
 Hook = Callable[[Task[Any]], Task[Any]]
-
-
-@contextmanager
-def working_in(
-    folder: Path | None, epochs: int, console: Console | None, lasting: bool = False, hint: str = ""
-) -> Iterator[Place]:
-    """Hold the folder of a training, show its progress and turn signals into a stop request.
-
-    A `lasting` folder also gets curves; any other is removed after the training. Without a folder
-    nothing is saved, and signals are not handled.
-
-    Of several processes, only the first writes to the folder and shows progress.
-
-    Raises AsrError for another training in the same folder, processes that are not `joined`, and a
-    full disk.
-    """
-    if not distributed.is_joined():
-        refuse_many_processes()
-    elif folder is not None and not distributed.is_first():
-        with StopRequest() as stop, Display(epochs, Console(quiet=True)) as display:
-            yield Place(folder, display, stop, hint)
-        return
-    if folder is None:
-        with Display(epochs, console) as display:
-            yield Place(None, display, StopRequest())
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(
-            f"expected a folder to write to, got {folder}: {error.strerror}; choose another out"
-        ) from None
-    try:
-        # Until everything is closed, no signal may replace the report that the run is saved.
-        with (
-            StopRequest() as stop,
-            locked(folder / ".lock", "training") as held,
-            Display(epochs, console, folder / "tensorboard" if lasting else None) as display,
-        ):
-            if not held:
-                display.say(
-                    f"no locks on the file system of {folder}: nothing prevents a second training "
-                    "in this folder"
-                )
-            restore_folders(folder)
-            yield Place(folder, display, stop, hint)
-            if not lasting:
-                shutil.rmtree(folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise TrainingError(
-            f"expected space to write {folder}, got a full disk: make room, and the same "
-            "command resumes the training"
-        ) from None
 
 
 def begin(
@@ -346,20 +257,22 @@ def _run_epoch(loop: Loop, task: Task[B]) -> bool:
 def _step(loop: Loop, task: Task[B], batch: B) -> Loss | None:
     accelerator = loop.accelerator
     statistics = [buffer.clone() for buffer in loop.model.buffers()]
+    loss, lack = None, ""
     try:
         loss = task.loss(batch)
         accelerator.backward(loss.objective)
+        task.finish()
     except (MemoryError, RuntimeError) as error:
-        if distributed.is_lost(error) or is_out_of_memory(error):
+        if lost := distributed.is_lost(error):
             restore(loop.model, statistics, torch.tensor(True))
-        if not is_out_of_memory(error):
+        if lost or not is_out_of_memory(error):
             raise
+        loss, lack = None, f"{task.size(batch)} ({error})"
         loop.optimizer.zero_grad()
-        if task.halve(batch):
-            return None
-        raise TrainingError(
-            f"expected batches that fit into memory, got none left at {task.size(batch)} ({error})"
-        ) from None
+    if not task.fits(batch, lack) or loss is None:
+        restore(loop.model, statistics, torch.tensor(True))
+        loop.optimizer.zero_grad()
+        return None
     norm = accelerator.clip_grad_norm_(loop.model.parameters(), loop.config.clip_norm)
     bad = step_if_finite(loop.optimizer, norm, accelerator.scaler is not None)
     restore(loop.model, statistics, bad)

@@ -35,6 +35,7 @@ from asr.plotting import pyplot
 from asr.text.normalise import TextConfig
 from asr.training import loop
 from asr.training.optimizer import Epochs, LearningRate, OptimizationConfig, fixed_settings
+from asr.training.place import Place, working_in
 from asr.training.prepare import precision
 from asr.training.recipe import read_recipe
 from asr.training.step import vary
@@ -123,7 +124,7 @@ def pretrain(
     for part, purpose in ((train, "train on"), (dev, "choose the epoch by")):
         if not part:
             raise TrainingError(f"expected recordings to {purpose}, got none: give some")
-    with loop.working_in(out, config.epochs, console, lasting=True) as place:
+    with working_in(out, config.epochs, console, lasting=True) as place:
         run = _prepare(train, dev, config, place)
         task = hook(_task(run, out))
         loop.run_epochs(run.state, task)
@@ -131,7 +132,7 @@ def pretrain(
 
 
 def _prepare(
-    train: Sequence[Utterance], dev: Sequence[Utterance], config: PretrainConfig, place: loop.Place
+    train: Sequence[Utterance], dev: Sequence[Utterance], config: PretrainConfig, place: Place
 ) -> _Run:
     say = place.display.say
     computed = precision(config.precision, say)

@@ -14,10 +14,11 @@ from asr.dataset.remote import Supply
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
+from asr.shares import Exchange
 from asr.training import distributed, loop
 from asr.training.checkpoint import Progress, best_epochs, epoch_path
 from asr.training.display import Display
-from asr.training.distributed import Network
+from asr.training.gradients import SummedGradients
 from asr.training.loop import Loop
 from asr.training.recipe import Recipe
 from asr.training.step import Replay
@@ -37,9 +38,12 @@ class Run:
     sounds: Sounds
     frozen: list[nn.Module]
     loop: Loop
-    network: Network
     dev_share: SpeechDataset
     """The part of dev that this process recognises."""
+    gradients: SummedGradients | None = None
+    """Those of several processes."""
+    exchanges: list[Exchange] = field(default_factory=list)
+    """Of a step, with train.batch_seconds auto in several processes."""
     replay: Replay | None = None
     """How steps are replayed on a GPU, with train.cuda_graphs."""
     needed: set[Path] = field(default_factory=set)

@@ -20,10 +20,11 @@ from asr.ctc.loss import ctc_loss
 from asr.dataset.speech_dataset import Batch
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
-from asr.training.distributed import Network
 from asr.training.loop import Loss
 
 Autocast = Callable[[], AbstractContextManager[None]]
+Network = Callable[[Padded], tuple[Padded, Padded | None]]
+"""`AcousticModel.forward_and_spell`, or the same with the weights in another place."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,6 @@ def batch_loss(
     cr_ctc_weight: float,
     autocast: Autocast,
     sounds: Sounds,
-    network: Network | None = None,
     replay: Replay | None = None,
 ) -> Loss:
     """CTC loss per token of an augmented batch, plus disagreement between its two views.
@@ -72,10 +72,9 @@ def batch_loss(
     towards that of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4). A hierarchical CTC layer adds
     its own losses; the reported loss of utterances is the last layer's. The CTC loss of each is
     multiplied by its weight. The divisor counts all tokens in full, so that a weight has the same
-    effect in a batch in which all utterances have it. `network` is the model's
-    `forward_and_spell`, or what computes it in several processes; if they share the batch, the loss
-    is that of the whole batch. `replay` computes network and loss in its own way, with the model's
-    weights.
+    effect in a batch in which all utterances have it. If several processes share the batch, the
+    loss is that of the whole batch. `replay` computes network and loss in its own way, with the
+    model's weights.
     """
     with torch.no_grad():
         waves = vary(batch, augment, sounds, model.features.config.follows_level)
@@ -95,7 +94,7 @@ def batch_loss(
     compute = partial(masked_loss, cr_ctc_weight=cr_ctc_weight, autocast=autocast)
     if replay is not None:
         return replay(compute, given)
-    return compute(network or model.forward_and_spell, given)
+    return compute(model.forward_and_spell, given)
 
 
 def masked_loss(network: Network, given: Masked, cr_ctc_weight: float, autocast: Autocast) -> Loss:

@@ -30,6 +30,7 @@ from asr.text.normalise import TextConfig
 from asr.training import loop
 from asr.training.checkpoint import Progress
 from asr.training.optimizer import LearningRate, OptimizationConfig, fixed_settings
+from asr.training.place import working_in
 
 NO_AUGMENT = AugmentConfig(
     speeds=[1.0], vtlp=0, concatenate_prob=0, time_masks=0, frequency_masks=0
@@ -155,7 +156,7 @@ def train_classifier(
             raise TrainingError(f"expected examples to {purpose}, got none: give some")
     torch.manual_seed(config.seed)
     model = Classifier(inputs, model_config, len(checked_classes(classes)), level_db)
-    with loop.working_in(folder, config.epochs, console) as place:
+    with working_in(folder, config.epochs, console) as place:
         data = [[part.labels, list(part.durations)] for part in (train, dev) if part is not None]
         known = [str(model), list(classes), augment.model_dump(mode="json"), data]
         state = loop.begin(model, config, place, fixed_settings(config, known))

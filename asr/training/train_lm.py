@@ -22,6 +22,7 @@ from asr.text.tokens import Tokens
 from asr.training import loop
 from asr.training.checkpoint import Progress
 from asr.training.optimizer import ClipNorm, LearningRate, OptimizationConfig, fixed_settings
+from asr.training.place import working_in
 
 LARGEST = 700.0  # nats whose exponential is still finite
 
@@ -66,7 +67,7 @@ def train_language_model(
         lm.encode(sentence)  # text without tokens is reported before training
     folder = out.with_name(f"{out.name}.training")
     hint = f"; {out} has the best epoch so far"
-    with loop.working_in(folder, config.epochs, console, hint=hint) as place:
+    with working_in(folder, config.epochs, console, hint=hint) as place:
         fixed = fixed_settings(config, [train, dev, tokens.units])
         state = loop.begin(model, config, place, fixed)
 

@@ -29,7 +29,9 @@ from asr.training import batch_size, distributed, front_end, graphed, loop, movi
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
 from asr.training.finetune import freeze, initialise_from, rate_factors
+from asr.training.gradients import SummedGradients
 from asr.training.interrupt import InterruptedTraining
+from asr.training.place import Place, working_in
 from asr.training.prepare import (
     alike,
     datasets,
@@ -69,7 +71,7 @@ def train(
     epochs, patience = recipe.train.epochs, recipe.train.patience
     with (
         distributed.joined(),
-        loop.working_in(recipe.out, epochs, console, lasting=True, hint=HINT) as place,
+        working_in(recipe.out, epochs, console, lasting=True, hint=HINT) as place,
     ):
         run = prepare(recipe, place)
         _measure_initial_model(run)
@@ -92,7 +94,7 @@ def train(
         return finish(run, lambda: int(task.validate()[0]["dev_errors"]))
 
 
-def prepare(recipe: Recipe, place: loop.Place) -> Run:
+def prepare(recipe: Recipe, place: Place) -> Run:
     """Load the data and the model, or the checkpoint of an earlier run."""
     if distributed.is_first():
         restore_folders(recipe.out / "epochs")
@@ -118,12 +120,14 @@ def prepare(recipe: Recipe, place: loop.Place) -> Run:
     state.save_seconds, state.audio_seconds = config.save_seconds, sum(train_set.durations)
     device = state.accelerator.device
     sounds = load_sounds(recipe.augment, train_set.sample_rate).to(device)
-    network = distributed.replicated(model)
     run = Run(
-        recipe, bundle, train_set, dev_set, corpus, shards, sounds, frozen, state, network,
+        recipe, bundle, train_set, dev_set, corpus, shards, sounds, frozen, state,
         dev_share(dev_set, text),
     )  # fmt: skip
-    processes = f", {distributed.size()} processes" if distributed.is_joined() else ""
+    processes = ""
+    if distributed.is_joined():
+        run.gradients = SummedGradients(model)
+        processes = f", {distributed.size()} processes"
     say(
         f"{len(train_set)} utterances, {state.audio_seconds / 3600:.2f} hours; "
         f"{len(tokens)} tokens; {model.parameter_count() / 1e6:.1f} M parameters; "
@@ -159,7 +163,8 @@ def _task(run: Run) -> loop.Task[Batch]:
         size=partial(batch_size.advice, run),
         stepped=partial(_stepped, run),
         ends_early=partial(_is_out_of_patience, run),
-        halve=partial(batch_size.halve, run),
+        finish=run.gradients.finish if run.gradients else lambda: None,
+        fits=partial(batch_size.fits, run),
     )
 
 
@@ -179,6 +184,7 @@ def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
     run.fill_share = fill_share(plan, run.corpus.durations)
     for module in run.frozen:
         module.eval()
+    batch_size.rehearse(run)
     left = at_hand(plan[progress.batch :], run.shards, run.display.say)
     if not distributed.is_joined():
         return len(plan), prefetch(lambda items: run.train.batch(items).to(device), left)
@@ -190,10 +196,10 @@ def _loss(run: Run, batch: Batch) -> loop.Loss:
     config, autocast = run.recipe.train, run.loop.accelerator.autocast
     torch.manual_seed(config.seed * SEED_STRIDE + run.progress.step)
     augment, weight, sounds = run.recipe.augment, config.cr_ctc_weight, run.sounds
+    if run.gradients is not None:
+        run.gradients.begin()
     with sharing(batch.share):
-        return batch_loss(
-            run.model, batch, augment, weight, autocast, sounds, run.network, run.replay
-        )
+        return batch_loss(run.model, batch, augment, weight, autocast, sounds, run.replay)
 
 
 def _stepped(run: Run, state: loop.Loop, batch: Batch, loss: loop.Loss) -> None:

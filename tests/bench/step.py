@@ -34,8 +34,9 @@ from asr.training import step
 from asr.training.display import Display
 from asr.training.graphed import Graphed
 from asr.training.interrupt import StopRequest
-from asr.training.loop import Loss, Place, Task, _step, begin
+from asr.training.loop import Loss, Task, _step, begin
 from asr.training.optimizer import OptimizationConfig
+from asr.training.place import Place
 from asr.training.readings import step_if_finite
 from tests.bench.timing import print_table
 from tests.device_path import Reads, as_on_a_gpu

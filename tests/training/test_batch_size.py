@@ -132,7 +132,7 @@ def test_a_trial_step_leaves_everything_as_it_was(
     runs: list[Run] = []
 
     def hook(task: Task[Batch]) -> Task[Batch]:
-        run: Run = task.halve.args[0]  # type: ignore[attr-defined]
+        run: Run = task.fits.args[0]  # type: ignore[attr-defined]
         before = {name: value.clone() for name, value in run.model.state_dict().items()}
         random = torch.get_rng_state()
         batch_size.trial_step(run, [0, 3, 3])

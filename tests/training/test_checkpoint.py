@@ -37,8 +37,8 @@ from asr.training.checkpoint import (
 from asr.training.display import Display
 from asr.training.health import Health
 from asr.training.interrupt import StopRequest
-from asr.training.loop import Place
 from asr.training.optimizer import build_optimizer
+from asr.training.place import Place
 from asr.training.prepare import identity
 from asr.training.recipe import TrainConfig
 from asr.training.run import Run, save

@@ -30,8 +30,9 @@ from asr.padded import Padded
 from asr.text.normalise import TextConfig
 from asr.training.display import Display
 from asr.training.interrupt import StopRequest
-from asr.training.loop import Loop, Place, Task, _step, begin
+from asr.training.loop import Loop, Task, _step, begin
 from asr.training.optimizer import OptimizationConfig, build_optimizer
+from asr.training.place import Place
 from asr.training.readings import restore, step_if_finite
 from asr.training.step import batch_loss
 from tests.device_path import Reads, as_on_a_gpu

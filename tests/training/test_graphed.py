@@ -36,9 +36,10 @@ from asr.training import distributed, graphed
 from asr.training.display import Display
 from asr.training.graphed import Graphed, Shape, fitted, shape_of
 from asr.training.interrupt import StopRequest
-from asr.training.loop import Loop, Loss, Place, Task, _step, begin
+from asr.training.loop import Loop, Loss, Task, _step, begin
 from asr.training.optimizer import OptimizationConfig
-from asr.training.step import Compute, Masked, batch_loss, masked_loss
+from asr.training.place import Place
+from asr.training.step import Compute, Masked, Network, batch_loss, masked_loss
 from tests.tones import run_quietly, tone_recipe, write_corpus
 from tests.training.test_device_path import pretended
 
@@ -357,7 +358,7 @@ def test_a_refused_recording_leaves_torch_whole() -> None:
     model = a_model(config).cuda()
     replay = Graphed(model, said.append)
 
-    def waits(network: distributed.Network, given: Masked) -> Loss:
+    def waits(network: Network, given: Masked) -> Loss:
         loss = compute()(network, given)
         float(loss.objective)  # cannot be captured
         return loss

@@ -1,4 +1,7 @@
-"""What the loop does for every kind of training: an acoustic model's is in test_trainer.py."""
+"""What the loop does for every kind of training: an acoustic model's is in test_trainer.py.
+
+Covers `asr/training/place.py`.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,9 @@ from asr.errors import CheckpointError, TrainingError
 from asr.lm.neural import NeuralConfig, NeuralLm, load_neural
 from asr.models.classifier import ClassifierBundle
 from asr.training.interrupt import InterruptedTraining
-from asr.training.loop import Hook, Loop, Loss, Task, begin, refuse_bad_step, run_epochs, working_in
+from asr.training.loop import Hook, Loop, Loss, Task, begin, refuse_bad_step, run_epochs
 from asr.training.optimizer import OptimizationConfig, learning_rate
+from asr.training.place import working_in
 from asr.training.train_classifier import ClassifyConfig, train_classifier
 from asr.training.train_lm import LanguageTraining, train_language_model
 from tests.hooks import before_step
