@@ -53,6 +53,14 @@ def export(
             "--graph", help="For sherpa: the n-gram model and the lexicon as a decoding graph."
         ),
     ] = False,
+    delay: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="For sherpa: longest delay of streaming, of a model whose model.chunk is a range.",
+        ),
+    ] = None,
 ) -> None:
     """Export a trained model for runtimes without torch."""
     if (model / "report.json").is_file():
@@ -66,9 +74,10 @@ def export(
                 "expected no --features with --to sherpa, whose input depends on the model, got "
                 "it: leave it out"
             )
-        _export_sherpa(model, out, check, graph)
-    elif graph:
-        raise ConfigError("expected --graph with --to sherpa only, got it: leave it out")
+        _export_sherpa(model, out, check, graph, delay)
+    elif graph or delay is not None:
+        option = "--graph" if graph else "--delay"
+        raise ConfigError(f"expected {option} with --to sherpa only, got it: leave it out")
     else:
         _export_onnx(model, out, waveform, int8, check)
 
@@ -87,15 +96,20 @@ def _export_onnx(model: Path, out: Path, waveform: bool, int8: bool, check: Path
         tell("note: the error rate with 8 bits was not measured: give --check MANIFEST")
 
 
-def _export_sherpa(model: Path, out: Path, check: Path | None, graph: bool) -> None:
+def _export_sherpa(
+    model: Path, out: Path, check: Path | None, graph: bool, delay: float | None
+) -> None:
     with extras_explained():
         from asr.export.sherpa import export_sherpa
 
     with progress_bar("checking") as progress:
-        result = export_sherpa(model, out, check, progress, graph)
+        result = export_sherpa(model, out, check, progress, graph, delay)
     for name, size in result.megabytes.items():
         show(f"{result.folder / name}: {size:.1f} MB")
     show(f"for sherpa_onnx.{result.recognizer}; {result.folder / 'README.md'} shows how")
+    if result.other_delays is not None:
+        low, high = result.other_delays
+        tell(f"note: for whole recordings; with --delay, of {low:.2f} to {high:.2f} s, it streams")
     show(f"largest difference from torch: {result.difference:.1e} nats")
     for name, comparison in result.comparisons.items():
         show(f"{name}: {comparison}")

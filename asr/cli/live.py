@@ -46,6 +46,14 @@ class LiveOptions:
         int | None,
         typer.Option(min=1000, max=1_000_000, help="Hz of 16-bit PCM on standard input."),
     ] = None
+    delay: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Longest delay of a model whose model.chunk is a range. [default: the shortest]",
+        ),
+    ] = None
     stats: Annotated[
         bool, typer.Option("--stats", help="Print the speed and latency of --live at its end.")
     ] = False
@@ -60,8 +68,8 @@ def run_live(
     input that is no PCM.
     """
     if not options.live:
-        for name in ("device", "stats"):
-            if getattr(options, name):
+        for name in ("device", "delay", "stats"):
+            if getattr(options, name) not in (None, "", False):
                 raise ConfigError(f"expected --live with --{name}, got none: add it")
         if options.rate is not None and Path("-") not in files:
             raise ConfigError("expected - or --live with --rate, got neither: add one")
@@ -97,14 +105,14 @@ def _transcribe_live(load: Callable[[], Recognizer], as_json: bool, options: Liv
         from asr.audio.pcm_input import PcmInput
 
         piped = PcmInput(sys.stdin.fileno(), options.rate)
-        recognizer = _loaded(load)
+        recognizer = _loaded(load, options.delay)
         with _stopped_by_signals(piped.stop):
             _print_all(recognizer, piped.blocks(), options.rate, display, options.stats)
         return
     from asr.audio.microphone import devices, find_device, microphone
 
     find_device(devices(), options.device)  # before the model is loaded
-    recognizer = _loaded(load)
+    recognizer = _loaded(load, options.delay)
     with (
         microphone(options.device, recognizer.sample_rate, display.tell) as source,
         _stopped_by_signals(source.stop),
@@ -113,10 +121,12 @@ def _transcribe_live(load: Callable[[], Recognizer], as_json: bool, options: Liv
         _print_all(recognizer, source.blocks(), source.rate, display, options.stats)
 
 
-def _loaded(load: Callable[[], Recognizer]) -> Recognizer:
+def _loaded(load: Callable[[], Recognizer], delay: float | None) -> Recognizer:
     from asr.inference.live import warm_up
 
     recognizer = load()
+    if delay is not None:
+        recognizer = recognizer.with_delay(delay)
     warm_up(recognizer.bundle, recognizer.decoder)
     return recognizer
 

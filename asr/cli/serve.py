@@ -31,6 +31,21 @@ INCLUDED = "an4"  # the name of the included model
 _NAME = re.compile(r"[\w.:@-]{1,100}")
 _TOKEN = re.compile(r"[!-~]{1,1000}")
 _ORIGIN = re.compile(r"https?://[^/\s]+")
+_Wyoming = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=65535, metavar="PORT", help="Also serve Home Assistant (Wyoming) there."
+    ),
+]
+_Delay = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="Longest delay of live recognition, of models whose model.chunk is a range. "
+        "[default: the shortest]",
+    ),
+]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -117,12 +132,8 @@ def serve(
             help="Model folders, with names for clients; default: the included AN4 model.",
         ),
     ] = None,
-    wyoming: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=65535, metavar="PORT", help="Also serve Home Assistant (Wyoming) there."
-        ),
-    ] = None,
+    wyoming: _Wyoming = None,
+    delay: _Delay = None,
     review: Annotated[
         Path | None,
         typer.Option(
@@ -152,7 +163,7 @@ def serve(
         if review is not None:
             recordings = opened.enter_context(open_review(review, lambda x: tell(f"note: {x}")))
             config = replace(config, review=recordings)
-        engine = Engine(_load(folders))
+        engine = Engine(_load(folders, delay))
         _warn(access.host, config, engine)
 
         def ready() -> None:
@@ -217,8 +228,17 @@ def name_models(arguments: Sequence[str]) -> dict[str, Path | None]:
     return found
 
 
-def _load(folders: dict[str, Path | None]) -> dict[str, Recognizer]:
+def _load(folders: dict[str, Path | None], delay: float | None) -> dict[str, Recognizer]:
+    """`delay` applies to every model that has a choice. Raises ConfigError if there is none."""
     with loading_fast():
         from asr.inference.recognizer import load_recognizer
 
-        return {name: load_recognizer(folder) for name, folder in folders.items()}
+        models = {name: load_recognizer(folder) for name, folder in folders.items()}
+    if delay is not None:
+        chosen = {n: m.with_delay(delay) for n, m in models.items() if m.has_delays}
+        if not chosen:
+            raise ConfigError(
+                "expected a model whose model.chunk is a range with --delay, got none: leave it out"
+            )
+        models |= chosen
+    return models

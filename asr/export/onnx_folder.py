@@ -29,11 +29,12 @@ from asr.export.graph import FLOAT, INT64, Graph, Shape
 from asr.export.language_model import export_lm
 from asr.export.quantise import quantised
 from asr.inference.onnx_model import GRAPH, Floats, Scores, run_graph
+from asr.inference.streaming import fix_chunk
 from asr.io.files import atomic_path, check_replaceable, write_json
 from asr.io.onnx_session import open_graph
 from asr.lm.encoding import is_neural
 from asr.models.acoustic import AcousticModel
-from asr.models.bundle import Bundle, load_bundle, others_files
+from asr.models.bundle import Bundle, load_bundle, others_files, saved_config
 from asr.models.files import OTHER_FILES, PARTS
 from asr.padded import pad
 
@@ -62,10 +63,14 @@ def export_onnx(
     """Write the folder atomically.
 
     With `check`, a manifest, the error rates of model and graph are compared first, with calls of
-    `progress`. Raises ConfigError for settings without an ONNX operator, and AsrError if the
+    `progress`. A model whose `model.chunk` is a range is exported for whole recordings.
+
+    Raises ConfigError for settings without an ONNX operator, and AsrError if the
     graph's output is not that of torch.
     """
     bundle = load_bundle(model)
+    if isinstance(bundle.model.config.chunk, tuple):
+        fix_chunk(bundle.model, 0)
     check_replaceable(out, GRAPH, {GRAPH, *OTHER_FILES, *PARTS})
     graph = build_graph(bundle, waveform)
     difference = check_parity(bundle.model, graph, waveform)
@@ -77,8 +82,8 @@ def export_onnx(
     with atomic_path(out) as temporary:
         temporary.mkdir()
         onnx.save(graph, str(temporary / GRAPH))
-        for name in ("config.json", "tokens.json"):
-            shutil.copy2(model / name, temporary)
+        write_json(temporary / "config.json", saved_config(bundle))
+        shutil.copy2(model / "tokens.json", temporary)
         facts: dict[str, Any] = {
             "difference": difference,
             "int8": int8,

@@ -35,7 +35,7 @@ from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot, slot_opt
 from asr.export.sherpa_graphs import SLOT_RATE, build_graph, check_parity, graph_scores
 from asr.export.sherpa_readme import readme_text
 from asr.inference.onnx_model import GRAPH
-from asr.inference.streaming import obstacles
+from asr.inference.streaming import chunk_for, fix_chunk, latency, obstacles
 from asr.io.files import atomic_path, check_replaceable
 from asr.models.bundle import Bundle, load_bundle
 
@@ -61,6 +61,9 @@ class SherpaFolder:
     """Whether sherpa-onnx, which is optional, has read the folder."""
     comparisons: dict[str, Comparison]
     """The error rates of each graph, if they were measured."""
+    other_delays: tuple[float, float] | None
+    """The shortest and the longest delay in seconds that a streaming graph of the model could have,
+    if this one is for whole recordings."""
 
 
 def export_sherpa(
@@ -69,16 +72,20 @@ def export_sherpa(
     check: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     with_graph: bool = False,
+    delay: float | None = None,
 ) -> SherpaFolder:
     """Write the folder atomically.
 
     With `check`, a manifest, the error rates of the model and both graphs are compared first, with
     calls of `progress`. `with_graph` adds the decoder of the model folder as a decoding graph.
+    `delay`, in seconds, chooses the chunks of a model whose `model.chunk` is a range; without it,
+    such a model is exported for whole recordings.
 
     Raises ConfigError for settings that sherpa-onnx cannot run, and AsrError if the graph's output
     is not that of torch, or if the installed sherpa-onnx does not read the folder.
     """
     bundle = load_bundle(model)
+    other_delays = _choose_chunk(bundle, delay)
     slot = choose_slot(bundle)
     tokens = tokens_text(bundle.tokens)
     check_replaceable(out, TOKENS, FILES)
@@ -109,7 +116,21 @@ def export_sherpa(
             verify(folder, bundle, slot)
     sizes = {name: (out / name).stat().st_size / 1e6 for name in graphs}
     recognizer = f"{slot.recognizer}.{slot.factory}"
-    return SherpaFolder(out, sizes, difference, recognizer, verified, comparisons)
+    return SherpaFolder(out, sizes, difference, recognizer, verified, comparisons, other_delays)
+
+
+def _choose_chunk(bundle: Bundle, delay: float | None) -> tuple[float, float] | None:
+    """Fix the chunks of a model with a range of sizes; for whole recordings, the delays with which
+    it could stream."""
+    model, delays = bundle.model, None
+    if delay is not None:
+        fix_chunk(model, chunk_for(model, delay))
+    elif isinstance(model.config.chunk, tuple):
+        if model.features.config.kind == "nemo":
+            low, high = model.config.chunk
+            delays = latency(model, low), latency(model, high)
+        fix_chunk(model, 0)
+    return delays
 
 
 def choose_slot(bundle: Bundle) -> Slot:
@@ -136,7 +157,7 @@ def choose_slot(bundle: Bundle) -> Slot:
     return KALDI if kind == "kaldi" else NEMO
 
 
-def _check_whole(chunk: int) -> None:
+def _check_whole(chunk: int | tuple[int, int]) -> None:
     if chunk:
         raise ConfigError(
             "expected features.kind nemo, and cmvn none or global, for a model with chunks, got "

@@ -28,6 +28,7 @@ from asr.export.features import add_device_features
 from asr.export.graph import FLOAT, INT64, Graph, Shape
 from asr.export.onnx_folder import metadata
 from asr.export.recurrent import CELLS, add_linear, affine, to_numpy
+from asr.inference.streaming import chunk_size
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.models.recurrent import Direction, RecurrentLayer
@@ -75,7 +76,7 @@ def chunks_of(model: AcousticModel) -> Chunks:
     for step in reversed(config.strides):
         befores.append(step * befores[-1] + 1)
         after = step * after + (step if config.pooling else 1)
-    frames = config.chunk or max(1, round(CHUNK_SECONDS / frame))
+    frames = chunk_size(config) or max(1, round(CHUNK_SECONDS / frame))
     context = config.right_context if config.chunk else config.lookahead
     return Chunks(frames, context, stride, tuple(reversed(befores)), after)
 
@@ -90,6 +91,11 @@ def tail_seconds(model: AcousticModel) -> float:
 def check_exportable(model: AcousticModel) -> None:
     """Raise ConfigError naming settings that the graph does not compute."""
     config = model.config
+    if isinstance(config.chunk, tuple):
+        raise ConfigError(
+            f"expected one chunk size to stream, got model.chunk {list(config.chunk)}: choose a "
+            "delay (--delay)"
+        )
     network.check_exportable(config.model_copy(update={"chunk": 0}))
     if config.chunk and config.lookahead:
         raise ConfigError(

@@ -38,7 +38,7 @@ class StreamedUtterance:
         self._bundle, self._decoder, self._clock = bundle, decoder, clock
         self.start = start
         self._end = start  # of what has been pushed
-        self._stream = Stream(bundle.model)
+        self._stream = Stream(bundle.model, bundle.chunk)
         self._text = IncrementalDecoder(decoder)
         self._scores: list[torch.Tensor] = []
         self._shown = ("", "")

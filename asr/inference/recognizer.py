@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -107,6 +107,30 @@ class Recognizer:
         if result.error is not None and not result.segments:
             raise AudioError(result.error)
         return result
+
+    @property
+    def has_delays(self) -> bool:
+        """Whether `with_delay` has a choice."""
+        if isinstance(self.bundle, OnnxModel):
+            return False
+        return isinstance(self.bundle.model.config.chunk, tuple)
+
+    def with_delay(self, seconds: float) -> Recognizer:
+        """The same, but `stream` and `live` read the largest chunks with at most this latency, for
+        a model whose `model.chunk` is a range (see docs/streaming.md). Without a chosen delay, they
+        read the smallest ones. `transcribe` reads recordings whole either way.
+
+        Raises ConfigError for a delay that is too short, and for a model without a range.
+        """
+        if isinstance(self.bundle, OnnxModel):
+            raise ConfigError(
+                "expected a model that torch runs for a chosen delay, got an exported one: load "
+                "the folder that asr train wrote"
+            )
+        from asr.inference.streaming import chunk_for
+
+        chunk = chunk_for(self.bundle.model, seconds)
+        return replace(self, bundle=replace(self.bundle, chunk=chunk))
 
     def stream(self, sample_rate: int | None = None) -> TextStream:
         """A stream that recognizes samples as they arrive, for a `with` block.

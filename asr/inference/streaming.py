@@ -2,7 +2,8 @@
 
 A stream gives exactly the scores that the model gives for the whole utterance. The model must have
 limited lookahead: one direction, or two with chunks (`model.chunk`), and features without
-statistics of the whole utterance (`features.cmvn` none or global).
+statistics of the whole utterance (`features.cmvn` none or global). A model with a range of chunk
+sizes streams at any of them; a stream gives the scores of a model that has its size only.
 
 N scores, S samples, T frames, V tokens.
 """
@@ -25,12 +26,13 @@ from asr.padded import Padded
 class Stream:
     """One utterance as it arrives. `push` samples, then `finish`."""
 
-    def __init__(self, model: AcousticModel) -> None:
-        """Sets the model to evaluation mode, in which it stays.
+    def __init__(self, model: AcousticModel, chunk: int | None = None) -> None:
+        """Sets the model to evaluation mode, in which it stays. `chunk` as in `chunk_size`.
 
-        Raises ConfigError for a model that needs the whole utterance.
+        Raises ConfigError for a model that needs the whole utterance, and for another `chunk`.
         """
         _require_streaming(model)
+        self._chunk = chunk_size(model.config, chunk)
         self._model = model.eval()
         config = model.config
         self._context = config.right_context
@@ -115,7 +117,7 @@ class Stream:
         while self._done[2] < self._done[1]:
             start = self._done[2]
             # One direction processes all available frames.
-            size = self._model.config.chunk or self._done[1] - start
+            size = self._chunk or self._done[1] - start
             end = min(start + size, self._done[1])
             if start + size + self._context > self._done[1] and not self._finished:
                 return
@@ -144,20 +146,69 @@ class Stream:
         return scores
 
 
-def latency(model: AcousticModel) -> float:
-    """Maximum seconds between a sound and its final scores.
+def latency(model: AcousticModel, chunk: int | None = None) -> float:
+    """Maximum seconds between a sound and its final scores; `chunk` as in `chunk_size`.
 
-    Computing time is not included. Raises ConfigError for a model that cannot stream.
+    Computing time is not included. Raises ConfigError for a model that cannot stream, and for
+    another `chunk`.
     """
     _require_streaming(model)
     config = model.config
     stride = 1
     for step in config.strides:
         stride *= step
-    frames = (config.chunk or 1) + config.right_context + config.lookahead
+    frames = (chunk_size(config, chunk) or 1) + config.right_context + config.lookahead
     frames += len(config.channels)
     samples = frames * stride * model.features.shift + model.features.window
     return samples / model.features.config.sample_rate
+
+
+def chunk_size(config: ModelConfig, chunk: int | None = None) -> int:
+    """Frames per chunk of a stream; 0 for one direction.
+
+    If `model.chunk` is a range, `chunk` chooses a size in it; None is the smallest. Raises
+    ConfigError for any other size.
+
+    >>> config = ModelConfig(chunk=(8, 64))
+    >>> chunk_size(config), chunk_size(config, 20)
+    (8, 20)
+    """
+    low, high = config.chunk if isinstance(config.chunk, tuple) else (config.chunk, config.chunk)
+    if chunk is None:
+        return low
+    if not low <= chunk <= high:
+        sizes = f"{low} to {high}" if low < high else f"{low}"
+        raise ConfigError(f"expected a chunk of {sizes} frames (model.chunk), got {chunk}")
+    return chunk
+
+
+def chunk_for(model: AcousticModel, delay: float) -> int:
+    """The largest chunk, in frames, of which the latency is at most `delay` seconds.
+
+    Raises ConfigError for a delay that is too short, and for a model without a range of sizes.
+    """
+    if not isinstance(model.config.chunk, tuple):
+        raise ConfigError(
+            "expected a model whose model.chunk is a range for a chosen delay, got model.chunk "
+            f"{model.config.chunk}: leave the delay out, or train one (docs/streaming.md)"
+        )
+    low, high = model.config.chunk
+    shortest = latency(model, low)
+    if not delay >= shortest:
+        raise ConfigError(
+            f"expected a delay of at least {shortest:.2f} s, which chunks of {low} frames have, "
+            f"got {delay:g}"
+        )
+    return max(size for size in range(low, high + 1) if latency(model, size) <= delay)
+
+
+def fix_chunk(model: AcousticModel, chunk: int) -> None:
+    """Make a model with a range of chunk sizes one of this size, or with 0 one of whole utterances,
+    as if it had been trained so. Raises ConfigError for any other size."""
+    size = chunk and chunk_size(model.config, chunk)
+    context = model.config.right_context if size else 0
+    fixed = model.config.model_copy(update={"chunk": size, "right_context": context})
+    model.config = model.encoder.config = fixed
 
 
 def _require_streaming(model: AcousticModel) -> None:

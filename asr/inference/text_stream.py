@@ -44,7 +44,7 @@ class TextStream:
         rate = bundle.sample_rate if sample_rate is None else sample_rate
         if rate not in RATES:
             raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
-        self._scores = Stream(bundle.model)
+        self._scores = Stream(bundle.model, bundle.chunk)
         self._decoder = IncrementalDecoder(decoder)
         self._resampler = None
         if rate != bundle.sample_rate:

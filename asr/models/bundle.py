@@ -51,6 +51,8 @@ class Bundle:
     tokens: Tokens
     text: TextConfig
     info: dict[str, Any] = field(default_factory=dict)
+    chunk: int | None = None
+    """Frames per chunk of streams, if `model.chunk` is a range; None is the smallest."""
 
     @property
     def sample_rate(self) -> int:
@@ -106,15 +108,19 @@ def save_bundle(
             else:
                 shutil.copy2(path, temporary)
         save_weights(temporary / "model.safetensors", bundle.model, half)
-        config = {
-            "format": FORMAT,
-            "text": bundle.text.model_dump(exclude_none=True),
-            "features": bundle.model.features.config.as_saved(),
-            "model": bundle.model.config.model_dump(),
-        }
-        write_json(temporary / "config.json", config)
+        write_json(temporary / "config.json", saved_config(bundle))
         write_json(temporary / "tokens.json", bundle.tokens.to_json())
         write_json(temporary / "info.json", bundle.info)
+
+
+def saved_config(bundle: Bundle) -> dict[str, Any]:
+    """The content of config.json."""
+    return {
+        "format": FORMAT,
+        "text": bundle.text.model_dump(exclude_none=True),
+        "features": bundle.model.features.config.as_saved(),
+        "model": bundle.model.config.model_dump(),
+    }
 
 
 def others_files(folder: str | Path) -> list[Path]:

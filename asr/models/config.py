@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from asr.config import Config
 from asr.models.cells import CELLS
 
 MOST_CHANNELS = 8192
+MOST_FRAMES = 10000  # of a chunk and of its context
+
+_NUMBER = TypeAdapter(int)
 
 
 class ModelConfig(Config):
@@ -47,10 +50,12 @@ class ModelConfig(Config):
     pyramid: int = Field(0, ge=0, le=4)
     """Number of recurrent layers, from the second on, that first join pairs of frames (Chan et al.
     2016): each halves the frame rate."""
-    chunk: int = Field(0, ge=0, le=10000)
+    chunk: int | tuple[int, int] = 0
     """For streaming with two directions: encoder frames per chunk; 0 is the whole utterance. The
-    backward direction restarts in every chunk (latency-controlled BLSTM)."""
-    right_context: int = Field(0, ge=0, le=10000)
+    backward direction restarts in every chunk (latency-controlled BLSTM). A range such as [8, 64]
+    draws the size anew for every batch: the model then streams in chunks of any size in the range,
+    and recognises recordings whole, as on dev."""
+    right_context: int = Field(0, ge=0, le=MOST_FRAMES)
     """Encoder frames after the chunk at which the backward direction starts."""
     lookahead: int = Field(0, ge=0, le=100)
     """For streaming with one direction: number of future frames that each output depends on."""
@@ -73,6 +78,23 @@ class ModelConfig(Config):
         if cell not in CELLS:
             raise ValueError(f"expected a cell among {', '.join(CELLS)}")
         return cell
+
+    @field_validator("chunk", mode="before")
+    @classmethod
+    def _is_size_or_range(cls, value: Any) -> Any:
+        sizes = value if isinstance(value, list | tuple) else (value,)
+        try:
+            numbers = tuple(_NUMBER.validate_python(size) for size in sizes)
+        except ValidationError:
+            numbers = ()
+        if len(numbers) == 1 and sizes is not value and 0 <= numbers[0] <= MOST_FRAMES:
+            return numbers[0]
+        if len(numbers) == 2 and 1 <= numbers[0] <= numbers[1] <= MOST_FRAMES:
+            return numbers
+        raise ValueError(
+            f"expected 0 to {MOST_FRAMES} frames, or the lowest and the highest number of frames, "
+            "such as [8, 64]"
+        )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -21,6 +21,8 @@ from asr.padded import Padded
 from asr.shares import rand
 
 KERNEL = 3
+WHOLE_SHARE = 0.25
+"""Of the batches of a training that draws sizes of chunks, those with whole utterances."""
 
 
 Size = TypeVar("Size", int, Tensor)
@@ -100,6 +102,16 @@ def overlapping(x: Padded, size: int, context: int) -> tuple[Padded, int]:
     starts = torch.arange(0, count * size, size, device=x.lengths.device)[:, None]
     lengths = (x.lengths - starts).clamp(min=0, max=size + context)
     return Padded(pieces.flatten(0, 1), lengths.flatten()), count
+
+
+def draw_chunk(low: int, high: int) -> int:
+    """The size of a batch's chunks, in frames; 0 is the whole utterance. Small sizes are as
+    frequent as large ones: each octave is equally likely. Drawn on the host, where all processes of
+    a training draw the same numbers."""
+    whole, place = torch.rand(2).tolist()
+    if whole < WHOLE_SHARE:
+        return 0
+    return min(high, int(low * ((high + 1) / low) ** place))
 
 
 class LookaheadConvolution(nn.Module):
@@ -197,8 +209,8 @@ class Encoder(nn.Module):
     def layer_outputs(self, features: Padded) -> list[Padded]:
         """The output of each recurrent layer. Shape: [B, T, input_size] -> [B, T', width] each."""
         x = self.front(features)
-        if self.config.chunk:
-            return self._by_chunk(x)
+        if size := self._chunk_size(x.values.shape[1]):
+            return self._by_chunk(x, size)
         outputs = []
         for number, layer in enumerate(self.layers):
             x = self._surrounded(number, x, layer)
@@ -246,9 +258,16 @@ class Encoder(nn.Module):
             outputs.append(Padded(x.values[:, :size], x.lengths.clamp(max=size)))
         return outputs, after
 
-    def _by_chunk(self, x: Padded) -> list[Padded]:
+    def _chunk_size(self, frames: int) -> int:
+        """Frames per chunk of a batch of `frames`; 0 is the whole utterance."""
+        chunk = self.config.chunk
+        if isinstance(chunk, int):
+            return chunk
+        size = draw_chunk(*chunk) if self.training else 0
+        return size if size < frames else 0
+
+    def _by_chunk(self, x: Padded, size: int) -> list[Padded]:
         # All chunks of a layer at once, so that normalisation and dropout treat them alike.
-        size = self.config.chunk
         pieces, count = overlapping(x, size, self.config.right_context)
         outputs, _ = self.chunks(pieces, size, count, None)
         in_turn = (

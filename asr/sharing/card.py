@@ -148,7 +148,9 @@ def network_text(network: Network) -> str:
     parts += [f"ConvLSTM of {network.conv_lstm} channels"] if network.conv_lstm else []
     parts += [f"attention of {network.attention_heads} heads"] if network.attention_heads else []
     if network.chunk:
-        parts.append(f"streaming in chunks of {network.chunk} frames")
+        chunk = network.chunk
+        sizes = f"{chunk}" if isinstance(chunk, int) else f"{chunk[0]} to {chunk[1]}"
+        parts.append(f"streaming in chunks of {sizes} frames")
     elif not network.bidirectional and network.lookahead:
         parts.append(f"streaming, {network.lookahead} frames ahead")
     return ", ".join(parts)

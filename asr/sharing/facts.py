@@ -76,7 +76,7 @@ class Network(_Part):
     conv_lstm: int = 0
     attention_heads: int = 0
     hierarchical_ctc_layer: int = 0
-    chunk: int = 0
+    chunk: int | tuple[int, int] = 0
     lookahead: int = 0
 
 

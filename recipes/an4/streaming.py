@@ -2,10 +2,12 @@
 
 python recipes/an4/streaming.py --source DIR              all networks, seed 1
 python recipes/an4/streaming.py --source DIR --seeds 1 2  with two seeds
+python recipes/an4/streaming.py --networks "one direction"  some of them
 python recipes/an4/streaming.py train.epochs=20           with another schedule for all
 
 Stopped, it goes on where it was when the same command is given again. Every test recording is also
-pushed through a stream, a tenth of a second at a time, and compared with the text of the whole.
+pushed through a stream, a tenth of a second at a time, and compared with the text of the whole. A
+network with chunks of many sizes is evaluated whole and with several of them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 # Before torch, because it decides how OpenMP's threads wait.
@@ -27,12 +29,13 @@ from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
 from asr.decoding.greedy import greedy_decode
 from asr.evaluation.error_rate import bootstrap_interval
+from asr.evaluation.evaluate import evaluate
 from asr.experiments.comparison import Comparison, Run, pooled, train_member
 from asr.inference.decode import decode_dataset
-from asr.inference.streaming import Stream, latency
+from asr.inference.streaming import Stream, fix_chunk, latency
 from asr.io.files import atomic_path, write_json
 from asr.io.terminal import tell
-from asr.models.bundle import Bundle, load_bundle
+from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.padded import Padded
 from asr.plotting import pyplot
 from data import an4
@@ -40,6 +43,9 @@ from data import an4
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parents[1] / "exp" / "an4-streaming"
 WHOLE = "whole utterance"
+DRAWN = "chunks of 8 to 64, context 8"
+SIZES = (8, 16, 32, 64)
+"""With which a network with chunks of many sizes is evaluated."""
 # Frames are 30 ms long.
 NETWORKS: dict[str, list[str]] = {
     WHOLE: [],
@@ -48,6 +54,7 @@ NETWORKS: dict[str, list[str]] = {
     "chunk 16, context 16": ["model.chunk=16", "model.right_context=16"],
     "chunk 16, context 8": ["model.chunk=16", "model.right_context=8"],
     "chunk 8, context 4": ["model.chunk=8", "model.right_context=4"],
+    DRAWN: ["model.chunk=[8,64]", "model.right_context=8"],
     "one direction, 16 ahead": ["model.bidirectional=false", "model.lookahead=16"],
     "one direction, 8 ahead": ["model.bidirectional=false", "model.lookahead=8"],
     "one direction": ["model.bidirectional=false"],
@@ -77,6 +84,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--parameters", type=float, default=2.0, help="budget, in millions")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
@@ -88,15 +96,35 @@ def measure(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the table, its numbers and its picture."""
     test = an4.prepare(OUT.parent / "an4" / "data", arguments.source)["test"]
     shared = Comparison(HERE / "recipe.yaml", OUT, test, arguments.parameters * 1e6)
-    outcomes = []
+    outcomes: list[Outcome] = []
     for seed in arguments.seeds:
-        for name, settings in NETWORKS.items():
+        for name in arguments.networks:
             tell(f"{name}, seed {seed}")
             statistics = [] if name == WHOLE else ["features.cmvn=global"]
-            common = ["train.epochs=30", *statistics, *settings, *arguments.overrides]
-            run = train_member(shared, name, seed, common)
-            outcomes.append(streamed(run, load_bundle(run.model), test))
+            common = ["train.epochs=30", *statistics, *NETWORKS[name], *arguments.overrides]
+            outcomes += outcomes_of(train_member(shared, name, seed, common), test)
             write_results(outcomes)
+
+
+def outcomes_of(run: Run, test: Path) -> list[Outcome]:
+    """Of a trained network: one, or one for whole utterances and one for each size of chunks."""
+    bundle = load_bundle(run.model)
+    if not isinstance(bundle.model.config.chunk, tuple):
+        return [streamed(run, bundle, test)]
+    whole = replace(run, member=f"{run.member}: {WHOLE}")
+    return [Outcome(whole), *(with_chunks_of(size, run, test) for size in SIZES)]
+
+
+def with_chunks_of(size: int, run: Run, test: Path) -> Outcome:
+    """How a network with chunks of many sizes does with one of them."""
+    bundle = load_bundle(run.model)
+    fix_chunk(bundle.model, size)
+    folder = Path(run.model).parent / f"chunk-{size}"
+    save_bundle(folder / "model", bundle)
+    rows = evaluate(folder / "model", test, folder / "test").report.scores.utterances
+    words = {row.id: row.words for row in rows}
+    own = replace(run, member=f"{run.member}: chunk {size}", words=words, model=str(folder))
+    return streamed(own, bundle, test)
 
 
 def streamed(run: Run, bundle: Bundle, test: Path) -> Outcome:
@@ -178,7 +206,8 @@ def draw(outcomes: Sequence[Outcome]) -> None:
     for name in dict.fromkeys(outcome.run.member for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.run.member == name]
         rate, low, high = word_error_rate(own)
-        colour = "tab:orange" if own[0].run.member.startswith("one") else "tab:blue"
+        colour = "tab:orange" if name.startswith("one") else "tab:blue"
+        colour = "tab:green" if name.startswith(DRAWN) else colour
         if own[0].latency is None:
             whole = name == WHOLE
             axes.axhline(rate, linestyle=":" if whole else "--", color="grey")

@@ -54,6 +54,17 @@ def test_a_worse_graph_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_delay_is_for_sherpa(
+    run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
+) -> None:
+    for to, message in (
+        ("onnx", "expected --delay with --to sherpa only"),
+        ("sherpa", "expected a model whose model.chunk is a range for a chosen delay"),
+    ):
+        ended = run("export", tones[1], "--to", to, "--out", tmp_path / "out", "--delay", 1)
+        assert message in ended.error()
+
+
 def test_a_report_is_not_a_model(run: Command, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     line = run("export", tmp_path, "--to", "onnx", "--out", tmp_path / "out").error()

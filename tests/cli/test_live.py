@@ -220,6 +220,7 @@ def test_a_terminal_keeps_the_final_texts_only(
         (["a.wav", "--live"], "expected no file but - with --live, got a.wav"),
         (["--live", "-"], "expected --rate with --live -, got none"),
         (["--live", "-", "--device", "1"], "expected --device or standard input, got both"),
+        (["a.wav", "--delay", "1"], "expected --live with --delay, got none"),
         (["--live", "--format", "ctm"], "expected --format txt or json with --live, got ctm"),
     ],
 )
@@ -227,6 +228,12 @@ def test_options_that_do_not_belong_together(
     run: Command, arguments: list[str], message: str
 ) -> None:
     assert message in run("transcribe", *arguments).error()
+
+
+def test_a_delay_needs_a_model_with_a_choice(run: Command, stdin: Input, model: Path) -> None:
+    arguments = ["--live", "-", "--rate", RATE, "--model", model, "--delay", 1]
+    error = run("transcribe", *arguments).error()
+    assert "expected a model whose model.chunk is a range for a chosen delay" in error
 
 
 def test_a_file_in_the_pipe_is_refused(run: Command, stdin: Input, model: Path) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from asr.cli.serve import name_models
+from asr.cli.serve import _load, name_models
 from asr.errors import ConfigError
+from asr.models.bundle import Bundle, save_bundle
 from tests.commands import Command
+from tests.inference.test_text_stream import ranged_bundle
 from tests.serving.conftest import exported  # noqa: F401
 
 
@@ -51,6 +53,23 @@ def test_wrong_options(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for blank_or_odd in ("é", " ", "two words"):
         monkeypatch.setenv("ASR_TOKEN", blank_or_odd)
         assert "$ASR_TOKEN: expected a token" in run("serve").error()
+
+
+def test_a_delay_is_for_the_models_with_a_choice(
+    run: Command,
+    tones: tuple[dict[str, Path], Path],
+    tmp_path: Path,
+) -> None:
+    save_bundle(tmp_path / "ranged", ranged_bundle())
+    fixed, ranged = (tones[1], tmp_path / "ranged")
+    models = _load({"fixed": fixed, "ranged": ranged}, 1.0)
+    chunks = [m.bundle.chunk for m in models.values() if isinstance(m.bundle, Bundle)]
+    assert chunks[0] is None
+    assert isinstance(chunks[1], int)
+    error = run("serve", fixed, "--port", 0, "--delay", 1).error()
+    assert "expected a model whose model.chunk is a range with --delay, got none" in error
+    error = run("serve", ranged, "--port", 0, "--delay", 0.01).error()
+    assert "expected a delay of at least" in error
 
 
 def test_a_port_in_use(run: Command) -> None:

@@ -52,6 +52,15 @@ def greedy(model: OnnxModel, waves: list[np.ndarray]) -> list[str]:
     return texts
 
 
+def test_a_range_of_chunks_is_exported_whole(tmp_path: Path) -> None:
+    source = bundle(FeatureConfig(bands=12, cmvn="none"), chunk=(3, 9), right_context=2)
+    save_bundle(tmp_path / "model", source)
+    export_onnx(tmp_path / "model", tmp_path / "out")  # compared with torch
+    network = json.loads((tmp_path / "out" / "config.json").read_text())["model"]
+    assert (network["chunk"], network["right_context"]) == (0, 0)
+    load_onnx(tmp_path / "out")
+
+
 @pytest.mark.parametrize("kind", ["float", "int8"])
 def test_the_texts_are_those_of_torch(
     tones: tuple[Path, list[Utterance]], exported: dict[str, Path], kind: str

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -29,9 +30,9 @@ from asr.export import sherpa
 from asr.export.onnx_folder import export_onnx
 from asr.export.sherpa import choose_slot, export_sherpa, verify
 from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot, slot_options
-from asr.export.streaming import tail_seconds
+from asr.export.streaming import chunks_of, tail_seconds
 from asr.features.extractor import FeatureConfig
-from asr.inference.streaming import Stream
+from asr.inference.streaming import Stream, fix_chunk, latency
 from asr.inference.transcribe import trained_model
 from asr.lm.estimate import estimate
 from asr.models.acoustic import AcousticModel
@@ -206,6 +207,31 @@ def test_a_model_trained_to_stream_gives_the_texts_of_torch(
         assert text == source.tokens.decode(greedy_decode(pad([scores]))[0])
         right += text == utterance.text
     assert right >= len(utterances) // 2
+
+
+def test_a_delay_chooses_the_chunks_of_the_graph(tmp_path: Path, unverified: None) -> None:
+    source = streaming_bundle(chunk=(3, 9), right_context=2)
+    model = tmp_path / "model"
+    save_bundle(model, source)
+    delay = latency(source.model, 7)
+    streams = export_sherpa(model, tmp_path / "streams", delay=delay)
+    assert streams.other_delays is None
+    assert streams.recognizer == "OnlineRecognizer.from_nemo_ctc"
+    fix_chunk(source.model, 7)
+    graph = onnx.load(str(tmp_path / "streams" / "model.onnx"))
+    facts = {entry.key: entry.value for entry in graph.metadata_props}
+    assert int(facts["chunk_shift"]) == chunks_of(source.model).shift
+    whole = export_sherpa(model, tmp_path / "whole")
+    assert whole.recognizer == "OfflineRecognizer.from_nemo_ctc"
+    assert whole.other_delays == (
+        latency(streaming_bundle(chunk=3, right_context=2).model),
+        latency(streaming_bundle(chunk=9, right_context=2).model),
+    )
+    with pytest.raises(ConfigError, match="expected a delay of at least"):
+        export_sherpa(model, tmp_path / "short", delay=0.1)
+    save_bundle(model, streaming_bundle(chunk=3))
+    with pytest.raises(ConfigError, match=r"whose model\.chunk is a range"):
+        export_sherpa(model, tmp_path / "fixed", delay=1.0)
 
 
 def test_the_python_of_a_streaming_readme_runs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from asr.export.sherpa_graphs import device_features, run_chunks
 from asr.export.streaming import build_streaming_graph, chunks_of, tail_seconds
 from asr.features.extractor import FeatureConfig
 from asr.inference.onnx_model import open_graph
-from asr.inference.streaming import Stream
+from asr.inference.streaming import Stream, fix_chunk
 from asr.models.bundle import Bundle
 from asr.padded import pad
 from tests.export.test_network import bundle
@@ -122,6 +122,21 @@ def test_silence_of_the_stated_length_completes_a_stream() -> None:
         features = device_features(source.model, torch.cat([wave, silence]).numpy())
         needed = int(source.model.output_lengths(torch.tensor(len(wave))))
         assert len(run_chunks(source.model, session, features)) >= needed
+
+
+def test_a_range_needs_one_size() -> None:
+    source = streaming_bundle(chunk=(3, 8), right_context=2)
+    with pytest.raises(ConfigError, match=r"one chunk size to stream, got model.chunk \[3, 8\]"):
+        build_streaming_graph(source)
+    fix_chunk(source.model, 5)
+    wave = noise(1.0)
+    stream = Stream(streaming_bundle(chunk=(3, 8), right_context=2).model, 5)
+    expected = stream.push(wave).numpy()
+    features = device_features(source.model, wave.numpy())
+    found = run_chunks(source.model, session_of(build_streaming_graph(source)), features)
+    length = min(len(found), len(expected))
+    assert length > 10
+    np.testing.assert_allclose(found[:length], expected[:length], atol=1e-4)
 
 
 def test_chunks_with_lookahead_are_refused() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asr.errors import ConfigError, StreamError
 from asr.features.extractor import FeatureConfig
-from asr.inference.streaming import Stream, latency
+from asr.inference.streaming import Stream, chunk_for, fix_chunk, latency
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
@@ -125,12 +125,66 @@ def test_a_chunk_hears_its_context_and_no_more() -> None:
     acoustic = model("chunks")
     frames = torch.randn(1, 12, 2 * 2)  # two channels of two bands
     values = frames.clone().requires_grad_()
-    y = acoustic.encoder._by_chunk(Padded(values, torch.tensor([12])))[-1].values
+    y = acoustic.encoder._by_chunk(Padded(values, torch.tensor([12])), 4)[-1].values
     # Chunks of 4 and 2 frames of context: the second chunk is frames 4 to 7, and hears 0 to 9.
     y[0, 4].square().sum().backward()
     assert values.grad is not None
     heard = values.grad[0].abs().sum(dim=1) > 0
     assert heard.tolist() == [True] * 10 + [False] * 2
+
+
+RANGE = {"chunk": (3, 6), "right_context": 2}
+
+
+def ranged() -> AcousticModel:
+    MODELS["range"] = RANGE
+    try:
+        return model("range")
+    finally:
+        del MODELS["range"]
+
+
+def test_a_range_streams_at_any_of_its_sizes_and_reads_recordings_whole() -> None:
+    acoustic, fixed = ranged(), ranged()
+    samples = 0.2 * torch.randn(5000, generator=torch.Generator().manual_seed(1))
+    found = []
+    for size in (3, 5, 6, None):
+        stream = Stream(acoustic, size)
+        scores = torch.cat([stream.push(part) for part in samples.split(700)] + [stream.finish()])
+        fix_chunk(fixed, 0)
+        torch.testing.assert_close(whole(acoustic, samples), whole(fixed, samples))
+        fixed = ranged()
+        fix_chunk(fixed, size or 3)
+        assert fixed.config.chunk == fixed.encoder.config.chunk == (size or 3)
+        torch.testing.assert_close(scores, whole(fixed, samples), rtol=1e-4, atol=1e-5)
+        assert latency(acoustic, size) == latency(fixed)
+        found.append(scores)
+    assert not torch.allclose(found[0], found[1])
+    torch.testing.assert_close(found[0], found[3])
+
+
+def test_a_delay_gives_the_largest_chunk_in_it() -> None:
+    acoustic = ranged()
+    delays = {size: latency(acoustic, size) for size in range(3, 7)}
+    for size, delay in delays.items():
+        assert chunk_for(acoustic, delay) == chunk_for(acoustic, delay + 1e-4) == size
+    assert chunk_for(acoustic, 1e9) == 6
+    for short in (delays[3] - 1e-4, 0.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match=r"at least \d.\d\d s, which chunks of 3 frames have"):
+            chunk_for(acoustic, short)
+    for name in ("chunks", "one direction"):
+        with pytest.raises(ConfigError, match=r"whose model\.chunk is a range"):
+            chunk_for(model(name), 1.0)
+
+
+@pytest.mark.parametrize(("name", "size"), [("range", 2), ("range", 7), ("chunks", 5)])
+def test_a_stream_of_another_size_is_refused(name: str, size: int) -> None:
+    acoustic = ranged() if name == "range" else model(name)
+    sizes = "3 to 6" if name == "range" else "4"
+    message = rf"expected a chunk of {sizes} frames \(model.chunk\), got {size}"
+    for function in (Stream, latency, fix_chunk):
+        with pytest.raises(ConfigError, match=message):
+            function(acoustic, size)
 
 
 def test_a_stream_refuses_what_it_cannot_take() -> None:
@@ -172,6 +226,13 @@ def test_models_that_need_the_whole_are_refused() -> None:
         ({"chunk": 4, "bidirectional": False}, "a chunk only with two directions"),
         ({"right_context": 4}, "a right context only with a chunk"),
         ({"chunk": 4, "pyramid": 1}, "no pyramid"),
+        ({"chunk": (4, 8), "bidirectional": False}, "a chunk only with two directions"),
+        ({"chunk": (8, 4)}, r"the lowest and the highest number of frames, such as \[8, 64\]"),
+        ({"chunk": (0, 4)}, "the lowest and the highest"),
+        ({"chunk": (4,)}, "the lowest and the highest"),
+        ({"chunk": (4, 10001)}, "expected 0 to 10000 frames"),
+        ({"chunk": "x"}, "expected 0 to 10000 frames"),
+        ({"chunk": -1}, "expected 0 to 10000 frames"),
     ],
 )
 def test_configurations_that_do_not_fit(values: dict[str, Any], message: str) -> None:

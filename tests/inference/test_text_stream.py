@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import asr.inference.live
+from asr.audio.vad import SpeechDetector, speech_detector
 from asr.decoding.config import RescoreConfig
 from asr.decoding.decoder import Decoder, DecoderConfig
 from asr.errors import ConfigError, StreamError
 from asr.inference.acoustics import Acoustics
 from asr.inference.recognizer import Recognizer
+from asr.inference.streaming import fix_chunk, latency
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.models.acoustic import AcousticModel
@@ -36,12 +40,13 @@ def _steady() -> Iterator[None]:
         yield
 
 
-def streaming_bundle() -> Bundle:
-    """A model of one direction whose random output is made to vary, so that it writes something."""
+def streaming_bundle(**settings: Any) -> Bundle:
+    """A model of one direction, or with `settings`, whose random output is made to vary, so that it
+    writes something."""
     torch.manual_seed(3)
     bundle = untrained_bundle()
     features = FEATURES.model_copy(update={"cmvn": "none"})
-    config = MODEL.model_copy(update={"bidirectional": False})
+    config = MODEL.model_copy(update=settings or {"bidirectional": False})
     model = AcousticModel(features, config, len(bundle.tokens)).eval()
     seen: list[torch.Tensor] = []
     hook = model.output.register_forward_hook(lambda *args: seen.append(args[2]))
@@ -53,6 +58,11 @@ def streaming_bundle() -> Bundle:
         model.output.bias.sub_(logits.mean(0)).mul_(scale)
         model.output.weight.mul_(scale[:, None])
     return replace(bundle, model=model)
+
+
+def ranged_bundle() -> Bundle:
+    """A model with a range of chunk sizes."""
+    return streaming_bundle(chunk=(2, 12), right_context=2)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +117,39 @@ def test_samples_of_another_rate_are_resampled(bundle: Bundle) -> None:
             stream.push(piece)
     longest = max(len(whole), len(stream.text))
     assert abs(len(whole) - len(stream.text)) <= 0.1 * longest
+
+
+def test_a_delay_chooses_the_chunks_of_streams_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def detector(rate: int) -> SpeechDetector:
+        return speech_detector(rate, "energy")  # tones are no speech for the others
+
+    monkeypatch.setattr(asr.inference.live, "speech_detector", detector)
+    ranged = ranged_bundle()
+    recognizer = Recognizer(ranged, Decoder(ranged.tokens))
+    samples = speak(TEXT)
+    whole = recognizer.transcribe(samples, RATE).text
+    silence = np.random.default_rng(0).normal(0, 1e-3, RATE).astype(np.float32)
+    texts, spoken = {}, []
+    for size in (2, 12):
+        chosen = recognizer.with_delay(latency(ranged.model, size) + 1e-6)
+        assert isinstance(chosen.bundle, Bundle)
+        assert chosen.bundle.chunk == size
+        with chosen.stream() as stream:
+            stream.push(samples)
+        blocks = [silence, samples, silence]
+        spoken.append([text.text for text in chosen.live(blocks) if text.is_final])
+        assert chosen.transcribe(samples, RATE).text == whole
+        fixed = ranged_bundle()
+        fix_chunk(fixed.model, size)
+        assert stream.text == Recognizer(fixed, chosen.decoder).transcribe(samples, RATE).text
+        texts[size] = stream.text
+    with recognizer.stream() as stream:
+        stream.push(samples)
+    assert stream.text == texts[2]
+    assert len({whole, *texts.values()}) == 3
+    assert spoken[0]
+    assert spoken[0] != spoken[1]
+    assert recognizer.has_delays
 
 
 def test_what_cannot_be_streamed_is_refused(bundle: Bundle) -> None:

@@ -11,9 +11,11 @@ from torch import nn
 
 from asr.models.config import ModelConfig
 from asr.models.encoder import (
+    WHOLE_SHARE,
     ConvolutionBlock,
     Encoder,
     LookaheadConvolution,
+    draw_chunk,
     joined_pairs,
     locked_dropout,
     overlapping,
@@ -139,6 +141,47 @@ def test_a_residual_connection_adds_the_input_of_layers_of_equal_width() -> None
         expected = Padded(first.values + second.values, x.lengths)
         for row, wanted in zip(residual(x).unpad(), expected.unpad(), strict=True):
             torch.testing.assert_close(row, wanted)
+
+
+def test_sizes_of_chunks_are_drawn_by_octave() -> None:
+    torch.manual_seed(0)
+    drawn = torch.tensor([draw_chunk(4, 31) for _ in range(3000)])
+    assert set(drawn.tolist()) == {0, *range(4, 32)}
+    octaves = [((drawn >= low) & (drawn < 2 * low)).double().mean() for low in (4, 8, 16)]
+    shares = torch.stack([*octaves, (drawn == 0).double().mean()])
+    expected = torch.tensor([(1 - WHOLE_SHARE) / 3] * 3 + [WHOLE_SHARE]).double()
+    torch.testing.assert_close(shares, expected, rtol=0, atol=0.03)
+    assert {draw_chunk(5, 5) for _ in range(50)} == {0, 5}
+
+
+def test_a_range_draws_the_chunks_of_each_batch_in_training_only() -> None:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"right_context": 1, "residual": True}
+    ranged = Encoder(8, config((), (), 2, chunk=(2, 20), **settings))
+    fixed = {size: Encoder(8, config((), (), 2, chunk=size, **settings)) for size in range(2, 14)}
+    fixed[0] = Encoder(8, config((), (), 2, residual=True))
+    for other in fixed.values():
+        other.load_state_dict(ranged.state_dict())
+    x, seen = ragged(LENGTHS, 8), set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        size = draw_chunk(2, 20)
+        size = size if size < 14 else 0  # the longest utterance has 14 frames
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            found = ranged.train()(x).unpad()
+            before = torch.get_rng_state()
+            expected = fixed[size].train()(x).unpad()
+            assert torch.equal(before, torch.get_rng_state())  # one size: nothing is drawn
+        torch.testing.assert_close(found, expected)
+        seen.add(size)
+    assert len(seen) > 6
+    for part in (ranged, fixed[0]):
+        part.load_state_dict(ranged.state_dict())
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        torch.testing.assert_close(ranged.eval()(x).unpad(), fixed[0].eval()(x).unpad())
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_encoder_after_another_layer_contract() -> None:

@@ -14,6 +14,7 @@ import torch
 from asr.evaluation.error_rate import ErrorCounts
 from asr.experiments.comparison import Run
 from asr.models.acoustic import AcousticModel
+from asr.models.bundle import save_bundle
 from asr.models.config import ModelConfig
 from asr.training.recipe import read_recipe
 from recipes.an4 import streaming
@@ -46,6 +47,32 @@ def test_recordings_are_streamed_and_compared(settings: dict[str, int], tmp_path
         assert outcome.latency > 0.05
         assert outcome.streamed_factor is not None
         assert outcome.streamed_factor > 0
+
+
+def test_chunks_of_many_sizes_are_evaluated_with_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "SIZES", (2, 9))
+    test = write_corpus(tmp_path, {"test": 3})["test"]
+    torch.manual_seed(0)
+    bundle = untrained_bundle()
+    features = FEATURES.model_copy(update={"cmvn": "none"})
+    config = MODEL.model_copy(update={"chunk": (2, 9), "right_context": 1})
+    model = AcousticModel(features, config, len(bundle.tokens)).eval()
+    save_bundle(tmp_path / "model", replace(bundle, model=model))
+    run = replace(RUN, member="x", model=str(tmp_path / "model"))
+    whole, small, large = streaming.outcomes_of(run, test)
+    assert [o.run.member for o in (whole, small, large)] == [
+        "x: whole utterance",
+        "x: chunk 2",
+        "x: chunk 9",
+    ]
+    assert whole.latency is None
+    assert small.latency is not None
+    assert large.latency is not None
+    assert small.latency < large.latency
+    assert (small.different, large.different) == (0, 0)
+    assert sum(count.reference_length for count in small.run.words.values()) > 3
 
 
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

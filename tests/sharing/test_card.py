@@ -86,6 +86,8 @@ def test_networks_and_features_in_words(facts: ModelFacts) -> None:
     text = network_text(network)
     for words in ("chunks of 20 frames", "ConvLSTM of 16", "attention of 4 heads"):
         assert words in text
+    network = network.model_copy(update={"chunk": (8, 64)})
+    assert "chunks of 8 to 64 frames" in network_text(network)
     other = facts.features.model_copy(update={"kind": "mfcc", "coefficients": 13, "cmvn": "global"})
     assert features_text(replace(facts, features=other)).startswith("13 mfcc every 10 ms")
     assert "normalised globally" in features_text(replace(facts, features=other))

@@ -189,6 +189,18 @@ def test_four_processes_train_as_one(recipe: Path, one: Path) -> None:
     assert_as_one(one, four.out)
 
 
+@pytest.mark.slow
+def test_all_processes_draw_the_same_chunks(recipe: Path) -> None:
+    settings = ["model.attention_heads=0", "model.chunk=[2,20]", "model.right_context=2"]
+    one, out = recipe.parent / "chunks-one", recipe.parent / "chunks"
+    run_quietly(read_recipe(recipe, [*settings, f"out={one}"]))
+    two = Processes(out, recipe, 2, *settings)
+    assert two.wait() == [0, 0], two.lines()
+    rows = [read_json(folder / "history.json")[:PLAIN_EPOCHS] for folder in (one, out)]
+    for mine, theirs in zip(*rows, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
 def _together(rank: int, port: int, work: Callable[..., None], *arguments: object) -> None:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()}

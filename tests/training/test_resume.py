@@ -8,24 +8,28 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from asr.augment.config import AugmentConfig
+from asr.dataset.speech_dataset import Batch
 from asr.features.extractor import FeatureConfig
 from asr.io.files import read_json, write_json
 from asr.models.config import ModelConfig
 from asr.models.kernels.dense import trains_lstm_in
-from asr.training.recipe import Recipe
+from asr.training.loop import Loop, Loss, Task
+from asr.training.recipe import Recipe, read_recipe
+from asr.training.trainer import train
 from tests.kills import killed, undisturbed, write_spliced_recipe
 from tests.processes import start_asr
-from tests.tones import RATE, tone_recipe, write_corpus
+from tests.tones import RATE, one_thread, tone_recipe, write_corpus
 
 RARELY = 1000.0  # seconds between two saves: none within an epoch
 PATIENCE = 300  # seconds until a process that does nothing is given up
@@ -185,6 +189,37 @@ def test_any_signal_in_mid_epoch_leaves_a_run_that_ends_the_same(tmp_path: Path)
     assert f"resumed at epoch {stopped_at['epoch'] + 1}, step {stopped_at['step']}" in said
     assert_finishes(undisturbed)
     assert_same_run(out, whole)
+
+
+def test_a_stopped_training_draws_the_same_chunks(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, "fp32")
+    settings = ["model.chunk=[3,20]", "model.right_context=2", "train.epochs=1"]
+    losses: list[float] = []
+
+    def run(out: Path, stop_after: int) -> None:
+        def hook(task: Task[Batch]) -> Task[Batch]:
+            def stepped(loop: Loop, batch: Batch, loss: Loss) -> None:
+                task.stepped(loop, batch, loss)
+                losses.append(loss.objective.item())
+                if len(losses) == stop_after:
+                    task.save(loop)
+                    raise KeyboardInterrupt
+
+            return replace(task, stepped=stepped)
+
+        with one_thread():
+            train(read_recipe(recipe, [*settings, f"out={out}"]), Console(quiet=True), hook=hook)
+
+    run(tmp_path / "whole", 0)
+    whole, losses = losses, []
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", 5)
+    run(tmp_path / "stopped", 0)
+    assert losses == whole
+    weights, expected = (
+        load_file(tmp_path / out / "model" / "model.safetensors") for out in ("stopped", "whole")
+    )
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
 
 
 @pytest.mark.slow

@@ -119,6 +119,22 @@ def test_two_equal_views_agree(model: AcousticModel, tones_batch: Batch) -> None
     torch.testing.assert_close(twice.objective, alone.objective)
 
 
+def test_both_views_have_the_same_drawn_chunks(tones_batch: Batch) -> None:
+    bundle = untrained_bundle()
+    features = FEATURES.model_copy(update={"cmvn": "none"})
+    config = MODEL.model_copy(update={"chunk": (2, 30), "right_context": 2, "dropout": 0.0})
+    model = AcousticModel(features, config, len(bundle.tokens)).train()
+    losses = set()
+    for seed in range(6):
+        found = []
+        for weight in (0.0, 0.5):
+            torch.manual_seed(seed)
+            found.append(loss_of(model, tones_batch, weight).objective.item())
+        assert found[0] == pytest.approx(found[1], rel=1e-5)
+        losses.add(found[0])
+    assert len(losses) > 3
+
+
 def test_disagreement_is_the_divergence_of_each_view_from_the_other(
     model: AcousticModel, tones_batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
