@@ -145,6 +145,21 @@ def whole(values: Tensor) -> Tensor:
     return everything
 
 
+def statistics(
+    share: Share, count: Tensor, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Number, mean and variance of the rows of all processes, from those of this one, in the type
+    of the mean. Shape: [], [F], [F]."""
+    F = len(mean)
+    own = torch.cat([(count * int(share.real))[None], mean, variance]).double()
+    counts, means, variances = gathered(own).split([1, F, F], dim=1)
+    total = counts.sum()
+    found = (counts * means).sum(dim=0) / total.clamp(min=1)
+    # The variance within the processes and that between them (Chan et al. 1979).
+    spread = (counts * (variances + (means - found).square())).sum(dim=0) / total.clamp(min=1)
+    return total.to(mean.dtype), found.to(mean.dtype), spread.to(mean.dtype)
+
+
 def objective(value: Tensor) -> Tensor:
     """What a process minimises so that the sum of the gradients of all processes is the gradient of
     the sum of `value` over them. Shape: []."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asr import shares
+from asr.models.kernels import batch_norm as kernel
 from asr.padded import Padded
 
 
@@ -34,6 +35,8 @@ class MaskedBatchNorm(nn.Module):
 
     def forward(self, x: Padded) -> Padded:
         """Shape: values [B, T, ..., F] -> the same. A single frame uses the running statistics."""
+        if self.training and x.values.is_cuda and kernel.serves(x.values, self.weight):
+            return self._of_kernel(x)
         # In the type of the weights: under autocast the input has less precision.
         values = x.values.to(self.weight.dtype)
         if values.device.type == "cpu" and not (self.training and shares.current()):
@@ -55,6 +58,12 @@ class MaskedBatchNorm(nn.Module):
             rows, self.running_mean, self.running_variance, self.weight, self.bias, training,
             self.momentum, self.epsilon,
         )  # fmt: skip
+
+    def _of_kernel(self, x: Padded) -> Padded:
+        """In Triton. Shape: values [B, T, ..., F] -> the same."""
+        running = self.running_mean, self.running_variance
+        values = kernel.normalise(x, self.weight, self.bias, running, self.momentum, self.epsilon)
+        return Padded(values, x.lengths)
 
     def _of_masked(self, values: Tensor, x: Padded) -> Tensor:
         """The same by masked sums: to gather on a GPU, the number of frames would have to be read,
@@ -95,13 +104,7 @@ def _statistics(values: Tensor, padding: Tensor, lengths: Tensor) -> tuple[Tenso
     variance = centred.square_().reshape(-1, F).sum(dim=0) / some
     if share is None:
         return count, mean, variance
-    own = torch.cat([(count * int(share.real))[None], mean, variance]).double()
-    counts, means, variances = shares.gathered(own).split([1, F, F], dim=1)
-    total = counts.sum()
-    mean = (counts * means).sum(dim=0) / total.clamp(min=1)
-    # The variance within the processes and that between them (Chan et al. 1979).
-    spread = (counts * (variances + (means - mean).square())).sum(dim=0) / total.clamp(min=1)
-    return total.to(values.dtype), mean.to(values.dtype), spread.to(values.dtype)
+    return shares.statistics(share, count, mean, variance)
 
 
 class _Normalised(torch.autograd.Function):
