@@ -4,7 +4,8 @@ A GPU needs less time for many kernels than the host for their launches. A graph
 and memory, but every batch has another shape. Batches are therefore padded to a ladder of shapes,
 by frames and by utterances of length zero, which count for nothing. The first batch of a shape is
 computed eagerly, which also measures which recurrent kernels are fastest. The second is recorded;
-from then on the shape is replayed. Augmentation, clipping and the optimizer stay outside.
+from then on the shape is replayed. Augmentation stays outside; clipping and the optimizer have a
+graph of their own (graphed_update.py).
 """
 
 from __future__ import annotations
@@ -353,6 +354,20 @@ class Recorder:
         finally:
             before.wait_stream(self._side)
         return graphs[0].replay, graphs[1].replay
+
+    def alone(self, work: Pass) -> Pass:
+        """What repeats a pass whose kernels have run before; it is not run here."""
+        before = torch.cuda.current_stream(self._device)
+        self._side.wait_stream(before)
+        try:
+            with torch.cuda.stream(self._side):
+                torch.cuda.synchronize(self._device)
+                return self._captured(work).replay
+        except BaseException:
+            _end_capture(self._device, self._pool)
+            raise
+        finally:
+            before.wait_stream(self._side)
 
     def _captured(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()

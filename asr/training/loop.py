@@ -32,7 +32,7 @@ from asr.training.device import build_accelerator, fits_or_raise, is_out_of_memo
 from asr.training.interrupt import InterruptedTraining
 from asr.training.optimizer import OptimizationConfig, build_optimizer, learning_rate, set_rate
 from asr.training.place import Place
-from asr.training.readings import Readings, restore, step_if_finite
+from asr.training.readings import Readings, Update, finish_step, restore
 
 B = TypeVar("B")
 
@@ -68,6 +68,8 @@ class Loop:
     """Further weights for checkpoints: of the best epoch, or the moving average."""
     readings: Readings = field(default_factory=Readings)
     """Results of steps that are still on the GPU."""
+    update: Update = finish_step
+    """What ends a step."""
 
     @property
     def hours_per_hour(self) -> float:
@@ -273,10 +275,8 @@ def _step(loop: Loop, task: Task[B], batch: B) -> Loss | None:
         restore(loop.model, statistics, torch.tensor(True))
         loop.optimizer.zero_grad()
         return None
-    norm = accelerator.clip_grad_norm_(loop.model.parameters(), loop.config.clip_norm)
-    bad = step_if_finite(loop.optimizer, norm, accelerator.scaler is not None)
-    restore(loop.model, statistics, bad)
-    loop.optimizer.zero_grad()
+    clip_norm = loop.config.clip_norm
+    norm = loop.update(loop.model, loop.optimizer, accelerator, clip_norm, statistics)
     loop.readings.add(partial(_count, loop), norm, loss.items, loss.units)
     return loss
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
+Update = Callable[[nn.Module, Any, Accelerator, float, list[Tensor]], Tensor]
 MOST = 32  # uses that may wait: those of 16 steps of an acoustic model
 
 
@@ -78,3 +80,22 @@ def restore(model: nn.Module, statistics: list[Tensor], bad: Tensor) -> None:
     forward pass: `statistics` are the buffers before it."""
     for buffer, before in zip(model.buffers(), statistics, strict=True):
         torch.where(bad.to(buffer.device), before, buffer, out=buffer)
+
+
+def finish_step(
+    model: nn.Module,
+    optimizer: Any,
+    accelerator: Accelerator,
+    clip_norm: float,
+    statistics: list[Tensor],
+) -> Tensor:
+    """Clip the gradient and step accelerate's `optimizer`, or undo a step whose gradient is not
+    finite; `statistics` as in `restore`. Returns the norm of the gradient before clipping.
+
+    Nothing is decided on the host, so that it can be recorded (graphed_update.py). Shape: -> [].
+    """
+    norm: Tensor = accelerator.clip_grad_norm_(model.parameters(), clip_norm)
+    bad = step_if_finite(optimizer, norm, accelerator.scaler is not None)
+    restore(model, statistics, bad)
+    optimizer.zero_grad()
+    return norm

@@ -63,8 +63,8 @@ class TrainConfig(OptimizationConfig):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: fp16 on a GPU, bf16 on a CPU that supports it for LSTMs, else fp32."""
     cuda_graphs: bool = False
-    """Replay network, loss and gradient as CUDA graphs, for batches padded to a few shapes; random
-    draws are others than without. Not measured on a GPU yet. Ignored on a CPU."""
+    """Replay network, loss, gradient and optimizer as CUDA graphs, for batches padded to a few
+    shapes; random draws are others than without. Not measured on a GPU yet. Ignored on a CPU."""
     save_seconds: float = Field(60.0, ge=0)
     """Longest time between two checkpoints, which limits the loss from a crash."""
 

@@ -30,6 +30,7 @@ from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
 from asr.training.finetune import freeze, initialise_from, rate_factors
 from asr.training.gradients import SummedGradients
+from asr.training.graphed_update import GraphedUpdate
 from asr.training.interrupt import InterruptedTraining
 from asr.training.place import Place, working_in
 from asr.training.prepare import (
@@ -136,6 +137,8 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     front_end.begin_epoch(model, recipe.features, state.progress.epoch / config.epochs)
     if config.cuda_graphs:
         run.replay = graphed.replay(model, device, say)
+    if run.replay is not None:
+        state.update = GraphedUpdate(device, say)
     batch_size.settle(run)
     front_end.use_cache(model, recipe, state.audio_seconds + sum(dev_set.durations), say)
     if begun:

@@ -32,9 +32,10 @@ from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.models.kernels import dense, gpu, graphs, streams
 from asr.padded import Padded, pad
-from asr.training import distributed, graphed
+from asr.training import distributed, graphed, trainer
 from asr.training.display import Display
 from asr.training.graphed import Graphed, Shape, fitted, shape_of
+from asr.training.graphed_update import GraphedUpdate
 from asr.training.interrupt import StopRequest
 from asr.training.loop import Loop, Loss, Task, _step, begin
 from asr.training.optimizer import OptimizationConfig
@@ -247,6 +248,8 @@ def test_a_training_replays_its_steps(tmp_path: Path, monkeypatch: pytest.Monkey
         made.append(Graphed(model, pytest.fail, again))
         return made[-1]
 
+    update = GraphedUpdate(torch.device("cpu"), pytest.fail, lambda work: work)
+    monkeypatch.setattr(trainer, "GraphedUpdate", lambda *_: update)
     losses = []
     for number, on in enumerate((False, True)):
         recipe = tone_recipe(manifests, tmp_path / str(number), epochs=1, cuda_graphs=on)
@@ -255,6 +258,7 @@ def test_a_training_replays_its_steps(tmp_path: Path, monkeypatch: pytest.Monkey
         run_quietly(recipe)
         losses.append(json.loads((recipe.out / "history.json").read_text())[0]["loss"])
     assert any(graph is not None for graph in made[0]._kept.values())
+    assert update._kept is not None
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
@@ -269,6 +273,8 @@ def on_a_gpu(dropout: float, precision: str, graphs_on: bool) -> tuple[Loop, Tas
             1024.0  # the usual one makes the first steps overflow
         )
     replay = Graphed(model, pytest.fail) if graphs_on else None
+    if graphs_on:
+        state.update = GraphedUpdate(state.accelerator.device, pytest.fail)
     loss: Callable[[Batch], Loss] = partial(
         batch_loss, model, augment=PLAIN, cr_ctc_weight=0.2, sounds=Sounds(RATE, NO_NOISE),
         autocast=state.accelerator.autocast, replay=replay,
@@ -314,6 +320,11 @@ def test_graphs_train_as_eager_steps_do(
             assert _step(state, task, batch) is not None
     for state in (own, other):
         state.readings.read()
+    update: Any = own.update
+    assert update._kept is not None
+    weights = [state.model.state_dict().values() for state in (own, other)]
+    for mine, theirs in zip(*weights, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=near, atol=len(batches) * 2e-3)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")  # a replayed step does not wait
     try:
