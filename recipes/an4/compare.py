@@ -42,6 +42,8 @@ MEMBERS: dict[str, list[str]] = {
     "projected BiLSTM": ["model.cell=projected", "model.projection=64"],
     "LSTM, one direction": ["model.bidirectional=false"],
     "LSTM, alternating": ["model.directions=alternating"],
+    "BiLSTM, residual": ["model.residual=true"],
+    "LSTM, alternating, residual": ["model.directions=alternating", "model.residual=true"],
     "deep BiLSTM, 10 layers": ["model.layers=10", "model.residual=true"],
     "pyramidal BiLSTM": [
         "model.strides=[2,1]",

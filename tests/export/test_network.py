@@ -66,6 +66,7 @@ def assert_equal(expected: list[Scores], found: list[Scores]) -> None:
         {"pooling": True},
         {"dense": 7},
         {"residual": True},
+        {"residual": True, "pyramid": 1, "layers": 4},
         {"channels": (), "strides": ()},
     ],
     ids=str,

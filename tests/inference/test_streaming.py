@@ -22,6 +22,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "one direction": {"bidirectional": False},
     "look-ahead": {"bidirectional": False, "lookahead": 3, "cell": "gru"},
     "chunks": {"chunk": 4, "right_context": 2},
+    "residual chunks": {"chunk": 4, "right_context": 2, "layers": 3, "residual": True},
     "chunks alone": {"chunk": 5, "cell": "peephole"},
     "pooling": {"chunk": 3, "right_context": 1, "pooling": True, "strides": (2, 2), "dense": 6},
 }
