@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr.cli.option_groups import with_options
+from asr.cli.sharding import ShardOptions, merged_rows
 from asr.errors import ConfigError
 from asr.evaluation import AUDIO_MEGABYTES
 from asr.io.terminal import progress_bar, tell
+
+if TYPE_CHECKING:
+    from asr.dataset.manifest import Utterance
+    from asr.io.shard_results import Row
+
+Progress = Callable[[int, int], None]
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: asr clean exp/mine/model data/train.jsonl --worst 5 --out exp/clean")
+@with_options
 def clean(
     model: Annotated[Path, typer.Argument(help="Model folder, of asr train.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest whose transcripts are in doubt.")],
+    sharding: ShardOptions,
     out: Annotated[Path, typer.Option(help="Folder for check.jsonl, check.html and rest.jsonl.")],
     worst: Annotated[
         float, typer.Option(min=0, max=100, help="Percentage of the transcripts to check.")
@@ -29,29 +41,43 @@ def clean(
     ] = AUDIO_MEGABYTES,
 ) -> None:
     """Rank transcripts by how badly the model aligns them, and write the worst ones to check."""
-    from asr.dataset.manifest import read_manifest
-    from asr.decoding.folder import load_decoder
-    from asr.errors import AudioError
+    from asr.dataset.manifest import Selection, read_manifest
     from asr.evaluation.check_page import write_check_page
-    from asr.evaluation.misfit import rank, write_ranking
+    from asr.evaluation.misfit import Ranked, read_values, worst_first, write_ranking
     from asr.evaluation.report_folder import check_writable
-    from asr.models.bundle import load_bundle
+    from asr.io.shard_results import file_size
 
     utterances = read_manifest(manifest)
     if manifest.resolve() in {(out / name).resolve() for name in ("check.jsonl", "rest.jsonl")}:
         raise ConfigError(f"expected --out that replaces no input, got {out}: choose another")
-    bundle = load_bundle(model)
-    decoder = load_decoder(model, bundle.tokens, normalise=bundle.normalise)
+    places = {u.id: place for place, u in enumerate(utterances)}
+    work = sharding.work("clean", out, {"model": model, "manifest": manifest}, list(places))
+
+    def size(id_: str) -> int | None:
+        return file_size(utterances[places[id_]].audio)
+
+    def results(ids: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        return _measured(model, Selection(utterances, [places[id_] for id_ in ids]))
+
+    if work is not None and not sharding.merge:
+        sys.exit(min(1, sharding.run(work, size, results)))
     check_writable(out)
+    found: dict[str, Ranked] = {}
     failed = 0
-
-    def report(_: str, error: AudioError) -> None:
-        nonlocal failed
-        tell(f"error: left out: {error}")
-        failed += 1
-
-    with progress_bar("aligning") as progress:
-        ranked = rank(bundle, decoder, utterances, report, progress)
+    with ExitStack() as stack:
+        if work is None:
+            progress = stack.enter_context(progress_bar("aligning"))
+            rows = _measured(model, utterances, progress)
+        else:
+            row = stack.enter_context(merged_rows(work, size))
+            rows = ((id_, row(id_)) for id_ in places)
+        for id_, one in rows:
+            if one.error is None:
+                found[id_] = read_values(one.value, utterances[places[id_]])
+            else:
+                tell(f"error: {one.error}")
+                failed += 1
+    ranked = worst_first(found[id_] for id_ in places if id_ in found)
     count = math.ceil(worst / 100 * len(ranked))
     written = write_ranking(out, ranked, utterances, count)
     write_check_page(out / "check.html", ranked[:count], model, manifest, audio_mb)
@@ -60,3 +86,26 @@ def clean(
         tell(f"manifest: {path}")
     if failed:
         sys.exit(1)
+
+
+def _measured(
+    model: Path, utterances: Sequence[Utterance], progress: Progress | None = None
+) -> Iterator[tuple[str, Row]]:
+    """Ids with the findings of each utterance, or why its recording cannot be read."""
+    from asr.decoding.folder import load_decoder
+    from asr.errors import AudioError
+    from asr.evaluation.misfit import measure, values_of
+    from asr.io.shard_results import Row
+    from asr.models.bundle import load_bundle
+
+    bundle = load_bundle(model)
+    decoder = load_decoder(model, bundle.tokens, normalise=bundle.normalise)
+    bad: list[tuple[str, AudioError]] = []
+
+    def report(id_: str, error: AudioError) -> None:
+        bad.append((id_, error))
+
+    for found in measure(bundle, decoder, utterances, report, progress):
+        yield found.utterance.id, Row(values_of(found), None)
+    for id_, error in bad:
+        yield id_, Row(None, f"left out: {error}")

@@ -18,21 +18,40 @@ from asr.io.terminal import progress_bar, show, tell
 
 if TYPE_CHECKING:
     from asr.dataset.validate import AudioCheck
-    from asr.io.shard_results import Row
+    from asr.io.shard_results import Row, State
     from asr.text.tokens import Tokens
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: asr new greetings recordings/")
+@with_options
 def new(
     project: Annotated[Path, typer.Argument(help="Folder to create.")],
     source: Annotated[Path, typer.Argument(help="Folder or table of recordings with texts.")],
+    sharding: ShardOptions,
 ) -> None:
     """Create manifests and a recipe from recordings with texts, and print the next command."""
-    from asr.project.new import new_project
+    from asr.project.new import new_project, refuse_taken
+    from asr.project.recordings import Examined, examine, listed, state
 
-    new_project(project, source)
+    shard = sharding.check(project)
+    if shard is None and not sharding.merge:
+        return new_project(project, source)
+    refuse_taken(project)
+    listing = listed(source)
+    named = listing.named
+    work = sharding.work("new", project, {}, list(named))
+    assert work is not None
+
+    def states(id_: str) -> State:
+        return state(named[id_])
+
+    if shard is not None:
+        failed = sharding.run(work, states, lambda left: examine([named[id_] for id_ in left]))
+        sys.exit(min(1, failed))
+    with merged_rows(work, states) as row:
+        new_project(project, source, examined=Examined(listing, row))
 
 
 @app.command(epilog="Example: asr check data/train.jsonl data/dev.jsonl --model exp/an4/model")

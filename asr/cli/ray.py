@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from asr.cli.align import app as align_app
+from asr.cli.clean import app as clean_app
 from asr.cli.console import run_command
 from asr.cli.data import app as data_app
 from asr.cli.evaluate import app as evaluate_app
@@ -26,7 +27,7 @@ from asr.io.terminal import progress_bar, tell
 
 app = typer.Typer()
 
-COMMANDS = ("align", "check", "cut", "evaluate", "label", "pack", "transcribe")
+COMMANDS = ("align", "check", "clean", "cut", "evaluate", "label", "new", "pack", "transcribe")
 RETRIES = 5  # of a shard whose worker or machine dies
 
 
@@ -112,7 +113,7 @@ def do_shard(words: Sequence[str], folder: str, number: int, count: int) -> list
 def _commands() -> typer.Typer:
     """The commands that can be divided."""
     group = typer.Typer(pretty_exceptions_enable=False)
-    for part in (align_app, data_app, evaluate_app, label_app, transcribe_app):
+    for part in (align_app, clean_app, data_app, evaluate_app, label_app, transcribe_app):
         group.add_typer(part)
     return group
 

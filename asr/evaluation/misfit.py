@@ -10,9 +10,10 @@ B utterances, T frames, V tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,9 +51,27 @@ def rank(
 ) -> list[Ranked]:
     """Utterances by their misfit, the worst first. A recording that cannot be read is left out, and
     passed to `on_error` with its id."""
+    found = {
+        row.utterance.id: row for row in measure(bundle, decoder, utterances, on_error, progress)
+    }
+    return worst_first(found[u.id] for u in utterances if u.id in found)
+
+
+def worst_first(found: Iterable[Ranked]) -> list[Ranked]:
+    """Sort by misfit; equal ones keep their order."""
+    return sorted(found, key=lambda row: -row.misfit)
+
+
+def measure(
+    bundle: Bundle,
+    decoder: Decoder,
+    utterances: Sequence[Utterance],
+    on_error: Callable[[str, AudioError], None],
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Ranked]:
+    """Each utterance with its misfit, in no order. `on_error` as in `rank`."""
     targets: dict[str, list[int]] = {}
     references = {u.id: u.text for u in utterances}
-    found: dict[str, Ranked] = {}
     problems: dict[str, str] = {}
     for u in utterances:
         try:
@@ -80,9 +99,7 @@ def rank(
                 if not problem and not math.isfinite(misfit):
                     problem = "the transcript has more tokens than the recording has frames"
                 misfit = math.inf if problem else misfit
-                found[id_] = Ranked(known[id_], misfit, references[id_], text, problem)
-    kept = [found[u.id] for u in utterances if u.id in found]
-    return sorted(kept, key=lambda row: -row.misfit)
+                yield Ranked(known[id_], misfit, references[id_], text, problem)
 
 
 def misfits(log_probs: Padded, targets: Sequence[Sequence[int]]) -> list[float]:
@@ -95,6 +112,19 @@ def misfits(log_probs: Padded, targets: Sequence[Sequence[int]]) -> list[float]:
     padded = Padded(values, lengths).to(log_probs.values.device)
     losses = ctc_loss(log_probs, padded) / padded.lengths.clamp(min=1)
     return [float(loss) for loss in losses]
+
+
+def values_of(row: Ranked) -> list[float | str | None]:
+    """The findings as plain JSON values."""
+    misfit = row.misfit if math.isfinite(row.misfit) else None
+    return [misfit, row.reference, row.hypothesis, row.problem]
+
+
+def read_values(values: Any, utterance: Utterance) -> Ranked:
+    """The findings of an utterance that `values_of` has given."""
+    misfit, reference, hypothesis, problem = values
+    misfit = math.inf if misfit is None else misfit
+    return Ranked(utterance, misfit, reference, hypothesis, problem)
 
 
 def with_findings(row: Ranked) -> Utterance:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from asr.audio.load import audio_duration
-from asr.dataset.importers import LeftOut, read_source
-from asr.dataset.lines import is_whole
+from asr.dataset.importers import LeftOut
 from asr.dataset.manifest import Utterance, write_manifest
 from asr.dataset.splits import Parts, split_utterances, total_seconds
 from asr.dataset.validate import (
-    OVERSHOOT,
     SAME,
     AudioCheck,
     CheckReport,
@@ -24,7 +19,7 @@ from asr.dataset.validate import (
     check_manifests,
 )
 from asr.dataset.validate_text import render
-from asr.errors import AsrError, AudioError
+from asr.errors import AsrError
 from asr.io.files import atomic_path, remove_leftovers
 from asr.io.printable import printable, printable_name
 from asr.io.terminal import progress_bar
@@ -39,6 +34,7 @@ from asr.project.notes import (
     spoken,
     text_notes,
 )
+from asr.project.recordings import Examined, listed, measured, recalled
 from asr.text.normalise import TextConfig
 from asr.text.tokens import build_tokens
 from asr.training.estimate import measure_training
@@ -53,19 +49,27 @@ _USELESS = frozenset(
 )
 
 
-def new_project(project: str | Path, source: str | Path, say: Say = print) -> None:
-    """Write the folder `project` atomically, and report what was found and the next commands.
+def new_project(
+    project: str | Path, source: str | Path, say: Say = print, examined: Examined | None = None
+) -> None:
+    """Write the folder `project` atomically, and report what was found and the next commands. With
+    what shards have `examined`, no recording is read.
 
     Raises AsrError for an existing folder, an unreadable source, and if more than half of it cannot
     be used.
     """
     project = Path(project)
-    _refuse_taken(project)
-    found = read_source(source)
-    named, nameless = _nameable(found.utterances)
-    kept, unreadable = _measured(named)
-    left_out = [*found.left_out, *nameless, *unreadable]
-    check_once, checks = _checking_once()
+    refuse_taken(project)
+    checks: dict[str, AudioCheck] = {}
+    if examined is None:
+        listing = listed(source)
+        kept, unreadable = measured(list(listing.named.values()))
+    else:
+        listing = examined.listing
+        kept, unreadable, checks = recalled(examined)
+    found = listing.found
+    left_out = [*found.left_out, *listing.nameless, *unreadable]
+    check_once = _checking_once(checks)
     sounds: dict[str, str] = {}
     with atomic_path(project) as temporary:
         while True:
@@ -104,7 +108,8 @@ def new_project(project: str | Path, source: str | Path, say: Say = print) -> No
     _say_next(project, say)
 
 
-def _refuse_taken(project: Path) -> None:
+def refuse_taken(project: Path) -> None:
+    """Raise AsrError unless the folder can be created."""
     empty = project.is_dir() and not any(project.iterdir())
     if project.resolve() == Path.cwd() or (project.exists() and not empty):
         raise AsrError(
@@ -129,59 +134,6 @@ def _refuse_mostly_bad(
         )
 
 
-# --- names and durations ---
-
-
-def _nameable(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[LeftOut]]:
-    """The utterances that a manifest can hold, and those that UTF-8 cannot encode."""
-    kept, left_out = [], []
-    for utterance in utterances:
-        if not is_whole(f"{utterance.id}{utterance.audio}{utterance.speaker}"):
-            left_out.append(LeftOut(utterance.id, "its name is not UTF-8: rename it"))
-        elif not is_whole(utterance.text):
-            left_out.append(LeftOut(utterance.id, "half a character in its text: correct it"))
-        else:
-            kept.append(utterance)
-    return kept, left_out
-
-
-def _measured(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[LeftOut]]:
-    """The utterances with their durations, and those with unreadable recordings."""
-    paths = list(dict.fromkeys(u.audio for u in utterances))
-    lengths: dict[Path, float | str] = {}
-    threads = ThreadPoolExecutor(os.cpu_count() or 1)
-    try:
-        with progress_bar("measuring") as progress:
-            for path, length in zip(paths, threads.map(_length, paths), strict=True):
-                lengths[path] = length
-                progress(len(lengths), len(paths))
-    finally:
-        threads.shutdown(cancel_futures=True)
-    kept, left_out = [], []
-    for utterance in utterances:
-        length = lengths[utterance.audio]
-        if isinstance(length, str):
-            left_out.append(LeftOut(utterance.id, length))
-        elif utterance.start >= length:
-            why = f"starts at {utterance.start} s, after the end of {utterance.audio}"
-            left_out.append(LeftOut(utterance.id, why))
-        elif utterance.end is not None and utterance.end > length + OVERSHOOT:
-            after = f"{utterance.end - length:.1f} s after the end of {utterance.audio}"
-            left_out.append(LeftOut(utterance.id, f"ends at {utterance.end:g} s, {after}"))
-        else:
-            end = None if utterance.end is None else min(utterance.end, length)
-            seconds = (length if end is None else end) - utterance.start
-            kept.append(replace(utterance, duration=max(round(seconds, 3), 0.001), end=end))
-    return kept, left_out
-
-
-def _length(path: Path) -> float | str:
-    try:
-        return audio_duration(path, say=lambda _: None)  # the check reports damage
-    except AudioError as error:
-        return str(error)
-
-
 # --- writing ---
 
 
@@ -201,17 +153,16 @@ def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Texts
     return learnt, examine(everything, TextConfig()), proposal
 
 
-def _checking_once() -> tuple[Callable[[Utterance], AudioCheck], dict[str, AudioCheck]]:
+def _checking_once(checks: dict[str, AudioCheck]) -> Callable[[Utterance], AudioCheck]:
     """Decode each recording only the first time: leaving out utterances does not change the others.
-    Returns also the checks so far, by id."""
-    checks: dict[str, AudioCheck] = {}
+    `checks` holds those so far, by id."""
 
     def check_once(utterance: Utterance) -> AudioCheck:
         if utterance.id not in checks:
             checks[utterance.id] = check_audio(utterance)
         return checks[utterance.id]
 
-    return check_once, checks
+    return check_once
 
 
 def _check(

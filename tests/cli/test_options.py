@@ -29,7 +29,7 @@ OPTIONS = {
     "align": ["model", "source", "--text", "--format", "--out", *SHARDS],
     "augment": ["recipe", "overrides", "--listen", "--out"],
     "check": ["manifests", "--model", "--out", *SHARDS],
-    "clean": ["model", "manifest", "--out", "--worst", "--audio-mb"],
+    "clean": ["model", "manifest", "--out", "--worst", "--audio-mb", *SHARDS],
     "compare": ["reports", "--out"],
     "demo": ["--out", "--seed"],
     "evaluate": [
@@ -63,7 +63,7 @@ OPTIONS = {
     "models push": ["model", "repository", "--private"],
     "models show": ["model"],
     "models unpack": ["file", "folder"],
-    "new": ["project", "source"],
+    "new": ["project", "source", *SHARDS],
     "report": ["folders", "--out", "--texts"],
     "cut": ["model", "manifest", "--out", "--seconds", *SHARDS],
     "pack": ["manifests", "--out", "--hours", "--rate", *SHARDS],

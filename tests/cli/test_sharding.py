@@ -1,7 +1,7 @@
 """`--shard` and `--merge`: the results of a single run, in parts.
 
-Covers `asr/cli/align.py`, `asr/cli/evaluate.py`, `asr/cli/transcribe_options.py` and
-`asr/inference/plain_values.py`.
+Covers `asr/cli/align.py`, `asr/cli/evaluate.py`, `asr/cli/transcribe_options.py`,
+`asr/inference/plain_values.py` and `asr/project/recordings.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from asr.dataset.manifest import read_manifest
 from asr.inference.output_folder import RECORD
 from asr.io.shard_results import RESULTS
 from tests.commands import Command, Ended
+from tests.tones import write_recordings
 
 Tones = tuple[dict[str, Path], Path]
 
@@ -103,6 +104,27 @@ def test_check(run: Command, tones: Tones, corpus: Path) -> None:
     assert "no folder or manifest" in run(*words, "--out", folder).error()
 
 
+def test_clean(run: Command, tones: Tones, corpus: Path) -> None:
+    lines = corpus.read_text().splitlines()
+    other = json.loads(lines[9]) | {"text": "\u00e9t\u00e9"}  # has no tokens
+    corpus.write_text("\n".join([*lines[:9], json.dumps(other), *lines[10:]]))
+    words = "clean", tones[1], corpus, "--worst", "20"
+    single, out = corpus.parent / "single", corpus.parent / "merged"
+    first = run(*words, "--out", single)
+    merged = in_shards(run, words, out, 3, 1)
+    assert (merged.status, merged.errors) == (1, sorted(first.errors))
+    assert len(first.errors) == 2
+    assert content(out)["rest.jsonl"] == content(single)["rest.jsonl"]
+    rows = [read_manifest(folder / "check.jsonl") for folder in (single, out)]
+    found = [[(u.id, u.extra["hypothesis"], u.extra.get("problem")) for u in part] for part in rows]
+    assert found[0] == found[1]
+    misfits = [[u.extra["misfit"] for u in part] for part in rows]
+    assert (rows[1][0].id, misfits[0][0], misfits[1][0]) == (other["id"], None, None)
+    assert misfits[0][1:] == pytest.approx(misfits[1][1:], rel=1e-3)
+    # How many are written belongs to the merge.
+    assert "1 of 18 transcripts" in run(*words[:3], "--worst", "1", "--out", out, "--merge").err
+
+
 def test_cut(run: Command, tones: Tones, corpus: Path) -> None:
     words = "cut", tones[1], corpus, "--seconds", "0.5"
     single = run(*words, "--out", corpus.parent / "single.jsonl")
@@ -111,6 +133,40 @@ def test_cut(run: Command, tones: Tones, corpus: Path) -> None:
     assert content(corpus.parent / "merged.jsonl") == content(corpus.parent / "single.jsonl")
     rows = (corpus.parent / "single.jsonl").read_text().splitlines()
     assert len(rows) > len(corpus.read_text().splitlines())
+
+
+def test_new(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr.project.new.measure_training", lambda recipe: 60.0)
+    recordings = tmp_path / "recordings"
+    paths = write_recordings(recordings, {"ann": 5, "ben": 5, "cid": 5})
+    shutil.copy(paths[0], paths[14])  # a repeated recording
+    paths[3].write_text("not audio")
+    whole, part = [path.relative_to(tmp_path) for path in paths[4:6]]
+    rows = [f"{whole},one,,", f"{part},one,0,0.4", f"{part},two,0.4,", f"{part},three,0.2,99"]
+    rows += [f"{path.relative_to(tmp_path)},four five,," for path in paths[6:]]
+    table = tmp_path / "table.csv"
+    table.write_text("audio,text,start,end\n" + "\n".join(rows))
+    for number, source in enumerate((recordings, table)):
+        single, out = tmp_path / f"single{number}", tmp_path / f"merged{number}"
+        alone = run("new", single, source)
+        assert alone.status == 0
+        assert "left-out.txt" in content(single)
+        shards = [run("new", out, source, "--shard", f"{i}/2") for i in (1, 2)]
+        assert sorted(shard.status for shard in shards) == [0, 1]
+        (line,) = [error for shard in shards for error in shard.errors]
+        assert ("99" if number else paths[3].name) in line
+        assert not out.exists()
+        with monkeypatch.context() as context:
+            context.setattr("asr.dataset.validate.load_recording", None)  # nothing is read again
+            context.setattr("asr.project.recordings.audio_duration", None)
+            merged = run("new", out, source, "--merge")
+        assert (merged.status, merged.err) == (0, alone.err)
+        assert merged.out.replace(str(out), str(single)) == alone.out
+        assert content(out) == content(single)
+    assert "which exists" in run("new", out, table, "--shard", "1/2").error()
+    shutil.rmtree(out)
+    (tmp_path / "merged1.shards/00001-of-00002/done.json").unlink()
+    assert "no result of shard 1/2" in run("new", out, table, "--merge").error()
 
 
 def test_pack(run: Command, tones: Tones, corpus: Path) -> None:
