@@ -38,9 +38,8 @@ from asr.training.optimizer import Epochs, LearningRate, OptimizationConfig, fix
 from asr.training.place import Place, working_in
 from asr.training.prepare import precision
 from asr.training.recipe import read_recipe
-from asr.training.step import vary
+from asr.training.step import SEED_STRIDE, vary
 
-SEED_STRIDE = 1_000_003  # separates the seeds of the steps of two trainings
 DEV_SEED = 20_221  # of the masks of dev: the same in every epoch
 
 

@@ -22,6 +22,8 @@ from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
 from asr.training.loop import Loss
 
+SEED_STRIDE = 1_000_003  # separates the seeds of the steps of two trainings
+
 Autocast = Callable[[], AbstractContextManager[None]]
 Network = Callable[[Padded], tuple[Padded, Padded | None]]
 """`AcousticModel.forward_and_spell`, or the same with the weights in another place."""

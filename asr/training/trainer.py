@@ -46,9 +46,8 @@ from asr.training.prepare import (
 from asr.training.realign import know_word_starts
 from asr.training.recipe import Recipe
 from asr.training.run import Run, needed_files, save
-from asr.training.step import batch_loss
+from asr.training.step import SEED_STRIDE, batch_loss
 
-SEED_STRIDE = 1_000_003  # separates the per-step seeds of two runs
 HINT = "; asr train with --finish makes a model of the epochs so far"
 
 
