@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig, FeatureExtractor
+from asr.models.attention_decoder import Attended, AttentionDecoder
 from asr.models.config import ModelConfig
 from asr.models.encoder import Encoder
 from asr.padded import Padded
@@ -27,6 +28,10 @@ class AcousticModel(nn.Module):
         self.output = _ctc_layer(self.encoder.output_size, units)
         spells = config.hierarchical_ctc_layer
         self.spelling = _ctc_layer(self.encoder.output_size, units) if spells else None
+        cells, width = config.attention_decoder, self.encoder.output_size
+        self.attention_decoder = (
+            AttentionDecoder(width, cells, units, config.dropout) if cells else None
+        )
 
     def output_lengths(self, samples: Tensor) -> Tensor:
         """Frames of log-probabilities for utterances with this many samples. Shape: [B] -> [B]."""
@@ -45,18 +50,47 @@ class AcousticModel(nn.Module):
 
         Shape: features [B, T, F] -> log-probabilities [B, T', V] and [B, T'', V] in float32.
         """
+        hidden, spelled = self._hidden(features)
+        return self.scores(hidden), spelled
+
+    def outputs(self, features: Padded, targets: Padded | None = None) -> tuple[Padded | None, ...]:
+        """What training reads: the result of `forward_and_spell` and, with targets, in addition the
+        log-probabilities of their tokens and ends by the attention decoder. The features may be
+        several views of the utterances of the targets.
+
+        Shape: features [views * B, T, F], targets [B, U] -> besides, [views * B, U + 1, V].
+        """
+        if self.attention_decoder is None or targets is None:
+            return self.forward_and_spell(features)
+        hidden, spelled = self._hidden(features)
+        scores = self.scores(hidden)
+        views = len(features.lengths) // max(1, len(targets.lengths))
+        tokens = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
+        return scores, spelled, self.attention_decoder(hidden, scores, tokens)
+
+    def _hidden(self, features: Padded) -> tuple[Padded, Padded | None]:
+        """The encoder's frames, and the output of the hierarchical CTC layer, if there is one."""
         if self.spelling is None:
-            return self.forward(features), None
+            return self.encoder(features), None
         layers = self.encoder.layer_outputs(features)
         spelled = layers[self.config.hierarchical_ctc_layer - 1]
-        return self.scores(self.encoder.finish(layers[-1])), _log_softmax(self.spelling, spelled)
+        return self.encoder.finish(layers[-1]), _log_softmax(self.spelling, spelled)
 
     def scores(self, hidden: Padded) -> Padded:
-        """Shape: encoder frames [B, T', output_size] -> log-probabilities [B, T', V]."""
-        return _log_softmax(self.output, hidden)
+        """Log-probabilities; in evaluation mode `Attended`, if there is an attention decoder.
+
+        Shape: encoder frames [B, T', output_size] -> log-probabilities [B, T', V].
+        """
+        scores = _log_softmax(self.output, hidden)
+        if self.attention_decoder is None or self.training:
+            return scores
+        return Attended(scores.values, scores.lengths, hidden, self.attention_decoder)
 
     def parameter_count(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Without the attention decoder, which recognition by CTC does not need."""
+        aid = self.attention_decoder
+        rescoring = 0 if aid is None else sum(p.numel() for p in aid.parameters())
+        return sum(parameter.numel() for parameter in self.parameters()) - rescoring
 
 
 def _ctc_layer(width: int, units: int) -> nn.Linear:

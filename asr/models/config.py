@@ -65,6 +65,9 @@ class ModelConfig(Config):
     """Heads of a self-attention layer over the recurrent outputs; 0 is none."""
     attention_window: int | None = Field(None, ge=1, le=100_000)
     """Frames on either side that attention covers; null is the whole utterance."""
+    attention_decoder: int = Field(0, ge=0, le=8192, multiple_of=4)
+    """Cells of an LSTM that spells the text by attention to all frames, trained together with CTC
+    (train.attention_weight); 0 is none. It may rescore the texts of the beam (asr tune)."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Fraction of hidden features dropped between layers, the same ones in every frame."""
     weight_dropout: float = Field(0.0, ge=0, lt=1)

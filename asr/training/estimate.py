@@ -43,7 +43,10 @@ def measure_training(recipe: Recipe) -> float:
     def step(items: list[Item]) -> float:
         batch = data.batch(items).to(device)
         started = time.monotonic()
-        loss = batch_loss(model, batch, recipe.augment, train.cr_ctc_weight, autocast, sounds)
+        loss = batch_loss(
+            model, batch, recipe.augment, train.cr_ctc_weight, autocast, sounds,
+            attention_weight=train.attention_weight,
+        )  # fmt: skip
         loss.objective.backward()
         model.zero_grad()
         if device.type == "cuda":

@@ -27,11 +27,16 @@ FREE = {
     "hierarchical_ctc_layer",
     "lookahead",
     "attention_window",
+    "attention_decoder",
     "pretrained",
     "finetune_from",
     "finetune_lr_factor",
     "cache_gb",
 }
+
+
+# Starts of the names of weights above the encoder, and of those copied in part.
+NOT_BELOW = ("output.", "spelling.", "attention_decoder.", "encoder.lookahead.")
 
 
 class InitConfig(Config):
@@ -81,11 +86,10 @@ def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
     for mine, theirs in (
         (model.output, other.model.output),
         (model.spelling, other.model.spelling),
+        (model.attention_decoder, other.model.attention_decoder),
     ):
         if mine is not None and theirs is not None:
-            with torch.no_grad():
-                mine.weight[here] = theirs.weight[there].to(mine.weight.device)
-                mine.bias[here] = theirs.bias[there].to(mine.bias.device)
+            _copy_rows(mine, theirs, here, there)
     return f"started from {folder}: {len(here)} of {len(tokens)} tokens are its own"
 
 
@@ -106,6 +110,19 @@ def preserved_tokens(folder: Path, texts: Iterable[str]) -> Tokens:
     return given.tokens.extended(texts)
 
 
+@torch.no_grad()
+def _copy_rows(mine: nn.Module, theirs: nn.Module, here: list[int], there: list[int]) -> None:
+    """Copy the weights of tokens, and of an attention decoder of the same size all others."""
+    weights = theirs.state_dict()
+    for name, own in mine.state_dict().items():
+        given = weights[name].to(own.device)
+        if name.startswith(("weight", "bias", "output.", "embedding.")):
+            if own.shape[1:] == given.shape[1:]:
+                own[here] = given[there]
+        elif own.shape == given.shape:
+            own.copy_(given)
+
+
 def _copy_below_output(
     model: AcousticModel, other: AcousticModel | SpeechEncoder, folder: Path
 ) -> None:
@@ -122,7 +139,7 @@ def _copy_below_output(
     copied = {
         name: tensor
         for name, tensor in weights.items()
-        if name in own and not name.startswith(("output.", "spelling.", "encoder.lookahead."))
+        if name in own and not name.startswith(NOT_BELOW)
     }
     model.load_state_dict(copied, strict=False)
     _copy_lookahead(model, other)
@@ -169,6 +186,7 @@ def rate_factors(init: InitConfig, features: FeatureConfig) -> dict[str, float]:
         "": init.lower_lr_factor,
         "output.": 1.0,
         "spelling.": 1.0,
+        "attention_decoder.": 1.0,
         "features.pretrained.network.": network,
     }
 

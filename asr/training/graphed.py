@@ -166,7 +166,7 @@ class Graphed:
         rows = len(given.targets.lengths)
         loss = None if self._off else self._replayed(compute, given)
         if loss is None:
-            return compute(self._model.forward_and_spell, given)
+            return compute(self._model.outputs, given)
         return Loss(loss.objective, loss.items[:rows], loss.units[:rows])
 
     def _replayed(self, compute: Compute, given: Masked) -> Loss | None:
@@ -175,7 +175,7 @@ class Graphed:
         key = shape, given.views
         if key not in self._kept:
             self._keep(key, None)
-            return compute(self._model.forward_and_spell, fitted(given, shape))
+            return compute(self._model.outputs, fitted(given, shape))
         self._kept.move_to_end(key)
         graph = self._kept[key]
         if graph is None:
@@ -241,12 +241,12 @@ class _Graph:
         self._leaves = {name: parameters[name].detach().requires_grad_() for name in slopes}
         weights = {f"model.{name}": leaf for name, leaf in self._leaves.items()}
         whole = _Whole(model)
-        self._network: Network = lambda features: functional_call(whole, weights, (features,))
+        self._network: Network = lambda *read: functional_call(whole, weights, read)
 
     def forward(self) -> None:
         kind = self.fixed.features.values.device.type
 
-        def network(features: Padded) -> tuple[Padded, Padded | None]:
+        def network(*read: Padded) -> tuple[Any, ...]:
             # Weights that autocast keeps in half precision would be those of the recording.
             with torch.autocast(
                 kind,
@@ -254,7 +254,7 @@ class _Graph:
                 enabled=torch.is_autocast_enabled(kind),
                 cache_enabled=False,
             ):
-                return self._network(features)
+                return self._network(*read)
 
         with torch.enable_grad():
             loss = self._compute(network, self.fixed)
@@ -310,14 +310,14 @@ def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 class _Whole(nn.Module):
-    """A model whose `forward` is `forward_and_spell`: `functional_call` calls no other."""
+    """A model whose `forward` is `outputs`: `functional_call` calls no other."""
 
     def __init__(self, model: AcousticModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, features: Padded) -> tuple[Padded, Padded | None]:
-        return self.model.forward_and_spell(features)
+    def forward(self, *read: Padded) -> tuple[Any, ...]:
+        return self.model.outputs(*read)
 
 
 class Recorder:

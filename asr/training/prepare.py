@@ -204,6 +204,8 @@ def identity(
         del kept["features.network"]["name"]
     else:
         kept = {k: v for k, v in kept.items() if k not in OF_PRETRAINED}
+    if not recipe.model.attention_decoder:
+        del kept["model.attention_decoder"], kept["train.attention_weight"]
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
     kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]

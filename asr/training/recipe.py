@@ -53,6 +53,9 @@ class TrainConfig(OptimizationConfig):
     cr_ctc_weight: float = Field(0.2, ge=0)
     """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off and
     halves the time of a step."""
+    attention_weight: float = Field(0.3, gt=0, lt=1)
+    """Weight of the loss of model.attention_decoder; that of CTC is the rest. Without an attention
+    decoder it is not used."""
     patience: int = Field(20, ge=1)
     """Epochs without a better dev error rate after which training stops."""
     average: int = Field(5, ge=1)

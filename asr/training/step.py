@@ -1,4 +1,4 @@
-"""The loss of one batch: speed perturbation, features, masking, CTC, consistency."""
+"""The loss of one batch: speed perturbation, features, masking, CTC, consistency, attention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,17 +17,18 @@ from asr.augment.config import AugmentConfig
 from asr.augment.noise import Sounds, degrade
 from asr.augment.specaugment import draw_distortion, spec_augment, warp_time
 from asr.augment.waveform import change_tempo, length_at_speed, perturb_gain, perturb_speed
-from asr.ctc.loss import ctc_loss
+from asr.ctc.loss import ctc_loss, feasible
 from asr.dataset.speech_dataset import Batch
 from asr.models.acoustic import AcousticModel
+from asr.models.attention_decoder import smoothed_losses
 from asr.padded import Padded
 from asr.training.loop import Loss
 
 SEED_STRIDE = 1_000_003  # separates the seeds of the steps of two trainings
 
 Autocast = Callable[[], AbstractContextManager[None]]
-Network = Callable[[Padded], tuple[Padded, Padded | None]]
-"""`AcousticModel.forward_and_spell`, or the same with the weights in another place."""
+Network = Callable[..., tuple[Any, ...]]
+"""`AcousticModel.outputs`, or the same with the weights in another place."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def batch_loss(
     autocast: Autocast,
     sounds: Sounds,
     replay: Replay | None = None,
+    attention_weight: float = 0.0,
 ) -> Loss:
     """CTC loss per token of an augmented batch, plus disagreement between its two views.
 
@@ -74,9 +77,10 @@ def batch_loss(
     towards that of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4). A hierarchical CTC layer adds
     its own losses; the reported loss of utterances is the last layer's. The CTC loss of each is
     multiplied by its weight. The divisor counts all tokens in full, so that a weight has the same
-    effect in a batch in which all utterances have it. If several processes share the batch, the
-    loss is that of the whole batch. `replay` computes network and loss in its own way, with the
-    model's weights.
+    effect in a batch in which all utterances have it. An attention decoder adds its loss with the
+    weight `attention_weight`; the rest is the weight of all others. If several processes share the
+    batch, the loss is that of the whole batch. `replay` computes network and loss in its own way,
+    with the model's weights.
     """
     with torch.no_grad():
         waves = vary(batch, augment, sounds, model.features.config.follows_level)
@@ -93,23 +97,52 @@ def batch_loss(
         batch.weights,
         views,
     )
-    compute = partial(masked_loss, cr_ctc_weight=cr_ctc_weight, autocast=autocast)
+    attending = attention_weight if model.attention_decoder is not None else 0.0
+    compute = partial(
+        masked_loss, cr_ctc_weight=cr_ctc_weight, autocast=autocast, attention_weight=attending
+    )
     if replay is not None:
         return replay(compute, given)
-    return compute(model.forward_and_spell, given)
+    return compute(model.outputs, given)
 
 
-def masked_loss(network: Network, given: Masked, cr_ctc_weight: float, autocast: Autocast) -> Loss:
+def masked_loss(
+    network: Network,
+    given: Masked,
+    cr_ctc_weight: float,
+    autocast: Autocast,
+    attention_weight: float = 0.0,
+) -> Loss:
     """The loss from features on, as in `batch_loss`."""
     views, weights = given.views, given.weights
+    read = (given.features, given.targets) if attention_weight else (given.features,)
     with autocast():
-        log_probs, spelled = network(given.features)
+        log_probs, spelled, *attended = network(*read)
     loss = _ctc_of_views(log_probs, given.targets, views, cr_ctc_weight, weights)
-    if spelled is None:
-        return loss
-    assert given.spelled is not None
-    spelling = _ctc_of_views(spelled, given.spelled, views, cr_ctc_weight, weights)
-    return Loss(loss.objective + spelling.objective, loss.items, loss.units)
+    objective = loss.objective
+    if spelled is not None:
+        assert given.spelled is not None
+        spelling = _ctc_of_views(spelled, given.spelled, views, cr_ctc_weight, weights)
+        objective = objective + spelling.objective
+    if attended:
+        own = _attention_loss(attended[0], log_probs.lengths, given, loss)
+        objective = (1 - attention_weight) * objective + attention_weight * own
+    return Loss(objective, loss.items, loss.units)
+
+
+def _attention_loss(predicted: Padded, frames: Tensor, given: Masked, ctc: Loss) -> Tensor:
+    """Of the utterances that CTC trains, by the same number of tokens.
+
+    Shape: predicted [views * B, U + 1, V], frames [views * B] -> [].
+    """
+    views, targets = given.views, given.targets
+    repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
+    losses = smoothed_losses(predicted, repeated)
+    if given.weights is not None:
+        losses = losses * given.weights.repeat(views)
+    kept = losses.masked_fill(~feasible(frames, repeated), 0.0).sum()
+    units = views * (ctc.units * torch.isfinite(ctc.items)).sum().clamp(min=1)
+    return shares.objective(kept / units)
 
 
 def _ctc_of_views(

@@ -201,7 +201,10 @@ def _loss(run: Run, batch: Batch) -> loop.Loss:
     if run.gradients is not None:
         run.gradients.begin()
     with sharing(batch.share):
-        return batch_loss(run.model, batch, augment, weight, autocast, sounds, run.replay)
+        return batch_loss(
+            run.model, batch, augment, weight, autocast, sounds, run.replay,
+            config.attention_weight,
+        )  # fmt: skip
 
 
 def _stepped(run: Run, state: loop.Loop, batch: Batch, loss: loop.Loss) -> None:

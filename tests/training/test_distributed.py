@@ -128,6 +128,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 weight_dropout=0.1,
                 attention_heads=2,
                 hierarchical_ctc_layer=1,
+                attention_decoder=8,
             ),
             "train": plain.train.model_copy(update={"cr_ctc_weight": 0.2, "ema": 0.6}),
         }

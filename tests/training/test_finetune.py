@@ -54,6 +54,33 @@ def test_layers_are_copied_and_shared_units_keep_their_rows(tones: Tones) -> Non
             assert torch.equal(model.output.weight[place], before[place])
 
 
+def test_an_attention_decoder_is_copied_with_the_rows_of_shared_units(tmp_path: Path) -> None:
+    known, other = untrained_bundle().tokens, build_tokens(["low jazz"], TokenConfig())
+    config = MODEL.model_copy(update={"attention_decoder": 8})
+    theirs = AcousticModel(FEATURES, config, len(known))
+    save_bundle(tmp_path / "known", Bundle(theirs, known, TextConfig()))
+    given = theirs.state_dict()
+    shared = [unit for unit in other.units if unit in known.units]
+    assert 1 < len(shared) < len(other)
+    for cells in (8, 4, 0):
+        config = MODEL.model_copy(update={"attention_decoder": cells})
+        model = AcousticModel(FEATURES, config, len(other))
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        initialise_from(model, other, tmp_path / "known")
+        for name, value in model.state_dict().items():
+            if not name.startswith("attention_decoder."):
+                continue
+            if "output" in name or "embedding" in name:
+                same_size = value.shape[1:] == given[name].shape[1:]
+                for place, unit in enumerate(other.units):
+                    copied = unit in known.units and same_size
+                    row = given[name][known.units.index(unit)] if copied else before[name][place]
+                    assert torch.equal(value[place], row), (name, unit)
+            else:
+                same_size = value.shape == given[name].shape
+                assert torch.equal(value, given[name] if same_size else before[name]), name
+
+
 @pytest.mark.parametrize("frames", [0, 1, 4])
 def test_a_lookahead_may_be_another(tmp_path: Path, frames: int) -> None:
     features = FEATURES.model_copy(update={"cmvn": "global"})

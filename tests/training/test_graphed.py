@@ -48,7 +48,7 @@ BANDS, UNITS, RATE = 12, 5, 8000
 PLAIN = AugmentConfig(speeds=[1.0], vtlp=0, time_masks=0, frequency_masks=0)
 FULL = ModelConfig(
     channels=(4,), strides=(2,), layers=3, hidden=8, dropout=0.0, residual=True,
-    hierarchical_ctc_layer=2, attention_heads=2,
+    hierarchical_ctc_layer=2, attention_heads=2, attention_decoder=8,
 )  # fmt: skip
 Outcome = list[Tensor]
 
@@ -69,7 +69,7 @@ def a_batch(frames: list[int], seed: int = 0, weighted: bool = True) -> Masked:
 
 
 def compute(autocast: Any = contextlib.nullcontext) -> Compute:
-    return partial(masked_loss, cr_ctc_weight=0.2, autocast=autocast)
+    return partial(masked_loss, cr_ctc_weight=0.2, autocast=autocast, attention_weight=0.3)
 
 
 def outcome(model: AcousticModel, loss: Loss) -> Outcome:
@@ -88,7 +88,7 @@ def assert_same(found: Outcome, expected: Outcome) -> None:
 
 
 def eager(model: AcousticModel, given: Masked) -> Outcome:
-    return outcome(model, compute()(model.forward_and_spell, given))
+    return outcome(model, compute()(model.outputs, given))
 
 
 def again(forward: graphed.Pass, backward: graphed.Pass) -> tuple[graphed.Pass, graphed.Pass]:
@@ -102,7 +102,7 @@ def test_padding_to_a_shape_changes_nothing(weighted: bool) -> None:
     assert shape == Shape(8, 64, 31, 31)
     plain, padded = a_model(), a_model()
     expected = eager(plain, given)
-    loss = compute()(padded.forward_and_spell, fitted(given, shape))
+    loss = compute()(padded.outputs, fitted(given, shape))
     found = outcome(padded, Loss(loss.objective, loss.items[:3], loss.units[:3]))
     assert torch.isinf(expected[1]).any(), "a target that does not fit"
     assert not loss.items[3:].any()
@@ -116,7 +116,7 @@ def test_padding_of_frames_draws_the_same() -> None:
     for shape in (Shape(3, 40, 5, 5), Shape(3, 64, 31, 31)):
         model = a_model(config)
         torch.manual_seed(7)
-        outcomes.append(outcome(model, compute()(model.forward_and_spell, fitted(given, shape))))
+        outcomes.append(outcome(model, compute()(model.outputs, fitted(given, shape))))
     assert_same(*outcomes)
 
 

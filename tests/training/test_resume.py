@@ -60,7 +60,9 @@ def write_recipe(folder: Path, precision: str) -> Path:
                 time_mask_frames=3,
                 frequency_mask_bands=3,
             ),
-            "model": ModelConfig(channels=(4,), strides=(2,), layers=2, hidden=16, dropout=0.2),
+            "model": ModelConfig(
+                channels=(4,), strides=(2,), layers=2, hidden=16, dropout=0.2, attention_decoder=8
+            ),
         }
     )
     write_json(folder / "recipe.json", recipe.model_dump(mode="json"))

@@ -16,6 +16,7 @@ from asr.dataset.cuts import whole
 from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import Batch, SpeechDataset
 from asr.models.acoustic import AcousticModel
+from asr.models.attention_decoder import smoothed_losses
 from asr.padded import Padded
 from asr.text.normalise import TextConfig
 from asr.text.tokens import BLANK_ID
@@ -42,8 +43,13 @@ def model() -> AcousticModel:
     return untrained_bundle().model.train()
 
 
-def loss_of(model: AcousticModel, batch: Batch, cr_ctc_weight: float = 0.0) -> Loss:
-    return step.batch_loss(model, batch, PLAIN, cr_ctc_weight, contextlib.nullcontext, SILENCE)
+def loss_of(
+    model: AcousticModel, batch: Batch, cr_ctc_weight: float = 0.0, attention_weight: float = 0.3
+) -> Loss:
+    return step.batch_loss(
+        model, batch, PLAIN, cr_ctc_weight, contextlib.nullcontext, SILENCE,
+        attention_weight=attention_weight,
+    )  # fmt: skip
 
 
 def test_the_loss_is_nats_a_unit(model: AcousticModel, tones_batch: Batch) -> None:
@@ -81,6 +87,30 @@ def test_a_spelling_layer_adds_its_loss(tones_batch: Batch) -> None:
     loss.objective.backward()
     assert model.spelling is not None
     assert model.spelling.weight.grad is not None
+
+
+def test_an_attention_decoder_shares_the_weight_with_ctc(
+    model: AcousticModel, tones_batch: Batch
+) -> None:
+    plain = loss_of(model, tones_batch)
+    torch.manual_seed(0)
+    config = MODEL.model_copy(update={"attention_decoder": 8})
+    own = AcousticModel(FEATURES, config, len(untrained_bundle().tokens)).train()
+    own.load_state_dict(model.state_dict(), strict=False)
+    decoder, targets = own.attention_decoder, tones_batch.targets
+    assert decoder is not None
+    hidden = own.encoder(own.features(tones_batch.waves))
+    losses = smoothed_losses(decoder(hidden, own.scores(hidden), targets), targets)
+    expected = 0.75 * plain.objective + 0.25 * losses.sum() / targets.lengths.sum()
+    loss = loss_of(own, tones_batch, attention_weight=0.25)
+    torch.testing.assert_close(loss.objective, expected)
+    torch.testing.assert_close(loss.items, plain.items)
+    # As with CTC: two views of an utterance count as one, and some utterances less or not at all.
+    torch.testing.assert_close(loss_of(own, tones_batch, 0.5, 0.25).objective, loss.objective)
+    half = loss_of(own, replace(tones_batch, weights=torch.full((4,), 0.5)), 0.0, 0.25)
+    torch.testing.assert_close(half.objective, loss.objective / 2)
+    loss.objective.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in own.parameters())
 
 
 def test_utterances_count_by_their_weight(model: AcousticModel, tones_batch: Batch) -> None:
