@@ -90,6 +90,8 @@ def _export_onnx(model: Path, out: Path, waveform: bool, int8: bool, check: Path
         result = export_onnx(model, out, waveform, int8, check, progress)
     show(f"{result.folder}: {result.megabytes:.1f} MB")
     show(f"largest difference from torch: {result.difference:.1e} nats")
+    if result.rescored:
+        tell("note: the graph leaves out the attention decoder, so texts are not rescored by it")
     if result.comparison is not None:
         show(str(result.comparison))
     elif int8:

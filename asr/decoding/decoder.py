@@ -23,7 +23,7 @@ from pydantic import Field
 from asr.config import Config
 from asr.decoding.config import BeamConfig, LanguageConfig, RescoreConfig
 from asr.decoding.greedy import greedy_decode
-from asr.decoding.rescoring import Scored, rescored, text_scores
+from asr.decoding.rescoring import Scored, attended, rescored, text_scores
 from asr.decoding.rows import Rows
 from asr.errors import ConfigError, LanguageModelError
 from asr.lm.words import MOST_BOOST
@@ -47,6 +47,10 @@ class DecoderConfig(Config):
     beam: BeamConfig = BeamConfig()
     language: LanguageConfig = LanguageConfig()
     rescore: RescoreConfig = RescoreConfig()
+    attention_weight: float = Field(0.0, ge=0, le=100)
+    """Factor on the log-probabilities of the texts of the beam by the model's attention decoder
+    (model.attention_decoder), which are added to their scores; 0 does without. Streaming, live
+    recognition by a streaming model and exported models do without, too."""
     hot_words: dict[str, Annotated[float, Field(ge=-MOST_BOOST, le=MOST_BOOST)]] = Field({})
     """Words and phrases with a raised score, and the bonus of each in nats."""
     confidence_scale: float = Field(0.7, gt=0, le=100)
@@ -122,7 +126,7 @@ class Decoder:
     def first_search(self, log_probs: Padded | Rows) -> tuple[list[str], list[list[Scored]] | None]:
         """The result of `texts`, and the other texts of the beam if the search found them, for
         `evidence`. Shape: [B, T, V] -> B texts, B lists or None."""
-        if self.config.kind == "greedy" or self.neural is None:
+        if not self._attends(log_probs) and (self.config.kind == "greedy" or self.neural is None):
             return self.texts(log_probs), None
         found = self.n_best(log_probs, self.config.beam.size)
         return [rows[0].text for rows in found], found
@@ -132,8 +136,9 @@ class Decoder:
         without language model. Shape: [B, T, V] -> B."""
         neural = None if self.config.kind == "greedy" else self.neural
         every_step = neural is not None and self.config.rescore.every_step
+        rescores = (neural is not None and not every_step) or self._attends(log_probs)
         # The best text after rescoring may come from the end of the beam.
-        listed = count if neural is None or every_step else self.config.beam.size
+        listed = self.config.beam.size if rescores else count
         if isinstance(log_probs, Sequence):
             if every_step:
                 raise ConfigError(
@@ -145,15 +150,44 @@ class Decoder:
             found = self._batched(log_probs, listed, self._in_torch if every_step else None)
         else:
             found = self._searched(log_probs, listed)
-        return [row[:count] for row in self.ranked(found)]
+        return [row[:count] for row in self.ranked(found, log_probs)]
 
-    def ranked(self, found: Sequence[Sequence[Found]]) -> list[list[Scored]]:
-        """The texts found by a search, best first after rescoring, if there is any."""
+    def ranked(
+        self, found: Sequence[Sequence[Found]], log_probs: Padded | Rows = ()
+    ) -> list[list[Scored]]:
+        """The texts found by a search in `log_probs`, best first after rescoring, if there is any:
+        by a recurrent language model, and by the attention decoder of the model, if both the
+        settings and `log_probs` have one."""
         rows = [[Scored(self.tokens.decode(row.ids), row.score) for row in rows] for rows in found]
         greedy, rescore = self.config.kind == "greedy", self.config.rescore
+        if self._attends(log_probs):
+            rows = attended(rows, self.by_attention(log_probs, rows), self.config.attention_weight)
         if greedy or self.neural is None or rescore.every_step:
             return rows
         return rescored(rows, text_scores(self.neural, rows), rescore)
+
+    def by_attention(
+        self, log_probs: Padded | Rows, rows: Sequence[Sequence[Scored]]
+    ) -> list[list[float]]:
+        """The log-probability of each text by the model's attention decoder, in nats. -> B times K.
+
+        Raises ConfigError for a model without one.
+        """
+        from asr.models.attention_decoder import Attended
+
+        if not isinstance(log_probs, Attended):
+            raise ConfigError(
+                f"expected a model with an attention decoder for attention_weight "
+                f"{self.config.attention_weight:g}, got one without: set it to 0, or train with "
+                "model.attention_decoder"
+            )
+        return log_probs.text_scores([[self.tokens.encode(row.text) for row in b] for b in rows])
+
+    def _attends(self, log_probs: Padded | Rows) -> bool:
+        """Whether an attention decoder ranks the texts of the beam. Rows are of a stream or of an
+        exported model, which have none."""
+        asked = self.config.kind == "beam" and self.config.attention_weight > 0
+        return asked and not isinstance(log_probs, Sequence)
 
     @property
     def _knows_words(self) -> bool:
@@ -218,7 +252,7 @@ class Decoder:
 
         if found is None:
             found = self.n_best(log_probs, self.config.beam.size)
-        alone = self.ngram is not None and self.neural is None
+        alone = self.ngram is not None and self.neural is None and not self._attends(log_probs)
         if texts is None and (self.config.kind == "greedy" or alone):
             # With an n-gram model, the search for one text recombines, so n-best lists need another
             # search.
@@ -245,6 +279,10 @@ class Decoder:
             cell, weight = self.neural.cell, self.config.rescore.weight
             use = "at every step" if self.config.rescore.every_step else "for rescoring"
             parts.append(f"language model of {cell} cells {use}, weight {weight:g}")
+        if self.config.attention_weight:
+            parts.append(
+                f"attention decoder for rescoring, weight {self.config.attention_weight:g}"
+            )
         if self.lexicon is not None:
             parts.append(f"lexicon of {len(self.lexicon)} words")
         if self.config.hot_words:

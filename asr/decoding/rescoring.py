@@ -1,4 +1,4 @@
-"""N-best rescoring with a recurrent language model."""
+"""N-best rescoring with a recurrent language model or an attention decoder."""
 
 from __future__ import annotations
 
@@ -25,6 +25,24 @@ def text_scores(neural: NeuralLm | OnnxLm, found: Iterable[Sequence[Scored]]) ->
     """The log-probability of each text by a recurrent language model, in nats."""
     texts = sorted({row.text for rows in found for row in rows})
     return dict(zip(texts, neural.score(texts), strict=True))
+
+
+def attended(
+    found: Iterable[Sequence[Scored]], scores: Iterable[Sequence[float]], weight: float
+) -> list[list[Scored]]:
+    """The texts of each utterance with an attention decoder's `scores` of them added, best first
+    (Watanabe et al. 2017, "Hybrid CTC/attention architecture for end-to-end speech recognition",
+    section III-B)."""
+    return [
+        sorted(
+            (
+                Scored(row.text, row.score + weight * own)
+                for row, own in zip(rows, by_attention, strict=True)
+            ),
+            key=lambda row: -row.score,
+        )
+        for rows, by_attention in zip(found, scores, strict=True)
+    ]
 
 
 def rescored(

@@ -17,7 +17,7 @@ from asr.decoding.beam import beam_decode
 from asr.decoding.config import RescoreConfig
 from asr.decoding.decoder import Decoder
 from asr.decoding.fusion_kernel import Language
-from asr.decoding.rescoring import rescored, text_scores
+from asr.decoding.rescoring import attended, rescored, text_scores
 from asr.errors import AsrError
 from asr.evaluation.confidence import fit_scale
 from asr.evaluation.error_rate import score
@@ -27,6 +27,8 @@ from asr.inference.decode import score_dataset
 from asr.io.files import atomic_path, write_json
 from asr.lm.neural import NeuralLm
 from asr.lm.onnx_lm import OnnxLm
+from asr.models.acoustic import AcousticModel
+from asr.models.attention_decoder import Attended
 from asr.models.bundle import Bundle, load_bundle
 from asr.padded import Padded, pad
 from asr.plotting import pyplot
@@ -47,6 +49,8 @@ class Trial:
     size: int
     errors: int
     rescore: RescoreConfig | None = None
+    attention: float | None = None
+    """Weight of the model's attention decoder, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ def tune(
 ) -> Tuning:
     """Try every weight with every word bonus, and then beams of every size; the recordings are
     recognised once. Of settings with equally few errors, the one whose neighbours have fewest wins,
-    then the smallest beam; a recurrent language model may rescore a larger one. `bundle` is the
-    model if it is already loaded.
+    then the smallest beam; an attention decoder or a recurrent language model may rescore a larger
+    one. `bundle` is the model if it is already loaded.
 
     Raises AsrError for a test set, and like the readers of model and manifest.
     """
@@ -86,12 +90,7 @@ def tune(
         raise AsrError("expected rescoring of the n-best list, got rescore.every_step: omit it")
     if not any(dataset.references):
         raise AsrError(f"expected words in {manifest}, got none: give one with transcripts")
-    rows = {
-        name: row.cpu()
-        for ids, log_probs in score_dataset(bundle.model, dataset)
-        for name, row in zip(ids, log_probs.unpad(), strict=True)
-    }
-    names, scores = list(rows), pad(list(rows.values()))
+    names, scores = _scored(bundle.model, dataset)
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
     scoring = Scoring().settled(dataset.references)
     units, said = scoring.units or "words", scoring.apply_all(references)
@@ -113,14 +112,55 @@ def tune(
         beams.append(attempt(best.weight, best.bonus, size))
         progress(len(trials) + len(beams), total)
     best = min(beams, key=lambda trial: (trial.errors, trial.size))
+    larger = [beam for beam in beams if beam.size == RANKED_SIZE > best.size]
+    if isinstance(scores, Attended):
+        by_attention = partial(_attended, decoder, scores, count)
+        best, *larger = map(by_attention, [best, *larger])
+        if decoder.neural is None:
+            best = min([best, *larger], key=lambda trial: (trial.errors, trial.size))
     if decoder.neural is not None:
-        larger = (beam for beam in beams if beam.size == RANKED_SIZE > best.size)
         decoder, best = _ranked(decoder, decoder.neural, scores, count, [best, *larger])
     words = sum(len(text.split()) for text in said.values())
     tuned = _settled(decoder, best, f"{manifest.name}: {best.errors} errors in {words} {units}")
     return Tuning(
         (*trials, *beams), words, best, _doubting(tuned, scores, names, references), units
     )
+
+
+def _scored(model: AcousticModel, dataset: SpeechDataset) -> tuple[list[str], Padded]:
+    """The names of all utterances, and their scores on the CPU."""
+    names: list[str] = []
+    rows, frames = [], []
+    for ids, log_probs in score_dataset(model, dataset):
+        names += ids
+        rows += [row.cpu() for row in log_probs.unpad()]
+        if isinstance(log_probs, Attended):
+            frames += [row.half().cpu() for row in log_probs.frames.unpad()]  # of the whole dev set
+    scores = pad(rows)
+    if model.attention_decoder is None:
+        return names, scores
+    return names, Attended(
+        scores.values, scores.lengths, pad(frames), model.attention_decoder.cpu()
+    )
+
+
+def _attended(
+    decoder: Decoder, scores: Padded, count: Callable[[Sequence[str]], int], best: Trial
+) -> Trial:
+    """The best weight of the attention decoder, and with it of the n-gram model. Of equals, the
+    smallest change wins."""
+    trials = [replace(best, attention=0.0)]
+    for weight in (weight for weight in reversed(WEIGHTS) if weight <= best.weight):
+        first = replace(best, weight=weight, bonus=best.bonus if weight else 0.0)
+        alone = replace(_settled(decoder, first, ""), neural=None)
+        found = alone.n_best(scores, best.size)
+        own = alone.by_attention(scores, found)
+        for factor in WEIGHTS[1:]:
+            texts = [rows[0].text for rows in attended(found, own, factor)]
+            trials.append(replace(first, errors=count(texts), attention=factor))
+        if decoder.ngram is None:  # the weight of nothing
+            break
+    return min(trials, key=lambda trial: trial.errors)
 
 
 def _ranked(
@@ -169,6 +209,7 @@ def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
         "language": config.language.model_copy(update=weights),
         "beam": config.beam.model_copy(update={"size": best.size}),
         "rescore": best.rescore or config.rescore,
+        "attention_weight": best.attention or 0.0,
         "tuned": tuned,
     }
     return replace(decoder, config=config.model_copy(update=changes))
@@ -240,10 +281,12 @@ def write_tuning(result: Tuning, out: Path) -> None:
 def to_text(result: Tuning, name: str) -> str:
     """The choice, and its result on the development set of this name."""
     best, rescoring = result.best, ""
+    if best.attention is not None:
+        rescoring = f", attention decoder with weight {best.attention:g}"
     if best.rescore is not None and best.rescore.weight == 0:
-        rescoring = ", not rescored (no gain)"
+        rescoring += ", not rescored (no gain)"
     elif best.rescore is not None:
-        rescoring = f", rescored with weight {best.rescore.weight:g}, "
+        rescoring += f", rescored with weight {best.rescore.weight:g}, "
         rescoring += f"word bonus {best.rescore.word_bonus:g}"
     return (
         f"weight {best.weight:g}, word bonus {best.bonus:g}, beam {best.size}{rescoring}: "

@@ -31,6 +31,7 @@ from asr.export.quantise import quantised
 from asr.inference.onnx_model import GRAPH, Floats, Scores, run_graph
 from asr.inference.streaming import fix_chunk
 from asr.io.files import atomic_path, check_replaceable, write_json
+from asr.io.model_files import read_facts
 from asr.io.onnx_session import open_graph
 from asr.lm.encoding import is_neural
 from asr.models.acoustic import AcousticModel
@@ -50,6 +51,8 @@ class Exported:
     megabytes: float
     difference: float
     comparison: Comparison | None = None
+    rescored: bool = False
+    """Whether the model's decoder used its attention decoder, which the graph leaves out."""
 
 
 def export_onnx(
@@ -99,8 +102,20 @@ def export_onnx(
                 shutil.copytree(path, temporary / path.name)
             else:
                 shutil.copy2(path, temporary)
+        rescored = _without_attention(temporary / "decoder.json")
     size = (out / GRAPH).stat().st_size / 1e6
-    return Exported(out, size, difference, comparison)
+    return Exported(out, size, difference, comparison, rescored)
+
+
+def _without_attention(decoder: Path) -> bool:
+    """Set the weight of the attention decoder in these settings to 0; whether it was another."""
+    if not decoder.is_file():
+        return False
+    settings = read_facts(decoder)
+    if not settings.get("attention_weight"):
+        return False
+    write_json(decoder, settings | {"attention_weight": 0.0})
+    return True
 
 
 def _compare(

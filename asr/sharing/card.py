@@ -143,6 +143,9 @@ def network_text(network: Network) -> str:
         parts.append(f"{count} convolution{'s' * (count != 1)} (stride {stride})")
     both = "directions in turn" if network.directions == "alternating" else "both directions"
     parts.append(both if network.bidirectional else "one direction")
+    if network.attention_decoder:
+        cells = network.attention_decoder
+        parts.append(f"an attention decoder of {cells} cells beside it, not counted")
     if network.hierarchical_ctc_layer:
         parts.append(f"layer {network.hierarchical_ctc_layer} spells")
     parts += [f"ConvLSTM of {network.conv_lstm} channels"] if network.conv_lstm else []

@@ -24,6 +24,8 @@ from asr.text.tokens import Tokens
 # Buffers of the network, which are not parameters (`asr/models/batch_norm.py`,
 # `asr/features/transforms.py`).
 _BUFFERS = ("running_mean", "running_variance", "frames", "sums", "squares")
+# Start of the names of parameters that count separately, as in `AcousticModel.parameter_count`.
+_AID = "attention_decoder."
 # Folders of a training run with the weights of single epochs.
 _NOT_MODELS = {"epochs"}
 
@@ -75,6 +77,7 @@ class Network(_Part):
     pyramid: int = 0
     conv_lstm: int = 0
     attention_heads: int = 0
+    attention_decoder: int = 0
     hierarchical_ctc_layer: int = 0
     chunk: int | tuple[int, int] = 0
     lookahead: int = 0
@@ -136,6 +139,7 @@ class _Decoder(_Part):
     beam: _Beam = _Beam()
     language: _Weight = _Weight()
     rescore: _Weight = _Weight()
+    attention_weight: float = 0.0
     parts: tuple[str, ...] = ()
     tuned: str = Field("", max_length=1000)
 
@@ -267,7 +271,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _weights(folder: Path, info: Info) -> tuple[int | None, str]:
-    """The number of parameters, if known, and the type of most of them."""
+    """The number of parameters of recognition by CTC, if known, and the type of most of them."""
     path = folder / "model.safetensors"
     if not path.is_file():
         return info.parameters, "int8" if info.export and info.export.int8 else "float32"
@@ -282,7 +286,8 @@ def _weights(folder: Path, info: Info) -> tuple[int | None, str]:
                 for dimension in tensor.get_shape():
                     size *= dimension
                 sizes[tensor.get_dtype()] = sizes.get(tensor.get_dtype(), 0) + size
-                total += 0 if name.rpartition(".")[2] in _BUFFERS else size
+                apart = name.rpartition(".")[2] in _BUFFERS or name.startswith(_AID)
+                total += 0 if apart else size
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"expected weights in safetensors, got {path}: {reason(error)}; copy it again"
@@ -301,6 +306,8 @@ def _decoder_text(folder: Path) -> str:
         parts.append(f"n-gram model, weight {decoder.language.weight:g}")
     if "lstm" in decoder.parts:
         parts.append(f"recurrent language model, weight {decoder.rescore.weight:g}")
+    if decoder.attention_weight:
+        parts.append(f"attention decoder, weight {decoder.attention_weight:g}")
     if "lexicon.txt" in decoder.parts:
         parts.append("lexicon")
     return ", ".join(parts) + (f" (tuned on {decoder.tuned})" if decoder.tuned else "")

@@ -20,6 +20,7 @@ from asr.io.files import write_json
 from asr.lm.estimate import estimate
 from asr.lm.storage import save_ngram
 from asr.lm.words import BOOST, parse_hot_words, read_hot_words, read_lexicon
+from asr.models.attention_decoder import Attended
 from asr.padded import Padded
 from asr.text.tokens import BLANK, WORD_START, Tokens
 
@@ -44,6 +45,59 @@ def test_without_a_file_decoding_is_greedy(tmp_path: Path) -> None:
     decoder = load_decoder(tmp_path, TOKENS)
     assert decoder.description == "greedy"
     assert decoder.texts(A_AND_A_OR_B) == ["a a"]
+
+
+class _Listener:
+    """In place of an attention decoder: a wrong last token costs ten nats."""
+
+    def __init__(self, last: str) -> None:
+        self.last = TOKENS.units.index(last)
+
+    def score(self, frames: Padded, log_probs: Padded, tokens: Padded) -> torch.Tensor:
+        ends = [int(row[-1]) if len(row) else 0 for row in tokens.unpad()]
+        return torch.tensor([0.0 if end == self.last else -10.0 for end in ends])
+
+
+def attended(scores: Padded, last: str) -> Attended:
+    return Attended(scores.values, scores.lengths, scores, _Listener(last))  # type: ignore[arg-type]
+
+
+def test_an_attention_decoder_ranks_the_texts_of_the_beam(tmp_path: Path) -> None:
+    scores = attended(A_AND_A_OR_B, "b")
+    plain, own = (
+        load_decoder(tmp_path, TOKENS, overrides=[f"attention_weight={weight}"], kind="beam")
+        for weight in (0, 0.5)
+    )
+    assert own.description == "beam 32, attention decoder for rescoring, weight 0.5"
+    before, after = plain.n_best(scores, 32)[0], own.n_best(scores, 32)[0]
+    assert (before[0].text, after[0].text) == ("a a", "a b")
+    assert own.texts(scores) == ["a b"]
+    assert own.n_best(scores, 1)[0] == after[:1]
+    expected = [row.score - (0 if row.text.endswith("b") else 5) for row in before]
+    assert [row.score for row in after] == pytest.approx(sorted(expected, reverse=True))
+    # Its confidences are those of the new order, also if texts and beam come from one search.
+    (sure,) = own.hypotheses(scores)
+    assert sure == own.hypotheses(scores, *own.first_search(scores))[0]
+    assert sure.text == "a b"
+    assert sure.confidences[1] > plain.hypotheses(scores)[0].confidences[1]
+    # Streams and exported models have none, greedy decoding asks none.
+    assert own.texts([A_AND_A_OR_B.values[0].numpy()]) == ["a a"]
+    greedy = load_decoder(tmp_path, TOKENS, "greedy", overrides=["attention_weight=0.5"])
+    assert greedy.texts(scores) == ["a a"]
+
+
+def test_an_attention_decoder_adds_to_language_models(tmp_path: Path) -> None:
+    save_ngram(tmp_path / "given.arpa", MODEL)
+    settings = ["attention_weight=1"]
+    decoder = load_decoder(tmp_path, TOKENS, lm=tmp_path / "given.arpa", overrides=settings)
+    assert decoder.texts(attended(A_AND_A_OR_B, "a")) == ["a a"]
+    assert decoder.texts(attended(A_AND_A_OR_B, "b")) == ["a b"]
+
+
+def test_a_model_without_an_attention_decoder_is_told(tmp_path: Path) -> None:
+    decoder = load_decoder(tmp_path, TOKENS, overrides=["attention_weight=0.5"])
+    with pytest.raises(ConfigError, match=r"got one without: set it to 0, or train with model\."):
+        decoder.texts(A_AND_A_OR_B)
 
 
 def test_a_language_model_asks_for_a_beam(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
+from operator import eq
 from pathlib import Path
 
 import pytest
+import torch
 
 from asr.dataset.manifest import read_manifest, write_manifest
 from asr.dataset.splits import refuse_test_set
@@ -22,7 +25,9 @@ from asr.io.files import read_json
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
 from asr.lm.storage import save_ngram
-from asr.models.bundle import load_bundle
+from asr.models.acoustic import AcousticModel
+from asr.models.attention_decoder import Attended
+from asr.models.bundle import load_bundle, save_bundle
 from asr.padded import Padded
 from tests.commands import Command
 
@@ -37,6 +42,10 @@ def model(tones: Tones, tmp_path: Path) -> Path:
     texts = [utterance.text for utterance in read_manifest(manifests["train"])]
     save_ngram(tmp_path / "lm", estimate(texts, 2))
     return tmp_path / "run" / "model"
+
+
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 @pytest.fixture
@@ -73,6 +82,47 @@ def test_the_best_settings_are_found_and_used(tones: Tones, model: Path, tmp_pat
     written = read_json(tmp_path / "tuning" / "tuning.json")
     assert (written["best"]["errors"], written["units"]) == (result.best.errors, "words")
     assert (tmp_path / "tuning" / "tuning.png").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("_few")
+def test_an_attention_decoder_is_weighed_too(
+    run: Command, tones: Tones, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(model)
+    known, dev = bundle.model, tones[0]["dev"]
+    config = known.config.model_copy(update={"attention_decoder": 8})
+    own = AcousticModel(known.features.config, config, len(bundle.tokens)).eval()
+    own.load_state_dict(known.state_dict(), strict=False)
+    with torch.no_grad():  # so that it makes errors
+        own.output.weight += 0.5 * torch.randn(own.output.weight.shape, generator=random())
+    save_bundle(model, replace(bundle, model=own))
+    right = [bundle.tokens.encode(u.text) for u in read_manifest(dev)]
+    monkeypatch.setattr(tune_decoder, "RANKED_SIZE", 4)
+
+    def alike(ids: Sequence[int]) -> float:
+        """Tokens in common with the text of dev that is most like these, less those too many."""
+        return max(sum(map(eq, ids, row)) - abs(len(ids) - len(row)) for row in right)
+
+    def knows(heard: Attended, found: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        return [[10.0 * alike(ids) for ids in rows] for rows in found]
+
+    def knows_nothing(
+        heard: Attended, found: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[float]]:
+        return [[0.0 for _ in rows] for rows in found]
+
+    errors = []
+    for score in (knows_nothing, knows):
+        with monkeypatch.context() as patch:
+            patch.setattr(Attended, "text_scores", score)
+            assert ", attention decoder with weight" in run("tune", model, dev).out
+            best = read_json(model.parent / "model-tuning" / "tuning.json")["best"]
+            report = evaluate(model, dev).report
+            assert report.scores.words.errors == best["errors"]
+            assert ("attention decoder" in report.facts.decoder) == (best["attention"] > 0)
+            errors.append(best["errors"])
+    assert errors[1] < errors[0]
+    assert best["attention"] > 0
 
 
 @pytest.mark.usefixtures("_few")

@@ -15,6 +15,8 @@ import pytest
 
 from asr.audio.load import load_audio
 from asr.dataset.manifest import Utterance, read_manifest
+from asr.decoding.decoder import Decoder, DecoderConfig
+from asr.decoding.folder import load_decoder, save_decoder
 from asr.errors import AsrError, CheckpointError, ConfigError
 from asr.export import onnx_folder
 from asr.export.onnx_folder import TOLERANCE, build_graph, check_parity, export_onnx, torch_scores
@@ -23,6 +25,7 @@ from asr.inference.onnx_model import GRAPH, OnnxModel, load_onnx
 from asr.io.onnx_session import open_graph
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle, save_bundle
+from asr.sharing.facts import read_facts
 from tests.export.test_network import bundle
 from tests.tones import trained_tones
 
@@ -127,6 +130,28 @@ def test_a_refused_model_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(AsrError, match=r"model\.onnx"):
         export_onnx(tmp_path / "model", tmp_path / "notes")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
+
+
+def test_an_attention_decoder_is_left_out(tmp_path: Path) -> None:
+    own = bundle(attention_decoder=8)
+    save_bundle(tmp_path / "model", own)
+    facts = read_facts(tmp_path / "model")
+    assert facts.parameters == own.model.parameter_count()
+    assert not export_onnx(tmp_path / "model", tmp_path / "greedy").rescored
+    decoder = Decoder(own.tokens, DecoderConfig(kind="beam", attention_weight=0.5))
+    save_decoder(tmp_path / "model", decoder)
+    assert "attention decoder, weight 0.5" in read_facts(tmp_path / "model").decoder
+    assert export_onnx(tmp_path / "model", tmp_path / "out").rescored
+    model = load_onnx(tmp_path / "out")
+    again = load_decoder(tmp_path / "out", model.tokens)
+    assert again.config == decoder.config.model_copy(update={"attention_weight": 0.0})
+    waves = [np.random.default_rng(0).normal(size=8000).astype(np.float32)]
+    plain = replace(decoder, config=again.config)
+    assert again.texts(model.score(waves)[0]) == plain.texts(
+        load_bundle(tmp_path / "model").score(waves)[0]
+    )
+    nodes = {node.op_type for node in build_graph(own).graph.node}
+    assert nodes == {node.op_type for node in build_graph(bundle()).graph.node}
 
 
 def test_a_damaged_folder_is_named(exported: dict[str, Path], tmp_path: Path) -> None:

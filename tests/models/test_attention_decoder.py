@@ -125,7 +125,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
         return smoothed_losses(decoder(Padded(values, lengths), scores, tokens), tokens)
 
     original = torch.Tensor.float
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign,assignment]
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     try:
         assert gradcheck(loss, (frames, *weights), atol=1e-6, fast_mode=True)
     finally:

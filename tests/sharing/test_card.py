@@ -81,10 +81,21 @@ def test_texts_from_outside_stay_texts(facts: ModelFacts) -> None:
 
 def test_networks_and_features_in_words(facts: ModelFacts) -> None:
     network = facts.network.model_copy(
-        update={"chunk": 20, "pyramid": 2, "conv_lstm": 16, "attention_heads": 4}
+        update={
+            "chunk": 20,
+            "pyramid": 2,
+            "conv_lstm": 16,
+            "attention_heads": 4,
+            "attention_decoder": 96,
+        }
     )
     text = network_text(network)
-    for words in ("chunks of 20 frames", "ConvLSTM of 16", "attention of 4 heads"):
+    for words in (
+        "chunks of 20 frames",
+        "ConvLSTM of 16",
+        "attention of 4 heads",
+        "decoder of 96 cells",
+    ):
         assert words in text
     network = network.model_copy(update={"chunk": (8, 64)})
     assert "chunks of 8 to 64 frames" in network_text(network)
