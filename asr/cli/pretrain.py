@@ -63,11 +63,11 @@ def pretrain(
 
     require("matplotlib")
     config = read_config(recipe, set_ or [])
-    learnt = _utterances(sources, config)
+    learnt = _utterances(sources, config, out / "pieces.json")
     if dev is None:
         learnt, held = hold_out(learnt, config.seed)
     else:
-        held = _utterances([dev], config)
+        held = _utterances([dev], config, out / "pieces-dev.json")
         everything, learnt = learnt, without(learnt, held)
         if shared := len(everything) - len(learnt):
             tell(f"left out: {shared} utterances of recordings that --dev has too")
@@ -75,16 +75,17 @@ def pretrain(
     tell(f"encoder: {encoder}; train from it with init.model={encoder}")
 
 
-def _utterances(sources: Sequence[Path], config: PretrainConfig) -> list[Utterance]:
-    """The recordings in pieces; what is left out is reported."""
+def _utterances(sources: Sequence[Path], config: PretrainConfig, kept: Path) -> list[Utterance]:
+    """The recordings in pieces, which are `kept` in a file; what is left out is reported."""
     from asr.errors import AudioError
-    from asr.inference.untranscribed import cut_recordings, find_recordings
+    from asr.inference.kept_pieces import kept_pieces
+    from asr.inference.untranscribed import find_recordings
 
     rows = find_recordings(sources, lambda note: tell(f"note: {note}"))
     rate = config.features.sample_rate
     with progress_bar("finding speech") as progress:
-        found = cut_recordings(
-            rows, rate, config.longest_seconds, config.shortest_seconds, progress
+        found = kept_pieces(
+            kept, rows, rate, config.longest_seconds, config.shortest_seconds, progress
         )
     for problem in found.unreadable:
         tell(f"left out: {problem}")

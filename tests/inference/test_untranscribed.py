@@ -1,3 +1,5 @@
+"""Covers `asr/inference/kept_pieces.py`."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -10,7 +12,9 @@ from asr.audio.load import write_wav
 from asr.audio.vad import speech_detector
 from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import AudioError, ManifestError
+from asr.inference import kept_pieces as kept
 from asr.inference import untranscribed
+from asr.inference.kept_pieces import kept_pieces
 from asr.inference.untranscribed import cut_recordings, find_recordings, hold_out, without
 from tests.tones import RATE, speak, write_recordings
 
@@ -62,6 +66,19 @@ def test_long_recordings_are_cut_and_silence_is_left_out(
     assert all(end <= start + 1e-6 for end, start in zip(ends, starts[1:], strict=False))
     assert (found.short, found.silent, len(found.unreadable)) == (1, 1, 1)
     assert found.summary() == "1 too short, 1 without speech, 1 not readable"
+    # Kept, until a file or a setting changes.
+    cut = partial(kept_pieces, tmp_path / "out" / "pieces.json", found_in(tmp_path), RATE)
+    assert cut(6.0, 0.3) == found
+    with monkeypatch.context() as context:
+        context.setattr(kept, "cut_recordings", None)
+        assert cut(6.0, 0.3) == found
+    assert cut(6.0, 0.2).short == 1
+    longer = cut(7.0, 0.3)
+    assert longer != found
+    write_wav(tmp_path / "long.wav", pause, RATE)
+    assert cut(7.0, 0.3).silent == 2
+    (tmp_path / "out" / "pieces.json").write_text("{")
+    assert cut(7.0, 0.3).silent == 2
 
 
 def test_whole_speakers_or_recordings_are_held_out() -> None:
