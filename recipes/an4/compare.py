@@ -52,7 +52,6 @@ MEMBERS: dict[str, list[str]] = {
     ],
     "BiLSTM and ConvLSTM": ["model.conv_lstm=16"],
     "BiLSTM and attention": ["model.attention_heads=4"],
-    "BiLSTM with CTC-attention": ["model.attention_decoder=96"],
 }
 # The baseline with other features or methods of training; only on request.
 FEATURES = {kind: [f"features.kind={kind}"] for kind in ("kaldi", "nemo")}
