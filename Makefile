@@ -35,10 +35,11 @@ bench: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable '.[bench]' || true
 	$(BIN)/python -m tests.bench $(ARGS)
 
-# What only a machine with a GPU can tell: the tests of its kernels, and where a step spends its time.
+# What only a machine with a GPU can tell: the tests of its kernels, and the benchmarks, in one table and
+# exp/bench/gpu.json. If tests fail, the benchmarks still run. Without a GPU, all say so.
 gpu: $(VENV)/.dev
-	$(BIN)/python -m pytest -m gpu $(ARGS)
-	$(BIN)/python -m tests.bench gpu step recognition
+	$(BIN)/python -m pytest -m gpu $(ARGS); tested=$$?; \
+	$(BIN)/python -m tests.bench gpu batch_norm step recognition && exit $$tested
 
 # For example: make recipe NAME=an4 ARGS="--source ../shared/data/an4"
 recipe: $(VENV)/.recipes

@@ -21,7 +21,7 @@ from tests.bench.stacks import (
     training_step,
     twins,
 )
-from tests.bench.timing import interleave, print_ratios, verdict
+from tests.bench.timing import interleave, print_ratios, print_table, verdict
 
 B, T = 32, 1000
 GOALS = {512: 0.055, 1024: 0.095}  # seconds, by the number of cells
@@ -29,16 +29,18 @@ LAYERS = 5
 SHORTEST = 0.6  # of T
 ROUNDS = 5
 HALF = torch.float16
+HIDDEN, BATCHES = (256, 384, 512, 1024), ((1, 300), (8, 200), (32, 1000), (128, 140))
 PATHS = {"cuDNN": LIBRARY, "frame by frame": FRAMES, "persistent": PERSISTENT}
 
 
 def run() -> None:
     """Print a table for each size."""
     if not torch.cuda.is_available():
-        print("\ngpu: left out, for there is no CUDA device")
+        print("\ngpu: no GPU: left out, for there is no CUDA device")
         return
     for hidden in GOALS:
         compare(hidden, LAYERS, B, T, "cuda")
+    everywhere()
 
 
 def compare(hidden: int, layers: int, rows: int, frames: int, device: str) -> None:
@@ -76,6 +78,36 @@ def compare(hidden: int, layers: int, rows: int, frames: int, device: str) -> No
     if (layers, rows, frames) == (LAYERS, B, T) and hidden in GOALS:
         value, goal = 1000 * seconds["ours"], 1000 * GOALS[hidden]
         verdict(f"{layers}x{hidden}, ms", value, f"<= {goal:.0f}", value <= goal)
+
+
+def everywhere() -> None:
+    """One layer of many sizes, with the path that it chooses, against cuDNN."""
+    ratios = {}
+    for hidden in HIDDEN:
+        for rows, frames in BATCHES:
+            layer = RecurrentLayer(hidden, hidden).cuda()
+            lengths = torch.linspace(SHORTEST * frames, frames, rows).long().cuda()
+            values = torch.randn(rows, frames, hidden, device="cuda")
+            x = Padded(values.requires_grad_(), lengths)
+            step = partial(_step, partial(_values, layer), layer, x)
+            steps = {"ours": step, "cuDNN": partial(_by, "cuDNN", step)}
+            seconds = interleave(steps, ROUNDS)
+            ratios[hidden, rows, frames] = seconds["ours"] / seconds["cuDNN"]
+    print_table(
+        "gpu: one bidirectional layer, ours over cuDNN, one direction a call",
+        ["B x T", *(f"H={hidden}" for hidden in HIDDEN)],
+        [
+            [f"{rows} x {frames}", *(f"{ratios[hidden, rows, frames]:.2f}" for hidden in HIDDEN)]
+            for rows, frames in BATCHES
+        ],
+    )
+    worst = max(ratios.values())
+    verdict("ours over cuDNN at its worst size", worst, "<= 1.05", worst <= 1.05)
+
+
+def _values(layer: RecurrentLayer, x: Padded) -> Tensor:
+    y: Padded = layer(x)
+    return y.values
 
 
 def _served(ours: nn.Sequential, x: Padded) -> Iterator[str]:

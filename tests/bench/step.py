@@ -3,17 +3,14 @@ how often the paths of a GPU that are plain torch would wait there.
 
 The batches are noise of the lengths of a recipe's batches. A phase is timed with a wait for the
 device before and after it, so that their sum exceeds the time of a step. On a GPU each case is
-measured eagerly and with `train.cuda_graphs`. The table and all figures are written to
-exp/bench/step.json as well.
+measured eagerly and with `train.cuda_graphs`, which replays the optimizer as well.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import date
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -26,22 +23,21 @@ from asr.augment.specaugment import draw_distortion, spec_augment, warp_time
 from asr.dataset.speech_dataset import Batch
 from asr.evaluation.evaluate import machine_name
 from asr.features.extractor import FeatureConfig
-from asr.io.files import write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.padded import Padded
 from asr.training import step
 from asr.training.display import Display
 from asr.training.graphed import Graphed
+from asr.training.graphed_update import GraphedUpdate
 from asr.training.interrupt import StopRequest
 from asr.training.loop import Loss, Task, _step, begin
 from asr.training.optimizer import OptimizationConfig
 from asr.training.place import Place
-from asr.training.readings import step_if_finite
-from tests.bench.timing import print_table
+from asr.training.readings import finish_step
+from tests.bench.timing import print_table, verdict
 from tests.device_path import Reads, as_on_a_gpu
 
-OUT = Path(__file__).resolve().parents[2] / "exp" / "bench" / "step.json"
 TOKENS = 31
 TOKENS_A_SECOND = 14
 BATCHES = 5  # of different lengths
@@ -87,8 +83,8 @@ class Measured:
     """Share of the time in which the GPU computes."""
 
 
-def run() -> None:
-    """Print a table, and write all figures."""
+def run() -> list[dict[str, Any]]:
+    """Print a table; returns all figures."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cases = GPU if device == "cuda" else CPU
     ways = [(case, graphs) for case in cases for graphs in GRAPHS[device]]
@@ -108,14 +104,25 @@ def run() -> None:
     for case in cases:
         phases = found[case, False].phases.items()
         print(f"  {case.name}, ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in phases))
-    facts = {"machine": machine_name(), "torch": torch.__version__, "date": str(date.today())}
-    rows_ = [
+    if device == "cuda":
+        _judge(found)
+    else:
+        print("  no GPU: the CPU's sizes; waits are those that a GPU would cause")
+    return [
         asdict(case) | {"cuda_graphs": graphs} | asdict(measured)
         for (case, graphs), measured in found.items()
     ]
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    write_json(OUT, facts | {"cases": rows_})
-    print(f"  written to {OUT}")
+
+
+def _judge(found: Mapping[tuple[Case, bool], Measured]) -> None:
+    first, long = GPU[0], GPU[3]
+    for case, most in ((first, 20.0), (long, 70.0)):
+        value = found[case, True].milliseconds
+        verdict(f"{case.name}, CUDA graphs, ms", value, f"<= {most:g}", value <= most)
+    pace = found[first, True].hours_per_hour
+    verdict(f"{first.name}, CUDA graphs, hours an hour", pace, ">= 15,000", pace >= 15_000)
+    waits = max(measured.waits for measured in found.values())
+    verdict("synchronisations in a step, at most", waits, "<= 2", waits <= 2)
 
 
 def _counts(found: Measured, device: str) -> list[float]:
@@ -182,6 +189,8 @@ class _Bench:
         precision = "fp16" if device == "cuda" else "no"
         self._state = begin(self._model, config, place, {}, precision)
         self._replay = Graphed(self._model, print) if graphs else None
+        if graphs:
+            self._state.update = GraphedUpdate(self._state.accelerator.device, print)
         nothing: Any = None
         self._task = Task(nothing, self._loss, nothing, nothing, lambda batch: "a batch")
         self._batches = [_batch(case, seed).to(device) for seed in range(BATCHES)]
@@ -237,10 +246,10 @@ class _Bench:
         timed("optimiser", self._update)
 
     def _update(self) -> None:
-        accelerator, optimizer = self._state.accelerator, self._state.optimizer
-        norm = accelerator.clip_grad_norm_(self._model.parameters(), 5.0)
-        step_if_finite(optimizer, norm, accelerator.scaler is not None)
-        optimizer.zero_grad()
+        state = self._state
+        finish_step(
+            self._model, state.optimizer, state.accelerator, 5.0, list(self._model.buffers())
+        )
 
 
 def _recurrent(encoder: Any, x: Padded) -> Padded:

@@ -5,9 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import median
 
 import torch
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A figure beside its goal."""
+
+    what: str
+    value: float
+    goal: str
+    reached: bool
+
+
+VERDICTS: list[Verdict] = []
+"""Those of this process, in order."""
 
 
 def interleave(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -61,5 +76,7 @@ def print_ratios(
 
 
 def verdict(what: str, value: float, goal: str, reached: bool) -> None:
-    """One line: what was measured, its value, the goal and whether it is reached."""
+    """One line: what was measured, its value, the goal and whether it is reached. It is kept in
+    `VERDICTS`."""
+    VERDICTS.append(Verdict(what, value, goal, reached))
     print(f"  {what}: {value:.3g} (goal {goal}: {'reached' if reached else 'missed'})")
