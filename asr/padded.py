@@ -6,11 +6,13 @@ size, V tokens, U target tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+PINNED = 64 << 20  # bytes of samples that are copied to a GPU at a time
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class Padded:
             self.values.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True)
         )
 
+    def pinned(self) -> Padded:
+        """The same in memory that a GPU reads by itself, if there is one, so that `to` does not
+        wait."""
+        if not torch.cuda.is_available():
+            return self
+        return Padded(self.values.pin_memory(), self.lengths.pin_memory())
+
     def unpad(self) -> list[Tensor]:
         """Each sequence alone, cut to its length. Shape: B tensors [T_b, ...]."""
         pairs = zip(self.values, self.lengths.tolist(), strict=True)
@@ -71,6 +80,32 @@ def pad(sequences: Sequence[Tensor]) -> Padded:
     """
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
     return Padded(torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths)
+
+
+def pad_on(sequences: Sequence[Tensor], device: torch.device | str) -> Padded:
+    """As `pad`, on a device. To a GPU the values go in parts through pinned memory: while one is
+    copied, the next is filled, and nothing waits. Shape: B tensors [T_b] -> values [B, T]."""
+    if torch.device(device).type != "cuda":
+        return pad(sequences).to(device)
+    return pad_in_parts(sequences, device, lambda *size: torch.empty(size, pin_memory=True))
+
+
+def pad_in_parts(
+    sequences: Sequence[Tensor], device: torch.device | str, empty: Callable[[int, int], Tensor]
+) -> Padded:
+    """As `pad_on`, through parts of memory from `empty(rows, T)`, float32 as the sequences."""
+    T = max(map(len, sequences), default=0)
+    lengths = sent([len(sequence) for sequence in sequences], torch.device(device))
+    values = torch.empty(len(sequences), T, device=device)
+    rows = max(1, PINNED // max(1, 4 * T))
+    for first in range(0, len(sequences), rows):
+        some = sequences[first : first + rows]
+        part = empty(len(some), T)
+        for row, sequence in zip(part, some, strict=True):
+            row[: len(sequence)] = sequence
+            row[len(sequence) :] = 0.0
+        values[first : first + rows].copy_(part, non_blocking=True)
+    return Padded(values, lengths.long())
 
 
 def sent(numbers: Sequence[int] | Sequence[float], device: torch.device) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.padded import Padded, pad
+from asr import padded
+from asr.padded import Padded, pad, pad_in_parts, pad_on
 from tests.contracts import GARBAGE, ragged, refilled
 
 
@@ -66,3 +67,34 @@ def test_lengths_that_do_not_fit_are_refused(lengths: list[int], message: str) -
 
 def test_no_utterances_at_all_are_fine() -> None:
     assert not Padded(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)).mask().any()
+
+
+@pytest.mark.parametrize("lengths", [[5, 0, 3, 9, 1], [0, 0], [4], []])
+def test_parts_are_padded_as_the_whole(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(padded, "PINNED", 2 * 4 * 9)  # two rows
+    rows = [torch.randn(length) for length in lengths]
+    sizes: list[tuple[int, int]] = []
+
+    def empty(*size: int) -> torch.Tensor:
+        sizes.append((size[0], size[1]))
+        return torch.full(size, torch.nan)
+
+    found = pad_in_parts(rows, "cpu", empty)
+    if rows:
+        expected = pad(rows)
+        assert torch.equal(found.values, expected.values)
+        assert torch.equal(found.lengths, expected.lengths)
+    assert found.lengths.dtype == torch.int64
+    if len(lengths) == 5:
+        assert sizes == [(2, 9), (2, 9), (1, 9)]
+
+
+@pytest.mark.gpu
+def test_pinned_parts_arrive_there() -> None:
+    rows = [torch.randn(100_000 + i) for i in range(300)]
+    there, expected = pad_on(rows, "cuda"), pad(rows)
+    assert torch.equal(there.values.cpu(), expected.values)
+    assert torch.equal(there.lengths.cpu(), expected.lengths)
+    again = expected.pinned()
+    assert again.values.is_pinned()
+    assert torch.equal(again.to("cuda").values.cpu(), expected.values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from asr.inference.word_times import Recognition, recognize_texts, recognize_wav
 POOL_BATCHES = 8  # batches that are sorted by length together
 MOST_PIECES = 1000  # in a batch
 READ_AHEAD = 32  # pieces and ends of recordings, at least
+READERS = 8  # threads that read for a GPU, at most
 
 _NOTHING = np.zeros(0, np.float32)
 
@@ -44,6 +46,14 @@ class Batches:
         """Number of pieces to read while a batch is computed: as many as it holds of the longest,
         so that a large batch on a GPU does not wait for all of the next one."""
         return min(max(READ_AHEAD, int(self._most / WHOLE_S)), MOST_PIECES)
+
+    @property
+    def readers(self) -> int:
+        """Number of threads that read recordings. On a CPU it is one, and the other cores compute;
+        a GPU, whose batches are larger, is faster than one thread reads."""
+        if self._most <= BATCH_SECONDS:
+            return 1
+        return min(READERS, max(1, (os.cpu_count() or 1) - 1))
 
     def add(self, part: Part) -> None:
         self._parts.append(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -100,7 +101,10 @@ def load_batches(
                 if on_error is None:
                     raise
                 on_error(dataset.utterances[index].id, error)
-        return dataset.batch(readable) if readable else None
+        if not readable:
+            return None
+        batch = dataset.batch(readable)
+        return replace(batch, waves=batch.waves.pinned())
 
     batches = plan_in_order(dataset.durations, seconds)
     done = 0

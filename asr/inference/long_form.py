@@ -115,10 +115,11 @@ def longest_piece(info: dict[str, Any]) -> float:
 def read_recordings(sources: Iterable[Any], reading: Reading) -> Iterator[Event]:
     """The pieces of recordings, one recording after another."""
     for number, source in enumerate(sources):
-        yield from _read_recording(number, source, reading)
+        yield from read_recording(number, source, reading)
 
 
-def _read_recording(number: int, source: Any, reading: Reading) -> Iterator[Event]:
+def read_recording(number: int, source: Any, reading: Reading) -> Iterator[Event]:
+    """The pieces of a recording, and its end."""
     seconds, error = 0.0, None
     try:
         opened = _opened(source, reading.sample_rate)

@@ -6,7 +6,9 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,10 +27,12 @@ from asr.inference.long_form import (
     Part,
     Reading,
     longest_piece,
+    read_recording,
     read_recordings,
     segments_of,
 )
 from asr.inference.progress import Seconds
+from asr.inference.readers import read_by
 from asr.inference.transcript import Transcript
 
 POOLED = 4  # times what is read ahead, in recordings whose results are pending
@@ -122,7 +126,7 @@ def _transcribe(
         seconds = Seconds(sources, reading, progress)
     waiting: deque[_Recording] = deque()
     ahead = batches.read_ahead
-    with prefetch(_same, read_recordings(sources, reading), ahead) as events:
+    with _events(sources, reading, batches.readers, ahead) as events:
         for event in events:
             if not waiting or waiting[-1].ended is not None:
                 waiting.append(_Recording())
@@ -145,6 +149,15 @@ def _recognise(batches: Batches, seconds: Seconds | None) -> None:
     for _ in batches.recognise():
         if seconds is not None:
             seconds.show(batches.seconds)
+
+
+def _events(
+    sources: Iterable[Source], reading: Reading, readers: int, ahead: int
+) -> AbstractContextManager[Iterator[Event]]:
+    """The pieces of recordings, one recording after another, read ahead."""
+    if readers == 1:
+        return prefetch(_same, read_recordings(sources, reading), ahead)
+    return read_by(readers, sources, partial(read_recording, reading=reading), ahead)
 
 
 def _same(event: Event) -> Event:

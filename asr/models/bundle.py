@@ -28,7 +28,7 @@ from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.models.files import refuse_encoder
 from asr.models.weights import load_model, save_weights
-from asr.padded import Padded, pad
+from asr.padded import Padded, pad_on
 from asr.text.normalise import TextConfig, normalise
 from asr.text.tokens import Tokens
 
@@ -69,7 +69,7 @@ class Bundle:
         on the GPU if there is one, whose network then computes in float16. Shape: B times [S] in
         [-1, 1] at the model's rate, B times float32 [T, V]."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        batch = pad([torch.from_numpy(wave) for wave in waves]).to(device)
+        batch = pad_on([torch.from_numpy(wave) for wave in waves], device)
         model = self.model.to(device).eval()
         features = model.features(batch)
         if device == "cpu":

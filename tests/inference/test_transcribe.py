@@ -20,6 +20,7 @@ import soundfile
 
 from asr.audio.load import load_audio, write_wav
 from asr.dataset.manifest import Utterance, read_manifest
+from asr.decoding.decoder import Decoder
 from asr.decoding.rows import as_rows
 from asr.errors import CheckpointError
 from asr.inference.onnx_model import load_onnx
@@ -54,6 +55,35 @@ def test_texts_come_in_the_order_of_the_files(tones: tuple[Bundle, list[Utteranc
     right = sum(r.text == u.text for r, u in zip(results, chosen, strict=True))
     assert right >= 0.8 * len(chosen)
     assert [r.seconds for r in results] == pytest.approx([u.duration for u in chosen], abs=1e-3)
+
+
+def test_several_threads_that_read_change_nothing(
+    tones: tuple[Bundle, list[Utterance]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, whose batches are large: order, texts, errors, open files."""
+    bundle, utterances = tones
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no audio")
+    files = [u.audio for u in utterances]
+    files[3:3], files[7:7] = [broken], [tmp_path / "missing.wav"]
+    expected = list(transcribe(bundle, files, words=True))
+    process, threads = psutil.Process(), []
+    before = process.num_fds()
+    monkeypatch.setattr(batches.Batches, "readers", 4)
+    found = []
+    for result in transcribe(bundle, files, words=True):
+        threads.append(process.num_threads())
+        found.append(result)
+    assert found == expected
+    assert sum(result.error is not None for result in found) == 2
+    assert process.num_fds() == before
+    assert max(threads) <= threads[-1] + 4
+
+
+def test_one_thread_reads_for_a_cpu(tones: tuple[Bundle, list[Utterance]]) -> None:
+    decoder = Decoder(tones[0].tokens)
+    assert batches.Batches(tones[0], decoder, False, 60.0).readers == 1
+    assert 1 <= batches.Batches(tones[0], decoder, False, 9000.0).readers <= batches.READERS
 
 
 @pytest.mark.parametrize(("seconds", "ahead"), [(60.0, 32), (3000.0, 100)])
