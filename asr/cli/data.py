@@ -30,6 +30,15 @@ def new(
     project: Annotated[Path, typer.Argument(help="Folder to create.")],
     source: Annotated[Path, typer.Argument(help="Folder or table of recordings with texts.")],
     sharding: ShardOptions,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Model folder, or encoder of asr pretrain, to train further; default: the model"
+            " of the package.",
+        ),
+    ] = None,
 ) -> None:
     """Create manifests and a recipe from recordings with texts, and print the next command."""
     from asr.project.new import new_project, refuse_taken
@@ -37,7 +46,7 @@ def new(
 
     shard = sharding.check(project)
     if shard is None and not sharding.merge:
-        return new_project(project, source)
+        return new_project(project, source, model=from_)
     refuse_taken(project)
     listing = listed(source)
     named = listing.named
@@ -51,7 +60,7 @@ def new(
         failed = sharding.run(work, states, lambda left: examine([named[id_] for id_ in left]))
         sys.exit(min(1, failed))
     with merged_rows(work, states) as row:
-        new_project(project, source, examined=Examined(listing, row))
+        new_project(project, source, examined=Examined(listing, row), model=from_)
 
 
 @app.command(epilog="Example: asr check data/train.jsonl data/dev.jsonl --model exp/an4/model")

@@ -142,10 +142,47 @@ def _size(hours: float) -> tuple[int, int, int, int]:
     return 512, 5, 30, 240
 
 
-def recipe_text(source: str, hours: float, proposal: Proposal) -> str:
-    """A recipe with an explanation beside every setting."""
+# Sections of recipes.
+TEXT = """\
+text:
+  case: lower               # keep: the model also learns capitals
+  punctuation: keep         # remove: punctuation is not spoken
+"""
+
+
+def tokens_text(proposal: Proposal) -> str:
+    return f"""\
+# The tokens that the model emits: characters can spell any word; words (for a few dozen
+# frequent commands) cannot be misspelt.
+tokens:
+  kind: {proposal.units}
+"""
+
+
+def network_text(proposal: Proposal) -> str:
+    """Features, tokens and network of a training from random weights."""
     p = proposal
     strides, frame = list(p.strides), 10 * p.strides[0] * p.strides[1]
+    return f"""\
+features:
+  kind: mel                 # kaldi, nemo: as sherpa-onnx computes them on phones
+
+{tokens_text(p)}
+# The network. More hours allow a larger one; too large a one overfits to few recordings.
+model:
+  hidden: {p.hidden:<18}# 128 for minutes, 192 up to an hour, 256 up to 10, 320 up to 100, then 512
+  layers: {p.layers}
+  strides: {strides!s:<17}# one token per {frame} ms at most
+  dropout: {p.dropout:<17}# raise it if dev gets worse while training gets better
+"""
+
+
+def recipe_text(
+    source: str, hours: float, proposal: Proposal, text: str = TEXT, network: str = ""
+) -> str:
+    """A recipe with an explanation beside every setting. `text` and `network` are its sections on
+    these; `network` is that of a training from random weights by default."""
+    p = proposal
     return f"""\
 # What `asr train` does with the recordings of
 # {source}
@@ -158,25 +195,8 @@ data:
   dev: dev.jsonl            # selects the best epochs; test.jsonl is never used
 out: run                    # folder of the training; the model will be in run/model
 
-text:
-  case: lower               # keep: the model also learns capitals
-  punctuation: keep         # remove: punctuation is not spoken
-
-features:
-  kind: mel                 # kaldi, nemo: as sherpa-onnx computes them on phones
-
-# The tokens that the model emits: characters can spell any word; words (for a few dozen
-# frequent commands) cannot be misspelt.
-tokens:
-  kind: {p.units}
-
-# The network. More hours allow a larger one; too large a one overfits to few recordings.
-model:
-  hidden: {p.hidden:<18}# 128 for minutes, 192 up to an hour, 256 up to 10, 320 up to 100, then 512
-  layers: {p.layers}
-  strides: {strides!s:<17}# one token per {frame} ms at most
-  dropout: {p.dropout:<17}# raise it if dev gets worse while training gets better
-
+{text}
+{network or network_text(p)}
 # Random changes of the recordings in training imitate more voices.
 # `asr augment recipe.yaml` writes examples to listen to.
 augment:

@@ -25,7 +25,8 @@ from asr.io.printable import printable, printable_name
 from asr.io.terminal import progress_bar
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
-from asr.project.defaults import Proposal, Texts, examine, propose, recipe_text
+from asr.project.defaults import Proposal, Texts, examine
+from asr.project.initial import Initial, proposed_recipe, read_initial
 from asr.project.notes import (
     left_out_notes,
     one_line,
@@ -50,16 +51,22 @@ _USELESS = frozenset(
 
 
 def new_project(
-    project: str | Path, source: str | Path, say: Say = print, examined: Examined | None = None
+    project: str | Path,
+    source: str | Path,
+    say: Say = print,
+    examined: Examined | None = None,
+    model: str | None = None,
 ) -> None:
     """Write the folder `project` atomically, and report what was found and the next commands. With
-    what shards have `examined`, no recording is read.
+    what shards have `examined`, no recording is read. The recipe trains from random weights, or
+    from the `model` in a folder (`read_initial`).
 
-    Raises AsrError for an existing folder, an unreadable source, and if more than half of it cannot
-    be used.
+    Raises AsrError for an existing folder, an unreadable source, a bad model, and if more than half
+    of the source cannot be used.
     """
     project = Path(project)
     refuse_taken(project)
+    initial = None if model is None else read_initial(model)
     checks: dict[str, AudioCheck] = {}
     if examined is None:
         listing = listed(source)
@@ -76,7 +83,7 @@ def new_project(
             _refuse_mostly_bad(source, kept, left_out)
             temporary.mkdir(exist_ok=True)
             split = split_utterances(kept, project / "dev.jsonl", sounds)
-            learnt, texts, proposal = _write(temporary, split.parts, source)
+            learnt, texts, proposal = _write(temporary, split.parts, source, initial)
             report = _check(temporary, project, check_once)
             useless = {p.id: f"{p.kind}: {p.detail}" for p in report.problems if p.kind in _USELESS}
             known = {name: one.sound for name, one in checks.items() if one.sound}
@@ -87,13 +94,10 @@ def new_project(
             left_out += [LeftOut(name, why) for name, why in useless.items()]
             kept = [u for u in kept if u.id not in useless]
         training = _measure(temporary)
-        if left_out:
-            lines = "".join(f"{one_line(item)}\n" for item in left_out)
-            (temporary / "left-out.txt").write_text(lines, encoding="utf-8")
+        _list_left_out(temporary, left_out)
     remove_leftovers(project)
     if split.repeated:  # reported once by a note
-        problems = tuple(problem for problem in report.problems if problem.kind != SAME)
-        report = replace(report, problems=problems)
+        report = replace(report, problems=tuple(p for p in report.problems if p.kind != SAME))
     minutes = total_seconds(kept) / 60
     say(f"found {printable(found.kind)}: {len(kept)} utterances, {spoken(minutes)}\n")
     say(render(report))
@@ -101,8 +105,8 @@ def new_project(
         *left_out_notes(left_out, project),
         *([found.note] if found.note else []),
         *speaker_notes(kept, split, found.speakers),
-        *text_notes(split.parts, learnt, texts),
-        *size_notes(split.parts, proposal, training),
+        *text_notes(split.parts, learnt, texts, initial.characters if initial else frozenset()),
+        *size_notes(split.parts, proposal, training, initial.folder if initial else None),
     ]:
         say(note)
     _say_next(project, say)
@@ -137,20 +141,28 @@ def _refuse_mostly_bad(
 # --- writing ---
 
 
-def _write(folder: Path, parts: Parts, source: str | Path) -> tuple[Texts, Texts, Proposal]:
-    """Returns also the texts of train, the texts of all parts, and the proposal."""
+def _write(
+    folder: Path, parts: Parts, source: str | Path, initial: Initial | None
+) -> tuple[Texts, Texts, Proposal]:
+    """Returns the texts of train, the texts of all parts, and the proposal."""
     for name, utterances in parts.items():
         write_manifest(folder / f"{name}.jsonl", utterances)
     train = parts["train"]
-    learnt = examine([u.text for u in train], TextConfig())
-    proposal = propose(train, learnt)
-    hours = total_seconds(train) / 3600
+    config = (initial and initial.text) or TextConfig()
+    learnt = examine([u.text for u in train], config)
     # A name may contain line ends, or characters that YAML or UTF-8 do not allow.
     place = " ".join(str(Path(source).absolute()).split())
     shown = "".join(c if c.isprintable() else "?" for c in place)
-    (folder / "recipe.yaml").write_text(recipe_text(shown, hours, proposal), encoding="utf-8")
+    recipe, proposal = proposed_recipe(shown, train, learnt, initial)
+    (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
     everything = [u.text for utterances in parts.values() for u in utterances]
-    return learnt, examine(everything, TextConfig()), proposal
+    return learnt, examine(everything, config), proposal
+
+
+def _list_left_out(folder: Path, left_out: Sequence[LeftOut]) -> None:
+    if left_out:
+        lines = "".join(f"{one_line(item)}\n" for item in left_out)
+        (folder / "left-out.txt").write_text(lines, encoding="utf-8")
 
 
 def _checking_once(checks: dict[str, AudioCheck]) -> Callable[[Utterance], AudioCheck]:

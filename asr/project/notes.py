@@ -60,7 +60,10 @@ def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[
     return notes
 
 
-def text_notes(parts: Parts, learnt: Texts, texts: Texts) -> list[str]:
+def text_notes(
+    parts: Parts, learnt: Texts, texts: Texts, known: frozenset[str] = frozenset()
+) -> list[str]:
+    """Notes on what the texts contain. `known` are the characters that an initial model writes."""
     notes = letter_notes(texts)
     for what, found, advice in (
         ("digits", texts.digits, "write numbers as they are spoken if you can"),
@@ -74,7 +77,8 @@ def text_notes(parts: Parts, learnt: Texts, texts: Texts) -> list[str]:
             )
     if texts.unspaced:
         notes.append("no spaces between words: error rates will count characters")
-    new = {c: count for c, count in texts.characters.items() if c not in learnt.characters}
+    able = learnt.characters.keys() | known
+    new = {c: count for c, count in texts.characters.items() if c not in able}
     if new:
         notes.append(
             f"characters of dev or test that train lacks: {' '.join(islice(new, SHOWN))}"
@@ -107,18 +111,20 @@ def letter_notes(texts: Texts) -> list[str]:
     return notes
 
 
-def size_notes(parts: Parts, proposal: Proposal, minutes: float | None) -> list[str]:
+def size_notes(
+    parts: Parts, proposal: Proposal, minutes: float | None, initial: Path | None = None
+) -> list[str]:
     hours = total_seconds(parts["train"]) / 3600
     time = ""
     if minutes is not None:
         time = f"; about {spoken(minutes)} on this machine, from measured training steps"
-    notes = [
-        f"proposal: {proposal.units} as tokens, {proposal.layers} layers of {proposal.hidden}"
-        f" cells, {proposal.epochs} epochs{time}"
-    ]
-    if hours < 1 / 6:
+    network = f"{proposal.units} as tokens, {proposal.layers} layers of {proposal.hidden} cells"
+    if initial is not None:
+        network = f"train further from {printable_name(initial)}"
+    notes = [f"proposal: {network}, {proposal.epochs} epochs{time}"]
+    if initial is None and hours < 1 / 6:
         notes.append("less than ten minutes of training data: too little; record more")
-    elif hours < 1:
+    elif initial is None and hours < 1:
         notes.append("less than an hour of training data: enough for commands, not for free speech")
     return notes
 

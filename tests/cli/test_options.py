@@ -63,7 +63,7 @@ OPTIONS = {
     "models push": ["model", "repository", "--private"],
     "models show": ["model"],
     "models unpack": ["file", "folder"],
-    "new": ["project", "source", *SHARDS],
+    "new": ["project", "source", "--from", *SHARDS],
     "report": ["folders", "--out", "--texts"],
     "cut": ["model", "manifest", "--out", "--seconds", *SHARDS],
     "pack": ["manifests", "--out", "--hours", "--rate", *SHARDS],
