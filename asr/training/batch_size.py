@@ -19,8 +19,9 @@ from asr.padded import Padded
 from asr.shares import Share, share_of, sharing
 from asr.training import distributed
 from asr.training.device import fits_or_raise, is_out_of_memory
+from asr.training.loop import Loss
 from asr.training.run import Run
-from asr.training.step import batch_loss
+from asr.training.step import Replay, batch_loss
 
 CPU_SECONDS = 48.0
 """On a CPU; larger batches are not faster there (docs/speed.md), and give fewer steps."""
@@ -193,11 +194,21 @@ def largest(peak: Callable[[int], int | None], room: float, longest: float) -> f
     return max(1.0, few + (room - first) / each) * longest
 
 
+def loss_of(run: Run, batch: Batch, replay: Replay | None = None) -> Loss:
+    """The loss of a batch in a step of training, and in a trial of one: both must need as much
+    memory, and make the same exchanges."""
+    train, autocast = run.recipe.train, run.loop.accelerator.autocast
+    return batch_loss(
+        run.model, batch, run.recipe.augment, train.cr_ctc_weight, autocast, run.sounds, replay,
+        train.attention_weight,
+    )  # fmt: skip
+
+
 def trial_step(run: Run, places: list[int], share: Share | None = None) -> None:
     """Compute the loss of noise as long as these utterances, and its gradient, and leave weights,
     statistics, gradients and random state as they were. With a `share`, as in a step of several
     processes."""
-    device, recipe = run.loop.accelerator.device, run.recipe
+    device = run.loop.accelerator.device
     statistics = [buffer.clone() for buffer in run.model.buffers()]
     was_training = run.model.training
     devices = [device] if device.type == "cuda" else []
@@ -205,11 +216,10 @@ def trial_step(run: Run, places: list[int], share: Share | None = None) -> None:
         with torch.random.fork_rng(devices):
             run.model.train()
             batch = noise(run.train, places, _slowest(run)).to(device)
-            weight, autocast = recipe.train.cr_ctc_weight, run.loop.accelerator.autocast
             if share is not None and run.gradients is not None:
                 run.gradients.begin()
             with sharing(share):
-                loss = batch_loss(run.model, batch, recipe.augment, weight, autocast, run.sounds)
+                loss = loss_of(run, batch)
             loss.objective.backward()
             if share is not None and run.gradients is not None:
                 run.gradients.finish()

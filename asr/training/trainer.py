@@ -46,7 +46,7 @@ from asr.training.prepare import (
 from asr.training.realign import know_word_starts
 from asr.training.recipe import Recipe
 from asr.training.run import Run, needed_files, save
-from asr.training.step import SEED_STRIDE, batch_loss
+from asr.training.step import SEED_STRIDE
 
 HINT = "; asr train with --finish makes a model of the epochs so far"
 
@@ -195,16 +195,11 @@ def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
 
 
 def _loss(run: Run, batch: Batch) -> loop.Loss:
-    config, autocast = run.recipe.train, run.loop.accelerator.autocast
-    torch.manual_seed(config.seed * SEED_STRIDE + run.progress.step)
-    augment, weight, sounds = run.recipe.augment, config.cr_ctc_weight, run.sounds
+    torch.manual_seed(run.recipe.train.seed * SEED_STRIDE + run.progress.step)
     if run.gradients is not None:
         run.gradients.begin()
     with sharing(batch.share):
-        return batch_loss(
-            run.model, batch, augment, weight, autocast, sounds, run.replay,
-            config.attention_weight,
-        )  # fmt: skip
+        return batch_size.loss_of(run, batch, run.replay)
 
 
 def _stepped(run: Run, state: loop.Loop, batch: Batch, loss: loop.Loss) -> None:
