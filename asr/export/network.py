@@ -64,12 +64,21 @@ def add_network(graph: Graph, model: AcousticModel, features: str, lengths: str)
         y = add_recurrent(graph, layer, x, counts, *affine(encoder.norms[number]))
         if model.config.residual and layer.output_size == layer.ahead.weight_ih.shape[1]:
             y = graph.add("Add", x, y)
-        x = y
+        x = add_between(graph, model, number + 1, y)
         if number + 1 == model.config.hierarchical_ctc_layer and model.spelling is not None:
-            spelled = [Node(_log_softmax(graph, model.spelling, x), lengths)]
+            spelled = [Node(_log_softmax(graph, model.spelling, y), lengths)]
     if encoder.lookahead is not None:
         x = _lookahead(graph, encoder.lookahead.weight, x, lengths)
     return [Node(_log_softmax(graph, model.output, x), lengths), *spelled]
+
+
+def add_between(graph: Graph, model: AcousticModel, number: int, x: str) -> str:
+    """The input of the next layer, as `AcousticModel.between`. Shape: [T, N, F] -> the same."""
+    if model.conditioning is None or number not in model.config.intermediate_ctc:
+        return x
+    probabilities = graph.add("Softmax", add_linear(graph, model.output, x), axis=-1)
+    weight = graph.constant(to_numpy(model.conditioning.weight).T)
+    return graph.add("Add", x, graph.add("MatMul", probabilities, weight))
 
 
 def _front_end(graph: Graph, model: AcousticModel, x: str, lengths: str) -> tuple[str, str]:

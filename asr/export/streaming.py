@@ -121,7 +121,8 @@ def build_streaming_graph(bundle: Bundle) -> onnx.ModelProto:
         y, after = _layer(graph, layer, encoder.norms[number], x, sizes, before)
         states.append(graph.add("Concat", *(_stacked(graph, part) for part in after), axis=2))
         residual = model.config.residual and layer.output_size == layer.ahead.weight_ih.shape[1]
-        x = graph.add("Add", x, y) if residual else y
+        y = graph.add("Add", x, y) if residual else y
+        x = network.add_between(graph, model, number + 1, y)
     if encoder.lookahead is not None:
         x = _lookahead(graph, to_numpy(encoder.lookahead.weight), x)
     x = _part(graph, x, 0, sizes.frames, axis=0)

@@ -123,7 +123,9 @@ class Stream:
                 return
             piece = self._inputs.since(start)[: size + self._context]
             x = _alone(piece)
-            layers, self._states = self._model.encoder.chunks(x, end - start, 1, self._states)
+            layers, self._states = self._model.encoder.chunks(
+                x, end - start, 1, self._states, self._model.between
+            )
             y = layers[-1].values[0]
             self._outputs = self._outputs or _Buffer(y[:0])
             self._outputs.append(y)

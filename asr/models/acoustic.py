@@ -32,6 +32,12 @@ class AcousticModel(nn.Module):
         self.attention_decoder = (
             AttentionDecoder(width, cells, units, config.dropout) if cells else None
         )
+        # Without bias, which the normalisation before the next layer would remove.
+        projects = config.self_conditioning
+        self.conditioning = nn.Linear(units, width, bias=False) if projects else None
+        if self.conditioning is not None:
+            # A network that is trained further begins as it was.
+            nn.init.zeros_(self.conditioning.weight)
 
     def output_lengths(self, samples: Tensor) -> Tensor:
         """Frames of log-probabilities for utterances with this many samples. Shape: [B] -> [B]."""
@@ -39,7 +45,7 @@ class AcousticModel(nn.Module):
 
     def forward(self, features: Padded) -> Padded:
         """Shape: features [B, T, F] -> log-probabilities [B, T', V] in float32."""
-        return self.scores(self.encoder(features))
+        return self.scores(self.encoder(features, self.between))
 
     def forward_and_spell(self, features: Padded) -> tuple[Padded, Padded | None]:
         """The result of `forward`, and the output of the hierarchical CTC layer, if there is one.
@@ -50,31 +56,49 @@ class AcousticModel(nn.Module):
 
         Shape: features [B, T, F] -> log-probabilities [B, T', V] and [B, T'', V] in float32.
         """
-        hidden, spelled = self._hidden(features)
+        layers = self.encoder.layer_outputs(features, self.between)
+        hidden, spelled = self._last_and_spelled(layers)
         return self.scores(hidden), spelled
 
     def outputs(self, features: Padded, targets: Padded | None = None) -> tuple[Padded | None, ...]:
-        """What training reads: the result of `forward_and_spell` and, with targets, in addition the
+        """What training reads: the result of `forward_and_spell`, the scores of each layer of
+        `model.intermediate_ctc` by the output layer of the last one (Lee and Watanabe 2021,
+        "Intermediate loss regularization for CTC-based speech recognition") and, with targets, the
         log-probabilities of their tokens and ends by the attention decoder. The features may be
         several views of the utterances of the targets.
 
-        Shape: features [views * B, T, F], targets [B, U] -> besides, [views * B, U + 1, V].
+        Shape: features [views * B, T, F], targets [B, U] -> log-probabilities [views * B, T', V]
+        each, and [views * B, U + 1, V].
         """
-        if self.attention_decoder is None or targets is None:
-            return self.forward_and_spell(features)
-        hidden, spelled = self._hidden(features)
+        layers = self.encoder.layer_outputs(features, self.between)
+        hidden, spelled = self._last_and_spelled(layers)
         scores = self.scores(hidden)
+        earlier = [self.scores(layers[number - 1]) for number in self.config.intermediate_ctc]
+        if self.attention_decoder is None or targets is None:
+            return scores, spelled, *earlier
         views = len(features.lengths) // max(1, len(targets.lengths))
         tokens = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
-        return scores, spelled, self.attention_decoder(hidden, scores, tokens)
+        return scores, spelled, *earlier, self.attention_decoder(hidden, scores, tokens)
 
-    def _hidden(self, features: Padded) -> tuple[Padded, Padded | None]:
+    def _last_and_spelled(self, layers: list[Padded]) -> tuple[Padded, Padded | None]:
         """The encoder's frames, and the output of the hierarchical CTC layer, if there is one."""
+        hidden = self.encoder.finish(layers[-1])
         if self.spelling is None:
-            return self.encoder(features), None
-        layers = self.encoder.layer_outputs(features)
-        spelled = layers[self.config.hierarchical_ctc_layer - 1]
-        return self.encoder.finish(layers[-1]), _log_softmax(self.spelling, spelled)
+            return hidden, None
+        return hidden, _log_softmax(self.spelling, layers[self.config.hierarchical_ctc_layer - 1])
+
+    def between(self, number: int, x: Padded) -> Padded:
+        """The input of the next layer: the output of a layer of `model.intermediate_ctc`, plus a
+        projection of its probabilities of tokens (self-conditioned CTC, Nozaki and Komatsu 2021,
+        "Relaxing the conditional independence assumption of CTC-based ASR by conditioning on
+        intermediate predictions"). The same projection serves all layers.
+
+        Shape: [B, T, output_size] -> the same.
+        """
+        if self.conditioning is None or number not in self.config.intermediate_ctc:
+            return x
+        probabilities = _log_softmax(self.output, x).values.exp()
+        return Padded(x.values + self.conditioning(probabilities), x.lengths)
 
     def scores(self, hidden: Padded) -> Padded:
         """Log-probabilities; in evaluation mode `Attended`, if there is an attention decoder.

@@ -47,6 +47,12 @@ class ModelConfig(Config):
     """Recurrent layer with a second CTC layer, which learns to spell the words of the last layer; 0
     is none. For tokens of kind words: they are learnt sooner and better from layers that can spell,
     and the spelling gives the start of words."""
+    intermediate_ctc: tuple[int, ...] = Field((), max_length=31)
+    """Recurrent layers before the last one, on which the output layer is trained too, by a CTC loss
+    at the weight train.intermediate_ctc_weight (Lee and Watanabe 2021)."""
+    self_conditioning: bool = False
+    """Add the probabilities of tokens after the layers of intermediate_ctc, in a learnt projection,
+    to the input of the next layer (Nozaki and Komatsu 2021)."""
     pyramid: int = Field(0, ge=0, le=4)
     """Number of recurrent layers, from the second on, that first join pairs of frames (Chan et al.
     2016): each halves the frame rate."""
@@ -132,6 +138,14 @@ class ModelConfig(Config):
                 f"expected a hierarchical_ctc_layer among the {self.layers} layers, got "
                 f"{self.hierarchical_ctc_layer}"
             )
+        middle = self.intermediate_ctc
+        if sorted({*middle} & {*range(1, self.layers)}) != [*middle]:
+            raise ValueError(
+                f"expected intermediate_ctc in order, each once and before the last of the "
+                f"{self.layers} layers, got {list(middle)}"
+            )
+        if self.self_conditioning and not middle:
+            raise ValueError("expected self_conditioning only with intermediate_ctc")
         if self.pyramid >= self.layers:
             raise ValueError(
                 f"expected fewer pyramid steps than layers, got {self.pyramid} of {self.layers}"

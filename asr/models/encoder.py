@@ -24,6 +24,9 @@ KERNEL = 3
 WHOLE_SHARE = 0.25
 """Of the batches of a training that draws sizes of chunks, those with whole utterances."""
 
+Between = Callable[[int, Padded], Padded]
+"""The input of the next recurrent layer, from the number of a layer, from 1, and its output. It
+treats each frame alone. Shape: [B, T, width] -> the same."""
 
 Size = TypeVar("Size", int, Tensor)
 
@@ -31,6 +34,11 @@ Size = TypeVar("Size", int, Tensor)
 def strided(size: Size, stride: int) -> Size:
     """Output size of a 3-wide convolution with padding 1."""
     return (size - 1) // stride + 1
+
+
+def unchanged(number: int, x: Padded) -> Padded:
+    """The output of a layer is the input of the next."""
+    return x
 
 
 class ConvolutionBlock(nn.Module):
@@ -203,18 +211,18 @@ class Encoder(nn.Module):
             lengths = strided(lengths, 2)
         return lengths
 
-    def forward(self, features: Padded) -> Padded:
-        return self.finish(self.layer_outputs(features)[-1])
+    def forward(self, features: Padded, between: Between = unchanged) -> Padded:
+        return self.finish(self.layer_outputs(features, between)[-1])
 
-    def layer_outputs(self, features: Padded) -> list[Padded]:
+    def layer_outputs(self, features: Padded, between: Between = unchanged) -> list[Padded]:
         """The output of each recurrent layer. Shape: [B, T, input_size] -> [B, T', width] each."""
         x = self.front(features)
         if size := self._chunk_size(x.values.shape[1]):
-            return self._by_chunk(x, size)
+            return self._by_chunk(x, size, between)
         outputs = []
         for number, layer in enumerate(self.layers):
-            x = self._surrounded(number, x, layer)
-            outputs.append(x)
+            outputs.append(self._surrounded(number, x, layer))
+            x = between(number + 1, outputs[-1])
         return outputs
 
     def finish(self, x: Padded) -> Padded:
@@ -234,7 +242,12 @@ class Encoder(nn.Module):
         return x if self.dense is None else Padded(torch.relu(self.dense(x.values)), x.lengths)
 
     def chunks(
-        self, x: Padded, size: int, count: int, states: Sequence[State] | None
+        self,
+        x: Padded,
+        size: int,
+        count: int,
+        states: Sequence[State] | None,
+        between: Between = unchanged,
     ) -> tuple[list[Padded], list[State]]:
         """The recurrent layers over chunks of `size` frames, each with its right context.
 
@@ -256,6 +269,7 @@ class Encoder(nn.Module):
             step = partial(run, cast(RecurrentLayer, layer), state)
             x = self._surrounded(number, x, step, count)
             outputs.append(Padded(x.values[:, :size], x.lengths.clamp(max=size)))
+            x = between(number + 1, x)
         return outputs, after
 
     def _chunk_size(self, frames: int) -> int:
@@ -266,10 +280,10 @@ class Encoder(nn.Module):
         size = draw_chunk(*chunk) if self.training else 0
         return size if size < frames else 0
 
-    def _by_chunk(self, x: Padded, size: int) -> list[Padded]:
+    def _by_chunk(self, x: Padded, size: int, between: Between = unchanged) -> list[Padded]:
         # All chunks of a layer at once, so that normalisation and dropout treat them alike.
         pieces, count = overlapping(x, size, self.config.right_context)
-        outputs, _ = self.chunks(pieces, size, count, None)
+        outputs, _ = self.chunks(pieces, size, count, None, between)
         in_turn = (
             y.values.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2) for y in outputs
         )

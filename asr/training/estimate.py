@@ -46,6 +46,7 @@ def measure_training(recipe: Recipe) -> float:
         loss = batch_loss(
             model, batch, recipe.augment, train.cr_ctc_weight, autocast, sounds,
             attention_weight=train.attention_weight,
+            intermediate_ctc_weight=train.intermediate_ctc_weight,
         )  # fmt: skip
         loss.objective.backward()
         model.zero_grad()

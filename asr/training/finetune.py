@@ -28,6 +28,8 @@ FREE = {
     "lookahead",
     "attention_window",
     "attention_decoder",
+    "intermediate_ctc",
+    "self_conditioning",  # starts at zero
     "pretrained",
     "finetune_from",
     "finetune_lr_factor",
@@ -36,7 +38,7 @@ FREE = {
 
 
 # Starts of the names of weights above the encoder, and of those copied in part.
-NOT_BELOW = ("output.", "spelling.", "attention_decoder.", "encoder.lookahead.")
+NOT_BELOW = ("output.", "spelling.", "attention_decoder.", "conditioning.", "encoder.lookahead.")
 
 
 class InitConfig(Config):
@@ -90,6 +92,10 @@ def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
     ):
         if mine is not None and theirs is not None:
             _copy_rows(mine, theirs, here, there)
+    if model.conditioning is not None and other.model.conditioning is not None:
+        with torch.no_grad():
+            weight = model.conditioning.weight
+            weight[:, here] = other.model.conditioning.weight[:, there].to(weight.device)
     return f"started from {folder}: {len(here)} of {len(tokens)} tokens are its own"
 
 
@@ -133,6 +139,10 @@ def _copy_below_output(
         for key, value in _settings(other).items()
         if own_settings[key] != value
     ]
+    if (layers := _conditioned(other)) and layers != _conditioned(model):
+        differing.append(
+            f"model.self_conditioning=True and model.intermediate_ctc={list(layers)} as in {folder}"
+        )
     if differing:
         raise ConfigError(f"expected {', '.join(differing)}, got others: set them")
     own, weights = model.state_dict(), other.state_dict()
@@ -143,6 +153,12 @@ def _copy_below_output(
     }
     model.load_state_dict(copied, strict=False)
     _copy_lookahead(model, other)
+
+
+def _conditioned(model: AcousticModel | SpeechEncoder) -> tuple[int, ...]:
+    """The layers whose output depends on weights of self-conditioning; an encoder has none."""
+    conditions = isinstance(model, AcousticModel) and model.config.self_conditioning
+    return model.config.intermediate_ctc if conditions else ()
 
 
 def _settings(model: AcousticModel | SpeechEncoder) -> dict[str, object]:
@@ -187,6 +203,7 @@ def rate_factors(init: InitConfig, features: FeatureConfig) -> dict[str, float]:
         "output.": 1.0,
         "spelling.": 1.0,
         "attention_decoder.": 1.0,
+        "conditioning.": 1.0,
         "features.pretrained.network.": network,
     }
 

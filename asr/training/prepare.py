@@ -204,8 +204,16 @@ def identity(
         del kept["features.network"]["name"]
     else:
         kept = {k: v for k, v in kept.items() if k not in OF_PRETRAINED}
+    # What is off is left out, so that runs that began before it was there are resumed.
     if not recipe.model.attention_decoder:
         del kept["model.attention_decoder"], kept["train.attention_weight"]
+    if not recipe.model.intermediate_ctc:
+        for key in (
+            "model.intermediate_ctc", "model.self_conditioning", "train.intermediate_ctc_weight"
+        ):  # fmt: skip
+            del kept[key]
+    if not recipe.train.ema:
+        del kept["train.ema"]
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
     kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]

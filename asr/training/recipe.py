@@ -56,6 +56,9 @@ class TrainConfig(OptimizationConfig):
     attention_weight: float = Field(0.3, gt=0, lt=1)
     """Weight of the loss of model.attention_decoder; that of CTC is the rest. Without an attention
     decoder it is not used."""
+    intermediate_ctc_weight: float = Field(0.3, gt=0, lt=1)
+    """Weight of the losses of model.intermediate_ctc; that of the last layer is the rest. Without
+    such layers it is not used."""
     patience: int = Field(20, ge=1)
     """Epochs without a better dev error rate after which training stops."""
     average: int = Field(5, ge=1)

@@ -70,17 +70,21 @@ def batch_loss(
     sounds: Sounds,
     replay: Replay | None = None,
     attention_weight: float = 0.0,
+    intermediate_ctc_weight: float = 0.0,
 ) -> Loss:
     """CTC loss per token of an augmented batch, plus disagreement between its two views.
 
     With `cr_ctc_weight`, each utterance is masked twice, and the output for each view is trained
     towards that of the other (CR-CTC, Yao et al. 2025, eq. 2 to 4). A hierarchical CTC layer adds
-    its own losses; the reported loss of utterances is the last layer's. The CTC loss of each is
-    multiplied by its weight. The divisor counts all tokens in full, so that a weight has the same
-    effect in a batch in which all utterances have it. An attention decoder adds its loss with the
-    weight `attention_weight`; the rest is the weight of all others. If several processes share the
-    batch, the loss is that of the whole batch. `replay` computes network and loss in its own way,
-    with the model's weights.
+    its own losses; the reported loss of utterances is the last layer's. With layers of intermediate
+    CTC, the mean of their losses counts `intermediate_ctc_weight`, and the last layer's the rest.
+    An attention decoder adds its loss with the weight `attention_weight`; the rest is the weight of
+    all others.
+
+    The CTC loss of each utterance is multiplied by its weight. The divisor counts all tokens in
+    full, so that a weight has the same effect in a batch in which all utterances have it. If
+    several processes share the batch, the loss is that of the whole batch. `replay` computes
+    network and loss in its own way, with the model's weights.
     """
     with torch.no_grad():
         waves = vary(batch, augment, sounds, model.features.config.follows_level)
@@ -99,7 +103,11 @@ def batch_loss(
     )
     attending = attention_weight if model.attention_decoder is not None else 0.0
     compute = partial(
-        masked_loss, cr_ctc_weight=cr_ctc_weight, autocast=autocast, attention_weight=attending
+        masked_loss,
+        cr_ctc_weight=cr_ctc_weight,
+        autocast=autocast,
+        attention_weight=attending,
+        intermediate_ctc_weight=intermediate_ctc_weight,
     )
     if replay is not None:
         return replay(compute, given)
@@ -112,21 +120,30 @@ def masked_loss(
     cr_ctc_weight: float,
     autocast: Autocast,
     attention_weight: float = 0.0,
+    intermediate_ctc_weight: float = 0.0,
 ) -> Loss:
     """The loss from features on, as in `batch_loss`."""
     views, weights = given.views, given.weights
     read = (given.features, given.targets) if attention_weight else (given.features,)
     with autocast():
-        log_probs, spelled, *attended = network(*read)
+        log_probs, spelled, *earlier = network(*read)
+    attended = earlier.pop() if attention_weight else None
     loss = _ctc_of_views(log_probs, given.targets, views, cr_ctc_weight, weights)
     objective = loss.objective
+    if earlier:
+        own = [
+            _ctc_of_views(scores, given.targets, views, cr_ctc_weight, weights).objective
+            for scores in earlier
+        ]
+        mean = torch.stack(own).mean()
+        objective = torch.lerp(objective, mean, intermediate_ctc_weight)
     if spelled is not None:
         assert given.spelled is not None
         spelling = _ctc_of_views(spelled, given.spelled, views, cr_ctc_weight, weights)
         objective = objective + spelling.objective
-    if attended:
-        own = _attention_loss(attended[0], log_probs.lengths, given, loss)
-        objective = (1 - attention_weight) * objective + attention_weight * own
+    if attended is not None:
+        attention = _attention_loss(attended, log_probs.lengths, given, loss)
+        objective = (1 - attention_weight) * objective + attention_weight * attention
     return Loss(objective, loss.items, loss.units)
 
 

@@ -55,7 +55,11 @@ MEMBERS: dict[str, list[str]] = {
 }
 # The baseline with other features or methods of training; only on request.
 FEATURES = {kind: [f"features.kind={kind}"] for kind in ("kaldi", "nemo")}
-METHODS = {"moving average": ["train.ema=0.99"]}
+METHODS = {
+    "moving average": ["train.ema=0.99"],
+    "intermediate CTC": ["model.intermediate_ctc=[2]"],
+    "self-conditioned CTC": ["model.intermediate_ctc=[2]", "model.self_conditioning=true"],
+}
 COLUMNS = (
     "member", "hidden", "parameters", "errors", "WER % (95 %)", "to BiLSTM, points (95 %)",
     "P(not better)", "s/epoch", "RTF",

@@ -63,6 +63,7 @@ def assert_equal(expected: list[Scores], found: list[Scores]) -> None:
         {"bidirectional": False, "lookahead": 4},
         {"directions": "alternating", "residual": True},
         {"pyramid": 2, "hierarchical_ctc_layer": 2},
+        {"intermediate_ctc": (1, 2), "self_conditioning": True, "hierarchical_ctc_layer": 2},
         {"pooling": True},
         {"dense": 7},
         {"residual": True},

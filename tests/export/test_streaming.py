@@ -57,6 +57,7 @@ def session_of(model: onnx.ModelProto) -> Any:
         {"chunk": 3, "channels": (), "strides": (), "dense": 7},
         # The first chunks are shorter than what the convolutions need of the past.
         {"chunk": 1, "channels": (3, 3, 2), "strides": (2, 2, 1)},
+        {"chunk": 4, "right_context": 2, "intermediate_ctc": (1, 2), "self_conditioning": True},
         {"bidirectional": False, "cell": "rnn_tanh"},
         {"bidirectional": False, "lookahead": 5, "hierarchical_ctc_layer": 1},
     ],

@@ -24,6 +24,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "chunks": {"chunk": 4, "right_context": 2},
     "residual chunks": {"chunk": 4, "right_context": 2, "layers": 3, "residual": True},
     "chunks alone": {"chunk": 5, "cell": "peephole"},
+    "conditioned": {
+        "chunk": 4,
+        "right_context": 2,
+        "layers": 3,
+        "intermediate_ctc": (1, 2),
+        "self_conditioning": True,
+    },
     "pooling": {"chunk": 3, "right_context": 1, "pooling": True, "strides": (2, 2), "dense": 6},
 }
 
@@ -44,6 +51,8 @@ def model(name: str, cmvn: str = "global", **more: Any) -> AcousticModel:
             acoustic(acoustic.features(waves))
         if acoustic.encoder.lookahead is not None:
             acoustic.encoder.lookahead.weight.normal_()
+        if acoustic.conditioning is not None:
+            acoustic.conditioning.weight.normal_()
     return acoustic.eval()
 
 

@@ -117,6 +117,49 @@ def test_a_model_without_a_spelling_layer_spells_nothing() -> None:
     assert not any(name.startswith("spelling") for name in acoustic.state_dict())
 
 
+def conditioned_model(**settings: Any) -> AcousticModel:
+    """Self-conditioned after layers 1 and 2, by weights as after some training."""
+    wide = {"layers": 3, "intermediate_ctc": (1, 2), "self_conditioning": True}
+    acoustic = model(config=CONFIG.model_copy(update=wide | settings))
+    assert acoustic.conditioning is not None
+    with torch.no_grad():
+        acoustic.conditioning.weight.normal_()
+    return acoustic
+
+
+def test_posteriors_condition_the_next_layer() -> None:
+    acoustic = conditioned_model().eval()
+    x = ragged([13, 1, 20], 16)
+    outputs: Any = acoustic.outputs(x)
+    written, spelled, *earlier = outputs
+    assert spelled is None
+    assert torch.equal(written.values, acoustic(x).values)
+    assert torch.equal(written.values, acoustic.forward_and_spell(x)[0].values)
+    encoder, y = acoustic.encoder, acoustic.encoder.front(x)
+    for number, scores in enumerate([*earlier, written]):
+        y = encoder.layers[number](encoder.norms[number](y))
+        torch.testing.assert_close(scores.values, acoustic.scores(y).values)
+        assert acoustic.conditioning is not None
+        y = Padded(y.values + acoustic.conditioning(acoustic.scores(y).values.exp()), y.lengths)
+
+
+def test_conditioning_begins_without_effect() -> None:
+    conditioned = model(config=CONFIG.model_copy(update={"intermediate_ctc": (1,)}))
+    plain = model()
+    assert conditioned.state_dict().keys() == plain.state_dict().keys()
+    settings = {"intermediate_ctc": (1,), "self_conditioning": True}
+    conditioned = model(config=CONFIG.model_copy(update=settings))
+    x = ragged([9], 16)
+    assert torch.equal(conditioned.eval()(x).values, plain.eval()(x).values)
+
+
+@pytest.mark.parametrize("settings", [{}, {"chunk": 3, "right_context": 1}, {"pyramid": 2}])
+def test_contract_of_self_conditioning(settings: dict[str, Any]) -> None:
+    acoustic = conditioned_model(**settings)
+    x = ragged([13, 1, 20, 0], 16)
+    assert_contract(acoustic, x, acoustic.encoder.output_lengths, zero_padding=False)
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -124,6 +167,13 @@ def test_a_model_without_a_spelling_layer_spells_nothing() -> None:
             {"layers": 2, "hierarchical_ctc_layer": 3},
             "hierarchical_ctc_layer among the 2 .*, got 3",
         ),
+        (
+            {"layers": 3, "intermediate_ctc": [1, 3]},
+            "intermediate_ctc in order, each once and before the last of the 3 layers, got .1, 3.",
+        ),
+        ({"intermediate_ctc": [2, 1]}, "in order, .*, got .2, 1."),
+        ({"intermediate_ctc": [1, 1]}, "each once .*, got .1, 1."),
+        ({"self_conditioning": True}, "self_conditioning only with intermediate_ctc"),
         ({"cell": "lstn"}, "cell: .*expected a cell among rnn_tanh.*got 'lstn'"),
         ({"cell": "projected", "projection": 320}, "fewer features than hidden"),
         ({"cell": "light_gru", "chunk": 8}, "no chunk with the cell light_gru"),

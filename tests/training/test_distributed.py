@@ -129,6 +129,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 attention_heads=2,
                 hierarchical_ctc_layer=1,
                 attention_decoder=8,
+                intermediate_ctc=(1,),
+                self_conditioning=True,
             ),
             "train": plain.train.model_copy(update={"cr_ctc_weight": 0.2, "ema": 0.6}),
         }

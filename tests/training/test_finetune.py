@@ -81,6 +81,36 @@ def test_an_attention_decoder_is_copied_with_the_rows_of_shared_units(tmp_path: 
                 assert torch.equal(value, given[name] if same_size else before[name]), name
 
 
+def test_self_conditioning_may_be_new_and_shared_units_keep_their_columns(
+    tones: Tones, tmp_path: Path
+) -> None:
+    settings = {"layers": 2, "intermediate_ctc": (1,), "self_conditioning": True}
+    config = MODEL.model_copy(update=settings)
+    tokens = build_tokens(["high", "low"], TokenConfig(kind="words", word_count=1))
+    known = AcousticModel(FEATURES, config, len(tokens))
+    assert known.conditioning is not None
+    with torch.no_grad():
+        known.conditioning.weight.normal_()
+    save_bundle(tmp_path / "known", Bundle(known, tokens, TextConfig()))
+    more = build_tokens(["down", "low"], TokenConfig(kind="words", word_count=1))
+    model = AcousticModel(FEATURES, config, len(more))
+    initialise_from(model, more, tmp_path / "known")
+    assert model.conditioning is not None
+    for place, unit in enumerate(more.units):
+        column = model.conditioning.weight[:, place]
+        if unit in tokens.units:
+            assert torch.equal(column, known.conditioning.weight[:, tokens.units.index(unit)])
+        else:
+            assert not column.any()
+
+    unconditioned = config.model_copy(update={"self_conditioning": False})
+    plain = AcousticModel(FEATURES, unconditioned, len(tokens))
+    with pytest.raises(ConfigError, match=r"model\.self_conditioning=True and .*ctc=.1. as in"):
+        initialise_from(plain, tokens, tmp_path / "known")
+    save_bundle(tmp_path / "plain", Bundle(plain, tokens, TextConfig()))
+    initialise_from(model, more, tmp_path / "plain")
+
+
 @pytest.mark.parametrize("frames", [0, 1, 4])
 def test_a_lookahead_may_be_another(tmp_path: Path, frames: int) -> None:
     features = FEATURES.model_copy(update={"cmvn": "global"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -111,6 +112,34 @@ def test_an_attention_decoder_shares_the_weight_with_ctc(
     torch.testing.assert_close(half.objective, loss.objective / 2)
     loss.objective.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in own.parameters())
+
+
+def test_intermediate_layers_share_the_loss(tones_batch: Batch) -> None:
+    torch.manual_seed(0)
+    settings = {"layers": 3, "intermediate_ctc": (1, 2), "self_conditioning": True}
+    config = MODEL.model_copy(update=settings)
+    model = AcousticModel(FEATURES, config, len(untrained_bundle().tokens))
+    loss = step.batch_loss(
+        model,
+        tones_batch,
+        PLAIN,
+        0.0,
+        contextlib.nullcontext,
+        SILENCE,
+        intermediate_ctc_weight=0.25,
+    )
+    outputs: Any = model.outputs(model.features(tones_batch.waves))
+    written, _, *earlier = outputs
+    last, first, second = (
+        ctc_loss(scores, tones_batch.targets).sum() for scores in (written, *earlier)
+    )
+    expected = 0.75 * last + 0.25 * (first + second) / 2
+    torch.testing.assert_close(loss.objective, expected / tones_batch.targets.lengths.sum())
+    torch.testing.assert_close(loss.items.sum(), last.detach())
+    loss.objective.backward()
+    assert model.conditioning is not None
+    assert model.conditioning.weight.grad is not None
+    assert model.conditioning.weight.grad.any()
 
 
 def test_utterances_count_by_their_weight(model: AcousticModel, tones_batch: Batch) -> None:
