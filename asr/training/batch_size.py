@@ -200,7 +200,7 @@ def loss_of(run: Run, batch: Batch, replay: Replay | None = None) -> Loss:
     train, autocast = run.recipe.train, run.loop.accelerator.autocast
     return batch_loss(
         run.model, batch, run.recipe.augment, train.cr_ctc_weight, autocast, run.sounds, replay,
-        train.attention_weight, train.intermediate_ctc_weight,
+        train.attention_weight, train.intermediate_ctc_weight, run.entropy,
     )  # fmt: skip
 
 

@@ -49,6 +49,8 @@ class Progress:
     """Settings and data of the run's start; it resumes only with the same ones."""
     precision: str = ""
     """Precision of the last session: no (float32), bf16 or fp16."""
+    entropy_weight: float = 0.0
+    """Present weight of the entropy of alignments (train.entropy_target)."""
     word_starts: str = ""
     """Name and SHA-256 of the file of word starts for this epoch, or empty."""
     batch_seconds: float = 0.0

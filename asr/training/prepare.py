@@ -212,8 +212,9 @@ def identity(
             "model.intermediate_ctc", "model.self_conditioning", "train.intermediate_ctc_weight"
         ):  # fmt: skip
             del kept[key]
-    if not recipe.train.ema:
-        del kept["train.ema"]
+    for key in ("ema", "entropy_target"):
+        if not getattr(recipe.train, key):
+            del kept[f"train.{key}"]
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
     kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]

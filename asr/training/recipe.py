@@ -59,6 +59,9 @@ class TrainConfig(OptimizationConfig):
     intermediate_ctc_weight: float = Field(0.3, gt=0, lt=1)
     """Weight of the losses of model.intermediate_ctc; that of the last layer is the rest. Without
     such layers it is not used."""
+    entropy_target: float = Field(0.0, ge=0)
+    """Entropy of CTC's alignments, in nats per token, that training aims at by a weight that it
+    adapts, against peaky outputs (AdaMER-CTC); 0 is off."""
     patience: int = Field(20, ge=1)
     """Epochs without a better dev error rate after which training stops."""
     average: int = Field(5, ge=1)

@@ -18,6 +18,7 @@ from asr.shares import Exchange
 from asr.training import distributed, loop
 from asr.training.checkpoint import Progress, best_epochs, epoch_path
 from asr.training.display import Display
+from asr.training.entropy_weight import EntropyWeight
 from asr.training.gradients import SummedGradients
 from asr.training.loop import Loop
 from asr.training.recipe import Recipe
@@ -44,6 +45,8 @@ class Run:
     """Those of several processes."""
     exchanges: list[Exchange] = field(default_factory=list)
     """Of a step, with train.batch_seconds auto in several processes."""
+    entropy: EntropyWeight | None = None
+    """The adapted weight of entropy, with train.entropy_target."""
     replay: Replay | None = None
     """How steps are replayed on a GPU, with train.cuda_graphs."""
     needed: set[Path] = field(default_factory=set)
@@ -73,6 +76,8 @@ def save(run: Run) -> None:
     """Write a checkpoint, and remove files that neither it nor the previous one needs."""
     if not distributed.is_first():
         return
+    if run.entropy is not None:
+        run.progress.entropy_weight = float(run.entropy.weight)
     loop.save(run.loop)
     needed = needed_files(run)
     _remove_all_but(run, needed | run.needed)

@@ -22,6 +22,7 @@ from asr.dataset.speech_dataset import Batch
 from asr.models.acoustic import AcousticModel
 from asr.models.attention_decoder import smoothed_losses
 from asr.padded import Padded
+from asr.training.entropy_weight import EntropyWeight
 from asr.training.loop import Loss
 
 SEED_STRIDE = 1_000_003  # separates the seeds of the steps of two trainings
@@ -71,6 +72,7 @@ def batch_loss(
     replay: Replay | None = None,
     attention_weight: float = 0.0,
     intermediate_ctc_weight: float = 0.0,
+    entropy: EntropyWeight | None = None,
 ) -> Loss:
     """CTC loss per token of an augmented batch, plus disagreement between its two views.
 
@@ -80,6 +82,7 @@ def batch_loss(
     CTC, the mean of their losses counts `intermediate_ctc_weight`, and the last layer's the rest.
     An attention decoder adds its loss with the weight `attention_weight`; the rest is the weight of
     all others.
+    With `entropy`, the entropy of the last layer's alignments is made larger.
 
     The CTC loss of each utterance is multiplied by its weight. The divisor counts all tokens in
     full, so that a weight has the same effect in a batch in which all utterances have it. If
@@ -108,6 +111,7 @@ def batch_loss(
         autocast=autocast,
         attention_weight=attending,
         intermediate_ctc_weight=intermediate_ctc_weight,
+        entropy=entropy,
     )
     if replay is not None:
         return replay(compute, given)
@@ -121,6 +125,7 @@ def masked_loss(
     autocast: Autocast,
     attention_weight: float = 0.0,
     intermediate_ctc_weight: float = 0.0,
+    entropy: EntropyWeight | None = None,
 ) -> Loss:
     """The loss from features on, as in `batch_loss`."""
     views, weights = given.views, given.weights
@@ -137,6 +142,8 @@ def masked_loss(
         ]
         mean = torch.stack(own).mean()
         objective = torch.lerp(objective, mean, intermediate_ctc_weight)
+    if entropy is not None:
+        objective = objective + entropy.loss(log_probs, given.targets)
     if spelled is not None:
         assert given.spelled is not None
         spelling = _ctc_of_views(spelled, given.spelled, views, cr_ctc_weight, weights)

@@ -28,6 +28,7 @@ from asr.shares import sharing
 from asr.training import batch_size, distributed, front_end, graphed, loop, moving_average
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
+from asr.training.entropy_weight import EntropyWeight
 from asr.training.finetune import freeze, initialise_from, rate_factors
 from asr.training.gradients import SummedGradients
 from asr.training.graphed_update import GraphedUpdate
@@ -134,8 +135,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
         f"{device.type}, {computed}{processes}"
     )
     front_end.begin_epoch(model, recipe.features, state.progress.epoch / config.epochs)
-    if config.cuda_graphs:
-        run.replay = graphed.replay(model, device, say)
+    _set_up_steps(run)
     if run.replay is not None:
         state.update = GraphedUpdate(device, say)
     batch_size.settle(run)
@@ -153,6 +153,18 @@ def prepare(recipe: Recipe, place: Place) -> Run:
         given = recipe.model_dump(mode="json", exclude={"features": {"network"}})
         write_json(recipe.out / "recipe.json", given)
     return run
+
+
+def _set_up_steps(run: Run) -> None:
+    """What steps need besides the network and the data."""
+    config, device, say = run.recipe.train, run.loop.accelerator.device, run.display.say
+    if config.entropy_target:
+        weight = torch.tensor(run.progress.entropy_weight, device=device)
+        run.entropy = EntropyWeight(config.entropy_target, weight)
+    if config.cuda_graphs and run.entropy is not None:
+        say("train.cuda_graphs is ignored: train.entropy_target is set")
+    elif config.cuda_graphs:
+        run.replay = graphed.replay(run.model, device, say)
 
 
 def _task(run: Run) -> loop.Task[Batch]:
@@ -206,6 +218,8 @@ def _stepped(run: Run, state: loop.Loop, batch: Batch, loss: loop.Loss) -> None:
     if run.recipe.train.ema:
         decay = moving_average.decay_after(state.progress.step, run.recipe.train.ema)
         moving_average.follow(state.kept, run.model, decay)
+    if run.entropy is not None:
+        run.entropy.adapt()
     count = partial(state.progress.health.count_losses, batch.all_ids or batch.ids)
     state.readings.add(count, loss.items)
 
@@ -225,6 +239,8 @@ def _validate(run: Run) -> tuple[dict[str, Any], str]:
         "hours_per_hour": run.loop.hours_per_hour,
         "fill_share": run.fill_share,
     }
+    if run.entropy is not None:
+        values["entropy_weight"] = float(run.entropy.weight)
     return values, _dev_text(scoring, counts)
 
 

@@ -46,6 +46,7 @@ def write_recipe(folder: Path, precision: str) -> Path:
         batch_seconds=1.2,
         cr_ctc_weight=0.2,
         ema=0.8,
+        entropy_target=1.0,
         precision=precision,
     )
     recipe = plain.model_copy(
