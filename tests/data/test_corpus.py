@@ -13,10 +13,11 @@ import pytest
 import soundfile
 
 from asr.cli import recipes
-from asr.cli.recipes import main
+from asr.cli.recipes import Text, Transcripts, main
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError, AudioError
-from asr.training.finetune import InitConfig
+from asr.evaluation import tune_decoder
+from asr.io.files import read_json
 from data import corpus
 from data.corpus import locate, speakers_apart, tell_incomplete, with_durations, write_splits
 from tests.recordings import tone
@@ -133,23 +134,50 @@ def test_a_script_prepares_into_its_own_folder_and_names_its_options(
     assert "Train on mine." in capsys.readouterr().out
 
 
-def test_a_script_trains_first_what_its_recipe_starts_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_script_may_take_another_recipe_and_add_a_language_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifests = write_corpus(tmp_path / "corpus", {"train": 4, "dev": 2, "test": 2})
-    folder = tmp_path / "recipes" / "mine"
+    manifests = write_corpus(tmp_path / "corpus", {"train": 6, "dev": 2, "test": 2})
+    folder, out = tmp_path / "recipes" / "mine", tmp_path / "exp" / "mine"
     folder.mkdir(parents=True)
-    first, last = tmp_path / "exp" / "mine" / "first", tmp_path / "exp" / "mine"
-    for name, out, start in (
-        ("first", first, InitConfig()),
-        ("recipe", last, InitConfig(model=first / "model")),
-    ):
-        recipe = tone_recipe(manifests, out, epochs=1).model_copy(update={"init": start})
-        (folder / f"{name}.yaml").write_text(recipe.model_dump_json())
-    monkeypatch.setattr("sys.argv", ["run.py"])
-    main(str(folder / "run.py"), "Train.", lambda *_: manifests, before=["first"])
-    assert (first / "model").is_dir()
-    assert (last / "results.md").is_file()
+    recipe = tone_recipe(manifests, out, epochs=1)
+    (folder / "small.yaml").write_text(recipe.model_dump_json())
+    for name, values in (("WEIGHTS", (0.3,)), ("BONUSES", (0.0,)), ("SIZES", (8,))):
+        monkeypatch.setattr(tune_decoder, name, values)
+    texts: dict[str, Text] = {"hymns": lambda into: written(into / "hymns.txt", "high up up high")}
+    more = written(tmp_path / "more.txt", "down down low up")
+
+    def ran(*given: str) -> str:
+        monkeypatch.setattr("sys.argv", ["run.py", "--recipe", "small", *given])
+        main(str(folder / "run.py"), "Train.", lambda *_: manifests, texts=texts)
+        return capsys.readouterr().err
+
+    assert "errors" in ran("--text", "hymns", "--text", str(more))
+    words = (out / "lm" / "vocabulary.txt").read_text().split()
+    assert {"high", "up", "down", "low"} <= set(words)
+    tests = [read_json(out / name / "report.json")["run"] for name in ("test", "test-lm")]
+    assert [run["decoder"].startswith("greedy") for run in tests] == [True, False]
+    table = (out / "results.md").read_text()
+    assert "| test |" in table
+    assert "| test-lm |" in table
+    # The same again trains and tunes nothing; another text is tuned for anew.
+    before = (out / "model" / "decoder.json").stat().st_mtime_ns
+    said = ran("--text", "hymns", "--text", str(more))
+    assert "already trained" in said
+    assert (out / "model" / "decoder.json").stat().st_mtime_ns == before
+    recipes.add_language_model(
+        out / "model", out, Transcripts(manifests["train"], manifests["dev"])
+    )
+    assert (out / "model" / "decoder.json").stat().st_mtime_ns > before
+    with pytest.raises(SystemExit):
+        ran("--text", str(tmp_path / "absent.txt"))
+    assert "absent.txt" in capsys.readouterr().err
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}\n")
+    return path
 
 
 def test_a_script_with_a_language_has_a_folder_for_each(
@@ -173,7 +201,8 @@ def test_a_script_with_a_language_has_a_folder_for_each(
         monkeypatch.setattr("sys.argv", ["run.py", *given, "out=elsewhere"])
         main(str(script), "Train.", prepare, options)
         out = tmp_path / "exp" / name
-        (folder, language, part), (recipe, overrides, tests) = ran[-2:]
+        (folder, language, part), (recipe, overrides, tests, transcripts) = ran[-2:]
+        assert transcripts is None
         assert folder == out / "data"
         assert name == "-".join(filter(None, ["mine", language, part]))
         assert overrides == [

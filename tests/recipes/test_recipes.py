@@ -13,14 +13,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("recipes/*/recipe.yaml"))
 
 
-def _parts(folder: Path) -> list[str]:
-    """What run.py trains before recipe.yaml, in this order."""
-    for node in ast.walk(ast.parse((folder / "run.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.keyword) and node.arg == "before":
-            return [str(name) for name in ast.literal_eval(node.value)]
-    return []
-
-
 def test_there_are_recipes() -> None:
     assert RECIPES
 
@@ -46,17 +38,13 @@ def test_a_recipe_parses_and_has_its_script_and_its_page(folder: Path) -> None:
     assert f"recipes/{folder.name}/run.py" in (ast.get_docstring(ast.parse(script)) or "")
 
 
-PARTED = [folder for folder in RECIPES if _parts(folder)]
-
-
-@pytest.mark.parametrize("folder", PARTED, ids=lambda folder: folder.name)
-def test_parts_before_a_recipe_hand_their_model_on(folder: Path) -> None:
-    names = [*_parts(folder), "recipe"]
-    assert sorted([*names, "aligner"]) == sorted(path.stem for path in folder.glob("*.yaml"))
-    parts = [read_recipe(folder / f"{name}.yaml") for name in names]
-    assert parts[0].init.model is None
-    for name, part, following in zip(names, parts, parts[1:], strict=False):
-        assert part.out.resolve() == ROOT / "exp" / folder.name / name
-        assert (part.data.train, part.data.dev) == (following.data.train, following.data.dev)
-        assert following.init.model is not None
-        assert following.init.model.resolve() == part.out.resolve() / "model"
+def test_mini_librispeech_for_two_cores_differs_in_size_and_schedule_alone() -> None:
+    folder = ROOT / "recipes" / "mini_librispeech"
+    both = [read_recipe(folder / f"{name}.yaml") for name in ("recipe", "two_cores")]
+    large, small = both
+    assert small.out.resolve() == large.out.resolve() / "two_cores"
+    assert small.data == large.data
+    assert small.model.hidden < large.model.hidden
+    fixed = {"hidden", "dropout"}
+    assert small.model.model_dump(exclude=fixed) == large.model.model_dump(exclude=fixed)
+    assert (small.tokens, small.features, small.init) == (large.tokens, large.features, large.init)
