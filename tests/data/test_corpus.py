@@ -134,6 +134,7 @@ def test_a_script_prepares_into_its_own_folder_and_names_its_options(
     assert "Train on mine." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_script_may_take_another_recipe_and_add_a_language_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
