@@ -15,7 +15,7 @@ from asr.cli.serve import _load, name_models
 from asr.errors import ConfigError
 from asr.models.bundle import Bundle, save_bundle
 from tests.commands import Command
-from tests.inference.test_text_stream import ranged_bundle
+from tests.inference.test_text_stream import ranged_bundle, streaming_bundle
 from tests.serving.conftest import exported  # noqa: F401
 
 
@@ -55,13 +55,10 @@ def test_wrong_options(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "$ASR_TOKEN: expected a token" in run("serve").error()
 
 
-def test_a_delay_is_for_the_models_with_a_choice(
-    run: Command,
-    tones: tuple[dict[str, Path], Path],
-    tmp_path: Path,
-) -> None:
-    save_bundle(tmp_path / "ranged", ranged_bundle())
-    fixed, ranged = (tones[1], tmp_path / "ranged")
+def test_a_delay_is_for_the_models_with_a_choice(run: Command, tmp_path: Path) -> None:
+    fixed, ranged = tmp_path / "fixed", tmp_path / "ranged"
+    save_bundle(fixed, streaming_bundle())
+    save_bundle(ranged, ranged_bundle())
     models = _load({"fixed": fixed, "ranged": ranged}, 1.0)
     chunks = [m.bundle.chunk for m in models.values() if isinstance(m.bundle, Bundle)]
     assert chunks[0] is None
