@@ -56,7 +56,7 @@ MEMBERS: dict[str, list[str]] = {
 # The baseline with other features or methods of training; only on request.
 FEATURES = {kind: [f"features.kind={kind}"] for kind in ("kaldi", "nemo")}
 METHODS = {
-    "adaptive entropy": ["train.entropy_target=2"],
+    "adaptive entropy": ["train.entropy_target=1"],
     "moving average": ["train.ema=0.99"],
     "intermediate CTC": ["model.intermediate_ctc=[2]"],
     "self-conditioned CTC": ["model.intermediate_ctc=[2]", "model.self_conditioning=true"],
