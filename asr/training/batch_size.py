@@ -210,11 +210,13 @@ def trial_step(run: Run, places: list[int], share: Share | None = None) -> None:
     processes."""
     device = run.loop.accelerator.device
     statistics = [buffer.clone() for buffer in run.model.buffers()]
-    was_training = run.model.training
+    modes = [(module, module.training) for module in run.model.modules()]
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
             run.model.train()
+            for module in run.frozen:
+                module.eval()
             batch = noise(run.train, places, _slowest(run)).to(device)
             if share is not None and run.gradients is not None:
                 run.gradients.begin()
@@ -225,7 +227,8 @@ def trial_step(run: Run, places: list[int], share: Share | None = None) -> None:
                 run.gradients.finish()
     finally:
         run.model.zero_grad()
-        run.model.train(was_training)
+        for module, training in modes:
+            module.training = training
         with torch.no_grad():
             for buffer, before in zip(run.model.buffers(), statistics, strict=True):
                 buffer.copy_(before)

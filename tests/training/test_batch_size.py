@@ -18,6 +18,7 @@ from asr.dataset.sampler import smaller
 from asr.dataset.speech_dataset import Batch
 from asr.errors import ConfigError, TrainingError
 from asr.io.files import read_json
+from asr.models.batch_norm import MaskedBatchNorm
 from asr.training import batch_size
 from asr.training.batch_size import largest
 from asr.training.loop import Hook, Loss, Task
@@ -130,12 +131,24 @@ def test_a_trial_step_leaves_everything_as_it_was(
     manifests: dict[str, Path], tmp_path: Path
 ) -> None:
     runs: list[Run] = []
+    during: list[bool] = []
 
     def hook(task: Task[Batch]) -> Task[Batch]:
         run: Run = task.fits.args[0]  # type: ignore[attr-defined]
         before = {name: value.clone() for name, value in run.model.state_dict().items()}
         random = torch.get_rng_state()
-        batch_size.trial_step(run, [0, 3, 3])
+        frozen = next(m for m in run.model.modules() if isinstance(m, MaskedBatchNorm))
+        run.frozen = [frozen]
+        for module in run.model.train().modules():
+            module.training = "Linear" not in type(module).__name__
+        modes = [module.training for module in run.model.modules()]
+        assert not all(modes)
+        with frozen.register_forward_pre_hook(lambda module, _: during.append(module.training)):
+            batch_size.trial_step(run, [0, 3, 3])
+        assert during == [False]
+        assert [module.training for module in run.model.modules()] == modes
+        run.frozen = []
+        run.model.train()
         assert torch.equal(torch.get_rng_state(), random)
         assert all(
             torch.equal(value, before[name]) for name, value in run.model.state_dict().items()
