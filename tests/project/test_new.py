@@ -151,9 +151,9 @@ def test_the_time_of_a_training_is_measured(
 
 
 def _slow(seconds: float) -> Callable[..., Loss]:
-    def step(*given: Any) -> Loss:
+    def step(*given: Any, **named: Any) -> Loss:
         time.sleep(seconds)
-        return batch_loss(*given)
+        return batch_loss(*given, **named)
 
     return step
 
