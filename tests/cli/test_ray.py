@@ -54,7 +54,8 @@ def test_shards_and_merge(run: Command, tones: Tones, here: Path) -> None:
 
 
 def test_misuse(run: Command, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "one of align, check, cut" in run("ray", "--shards", "2", "train", "recipe.yaml").error()
+    misused = run("ray", "--shards", "2", "train", "recipe.yaml").error()
+    assert "expected one of align, check, clean, cut" in misused
     monkeypatch.setitem(sys.modules, "ray", None)
     missing = run("ray", "--shards", "2", "cut", "MODEL", "x.jsonl", "--out", "y").error()
     assert "pip install 'lstm-asr[ray]'" in missing

@@ -121,7 +121,9 @@ def test_the_device_path_gives_the_same_gradient(batch: Batch) -> None:
 def pretended(device: torch.device) -> tuple[AcousticModel, Batch, Sounds]:
     """A model and a batch in a `FakeTensorMode`: shapes and devices without numbers."""
     with device:
-        network = ModelConfig(strides=(2, 2), hidden=16, layers=2, dropout=0.3)
+        network = ModelConfig(
+            strides=(2, 2), hidden=16, layers=2, dropout=0.3, attention_decoder=16
+        )
         model = AcousticModel(FeatureConfig(), network, 7).train()
         waves = Padded(torch.zeros(4, 9000), torch.full((4,), 9000))
         targets = Padded(torch.ones(4, 5, dtype=torch.int64), torch.full((4,), 5))

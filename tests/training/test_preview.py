@@ -73,7 +73,7 @@ def test_the_page_about_augmentation_is_true(
     page = (Path(__file__).resolve().parents[2] / "docs" / "augmentation.md").read_text()
     keys = re.findall(r"^\| `(augment\.[\w.]+)`", page, re.MULTILINE)
     assert set(keys) <= {setting.key for setting in settings(Recipe)}
-    assert len(keys) == 14
+    assert len(keys) == 17
     (command,) = re.findall(r"^```\n(asr .*)\n```$", page, re.MULTILINE)
     recipe_file(tmp_path)
     monkeypatch.chdir(tmp_path)
