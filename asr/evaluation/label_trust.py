@@ -79,19 +79,19 @@ def trust(heard: Heard, target: float) -> Trust:
     """
     best: Trust | None = None
     kept: list[ErrorCounts] = []
-    lowest = ErrorCounts()
+    lowest: ErrorCounts | None = None
     pairs = sorted(zip(heard.confidences, heard.counts, strict=True), key=lambda pair: -pair[0])
     for place, (confidence, counts) in enumerate(pairs):
         kept.append(counts)
         if place + 1 < len(pairs) and pairs[place + 1][0] == confidence:
             continue
         total = sum(kept, ErrorCounts())
-        if place == 0 or total.rate < lowest.rate:
+        if lowest is None or total.rate < lowest.rate:
             lowest = total
         if total.rate <= target:
             best = Trust(confidence, len(kept), len(pairs), total, None, heard.units)
     if best is None:
-        got = f"{percent(lowest.rate, 1)} % at least" if pairs else "no word in any recording"
+        got = f"{percent(lowest.rate, 1)} % at least" if lowest else "no word in any recording"
         raise ReportError(
             f"expected dev recordings with at most {percent(target, 1)} % errors at some "
             f"confidence, got {got}: raise --target, or train a better model first"

@@ -42,5 +42,7 @@ def test_what_dev_promises_is_stated() -> None:
 def test_no_confidence_is_enough() -> None:
     with pytest.raises(ReportError, match=r"at most 10.0 % errors .* got 20.0 % at least"):
         trust(heard((0.9, 3), (0.8, 1)), 0.10)
+    with pytest.raises(ReportError, match=r"got 20.0 % at least"):
+        trust(heard((0.9, 3), (0.9, 1), (0.8, 9)), 0.10)  # the best are equally sure
     with pytest.raises(ReportError, match="got no word in any recording"):
         trust(heard(), 0.10)
