@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import re
+import runpy
+import shlex
 from pathlib import Path
 
 import pytest
@@ -48,3 +52,39 @@ def test_mini_librispeech_for_two_cores_differs_in_size_and_schedule_alone() -> 
     fixed = {"hidden", "dropout"}
     assert small.model.model_dump(exclude=fixed) == large.model.model_dump(exclude=fixed)
     assert (small.tokens, small.features, small.init) == (large.tokens, large.features, large.init)
+
+
+class ParsedError(Exception):
+    """A script has understood its arguments."""
+
+
+def commands() -> list[str]:
+    """The commands of the documentation that run a script in recipes/."""
+    pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*/README.md")]
+    text = "\n".join(page.read_text().replace("\\\n", " ") for page in sorted(pages))
+    return re.findall(r"python (recipes/[\w/]+\.py[^\n`]*)", text)
+
+
+def test_scripts_understand_the_commands_of_the_documentation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parse = argparse.ArgumentParser.parse_intermixed_args
+
+    def stop(parser: argparse.ArgumentParser, *_: object) -> None:
+        parse(parser)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_intermixed_args", stop)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    found = commands()
+    assert len(found) > 20
+    for command in found:
+        script, *arguments = shlex.split(command, comments=True)
+        monkeypatch.setattr("sys.argv", [script, *arguments])
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except ParsedError:
+            continue
+        except SystemExit as error:
+            pytest.fail(f"{command}: {error}")
+        pytest.fail(f"{command}: no arguments were parsed")
