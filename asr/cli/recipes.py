@@ -64,6 +64,8 @@ def main(
 
     def work() -> None:
         _check_names(chosen | {"recipe": arguments.recipe})
+        if texts is not None:  # now, not after hours of training
+            _check_texts(arguments.text, texts)
         with progress_bar("preparing") as progress:
             manifests = prepare(out / "data", arguments.source, progress, **chosen)
         transcripts = None
@@ -100,6 +102,16 @@ def _parse(
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="other settings")
     # Settings may be before, after and between options.
     return parser.parse_intermixed_args()
+
+
+def _check_texts(given: Sequence[str], texts: Mapping[str, Text]) -> None:
+    for name in given:
+        if name not in texts and not Path(name).is_file():
+            known = "".join(f", or {text}" for text in texts)
+            raise AsrError(
+                f"expected a file with a sentence per line{known} for --text, got {name}: "
+                "check the path"
+            )
 
 
 def _text(given: str, texts: Mapping[str, Text], folder: Path) -> Path:

@@ -170,9 +170,22 @@ def test_a_script_may_take_another_recipe_and_add_a_language_model(
         out / "model", out, Transcripts(manifests["train"], manifests["dev"])
     )
     assert (out / "model" / "decoder.json").stat().st_mtime_ns > before
+
+
+def test_a_script_looks_for_texts_before_it_prepares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = str(tmp_path / "recipes" / "mine" / "run.py")
+    texts: dict[str, Text] = {"hymns": lambda into: into / "hymns.txt"}
+
+    def prepare(*_: object) -> dict[str, Path]:
+        pytest.fail("prepared")
+
+    monkeypatch.setattr("sys.argv", ["run.py", "--text", "hymns", "--text", "absent.txt"])
     with pytest.raises(SystemExit):
-        ran("--text", str(tmp_path / "absent.txt"))
-    assert "absent.txt" in capsys.readouterr().err
+        main(script, "Train.", prepare, texts=texts)
+    said = capsys.readouterr().err
+    assert "sentence per line, or hymns for --text, got absent.txt: check the path" in said
 
 
 def written(path: Path, text: str) -> Path:
