@@ -151,7 +151,9 @@ def test_utterances_count_by_their_weight(model: AcousticModel, tones_batch: Bat
     units = tones_batch.targets.lengths.sum()
     expected = (weights * plain.items).sum() / units
     torch.testing.assert_close(weighted.objective.detach(), expected)
-    assert torch.equal(weighted.items, plain.items)
+    # The same bits as without weights, if nothing else differs: with two views, another number of
+    # utterances may be rounded in another way.
+    assert torch.equal(weighted.items, loss_of(model, tones_batch).items)
     # One that does not fit its recording is left out, whatever its weight.
     long = tones_batch.targets.values.repeat(1, 100)
     fits = torch.tensor([True, False, False, True])
