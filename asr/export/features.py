@@ -173,14 +173,15 @@ def _mel(
 def _logarithm(
     graph: Graph, mel: str, frames: str, layer: LogMel | FramedLogMel, absolute: float
 ) -> str:
-    """Limited from below by `absolute` or, if the layer has it so, relative to the level."""
+    """As `asr.features.filterbank.log_energies`, with an `absolute` floor or that of the layer."""
     floor = graph.constant(absolute)
     if layer.relative_floor:
         level = _speech_level(graph, mel, frames, layer.centres.numpy())
         level = graph.add("Mul", level, graph.constant(10 ** (-FLOOR_BELOW_LEVEL_DB / 10)))
         level = graph.add("Max", level, graph.constant(LEAST))
         floor = graph.add("Unsqueeze", level, graph.ints(2))
-    return graph.add("Log", graph.add("Max", mel, floor))
+    values = graph.add("Log", graph.add("Max", mel, floor))
+    return graph.add("Sub", values, graph.add("Log", floor)) if layer.above_floor else values
 
 
 def fourier(window: NDArray[np.float32], fft_size: int) -> NDArray[np.float32]:

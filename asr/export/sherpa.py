@@ -168,10 +168,10 @@ def _check_whole(chunk: int | tuple[int, int]) -> None:
 def _choose_samples(bundle: Bundle) -> Slot:
     features = bundle.model.features.config
     _check_whole(bundle.model.config.chunk)
-    if features.cmvn != "utterance":
+    if features.follows_level:
         raise ConfigError(
-            "expected features.cmvn utterance, because sherpa-onnx changes the level of samples, "
-            f"got {features.cmvn}: train with features.kind kaldi or nemo to run there"
+            "expected features.cmvn utterance or level, because sherpa-onnx changes the level of "
+            f"samples, got {features.cmvn}: train with features.kind kaldi or nemo to run there"
         )
     if SLOT_RATE not in (bundle.sample_rate, 2 * bundle.sample_rate):
         raise ConfigError(

@@ -29,6 +29,9 @@ OF_FILTERBANKS = ("bands", "coefficients", "window_ms", "shift_ms", "deltas")
 # Settings of the training alone, which a model folder does not need.
 OF_TRAINING = ("pretrained", "finetune_from", "finetune_lr_factor", "cache_gb")
 
+# Values of `cmvn` that need the whole utterance before its first frame.
+OVER_UTTERANCE = ("utterance", "level")
+
 
 class FeatureConfig(Config):
     """The input features of the acoustic model."""
@@ -49,10 +52,11 @@ class FeatureConfig(Config):
     """Step from one frame to the next."""
     deltas: int = Field(0, ge=0, le=2)
     """Order of appended time derivatives: 1 speed, 2 also acceleration."""
-    cmvn: Literal["none", "utterance", "global"] = "utterance"
-    """Mean and variance normalisation: over each utterance, over the training set, or none. With
-    normalisation over utterances, features do not depend on the level of the recording, except
-    those of kind nemo."""
+    cmvn: Literal["none", "utterance", "global", "level"] = "utterance"
+    """Mean and variance normalisation: over each utterance, over the training set, or none. level:
+    the level of each utterance is subtracted, and the rest normalised over the training set. With
+    utterance and level, features do not depend on the level of the recording, except those of kind
+    nemo; with level, they do not depend on the silence around the speech either."""
     stack: int = Field(1, ge=1, le=16)
     """Number of neighbouring frames joined into one."""
     stride: int = Field(1, ge=1, le=16)
@@ -79,7 +83,12 @@ class FeatureConfig(Config):
         some pretrained networks scale waveforms."""
         if self.kind == "pretrained":
             return self.network is None or not self.network.normalise
-        return self.cmvn != "utterance" or self.kind == "nemo"
+        return self.cmvn not in OVER_UTTERANCE or self.kind == "nemo"
+
+    @property
+    def of_training_set(self) -> bool:
+        """Whether features are normalised by statistics of the training set."""
+        return self.cmvn in ("global", "level")
 
     @model_validator(mode="after")
     def _of_their_kind(self) -> Self:
@@ -88,6 +97,8 @@ class FeatureConfig(Config):
         if self.kind != "pretrained":
             if others := sorted(changed & {*OF_TRAINING, "network"}):
                 raise ValueError(f"expected {others[0]} only with kind pretrained")
+            if self.kind == "nemo" and self.cmvn == "level":
+                raise ValueError("expected cmvn none, utterance or global with kind nemo")
             return self
         if not self.pretrained and self.network is None:
             raise ValueError("expected a folder or a name on the hub in features.pretrained")
@@ -95,7 +106,7 @@ class FeatureConfig(Config):
             raise ValueError(
                 f"expected no {others[0]} with kind pretrained, which has no filterbank"
             )
-        if self.cmvn == "global":
+        if self.of_training_set:
             raise ValueError(
                 "expected cmvn none or utterance with kind pretrained, whose features change in "
                 "training"
@@ -160,7 +171,7 @@ class FeatureExtractor(nn.Module):
             self.margin = log_mel.margin
             values = config.coefficients if config.kind == "mfcc" else config.bands
             frame_size = values * (config.deltas + 1)
-        self.normalisation = GlobalNormalisation(frame_size) if config.cmvn == "global" else None
+        self.normalisation = GlobalNormalisation(frame_size) if config.of_training_set else None
         self.size = frame_size * config.stack
 
     def output_lengths(self, samples: Tensor) -> Tensor:
@@ -207,8 +218,8 @@ def _pretrained(config: FeatureConfig) -> PretrainedFeatures:
 
 def _filterbank(config: FeatureConfig) -> LogMel | FramedLogMel | MFCC:
     sizes = (config.sample_rate, config.bands, config.window_ms, config.shift_ms)
-    relative = not config.follows_level
+    floor = (not config.follows_level, config.cmvn == "level")
     if config.kind == "kaldi" or config.kind == "nemo":
-        return FramedLogMel(config.kind, *sizes, relative_floor=relative)
-    log_mel = LogMel(*sizes, relative_floor=relative)
+        return FramedLogMel(config.kind, *sizes, *floor)
+    log_mel = LogMel(*sizes, *floor)
     return MFCC(log_mel, config.coefficients) if config.kind == "mfcc" else log_mel

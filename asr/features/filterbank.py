@@ -44,7 +44,8 @@ class LogMel(nn.Module):
     """Natural logarithm of mel-band power (Slaney's mel scale, unit-area triangles, as librosa).
 
     Power is limited from below: by `POWER_FLOOR`, or with `relative_floor` by a floor relative to
-    the level of each utterance. A change of level then only adds a constant to all values.
+    the level of each utterance. A change of level then only adds a constant to all values, and with
+    `above_floor`, where values begin at 0, it changes nothing.
     """
 
     centres: Tensor
@@ -58,9 +59,10 @@ class LogMel(nn.Module):
         window_ms: float,
         shift_ms: float,
         relative_floor: bool = False,
+        above_floor: bool = False,
     ) -> None:
         super().__init__()
-        self.relative_floor = relative_floor
+        self.relative_floor, self.above_floor = relative_floor, above_floor
         window = round(sample_rate * window_ms / 1000)
         self.shift = round(sample_rate * shift_ms / 1000)
         self.fft_size = 1 << (window - 1).bit_length()
@@ -96,16 +98,20 @@ class LogMel(nn.Module):
         mel = density.transpose(1, 2) @ self.filters
         power = Padded(mel, self.output_lengths(waves.lengths))
         floor = None if self.relative_floor else POWER_FLOOR
-        return log_energies(power, self.centres, floor, distortion)
+        return log_energies(power, self.centres, floor, distortion, self.above_floor)
 
 
 def log_energies(
-    power: Padded, centres: Tensor, floor: float | None, distortion: Distortion | None
+    power: Padded,
+    centres: Tensor,
+    floor: float | None,
+    distortion: Distortion | None,
+    above_floor: bool = False,
 ) -> Padded:
     """Natural logarithm of the power of mel bands, distorted in training.
 
     Power is limited from below by `floor`, or if that is None by `FLOOR_BELOW_LEVEL_DB` below the
-    level of each utterance.
+    level of each utterance. With `above_floor`, this is where the values begin, at 0.
 
     Shape: [B, T, bands], centres [bands] in Hz -> [B, T, bands]; padding is zero.
     """
@@ -116,6 +122,8 @@ def log_energies(
         level = speech_level(Padded(mel, power.lengths), centres)
         lowest = (level * 10 ** (-FLOOR_BELOW_LEVEL_DB / 10)).clamp(min=LEAST)
         values = torch.log(torch.maximum(mel, lowest[:, None, None]))
+        if above_floor:
+            values = values - torch.log(lowest)[:, None, None]
     else:
         values = torch.log(mel.clamp(min=floor))
     if distortion is not None and distortion.warp is not None:

@@ -41,7 +41,8 @@ class FramedLogMel(nn.Module):
     """Natural logarithm of mel-band power of separately processed frames.
 
     Power is limited from below by `FLOOR`, or with `relative_floor` by a floor relative to the
-    level of each utterance, as in `asr.features.filterbank.LogMel`.
+    level of each utterance, where values begin with `above_floor`, as in
+    `asr.features.filterbank.LogMel`.
 
     `margin`: frames at either end of a slice of a recording that differ from those of the whole.
     """
@@ -58,10 +59,11 @@ class FramedLogMel(nn.Module):
         window_ms: float,
         shift_ms: float,
         relative_floor: bool = False,
+        above_floor: bool = False,
     ) -> None:
         super().__init__()
         self.is_kaldi = kind == "kaldi"
-        self.relative_floor = relative_floor
+        self.relative_floor, self.above_floor = relative_floor, above_floor
         self.shift = _samples(sample_rate, shift_ms)
         self._size = _samples(sample_rate, window_ms)
         self.fft_size = _fft_size(self._size)
@@ -94,7 +96,8 @@ class FramedLogMel(nn.Module):
         spectrum = torch.fft.rfft(frames * self.window, self.fft_size)
         mel = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
         power = Padded(mel, self.output_lengths(waves.lengths))
-        return log_energies(power, self.centres, None if self.relative_floor else FLOOR, distortion)
+        floor = None if self.relative_floor else FLOOR
+        return log_energies(power, self.centres, floor, distortion, self.above_floor)
 
     def _framed(self, samples: Tensor) -> Tensor:
         """Shape: [B, S] -> [B, T, window]."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from asr.errors import ConfigError, StreamError
-from asr.features.extractor import FeatureConfig
+from asr.features.extractor import OVER_UTTERANCE, FeatureConfig
 from asr.models.acoustic import AcousticModel
 from asr.models.cells import State
 from asr.models.config import ModelConfig
@@ -225,7 +225,7 @@ def obstacles(features: FeatureConfig, config: ModelConfig) -> list[str]:
     """The properties that a model lacks for streaming."""
     reasons = {
         "features.kind other than pretrained": features.kind != "pretrained",
-        "features.cmvn none or global": features.cmvn != "utterance",
+        "features.cmvn none or global": features.cmvn not in OVER_UTTERANCE,
         "features.deltas 0 and no stacking": (
             features.deltas == 0 and features.stack == features.stride == 1
         ),

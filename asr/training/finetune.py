@@ -64,9 +64,9 @@ def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
     """Copy the weights of the model in `folder` into `model`, and return a summary.
 
     Layers are copied unchanged, a lookahead convolution as far as both reach. The statistics of
-    cmvn=global are copied too, since the layers were trained on that scale and frozen ones cannot
-    adapt. Of the output layers, the rows of shared tokens are copied; the others keep their random
-    weights.
+    cmvn global and level are copied too, since the layers were trained on that scale and frozen
+    ones cannot adapt. Of the output layers, the rows of shared tokens are copied; the others keep
+    their random weights.
 
     A folder of `asr pretrain` has no output layers: all below is copied.
 

@@ -153,7 +153,7 @@ def _prepare(
         f"{sum(held.durations) / 60:.1f} minutes; {model.parameter_count() / 1e6:.1f} M "
         f"parameters; masks of {span} frames of {frame_ms:g} ms; {device.type}, {computed}"
     )
-    if not state.progress.step and config.features.cmvn == "global":
+    if not state.progress.step and config.features.of_training_set:
         for items in plan_in_order(data.durations, config.batch_seconds):
             body.features.observe(data.batch(items).waves.to(device))
     return _Run(config, model, span, data, held, corpus, sounds, state)

@@ -199,7 +199,7 @@ def _validate(
 
 def _observe(model: Classifier, train: Examples, config: ClassifyConfig) -> None:
     """Collect statistics of the training set, if the features are normalised with them."""
-    if model.extractor is None or model.extractor.config.cmvn != "global":
+    if model.extractor is None or not model.extractor.config.of_training_set:
         return
     for items in plan_in_order(train.durations, config.batch_seconds):
         model.extractor.observe(train.batch(items).inputs.to(_device(model)))

@@ -143,7 +143,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     if begun:
         moving_average.share(run)
         run.needed = needed_files(run)
-    elif recipe.features.cmvn == "global" and init.model is None:
+    elif recipe.features.of_training_set and init.model is None:
         plan = distributed.own(plan_all(corpus, state.progress.batch_seconds))
         for batch in at_hand(plan, shards, say):
             model.features.observe(train_set.batch(batch).waves.to(device))

@@ -33,6 +33,8 @@ def waves(rate: int) -> list[torch.Tensor]:
         {"kind": "mfcc"},
         {"kind": "kaldi"},
         {"kind": "kaldi", "cmvn": "global"},
+        {"kind": "kaldi", "cmvn": "level"},
+        {"cmvn": "level"},
         {"kind": "nemo"},
         {"kind": "nemo", "cmvn": "none", "window_ms": 20.0625, "shift_ms": 12.5},
         {"sample_rate": 8000, "bands": 40, "window_ms": 32.0},

@@ -125,6 +125,8 @@ def test_times_are_right_where_frames_are_not_of_20_ms(tmp_path: Path, unverifie
     [
         ({"kind": "kaldi"}, KALDI),
         ({"kind": "kaldi", "cmvn": "utterance"}, KALDI),
+        ({"kind": "kaldi", "cmvn": "level"}, KALDI),
+        ({"kind": "mel", "cmvn": "level"}, SAMPLES),
         ({"kind": "nemo", "cmvn": "utterance"}, NEMO),
         ({"kind": "nemo", "cmvn": "utterance", "sample_rate": 8000, "bands": 40}, NEMO),
     ],

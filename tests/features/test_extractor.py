@@ -22,6 +22,8 @@ CONFIGS = [
     {"cmvn": "global", "deltas": 2, "stack": 3, "stride": 2},
     {"kind": "mfcc", "cmvn": "global", "stride": 3, "shift_ms": 12.5},
     {"kind": "mfcc", "cmvn": "utterance", "deltas": 2, "stack": 4, "window_ms": 32.0},
+    {"kind": "mfcc", "cmvn": "level", "deltas": 1},
+    {"cmvn": "level", "stack": 2},
 ]
 
 

@@ -224,6 +224,8 @@ def test_kaldi_normalised_over_an_utterance_ignores_the_level(factor: float) -> 
         ("nemo", "utterance", True),
         ("nemo", "none", True),
         ("mfcc", "utterance", False),
+        ("kaldi", "level", False),
+        ("mfcc", "level", False),
     ],
 )
 def test_what_follows_the_level_has_an_absolute_floor(kind: Any, cmvn: Any, follows: bool) -> None:
@@ -246,6 +248,11 @@ def test_all_normalisations_work(kind: Any, cmvn: Any) -> None:
     waves = ragged([901, 1, 0, 80, 411])
     assert_contract(layer, waves, layer.output_lengths, tolerance=1e-3)
     assert layer(waves).values.shape[2] == layer.size
+
+
+def test_kind_nemo_is_not_relative_to_the_level() -> None:
+    with pytest.raises(ConfigError, match="expected cmvn none, utterance or global with kind nemo"):
+        parse(FeatureConfig, {"kind": "nemo", "cmvn": "level"}, "r.yaml")
 
 
 @pytest.mark.parametrize("kind", KINDS)

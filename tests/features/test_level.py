@@ -29,6 +29,8 @@ CONFIGS: list[dict[str, Any]] = [
     {},
     {"kind": "mfcc", "deltas": 2},
     {"sample_rate": 8000, "bands": 40, "stack": 3, "stride": 3},
+    {"cmvn": "level"},
+    {"cmvn": "level", "kind": "kaldi"},
 ]
 GAINS = [3.0, 0.3, 0.03, 1e-3, 1e-5, 1e-8, 8.0]
 
@@ -62,6 +64,20 @@ def test_without_normalisation_by_utterance_the_floor_is_absolute(cmvn: Any) -> 
     wave = syllables(1.0, 16000)
     expected = LogMel(16000, 80, 25.0, 10.0)(pad([1e-3 * wave])).values
     torch.testing.assert_close(extractor(pad([1e-3 * wave])).values, expected)
+
+
+def test_silence_around_speech_changes_nothing_relative_to_the_level() -> None:
+    """With statistics of the utterance, it changes everything."""
+    wave = syllables(1.0, 16000)
+    wider = torch.cat([torch.zeros(4800), wave, torch.zeros(8000)])
+    moved = {}
+    for cmvn in ("level", "utterance"):
+        extractor = FeatureExtractor(FeatureConfig.model_validate({"cmvn": cmvn}))
+        extractor.observe(pad([wave]))
+        inside = extractor(pad([wider])).values[:, 32:128]
+        moved[cmvn] = float((inside - extractor(pad([wave])).values[:, 2:98]).abs().max())
+    assert moved["level"] < 0.01
+    assert moved["utterance"] > 0.3
 
 
 def floor(wave: torch.Tensor) -> float:

@@ -236,7 +236,7 @@ def test_every_setting_is_listed_with_its_default_and_meaning() -> None:
     listed = {setting.key: setting for setting in settings(Recipe)}
     assert listed["train.epochs"].default == str(TrainConfig().epochs)
     assert listed["data.train"].default == ""
-    assert "One of: none, utterance, global." in listed["features.cmvn"].meaning
+    assert "One of: none, utterance, global, level." in listed["features.cmvn"].meaning
     assert [key for key, setting in listed.items() if not setting.meaning] == []
     for key, setting in listed.items():
         if setting.default:  # what is listed can be given back
