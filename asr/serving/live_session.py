@@ -169,7 +169,9 @@ class LiveSession:
         while len(self._waiting) >= piece:
             whole = min(len(self._waiting) - len(self._waiting) % piece, most)
             now, self._waiting = np.split(self._waiting, [whole])
-            self._texts += await self._worker.run(partial(self._recognised, now))
+            texts = await self._worker.run(partial(self._recognised, now))
+            # Not `+= await`, which would add to the list of before, which may have been taken.
+            self._texts += texts
 
     # --- in the thread ---
 

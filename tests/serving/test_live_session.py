@@ -89,6 +89,25 @@ def blocks(samples: np.ndarray) -> list[np.ndarray]:
     return [samples[at : at + BLOCK] for at in range(0, len(samples), BLOCK)]
 
 
+@pytest.mark.parametrize("patience", [0.0, 0.002])
+def test_texts_that_are_late_are_given_once(recognizer: Recognizer, patience: float) -> None:
+    """Several jobs of the engine for each block, while others take the texts so far."""
+    expected = finals(list(recognizer.live([talk()], RATE)))
+
+    async def check(sessions: LiveSessions) -> None:
+        session, found = await sessions.start(OPTIONS), []
+        for at in range(0, len(talk()), RATE):
+            found += await session.push(talk()[at : at + RATE])
+            while session.work:
+                await asyncio.wait(session.work, timeout=patience)
+                found += session.taken()
+        found += await session.end_utterance()
+        assert finals(found) == expected
+
+    with mock.patch.object(asr.serving.live_session, "PATIENCE_S", patience):
+        with_sessions(recognizer, check)
+
+
 def test_audio_that_comes_during_a_turn_of_the_engine_waits_and_is_not_lost(
     recognizer: Recognizer,
 ) -> None:
