@@ -28,14 +28,13 @@ from asr.decoding.greedy import greedy_decode
 from asr.errors import AsrError, ConfigError
 from asr.export import sherpa
 from asr.export.onnx_folder import export_onnx
-from asr.export.sherpa import choose_slot, export_sherpa, verify
+from asr.export.sherpa import export_sherpa, verify
 from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot, slot_options
 from asr.export.streaming import chunks_of, tail_seconds
 from asr.features.extractor import FeatureConfig
 from asr.inference.streaming import Stream, fix_chunk, latency
 from asr.inference.transcribe import trained_model
 from asr.lm.estimate import estimate
-from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.padded import pad
 from tests.export.test_network import bundle
@@ -323,35 +322,6 @@ def test_the_command_of_the_readme_runs(speech: Path) -> None:
         text=True,
     )
     assert '"text": "low high up"' in ended.stdout + ended.stderr
-
-
-@pytest.mark.parametrize(
-    ("settings", "advice"),
-    [
-        ({"cmvn": "global"}, "features.kind"),
-        ({"cmvn": "none"}, "changes the level"),
-        ({"sample_rate": 22050}, "16000 or 8000 Hz, got 22050"),
-        ({"kind": "kaldi", "bands": 64}, "80 bands at 16000 Hz"),
-        ({"kind": "nemo", "shift_ms": 20.0}, "features.shift_ms 10 .* got 25 and 20"),
-    ],
-    ids=str,
-)
-def test_features_that_sherpa_cannot_give_are_refused(
-    settings: dict[str, Any], advice: str
-) -> None:
-    source = bundle()
-    features = FeatureConfig(**settings)
-    model = AcousticModel(features, source.model.config, len(source.tokens))
-    with pytest.raises(ConfigError, match=advice):
-        choose_slot(Bundle(model, source.tokens, source.text))
-
-
-@pytest.mark.parametrize("features", [{}, {"kind": "kaldi"}, {"kind": "nemo"}], ids=str)
-def test_chunks_need_features_that_stream(features: dict[str, Any]) -> None:
-    source = bundle(chunk=4)
-    model = AcousticModel(FeatureConfig(**features), source.model.config, len(source.tokens))
-    with pytest.raises(ConfigError, match=r"features.kind nemo, and cmvn none or global"):
-        choose_slot(Bundle(model, source.tokens, source.text))
 
 
 def test_sherpa_really_changes_the_level(tones: tuple[Bundle, Path, list[np.ndarray]]) -> None:
