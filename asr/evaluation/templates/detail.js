@@ -2,10 +2,12 @@
 
 let shownNow = null; // the utterance in the pane; late pictures of another one are dropped
 let redraw = () => {}; // draws its pictures in the present colours and size
+let decoded = ""; // address of the WAV file it is played from
 
 function showDetail(pane, utterance, symbols, labels) {
   shownNow = utterance;
   redraw = () => {};
+  URL.revokeObjectURL(decoded);
   pane.replaceChildren();
   if (!utterance) {
     pane.append(element("p", "pale", "No utterance matches the filter: show all."));
@@ -90,6 +92,15 @@ function playFrom(audio, seconds) {
   audio.play().catch(() => {}); // the audio element shows the error
 }
 
+// Chromium cannot seek in the last half second of FLAC, which embedded recordings are.
+function playDecoded(audio, samples) {
+  const {currentTime, paused} = audio;
+  decoded = URL.createObjectURL(wavFile(samples));
+  audio.src = decoded;
+  audio.currentTime = currentTime;
+  if (!paused) audio.play().catch(() => {});
+}
+
 async function showPictures(pane, utterance, symbols, audio) {
   const seconds = utterance.t || (utterance.p ? utterance.p.f * utterance.p.d : 0);
   if (!seconds) return;
@@ -113,7 +124,9 @@ async function showPictures(pane, utterance, symbols, audio) {
     canvas.onclick = (event) => playFrom(audio, seconds * event.offsetX / canvas.clientWidth);
   }
   try {
-    rows = spectrogram(await loadSamples(utterance.a));
+    const samples = await loadSamples(utterance.a);
+    if (shownNow === utterance && utterance.a.startsWith("data:")) playDecoded(audio, samples);
+    rows = spectrogram(samples);
     if (shownNow === utterance) redraw();
   } catch {
     // A page from disk may play a linked recording, but browsers do not let it read the file.

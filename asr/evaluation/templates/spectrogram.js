@@ -18,6 +18,22 @@ async function loadSamples(source) {
   return samples.slice(start, end);
 }
 
+// The samples as a WAV file of 16 bits, for an audio element.
+function wavFile(samples) {
+  const header = new DataView(new ArrayBuffer(44));
+  const text = (at, four) => [...four].forEach((c, i) => header.setUint8(at + i, c.charCodeAt(0)));
+  const bytes = 2 * samples.length;
+  text(0, "RIFF"); header.setUint32(4, 36 + bytes, true); text(8, "WAVE");
+  text(12, "fmt "); header.setUint32(16, 16, true);
+  header.setUint16(20, 1, true); header.setUint16(22, 1, true); // PCM, one channel
+  header.setUint32(24, RATE, true); header.setUint32(28, 2 * RATE, true);
+  header.setUint16(32, 2, true); header.setUint16(34, 16, true);
+  text(36, "data"); header.setUint32(40, bytes, true);
+  const words = new Int16Array(samples.length);
+  samples.forEach((x, i) => { words[i] = Math.round(32767 * Math.max(-1, Math.min(1, x))); });
+  return new Blob([header, words], {type: "audio/wav"});
+}
+
 // Power in dB, [frames][WINDOW / 2 + 1], by a radix-2 fast Fourier transform of Hann windows.
 function spectrogram(samples) {
   // Enough frames for an hour on a screen.
