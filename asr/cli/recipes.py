@@ -60,10 +60,14 @@ def main(
     arguments = _parse(description, options or {}, texts)
     chosen = {option: getattr(arguments, option) for option in options or {}}
     here = Path(script).resolve().parent
+    recipe = here / f"{arguments.recipe}.yaml"
     out = here.parents[1] / "exp" / "-".join([here.name, *filter(None, chosen.values())])
 
     def work() -> None:
+        from asr.training.recipe import read_recipe
+
         _check_names(chosen | {"recipe": arguments.recipe})
+        read_recipe(recipe, arguments.overrides)  # a wrong setting is told before the download
         if texts is not None:  # now, not after hours of training
             _check_texts(arguments.text, texts)
         with progress_bar("preparing") as progress:
@@ -78,7 +82,7 @@ def main(
         # recipe.yaml refers only to exp/NAME.
         places = [f"data.{part}={manifests[part]}" for part in ("train", "dev")] + [f"out={out}"]
         overrides = [*(places if chosen else ()), *arguments.overrides]
-        run_recipe(here / f"{arguments.recipe}.yaml", overrides, tests, transcripts)
+        run_recipe(recipe, overrides, tests, transcripts)
 
     run_command(work)
 

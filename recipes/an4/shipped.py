@@ -25,6 +25,7 @@ from asr.experiments import surroundings
 from asr.inference.transcribe import trained_model
 from asr.io.terminal import progress_bar
 from asr.models.bundle import load_bundle
+from asr.training.recipe import read_recipe
 from data import an4, fsdd
 
 HERE = Path(__file__).resolve().parent
@@ -45,6 +46,7 @@ def main() -> None:
 
 def work(arguments: argparse.Namespace) -> None:
     """Train with each seed, and test."""
+    read_recipe(HERE / "shipped.yaml", arguments.overrides)  # a wrong setting is told now
     tests = {"test": prepare(OUT / "data", arguments.source)}
     if arguments.fsdd is not None:
         splits = fsdd.prepare(OUT / "data" / "fsdd", arguments.fsdd)

@@ -122,6 +122,7 @@ def test_a_script_prepares_into_its_own_folder_and_names_its_options(
         asked.extend([folder, source or Path()])
         raise AsrError("expected a corpus, got none: check --source")
 
+    write_recipe(script)
     monkeypatch.setattr("sys.argv", ["run.py", "--source", "here", "train.epochs=1"])
     with pytest.raises(SystemExit) as stop:
         main(str(script), "Train.", prepare)
@@ -172,20 +173,37 @@ def test_a_script_may_take_another_recipe_and_add_a_language_model(
     assert (out / "model" / "decoder.json").stat().st_mtime_ns > before
 
 
-def test_a_script_looks_for_texts_before_it_prepares(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--text", "hymns", "--text", "absent.txt"], "hymns for --text, got absent.txt: check"),
+        (["train.epohcs=3"], "train.epohcs"),
+        (["--recipe", "absent"], "absent.yaml"),
+    ],
+)
+def test_a_script_checks_what_was_given_before_it_prepares(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    expected: str,
 ) -> None:
-    script = str(tmp_path / "recipes" / "mine" / "run.py")
+    script = tmp_path / "recipes" / "mine" / "run.py"
+    write_recipe(script)
     texts: dict[str, Text] = {"hymns": lambda into: into / "hymns.txt"}
 
     def prepare(*_: object) -> dict[str, Path]:
         pytest.fail("prepared")
 
-    monkeypatch.setattr("sys.argv", ["run.py", "--text", "hymns", "--text", "absent.txt"])
+    monkeypatch.setattr("sys.argv", ["run.py", *given])
     with pytest.raises(SystemExit):
-        main(script, "Train.", prepare, texts=texts)
-    said = capsys.readouterr().err
-    assert "sentence per line, or hymns for --text, got absent.txt: check the path" in said
+        main(str(script), "Train.", prepare, texts=texts)
+    assert expected in capsys.readouterr().err
+
+
+def write_recipe(script: Path) -> None:
+    data = "{train: train.jsonl, dev: dev.jsonl}"
+    written(script.with_name("recipe.yaml"), f"data: {data}\nout: out\n")
 
 
 def written(path: Path, text: str) -> Path:
@@ -198,6 +216,7 @@ def test_a_script_with_a_language_has_a_folder_for_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = tmp_path / "recipes" / "mine" / "run.py"
+    write_recipe(script)
     ran: list[Any] = []
 
     def prepare(
@@ -227,11 +246,19 @@ def test_a_script_with_a_language_has_a_folder_for_each(
         ]
         assert tests == {"test": out / "data" / "test.jsonl"}
         assert recipe == script.parent / "recipe.yaml"
-    between = ["train.seed=2", "--language", "fr", "out=elsewhere", "--part", "9hr", "a.b=1"]
+    between = [
+        "train.seed=2",
+        "--language",
+        "fr",
+        "out=elsewhere",
+        "--part",
+        "9hr",
+        "model.hidden=8",
+    ]
     monkeypatch.setattr("sys.argv", ["run.py", *between])
     main(str(script), "Train.", prepare, options)
     assert ran[-2][1:] == ("fr", "9hr")
-    assert ran[-1][1][3:] == ["train.seed=2", "out=elsewhere", "a.b=1"]
+    assert ran[-1][1][3:] == ["train.seed=2", "out=elsewhere", "model.hidden=8"]
     monkeypatch.setattr("sys.argv", ["run.py", "--language", "../de"])
     with pytest.raises(SystemExit):
         main(str(script), "Train.", prepare, options)
