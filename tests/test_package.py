@@ -19,7 +19,6 @@ NEEDED = {
     "asr/evaluation/templates/report.js",
     "asr/evaluation/templates/style.css",
     "asr/inference/default_model/config.json",
-    "asr/inference/default_model/lm/ngram.json",
     "asr/inference/default_model/lstm/model.safetensors",
     "asr/inference/default_model/model.safetensors",
     "asr/inference/default_onnx/model.onnx",

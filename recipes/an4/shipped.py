@@ -1,4 +1,4 @@
-"""Train the model that comes along: on AN4, as strangers would have recorded it.
+"""Train the model of the package: on AN4, as strangers would have recorded it.
 
 python recipes/an4/shipped.py --source DIR --fsdd DIR        two seeds, and both test sets
 python recipes/an4/shipped.py --source DIR --seeds 2         one seed, and AN4's test set alone

@@ -283,9 +283,10 @@ def test_the_shipped_model_gives_the_texts_of_torch(shared_data: Path, tmp_path:
     files = sorted((shared_data / "an4" / "wav" / "an4test_clstk").rglob("*.sph"))
     waves = [load_audio(path, source.sample_rate) for path in files]
     found = recognize(from_samples(tmp_path / "an4"), waves, source.sample_rate)
-    expected = [text for text, _ in in_torch(source, waves)]
+    # sherpa-onnx subtracts the mean, and writes two spaces around a word without letters.
+    expected = [text for text, _ in in_torch(source, [wave - wave.mean() for wave in waves])]
     assert len(files) == 130
-    assert [result.text.strip() for result in found] == expected
+    assert [" ".join(result.text.split()) for result in found] == expected
 
 
 @pytest.fixture

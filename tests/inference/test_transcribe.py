@@ -262,7 +262,7 @@ def test_the_shipped_model_is_small_and_hears_an4(
 
 def test_the_shipped_graph_is_that_of_the_trained_model(shared_data: Path) -> None:
     exported, trained = load_onnx(default_model()), load_bundle(trained_model())
-    for name in ("config.json", "tokens.json", "decoder.json", "lm/ngram.json"):
+    for name in ("config.json", "tokens.json", "decoder.json", "lstm/tokens.json"):
         assert (default_model() / name).read_bytes() == (trained_model() / name).read_bytes()
     wave = load_audio(next((shared_data / "an4" / "wav").rglob("an406-fcaw-b.sph")), 16000)
     (found,) = as_rows(exported.score([wave])[0])
