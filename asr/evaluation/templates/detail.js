@@ -2,12 +2,11 @@
 
 let shownNow = null; // the utterance in the pane; late pictures of another one are dropped
 let redraw = () => {}; // draws its pictures in the present colours and size
-let decoded = ""; // address of the WAV file it is played from
+let decoded = ""; // address of the WAV file that is played
 
 function showDetail(pane, utterance, symbols, labels) {
   shownNow = utterance;
   redraw = () => {};
-  URL.revokeObjectURL(decoded);
   pane.replaceChildren();
   if (!utterance) {
     pane.append(element("p", "pale", "No utterance matches the filter: show all."));
@@ -95,6 +94,7 @@ function playFrom(audio, seconds) {
 // Chromium cannot seek in the last half second of FLAC, which embedded recordings are.
 function playDecoded(audio, samples) {
   const {currentTime, paused} = audio;
+  URL.revokeObjectURL(decoded); // that of the utterance before
   decoded = URL.createObjectURL(wavFile(samples));
   audio.src = decoded;
   audio.currentTime = currentTime;
