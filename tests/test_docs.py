@@ -119,7 +119,7 @@ def test_commands_of_labels(
     language, *others = blocks("sh", LABELS)
     own = (DOCS / "your-own-data.md").read_text()  # whose commands are run in test_readme.py
     assert all(line in own for line in language.splitlines())
-    serving, joining, training = "".join(others).splitlines()
+    serving, joining, training = "".join(others).replace("\\\n", "").splitlines()
     assert Path(shlex.split(serving)[-1]) == Path("greetings/clean/check.jsonl")
     parts = [Path(name).read_text() for name in shlex.split(joining)[1:3]]
     Path(shlex.split(joining)[-1]).write_text("".join(parts))

@@ -44,7 +44,7 @@ def align(
         typer.Option(help="Folder for one file per utterance; default: print."),
     ] = None,
 ) -> None:
-    """Align known texts: the times of all words, in recordings of any length."""
+    """Align known texts: the times of all words, in recordings of up to four hours."""
     from asr.inference.forced_alignment import align_all, read_aligned, read_source
     from asr.io.shard_results import Row, file_size
     from asr.models.bundle import load_bundle

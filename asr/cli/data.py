@@ -35,8 +35,8 @@ def new(
         typer.Option(
             "--from",
             metavar="MODEL",
-            help="Model folder, or encoder of asr pretrain, to train further; default: the model"
-            " of the package.",
+            help="Model folder or encoder of asr pretrain to train further, or the word default"
+            " for the included model; without it, training starts from random weights.",
         ),
     ] = None,
 ) -> None:
