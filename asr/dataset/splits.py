@@ -24,6 +24,7 @@ TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
 FOLDERS = 3  # above a recording: part of the corpus, speaker, chapter
 
 Parts = Mapping[str, Sequence[Utterance]]
+PARTS = frozenset({"train", "dev", "test"})
 
 SHARE = 0.1  # of the hours, for dev and for test each
 SHORTEST = 60.0  # seconds of either, if that is at most a fifth of everything
@@ -41,17 +42,26 @@ class Split:
     all_marked: bool = False
     repeated: bool = False
     """Whether a recording is in several parts, because there are too few recordings."""
+    kept: int = 0
+    """Utterances in groups that have stayed in the part of an earlier split."""
+    heard: bool = False
+    """Whether dev or test has recordings of the earlier training set."""
 
 
 def split_utterances(
     utterances: Sequence[Utterance],
     manifest: Path = Path("dev.jsonl"),
     sounds: Mapping[str, str] = MappingProxyType({}),
+    earlier: Parts = MappingProxyType({}),
 ) -> Split:
     """About a tenth of the hours for dev and for test each, by whole speakers if there are at least
     three and all are known. Utterances of one recording (`repeats`; `sounds` are digests of their
     samples, by id) go into one part. The choice depends only on ids, speakers, durations and shared
-    recordings.
+    recordings, and on an `earlier` split.
+
+    Recordings of the earlier split stay in their part, together with the others of their group, if
+    that leaves recordings for each part. A model that was trained on the earlier split can then be
+    trained further and measured.
 
     Recordings in a folder named test form the test set, with nothing else, unless they are most of
     the data or leave too little for training: data set apart for testing must not be trained on,
@@ -71,33 +81,68 @@ def split_utterances(
     disjoint = disjoint and not (apart and names & {u.speaker for u in marked})
     recordings = recording_keys(utterances, sounds)
     groups: dict[str, list[Utterance]] = {}
-    # If too few groups are left, first speakers are divided and then recordings.
-    choices: tuple[tuple[bool, Keys], ...] = (
-        (disjoint, recordings),
-        (False, recordings),
-        (disjoint, [[] for _ in utterances]),
-    )
-    for disjoint, keys in choices:
+    fixed: dict[str, str] = {}
+    homes: dict[str, str] = {}
+    needed = PARTS - {"test"} if apart else PARTS
+    # If too few groups are left, first speakers are divided, then the earlier split is given up,
+    # and recordings are divided at last.
+    whole: tuple[tuple[bool, Keys], ...] = ((disjoint, recordings), (False, recordings))
+    choices = [(*choice, known) for known in (earlier, {}) for choice in whole]
+    choices.append((disjoint, [[] for _ in utterances], {}))
+    for disjoint, keys, known in choices:
         groups = _groups(utterances, keys, disjoint, lambda u: apart and bool(folders[u.id]))
-        if len(groups) >= least:
+        fixed = _earlier_homes(groups, known)
+        homes = _drawn(groups, fixed, apart)
+        if len(groups) >= least and needed <= set(homes.values()):
             break
     repeated = keys is not recordings
+    home = {u.id: homes[name] for name, group in groups.items() for u in group}
+    # The remaining ones are for testing: they are in such a folder, or of the same recording.
+    parts: dict[str, list[Utterance]] = {part: [] for part in ("train", "dev", "test")}
+    for utterance in utterances if disjoint else map(_anonymous, utterances):
+        parts[home.get(utterance.id, "test")].append(utterance)
+    folder = folders[marked[0].id] if marked else ""
+    kept = sum(len(groups[name]) for name in fixed)
+    measuring = {part: parts[part] for part in ("dev", "test")}
+    heard = "train" in _earlier_homes(measuring, earlier).values()
+    return Split(parts, disjoint, folder, bool(marked) and not apart, repeated, kept, heard)
+
+
+def _earlier_homes(groups: Mapping[str, Sequence[Utterance]], earlier: Parts) -> dict[str, str]:
+    """The part of each group that has recordings of an earlier split. Training wins over dev, and
+    dev over test: what a model was trained on cannot measure it."""
+    if not earlier:
+        return {}
+    new = [(u, name) for name, group in groups.items() for u in group]
+    old = [(u, part) for part, utterances in earlier.items() for u in utterances]
+    labels = joined(recording_keys([u for u, _ in [*new, *old]], {}))
+    known: dict[int, set[str]] = defaultdict(set)
+    for (_, part), label in zip(old, labels[len(new) :], strict=True):
+        known[label].add(part)
+    found: dict[str, set[str]] = defaultdict(set)
+    for (_, name), label in zip(new, labels[: len(new)], strict=True):
+        found[name] |= known.get(label, set())
+    ranked = ("train", "dev", "test")
+    return {name: min(parts, key=ranked.index) for name, parts in found.items() if parts}
+
+
+def _drawn(
+    groups: Mapping[str, Sequence[Utterance]], fixed: Mapping[str, str], apart: bool
+) -> dict[str, str]:
+    """The part of each group: the one in `fixed`, or one that is drawn. Test recordings that are
+    set `apart` are in no group."""
     seconds = {name: total_seconds(group) for name, group in groups.items()}
     total = sum(seconds.values())
     wanted = max(SHARE * total, min(SHORTEST, total / 5))
     order = sorted(seconds, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    test = set() if apart else _held_out(order, seconds, wanted, most=len(order) - 2)
-    rest = [name for name in order if name not in test]
-    dev = _held_out(rest, seconds, wanted, most=len(rest) - 1)
-    homes = dict.fromkeys(order, "train") | dict.fromkeys(dev, "dev") | dict.fromkeys(test, "test")
-    parts: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
-    home = {u.id: homes[name] for name, group in groups.items() for u in group}
-    for utterance in utterances:
-        # The remaining ones are for testing: they are in such a folder, or of the same recording.
-        part = parts[home.get(utterance.id, "test")]
-        part.append(utterance if disjoint else _anonymous(utterance))
-    folder = folders[marked[0].id] if marked else ""
-    return Split(parts, disjoint, folder, bool(marked) and not apart, repeated)
+    homes = dict(fixed)
+    for part, later in (("test", ("dev", "train")), ("dev", ("train",))):
+        free = [name for name in order if name not in homes]
+        held = sum(seconds[name] for name, home in homes.items() if home == part)
+        most = len(free) - sum(other not in homes.values() for other in later)
+        if most > 0 and held * _MOST_OVER < wanted and not (part == "test" and apart):
+            homes |= dict.fromkeys(_held_out(free, seconds, wanted - held, most), part)
+    return {name: homes.get(name, "train") for name in order}
 
 
 def _groups(

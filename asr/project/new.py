@@ -26,7 +26,7 @@ from asr.io.terminal import progress_bar
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.project.defaults import Proposal, Texts, examine
-from asr.project.initial import Initial, proposed_recipe, read_initial
+from asr.project.initial import Initial, earlier_parts, proposed_recipe, read_initial
 from asr.project.notes import (
     left_out_notes,
     one_line,
@@ -35,7 +35,7 @@ from asr.project.notes import (
     spoken,
     text_notes,
 )
-from asr.project.recordings import Examined, listed, measured, recalled
+from asr.project.recordings import Examined, Listing, listed, measured, recalled
 from asr.text.normalise import TextConfig
 from asr.text.tokens import build_tokens
 from asr.training.estimate import measure_training
@@ -59,7 +59,8 @@ def new_project(
 ) -> None:
     """Write the folder `project` atomically, and report what was found and the next commands. With
     what shards have `examined`, no recording is read. The recipe trains from random weights, or
-    from the `model` in a folder (`read_initial`).
+    from the `model` in a folder (`read_initial`); recordings that this model was trained or tested
+    with then stay in their set.
 
     Raises AsrError for an existing folder, an unreadable source, a bad model, and if more than half
     of the source cannot be used.
@@ -67,13 +68,8 @@ def new_project(
     project = Path(project)
     refuse_taken(project)
     initial = None if model is None else read_initial(model)
-    checks: dict[str, AudioCheck] = {}
-    if examined is None:
-        listing = listed(source)
-        kept, unreadable = measured(list(listing.named.values()))
-    else:
-        listing = examined.listing
-        kept, unreadable, checks = recalled(examined)
+    earlier = earlier_parts(initial)
+    listing, kept, unreadable, checks = _usable(source, examined)
     found = listing.found
     left_out = [*found.left_out, *listing.nameless, *unreadable]
     check_once = _checking_once(checks)
@@ -82,7 +78,7 @@ def new_project(
         while True:
             _refuse_mostly_bad(source, kept, left_out)
             temporary.mkdir(exist_ok=True)
-            split = split_utterances(kept, project / "dev.jsonl", sounds)
+            split = split_utterances(kept, project / "dev.jsonl", sounds, earlier)
             learnt, texts, proposal = _write(temporary, split.parts, source, initial)
             report = _check(temporary, project, check_once)
             useless = {p.id: f"{p.kind}: {p.detail}" for p in report.problems if p.kind in _USELESS}
@@ -110,6 +106,17 @@ def new_project(
     ]:
         say(note)
     _say_next(project, say)
+
+
+def _usable(
+    source: str | Path, examined: Examined | None
+) -> tuple[Listing, list[Utterance], list[LeftOut], dict[str, AudioCheck]]:
+    """What a source holds, its recordings that can be read and the others, and what is known of
+    their sound."""
+    if examined is not None:
+        return examined.listing, *recalled(examined)
+    listing = listed(source)
+    return listing, *measured(list(listing.named.values())), {}
 
 
 def refuse_taken(project: Path) -> None:

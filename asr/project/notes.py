@@ -45,6 +45,16 @@ def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[
         )
     elif split.marked:
         notes.append(f"test consists of the recordings in the folder {split.marked}")
+    if split.kept:
+        notes.append(
+            f"sets of the earlier training: {split.kept} recordings stay where they, or others of"
+            " their speakers, were, so that none moves from train to dev or test"
+        )
+    if split.heard:
+        notes.append(
+            "dev or test has recordings that the model was trained on: error rates will be lower"
+            " than for new recordings; record others for a test"
+        )
     if split.repeated:
         notes.append(
             "the same recordings are in several parts, because there are too few different ones:"

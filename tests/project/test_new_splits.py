@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from asr.dataset.manifest import Utterance
+from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.splits import VOICE
 from asr.project.defaults import examine, propose
 from asr.project.new import split_utterances
 from asr.text.normalise import TextConfig
 from tests.commands import Command
 from tests.project.test_new import PARTS, spoken
-from tests.tones import write_recordings
+from tests.tones import SMALL, write_recordings
 
 
 def test_splits_keep_speakers_apart_and_take_a_tenth() -> None:
@@ -98,3 +98,73 @@ def test_a_folder_named_test_leaves_something_to_learn_from(tmp_path: Path) -> N
 
 
 # --- proposals ---
+
+
+def added(speakers: int) -> list[Utterance]:
+    """Ten recordings each of so many speakers, in files of their own."""
+    return [
+        Utterance(f"{s}-{n}", Path(f"rec/s{s}/{n}.wav"), "low", 9.0 + s % 7, f"s{s}")
+        for s in range(speakers)
+        for n in range(10)
+    ]
+
+
+@pytest.mark.parametrize("before", [2, 4, 10, 11, 15])
+@pytest.mark.parametrize("more", [0, 1, 3, 20])
+def test_added_recordings_move_no_old_ones(before: int, more: int) -> None:
+    earlier = split_utterances(added(before)).parts
+    split = split_utterances(added(before + more), earlier=earlier)
+    home = {u.audio: part for part in PARTS for u in split.parts[part]}
+    stayed = [home[u.audio] == part for part in PARTS for u in earlier[part]]
+    assert all(home[u.audio] == "train" for u in earlier["train"])
+    assert not split.heard
+    if before > 2:  # two speakers are divided at first; by whole speakers, all of theirs train
+        assert all(stayed)
+        assert split.kept == 10 * before
+    seconds = [sum(u.duration for u in split.parts[part]) for part in ("dev", "test")]
+    if before > 9 and more == 20:
+        total = sum(u.duration for u in added(before + more))
+        assert all(0.06 * total < one < 0.16 * total for one in seconds)
+    assert all(seconds)
+
+
+def test_a_speaker_of_the_training_set_stays_there_with_new_recordings() -> None:
+    earlier = split_utterances(added(10)).parts
+    speaker = earlier["train"][0].speaker
+    new = [Utterance(f"new-{n}", Path(f"new/{n}.wav"), "low", 99.0, speaker) for n in range(9)]
+    split = split_utterances([*added(10), *new], earlier=earlier)
+    assert {u.id for u in new} <= {u.id for u in split.parts["train"]}
+
+
+def test_recordings_of_the_training_set_alone_are_divided_and_told() -> None:
+    earlier = split_utterances(added(10)).parts
+    split = split_utterances(earlier["train"], earlier=earlier)
+    assert all(split.parts[part] for part in PARTS)
+    assert split.heard
+    assert not split.kept
+
+
+def test_a_test_folder_of_heard_recordings_is_told() -> None:
+    old = [replace(u, audio=Path("test") / u.audio.name) for u in added(1)]
+    split = split_utterances([*old, *added(9)[10:]], earlier={"train": old})
+    assert split.marked
+    assert split.heard
+
+
+def test_a_model_is_trained_further_on_the_same_sets(run: Command, tmp_path: Path) -> None:
+    names = ["ann", "ben", "cid", "dora", "eve", "fay", "gil", "hal", "ian", "joe"]
+    write_recordings(tmp_path / "all", dict.fromkeys(names, 6))
+    (tmp_path / "rec").mkdir()
+    for name in names[:5]:
+        (tmp_path / "all" / name).rename(tmp_path / "rec" / name)
+    assert run("new", tmp_path / "p", tmp_path / "rec").status == 0
+    ended = run("train", tmp_path / "p" / "recipe.yaml", *SMALL)
+    assert ended.status == 0, ended.err
+    for name in names[5:]:
+        (tmp_path / "all" / name).rename(tmp_path / "rec" / name)
+    ended = run("new", tmp_path / "q", tmp_path / "rec", "--from", tmp_path / "p" / "run" / "model")
+    assert ended.status == 0, ended.err
+    assert "sets of the earlier training: 30 recordings stay" in ended.out
+    for part in PARTS:
+        old, new = (read_manifest(tmp_path / p / f"{part}.jsonl") for p in "pq")
+        assert {u.audio for u in old} <= {u.audio for u in new}
