@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,12 +13,13 @@ import typer
 
 from asr.cli.option_groups import with_options
 from asr.cli.sharding import ShardOptions, merged_rows
-from asr.errors import ConfigError
+from asr.errors import AudioError, ConfigError
 from asr.evaluation import AUDIO_MEGABYTES
 from asr.io.terminal import progress_bar, tell
 
 if TYPE_CHECKING:
     from asr.dataset.manifest import Utterance
+    from asr.evaluation.misfit import Ranked
     from asr.io.shard_results import Row
 
 Progress = Callable[[int, int], None]
@@ -43,7 +44,7 @@ def clean(
     """Rank transcripts by how badly the model aligns them, and write the worst ones to check."""
     from asr.dataset.manifest import Selection, read_manifest
     from asr.evaluation.check_page import write_check_page
-    from asr.evaluation.misfit import Ranked, read_values, worst_first, write_ranking
+    from asr.evaluation.misfit import read_values, worst_first, write_ranking
     from asr.evaluation.report_folder import check_writable
     from asr.io.shard_results import file_size
 
@@ -77,6 +78,7 @@ def clean(
             else:
                 tell(f"error: {one.error}")
                 failed += 1
+    _require_any(found, manifest, out)
     ranked = worst_first(found[id_] for id_ in places if id_ in found)
     count = math.ceil(worst / 100 * len(ranked))
     written = write_ranking(out, ranked, utterances, count)
@@ -88,12 +90,20 @@ def clean(
         sys.exit(1)
 
 
+def _require_any(found: Mapping[str, Ranked], manifest: Path, out: Path) -> None:
+    """Raise AudioError if no recording could be read, before an earlier result is replaced."""
+    if not found:
+        raise AudioError(
+            f"expected recordings that can be read, got none in {manifest}: correct the paths; "
+            f"{out} is as it was"
+        )
+
+
 def _measured(
     model: Path, utterances: Sequence[Utterance], progress: Progress | None = None
 ) -> Iterator[tuple[str, Row]]:
     """Ids with the findings of each utterance, or why its recording cannot be read."""
     from asr.decoding.folder import load_decoder
-    from asr.errors import AudioError
     from asr.evaluation.misfit import measure, values_of
     from asr.io.shard_results import Row
     from asr.models.bundle import load_bundle

@@ -36,3 +36,18 @@ def test_misuse(run: Command, tones: Tones, tmp_path: Path) -> None:
     refused = run("clean", model, tmp_path / "check.jsonl", "--out", tmp_path)
     assert "expected --out that replaces no input" in refused.error()
     assert "expected a manifest" in run("clean", model, tmp_path / "no", "--out", tmp_path).error()
+
+
+def test_without_recordings_the_earlier_result_stays(
+    run: Command, tones: Tones, tmp_path: Path
+) -> None:
+    rows = list(read_manifest(tones[0]["test"]))[:5]
+    write_manifest(tmp_path / "m.jsonl", rows)
+    words = "clean", tones[1], tmp_path / "m.jsonl", "--out", tmp_path / "c", "--worst", "40"
+    assert run(*words).status == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
+    write_manifest(tmp_path / "m.jsonl", [replace(u, audio=tmp_path / "no.wav") for u in rows])
+    ended = run(*words)
+    assert ended.status == 1
+    assert "expected recordings that can be read, got none in" in ended.errors[-1]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()} == before
