@@ -15,7 +15,7 @@ import typer
 from asr.cli.decoder_options import DecoderOptions
 from asr.cli.option_groups import SectionedCommand, with_options
 from asr.cli.sharding import ShardOptions, merged_rows, run_shard
-from asr.errors import ConfigError
+from asr.errors import AudioError, ConfigError
 from asr.io.terminal import progress_bar, tell
 
 if TYPE_CHECKING:
@@ -82,11 +82,25 @@ def label(
         found = [read_labelled(made.value, u, made.error) for u, made in read]
     if sharding.merge:
         failed = _tell_errors(found)
+    found = found if dev is None else _not_in(dev, found)
     _write(out, found, trusted)
     if failed:
         sys.exit(1)
     if not asked:
         shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def _not_in(dev: Path, found: Sequence[Labelled]) -> list[Labelled]:
+    """The labelled recordings that --dev does not have: dev must not be trained on."""
+    from asr.dataset.manifest import read_manifest
+    from asr.inference.untranscribed import without
+
+    others = {u.id for u in without([row.recording for row in found], read_manifest(dev))}
+    if shared := len(found) - len(others):
+        tell(f"left out: {shared} recordings that --dev has too")
+    if not others:
+        raise AudioError("expected recordings that --dev does not have, got none: label others")
+    return [row for row in found if row.recording.id in others]
 
 
 def _label(

@@ -6,13 +6,15 @@ words, from 0 to 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from asr.dataset.manifest import Manifest, Utterance, shown
+from asr.dataset.manifest import Manifest, Selection, Utterance, shown
+from asr.dataset.repeats import joined, recording_keys
 from asr.errors import ManifestError
+from asr.io.printable import printable
 
 CONFIDENCE = "confidence"
 
@@ -54,7 +56,44 @@ def confidences(path: Path, labels: Manifest) -> list[float]:
     return found
 
 
-def join(train: Manifest, path: Path, labels: Manifest) -> Joined:
+def usable(
+    labels: Manifest,
+    transcribed: Sequence[Utterance],
+    missing: Callable[[str], set[str]],
+    say: Callable[[str], None],
+) -> Selection:
+    """The labels to train on. Those of `transcribed` recordings are left out, since dev must not be
+    trained on and transcripts of people are better, and those with characters that the tokens lack
+    (`missing` names them for a text). `say` reports both.
+
+    Raises ManifestError if none are left.
+    """
+    known = joined(recording_keys(Joined(transcribed, labels), {}))
+    files = set(known[: len(transcribed)])
+    places, same, unknown = [], [], []
+    for place, (u, file) in enumerate(zip(labels, known[len(transcribed) :], strict=True)):
+        lacking = missing(u.text)
+        if file in files:
+            same.append(u.id)
+        elif lacking:
+            unknown.append(f"{u.id}: {''.join(sorted(lacking))!r}")
+        else:
+            places.append(place)
+    for what, left_out in (
+        ("of recordings in data.train or data.dev", same),
+        ("with characters that data.train does not have", unknown),
+    ):
+        if left_out:
+            say(f"left out, labels {what}: {len(left_out)}, first {printable(left_out[0])}")
+    if not places:
+        raise ManifestError(
+            f"expected labels to train on, got none of {len(labels)} (data.labels): label other "
+            "recordings, or train without data.labels"
+        )
+    return Selection(labels, places)
+
+
+def join(train: Manifest, path: Path, labels: Sequence[Utterance]) -> Joined:
     """Transcripts of people, and labels from `path`. Raises ManifestError for equal ids."""
     known = {utterance.id for utterance in train}
     both = [utterance.id for utterance in labels if utterance.id in known]

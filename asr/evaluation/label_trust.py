@@ -52,8 +52,14 @@ def hear_dev(
     dev: Sequence[Utterance],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Heard:
-    """Recognise transcribed recordings. Raises AudioError for the first that cannot be read."""
+    """Recognise transcribed recordings. Raises ReportError if there are no transcripts, AudioError
+    for the first recording that cannot be read."""
     references = {u.id: recognizer.bundle.normalise(u.text) for u in dev}
+    if not any(references.values()):
+        raise ReportError(
+            f"expected transcripts in --dev, got {len(references)} recordings without words: give "
+            "a manifest with transcripts"
+        )
     texts: dict[str, str] = {}
     sure: list[float] = []
     for done, labelled in enumerate(label_all(recognizer, dev), start=1):

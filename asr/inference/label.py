@@ -220,6 +220,11 @@ def write_labels(
                 kept.append(u)
                 written.kept_seconds += u.duration
     written.kept = len(kept)
+    if not written.labels:
+        raise ReportError(
+            f"expected words in the recordings, got none in {written.empty}: give recordings of "
+            "speech, or train a better model first"
+        )
     if not kept:
         raise ReportError(
             f"expected labels with a confidence of at least {least:g}, got none of "

@@ -31,7 +31,7 @@ def measure_training(recipe: Recipe) -> float:
     computed = precision(recipe.train.precision, lambda _: None)
     accelerator = build_accelerator(computed, lambda _: None)
     device, autocast = accelerator.device, accelerator.autocast
-    tokens, _, data, _ = datasets(recipe)
+    tokens, _, data, _ = datasets(recipe, lambda _: None)
     model = AcousticModel(recipe.features, recipe.model, len(tokens)).to(device).train()
     load(model, recipe, network_folder)
     corpus = training_corpus(recipe, model, data, None)

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from asr.dataset.cuts import Corpus
-from asr.dataset.labels import confidences, join
+from asr.dataset.labels import Joined, confidences, join, usable
 from asr.dataset.manifest import Selection, Utterance, read_manifest
 from asr.dataset.remote import Supply, fetch_all, supply
 from asr.dataset.speech_dataset import SpeechDataset, Stamp, stamp
@@ -81,9 +82,11 @@ def precision(choice: str, say: Callable[[str], None]) -> str:
     return "no"
 
 
-def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechDataset]:
-    """The tokens, their characters, the training set and the dev set. Raises AsrError for unusable
-    data."""
+def datasets(
+    recipe: Recipe, say: Callable[[str], None]
+) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechDataset]:
+    """The tokens, their characters, the training set and the dev set. `say` reports labels that are
+    left out. Raises AsrError for unusable data."""
     train = read_manifest(recipe.data.train, recipe.shards)
     dev = read_manifest(recipe.data.dev, recipe.shards)
     labels = recipe.data.labels and read_manifest(recipe.data.labels, recipe.shards)
@@ -101,7 +104,8 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
         stamps |= _require_audio(recipe.data.dev, dev)
         if recipe.data.labels and labels:
             stamps |= _require_audio(recipe.data.labels, labels)
-    text = as_units(recipe.text, recipe.tokens, (u.text for part in (train, dev) for u in part))
+    parts = (train, dev, labels or ())
+    text = as_units(recipe.text, recipe.tokens, (u.text for part in parts for u in part))
     texts = [normalise(u.text, text) for u in train]
     if recipe.init.preserve and recipe.init.model is not None:
         tokens = preserved_tokens(recipe.init.model, texts)
@@ -112,9 +116,16 @@ def datasets(recipe: Recipe) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechD
     if not (recipe.data.labels and labels):
         return tokens, text, SpeechDataset(train, tokens, text, rate, stamps=stamps), dev_set
     sure = confidences(recipe.data.labels, labels)
-    weights = [1.0] * len(train) + [recipe.data.label_weight * c for c in sure]
-    both = join(train, recipe.data.labels, labels)
+    missing = partial(_missing, tokens, text)
+    kept = usable(labels, Joined(train, dev), missing, say)
+    weights = [1.0] * len(train) + [recipe.data.label_weight * sure[i] for i in kept.places]
+    both = join(train, recipe.data.labels, kept)
     return tokens, text, SpeechDataset(both, tokens, text, rate, weights, stamps), dev_set
+
+
+def _missing(tokens: Tokens, config: TextConfig, text: str) -> set[str]:
+    """What the tokens cannot write of a text."""
+    return tokens.missing(normalise(text, config))
 
 
 def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> dict[Path, Stamp]:
@@ -215,6 +226,8 @@ def identity(
     for key in ("ema", "entropy_target"):
         if not getattr(recipe.train, key):
             del kept[f"train.{key}"]
+    if recipe.data.labels is not None:
+        kept["data.label_weight"] = recipe.data.label_weight
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
     kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]

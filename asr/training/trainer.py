@@ -103,7 +103,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     computed = precision(config.precision, say)
     recipe, network_folder = front_end.with_network(recipe)
     torch.manual_seed(config.seed)
-    tokens, text, train_set, dev_set = datasets(recipe)
+    tokens, text, train_set, dev_set = datasets(recipe, say)
     model = AcousticModel(recipe.features, recipe.model, len(tokens))
     front_end.load(model, recipe, network_folder)
     bundle = Bundle(model, tokens, text)

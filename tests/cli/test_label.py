@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import asr.inference.label
+from asr.audio.load import write_wav
 from asr.dataset.manifest import read_manifest, write_manifest
 from asr.io.shard_results import RESULTS
 from tests.commands import Command
@@ -99,3 +102,30 @@ def test_misuse(run: Command, tones: Tones, folder: Path) -> None:
         assert "--out that replaces no input" in run(*words).error()
     out = folder.parent / "labels.jsonl"
     assert "no such file" in run("label", model, folder / "none", "--out", out).error()
+
+
+def test_recordings_of_dev_are_not_labelled(run: Command, tones: Tones, tmp_path: Path) -> None:
+    rows = read_manifest(tones[0]["test"])
+    for name, part in {"dev": rows[:8], "all": rows[:12], "same": rows[:8]}.items():
+        write_manifest(tmp_path / f"{name}.jsonl", part)
+    dev, out = tmp_path / "dev.jsonl", tmp_path / "labels.jsonl"
+    words = "--dev", dev, "--out", out, "--target", "100"
+    ended = run("label", tones[1], tmp_path / "all.jsonl", *words)
+    assert ended.status == 0, ended.err
+    assert "left out: 8 recordings that --dev has too" in ended.err
+    assert {u.audio for u in read_manifest(out)} <= {u.audio for u in rows[8:12]}
+    refused = run("label", tones[1], tmp_path / "same.jsonl", *words).error()
+    assert "expected recordings that --dev does not have, got none" in refused
+
+
+def test_what_is_missing_is_named(run: Command, tones: Tones, tmp_path: Path) -> None:
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    write_wav(silent / "a.wav", np.zeros(8000, np.float32), 8000)
+    out = "--out", tmp_path / "labels.jsonl"
+    refused = run("label", tones[1], silent, *out).error()
+    assert "expected words in the recordings, got none in 1" in refused
+    rows = [replace(u, text="") for u in read_manifest(tones[0]["dev"])]
+    write_manifest(tmp_path / "dev.jsonl", rows)
+    refused = run("label", tones[1], silent, *out, "--dev", tmp_path / "dev.jsonl").error()
+    assert "expected transcripts in --dev" in refused

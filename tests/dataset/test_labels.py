@@ -61,17 +61,16 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 def test_a_training_counts_labels_at_their_weight(recipe: Recipe) -> None:
-    tokens, _, train, dev = datasets(recipe)
+    tokens, _, train, dev = datasets(recipe, print)
     assert train.weights == [1.0] * 4 + [0.4] * 3
     # One that does not fit is left out with its weight.
     train.references[3] = "low high " * 50
     kept = without_infeasible(recipe, untrained_bundle(), train, lambda text: None)
     assert kept.weights == [1.0] * 3 + [0.4] * 3
     other = recipe.model_copy(update={"data": recipe.data.model_copy(update={"label_weight": 0.5})})
-    digests = [
-        identity(row, tokens, datasets(row)[2], dev)["data.train"] for row in (recipe, other)
-    ]
-    assert digests[0] != digests[1]
+    of = [identity(row, tokens, datasets(row, print)[2], dev) for row in (recipe, other)]
+    assert of[0]["data.train"] != of[1]["data.train"]
+    assert [row["data.label_weight"] for row in of] == [0.8, 0.5]
 
 
 def test_a_recipe_names_labels_beside_it(tmp_path: Path, recipe: Recipe) -> None:
@@ -89,7 +88,30 @@ def test_labels_of_dev_speakers_and_without_audio_are_refused(
     labels = read_manifest(path)
     write_manifest(path, [replace(u, speaker="dev speaker") for u in labels])
     with pytest.raises(AsrError, match="dev speakers that are not in train, got 1"):
-        datasets(recipe)
+        datasets(recipe, print)
     write_manifest(path, [replace(u, audio=tmp_path / "no.wav") for u in labels])
     with pytest.raises(AsrError, match=r"labels.jsonl: expected every recording, got 1 of 1"):
-        datasets(recipe)
+        datasets(recipe, print)
+
+
+def test_labels_that_training_cannot_use_are_left_out(
+    tmp_path: Path, recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recipe.data.labels is not None
+    rows = list(read_manifest(recipe.data.labels))
+    rows[0] = replace(rows[0], text="löw", extra={"confidence": 0.9})
+    known = [
+        replace(u, id=f"again-{name}", speaker="", extra={"confidence": 0.25})
+        for name in ("train", "dev")
+        for u in read_manifest(tmp_path / f"{name}.jsonl")[:1]
+    ]
+    write_manifest(recipe.data.labels, [known[0], *rows, known[1]])
+    _, _, train, _ = datasets(recipe, print)
+    assert [u.id for u in train.utterances][4:] == [u.id for u in rows[1:]]
+    assert train.weights == [1.0] * 4 + [0.4] * 2
+    said = capsys.readouterr().out
+    assert "labels of recordings in data.train or data.dev: 2, first again-train" in said
+    assert f"characters that data.train does not have: 1, first {rows[0].id}: 'ö'" in said
+    write_manifest(recipe.data.labels, known)
+    with pytest.raises(ManifestError, match="labels to train on, got none of 2"):
+        datasets(recipe, print)

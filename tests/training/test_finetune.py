@@ -356,7 +356,7 @@ def test_what_cannot_be_preserved_is_refused(tones: Tones, tmp_path: Path) -> No
 
 def test_runs_that_began_before_there_was_preserve_are_resumed(tones: Tones) -> None:
     recipe = tone_recipe(tones[0], Path("run"))
-    tokens, _, train, dev = datasets(recipe)
+    tokens, _, train, dev = datasets(recipe, print)
     assert "init.preserve" not in identity(recipe, tokens, train, dev)
     assert identity(preserving(tones, Path("run")), tokens, train, dev)["init.preserve"] is True
 
