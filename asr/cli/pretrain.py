@@ -59,10 +59,11 @@ def pretrain(
     from asr.inference.untranscribed import hold_out, without
     from asr.io.extras import require
     from asr.training.pretrain import pretrain as train
-    from asr.training.pretrain import read_config
+    from asr.training.pretrain import read_config, refuse_training
 
     require("matplotlib")
     config = read_config(recipe, set_ or [])
+    refuse_training(out)
     learnt = _utterances(sources, config, out / "pieces.json")
     if dev is None:
         learnt, held = hold_out(learnt, config.seed)
@@ -87,7 +88,7 @@ def _utterances(sources: Sequence[Path], config: PretrainConfig, kept: Path) -> 
         found = kept_pieces(
             kept, rows, rate, config.longest_seconds, config.shortest_seconds, progress
         )
-    for problem in found.unreadable:
+    for problem in found.unreadable.values():
         tell(f"left out: {problem}")
     if summary := found.summary():
         tell(f"left out: {summary}")

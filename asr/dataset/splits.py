@@ -141,7 +141,7 @@ def _drawn(
         held = sum(seconds[name] for name, home in homes.items() if home == part)
         most = len(free) - sum(other not in homes.values() for other in later)
         if most > 0 and held * _MOST_OVER < wanted and not (part == "test" and apart):
-            homes |= dict.fromkeys(_held_out(free, seconds, wanted - held, most), part)
+            homes |= dict.fromkeys(held_out(free, seconds, wanted - held, most), part)
     return {name: homes.get(name, "train") for name in order}
 
 
@@ -171,7 +171,7 @@ def total_seconds(utterances: Sequence[Utterance]) -> float:
     return sum(u.duration for u in utterances)
 
 
-def _held_out(
+def held_out(
     order: Sequence[str], seconds: Mapping[str, float], wanted: float, most: int
 ) -> set[str]:
     """Groups in this order until there is enough; the smallest group if each is too large."""

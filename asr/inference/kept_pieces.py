@@ -17,7 +17,7 @@ from asr.inference.untranscribed import Found, Progress, cut_recordings
 from asr.io.files import read_json, write_json
 from asr.io.paths import as_stored
 
-VERSION = 1  # of what is kept; higher if the same recordings would be cut in another way
+VERSION = 2  # of what is kept; higher if the same recordings would be cut in another way
 
 
 def kept_pieces(
@@ -35,8 +35,11 @@ def kept_pieces(
     with suppress(OSError, ValueError):
         known = read_json(place)
     if isinstance(known, dict) and known.get("of") == of:
-        pieces = [_piece(*values) for values in known["pieces"]]
-        return Found(pieces, known["short"], known["silent"], known["unreadable"])
+        # What could not be read then, on a drive that was away, may be readable now.
+        again = [u for u in rows if u.id in known["unreadable"]]
+        if cut_recordings(again, rate, longest, shortest).unreadable == known["unreadable"]:
+            pieces = [_piece(*values) for values in known["pieces"]]
+            return Found(pieces, known["short"], known["silent"], known["unreadable"])
     found = cut_recordings(rows, rate, longest, shortest, progress)
     values = {"short": found.short, "silent": found.silent, "unreadable": found.unreadable}
     values["pieces"] = [
@@ -47,6 +50,14 @@ def kept_pieces(
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, {"of": of, **values})
     return found
+
+
+def read_pieces(place: Path) -> list[Utterance]:
+    """The pieces that are kept in a file, or none if it is damaged."""
+    try:
+        return [_piece(*values) for values in read_json(place)["pieces"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _digest(rows: Sequence[Utterance], settings: Sequence[object]) -> str:

@@ -21,7 +21,7 @@ from asr.audio.vad import SpeechDetector, speech_detector
 from asr.dataset.importers import folders_as_speakers
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.shards import load_recording
-from asr.dataset.splits import total_seconds
+from asr.dataset.splits import held_out, total_seconds
 from asr.errors import AudioError
 from asr.inference.output_names import output_names
 from asr.inference.speech_pieces import speech_pieces
@@ -42,8 +42,8 @@ class Found:
     """Recordings and pieces that are too short."""
     silent: int = 0
     """Long recordings without speech."""
-    unreadable: list[str] = field(default_factory=list)
-    """Why recordings are left out, in whole or from some second on."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """By id, why recordings are left out, in whole or from some second on."""
 
     def summary(self) -> str:
         """What was left out, on one line; "" if nothing was."""
@@ -132,7 +132,7 @@ def cut_recordings(
                 detector.reset()
                 _cut(u, rate, longest, shortest, detector, found, taken)
         except AudioError as error:
-            found.unreadable.append(str(error))
+            found.unreadable[u.id] = str(error)
         progress(done, len(rows))
     return found
 
@@ -178,8 +178,9 @@ def _blocks(u: Utterance, rate: int) -> Iterator[np.ndarray]:
 
 
 def hold_out(rows: Sequence[Utterance], seed: int) -> tuple[list[Utterance], list[Utterance]]:
-    """Utterances to train on and to measure by: whole speakers if three or more are named and all
-    are known, else whole recordings, else single utterances of one recording.
+    """Utterances to train on and to measure by, about a twentieth: whole speakers if three or more
+    are named and all are known, else whole recordings, else single utterances. Speakers and
+    recordings of which one is more than a quarter of everything, or more than an hour, are divided.
 
     Raises AudioError for a single utterance.
     """
@@ -188,27 +189,23 @@ def hold_out(rows: Sequence[Utterance], seed: int) -> tuple[list[Utterance], lis
             f"expected at least two pieces of speech, one of them to hold out, got {len(rows)}: "
             "give more recordings, or recordings to hold out (--dev)"
         )
-    speakers = {u.speaker for u in rows}
-    recordings = {_file(u) for u in rows}
-    if len(speakers) >= 3 and "" not in speakers:
-        keys = [u.speaker for u in rows]
-    elif len(recordings) > 1:
-        keys = [_file(u) for u in rows]
-    else:
-        keys = [u.id for u in rows]
-    order = sorted(set(keys))
-    random.Random(seed).shuffle(order)
-    wanted = min(HELD_OUT * total_seconds(rows), MOST_HELD_OUT_S)
-    seconds = dict.fromkeys(order, 0.0)
-    for key, u in zip(keys, rows, strict=True):
-        seconds[key] += u.duration
+    speakers = [u.speaker for u in rows]
+    files = [_file(u) for u in rows]
+    total = total_seconds(rows)
+    wanted = min(HELD_OUT * total, MOST_HELD_OUT_S)
     held: set[str] = set()
-    total = 0.0
-    for key in order[:-1]:
-        if total >= wanted:
+    keys: list[str] = []
+    for keys, least in ((speakers, 3), (files, 2), ([u.id for u in rows], 2)):
+        seconds = dict.fromkeys(sorted(set(keys)), 0.0)
+        if len(seconds) < least or "" in seconds:
+            continue
+        for key, u in zip(keys, rows, strict=True):
+            seconds[key] += u.duration
+        order = list(seconds)
+        random.Random(seed).shuffle(order)
+        held = held_out(order, seconds, wanted, most=len(order) - 1)
+        if sum(seconds[key] for key in held) <= min(total / 4, 2 * MOST_HELD_OUT_S):
             break
-        held.add(key)
-        total += seconds[key]
     pairs = list(zip(keys, rows, strict=True))
     return [u for key, u in pairs if key not in held], [u for key, u in pairs if key in held]
 

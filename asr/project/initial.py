@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from asr.config import Config
-from asr.dataset.manifest import Utterance, read_manifest
-from asr.dataset.splits import Parts, total_seconds
-from asr.errors import AsrError, ConfigError
+from asr.dataset.manifest import Utterance
+from asr.dataset.splits import total_seconds
+from asr.errors import ConfigError
 from asr.features.extractor import FeatureConfig
 from asr.inference.transcribe import trained_model
-from asr.io.files import read_json
 from asr.models.bundle import load_bundle
 from asr.models.config import ModelConfig
 from asr.models.encoder_folder import load_encoder
@@ -23,6 +21,7 @@ from asr.models.files import is_encoder
 from asr.project.defaults import TEXT, Proposal, Texts, propose, recipe_text, tokens_text
 from asr.text.normalise import TextConfig
 from asr.training.finetune import InitConfig
+from asr.training.recipe import refuse_obstacles
 
 TOKENS = "# The tokens are those of the model, and the characters of train.jsonl that it lacks.\n"
 KEPT = " If no epoch has fewer errors on dev, the result is the model itself."
@@ -62,26 +61,15 @@ def read_initial(name: str) -> Initial:
         characters = frozenset("".join(bundle.tokens.units[1:]))
         config = bundle.model.features.config
         found = Initial(folder, config, bundle.model.config, bundle.text, characters)
+    try:
+        refuse_obstacles(found.features, found.model)
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {error}: pretrain with other settings") from None
     if found.features.kind == "pretrained":
         raise ConfigError(
             f"expected a model with a filterbank, got {folder}, whose features are those of a "
             "pretrained network: train from it with init.model in a recipe (docs/pretrained.md)"
         )
-    return found
-
-
-def earlier_parts(initial: Initial | None) -> Parts:
-    """The manifests of the training of a model, with the test set beside dev, as far as they still
-    exist; none for a model without its run folder."""
-    try:
-        data = read_json(initial.folder.parent / "recipe.json")["data"] if initial else {}
-        train, dev = Path(data["train"]), Path(data["dev"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    found = {}
-    for part, path in {"train": train, "dev": dev, "test": dev.with_name("test.jsonl")}.items():
-        with contextlib.suppress(AsrError, OSError):
-            found[part] = read_manifest(path)
     return found
 
 

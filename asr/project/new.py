@@ -26,8 +26,10 @@ from asr.io.terminal import progress_bar
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
 from asr.project.defaults import Proposal, Texts, examine
-from asr.project.initial import Initial, earlier_parts, proposed_recipe, read_initial
+from asr.project.earlier import Earlier, earlier_sets
+from asr.project.initial import Initial, proposed_recipe, read_initial
 from asr.project.notes import (
+    earlier_notes,
     left_out_notes,
     one_line,
     size_notes,
@@ -68,7 +70,7 @@ def new_project(
     project = Path(project)
     refuse_taken(project)
     initial = None if model is None else read_initial(model)
-    earlier = earlier_parts(initial)
+    earlier = Earlier() if initial is None else earlier_sets(initial.folder)
     listing, kept, unreadable, checks = _usable(source, examined)
     found = listing.found
     left_out = [*found.left_out, *listing.nameless, *unreadable]
@@ -78,7 +80,7 @@ def new_project(
         while True:
             _refuse_mostly_bad(source, kept, left_out)
             temporary.mkdir(exist_ok=True)
-            split = split_utterances(kept, project / "dev.jsonl", sounds, earlier)
+            split = split_utterances(kept, project / "dev.jsonl", sounds, earlier.parts)
             learnt, texts, proposal = _write(temporary, split.parts, source, initial)
             report = _check(temporary, project, check_once)
             useless = {p.id: f"{p.kind}: {p.detail}" for p in report.problems if p.kind in _USELESS}
@@ -101,6 +103,7 @@ def new_project(
         *left_out_notes(left_out, project),
         *([found.note] if found.note else []),
         *speaker_notes(kept, split, found.speakers),
+        *earlier_notes(split, earlier),
         *text_notes(split.parts, learnt, texts, initial.characters if initial else frozenset()),
         *size_notes(split.parts, proposal, training, initial.folder if initial else None),
     ]:

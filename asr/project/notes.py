@@ -11,6 +11,7 @@ from asr.dataset.source import LeftOut
 from asr.dataset.splits import Parts, Split, total_seconds
 from asr.io.printable import printable, printable_name
 from asr.project.defaults import Proposal, Texts
+from asr.project.earlier import Earlier
 
 SHOWN = 10
 
@@ -45,16 +46,6 @@ def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[
         )
     elif split.marked:
         notes.append(f"test consists of the recordings in the folder {split.marked}")
-    if split.kept:
-        notes.append(
-            f"sets of the earlier training: {split.kept} recordings stay where they, or others of"
-            " their speakers, were, so that none moves from train to dev or test"
-        )
-    if split.heard:
-        notes.append(
-            "dev or test has recordings that the model was trained on: error rates will be lower"
-            " than for new recordings; record others for a test"
-        )
     if split.repeated:
         notes.append(
             "the same recordings are in several parts, because there are too few different ones:"
@@ -67,6 +58,28 @@ def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[
         "speakers are too few, unknown, or shared with test: dev and test are cut by utterance,"
         " error rates hold for these voices only, and will be higher for new ones"
     )
+    return notes
+
+
+def earlier_notes(split: Split, earlier: Earlier) -> list[str]:
+    """Notes on the sets of the trainings of an initial model."""
+    notes = []
+    if split.kept:
+        notes.append(
+            f"sets of the earlier training: {split.kept} recordings stay where they, or others of"
+            " their speakers, were, so that none moves from train to dev or test"
+        )
+    if split.heard:
+        notes.append(
+            "dev or test has recordings that the model was trained on: error rates will be lower"
+            " than for new recordings; record others for a test"
+        )
+    if earlier.missing:
+        notes.append(
+            "sets of an earlier training are not known, because "
+            f"{printable_name(earlier.missing[0])} cannot be read: dev or test may have recordings"
+            " that the model was trained on"
+        )
     return notes
 
 

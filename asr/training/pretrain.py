@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.console import Console
 
 from asr.augment.config import AugmentConfig
@@ -37,10 +37,12 @@ from asr.training import loop
 from asr.training.optimizer import Epochs, LearningRate, OptimizationConfig, fixed_settings
 from asr.training.place import Place, working_in
 from asr.training.prepare import precision
-from asr.training.recipe import read_recipe
+from asr.training.recipe import read_recipe, refuse_obstacles
 from asr.training.step import SEED_STRIDE, vary
 
 DEV_SEED = 20_221  # of the masks of dev: the same in every epoch
+DEV_DRAWS = 20  # until a mask meets speech, which a second of dev may need
+SHORT_DEV = 60.0  # seconds
 
 
 class PretrainConfig(OptimizationConfig):
@@ -75,6 +77,11 @@ class PretrainConfig(OptimizationConfig):
     save_seconds: float = Field(60.0, ge=0)
     """Longest time between two checkpoints, which limits the loss from a crash."""
 
+    @model_validator(mode="after")
+    def _streams_if_it_is_meant_to(self) -> Self:
+        refuse_obstacles(self.features, self.model)
+        return self
+
 
 def read_config(recipe: Path | None, overrides: Sequence[str]) -> PretrainConfig:
     """The settings: features, network and augmentation of a recipe, with `key.sub=value` overrides.
@@ -86,6 +93,15 @@ def read_config(recipe: Path | None, overrides: Sequence[str]) -> PretrainConfig
         whole = read_recipe(recipe)
         base = {key: getattr(whole, key).model_dump() for key in ("features", "model", "augment")}
     return parse(PretrainConfig, with_overrides(base, overrides), "--set")
+
+
+def refuse_training(out: Path) -> None:
+    """Raise TrainingError for the folder of another training, before anything is written there."""
+    if (out / "recipe.json").exists():
+        raise TrainingError(
+            f"expected a folder for the pretraining, got {out}, which has a training with "
+            "transcripts: choose another --out"
+        )
 
 
 FREE = {"epochs", "save_seconds"}  # may change when a pretraining is resumed
@@ -125,6 +141,8 @@ def pretrain(
             raise TrainingError(f"expected recordings to {purpose}, got none: give some")
     with working_in(out, config.epochs, console, lasting=True) as place:
         run = _prepare(train, dev, config, place)
+        if not run.state.progress.step and sum(run.dev.durations) < SHORT_DEV:
+            _validate(run)  # which may find nothing to measure by, better now than after an epoch
         task = hook(_task(run, out))
         loop.run_epochs(run.state, task)
         return _finish(run, out)
@@ -230,11 +248,24 @@ def _validate(run: _Run) -> tuple[dict[str, Any], str]:
     """On dev, with the same masks in every epoch: loss in nats, share of right labels, and that of
     the most frequent label of each codebook, which needs no network."""
     run.model.eval()
+    for seed in range(DEV_SEED, DEV_SEED + DEV_DRAWS):
+        found = _on_dev(run, seed)
+        if found[2]:
+            return _measures(*found)
+    raise TrainingError(
+        "expected speech to mask in the held-out recordings, got none: they are silent, or shorter "
+        "than an encoder frame; give others (--dev)"
+    )
+
+
+def _on_dev(run: _Run, seed: int) -> tuple[float, int, int, torch.Tensor]:
+    """Loss, right labels and counted frames of dev, and how often each label occurs, with masks
+    that depend on the seed."""
     device = run.state.accelerator.device
     loss, right, frames = 0.0, 0, 0
     seen = torch.zeros(run.config.codebooks, run.config.codes, dtype=torch.int64, device=device)
     plan = plan_in_order(run.dev.durations, run.config.batch_seconds)
-    torch.manual_seed(DEV_SEED)  # each training step has a seed of its own
+    torch.manual_seed(seed)  # each training step has a seed of its own
     with prefetch(lambda items: run.dev.batch(items).to(device), plan) as batches:
         for batch in batches:
             found = _predicted(run, batch, None)
@@ -244,16 +275,12 @@ def _validate(run: _Run) -> tuple[dict[str, Any], str]:
             right += int((found.scores[found.counted].argmax(dim=2) == labels).sum())
             for row, own in zip(seen, labels.T, strict=True):
                 row += torch.bincount(own, minlength=len(row))
-    return _measures(loss, right, frames, seen)
+    return loss, right, frames, seen
 
 
 def _measures(
     loss: float, right: int, frames: int, seen: torch.Tensor
 ) -> tuple[dict[str, Any], str]:
-    if not frames:
-        raise TrainingError(
-            "expected speech in the held-out recordings, got digital silence: give others (--dev)"
-        )
     if not math.isfinite(loss):
         raise TrainingError(
             f"expected a finite loss on dev, got {loss}: lower the learning rate (learning_rate)"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -126,12 +126,7 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _streams_if_it_is_meant_to(self) -> Self:
-        meant = self.model.chunk or self.model.lookahead
-        if meant and (missing := obstacles(self.features, self.model)):
-            raise ValueError(
-                f"expected {'; '.join(missing)} with model.chunk or model.lookahead, which "
-                "are for streaming"
-            )
+        refuse_obstacles(self.features, self.model)
         return self
 
     @model_validator(mode="after")
@@ -158,6 +153,29 @@ class Recipe(Config):
             return None
         own = f"-{distributed.rank()}" if distributed.is_launched() else ""
         return self.out / f"shards{own}"
+
+
+def as_json(recipe: Recipe) -> Any:
+    """A recipe as plain values for recipe.json, with absolute paths: it may be read in another
+    working folder. What is read from files is left out."""
+    return _plain(recipe.model_dump(exclude={"features": {"network"}}))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def refuse_obstacles(features: FeatureConfig, model: ModelConfig) -> None:
+    """Raise ValueError for a network for streaming with settings that do not stream."""
+    if (model.chunk or model.lookahead) and (missing := obstacles(features, model)):
+        raise ValueError(
+            f"expected {'; '.join(missing)} with model.chunk or model.lookahead, which "
+            "are for streaming"
+        )
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

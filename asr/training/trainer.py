@@ -45,7 +45,7 @@ from asr.training.prepare import (
     without_infeasible,
 )
 from asr.training.realign import know_word_starts
-from asr.training.recipe import Recipe
+from asr.training.recipe import Recipe, as_json
 from asr.training.run import Run, needed_files, save
 from asr.training.step import SEED_STRIDE
 
@@ -150,8 +150,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
         if model.features.normalisation is not None:
             distributed.add_up(model.features.normalisation.buffers())
     if distributed.is_first():
-        given = recipe.model_dump(mode="json", exclude={"features": {"network"}})
-        write_json(recipe.out / "recipe.json", given)
+        write_json(recipe.out / "recipe.json", as_json(recipe))
     return run
 
 

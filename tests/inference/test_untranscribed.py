@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from asr.errors import AudioError, ManifestError
 from asr.inference import kept_pieces as kept
 from asr.inference import untranscribed
 from asr.inference.kept_pieces import kept_pieces
-from asr.inference.untranscribed import cut_recordings, find_recordings, hold_out, without
+from asr.inference.untranscribed import Found, cut_recordings, find_recordings, hold_out, without
 from tests.tones import RATE, speak, write_recordings
 
 WORDS = " ".join(["low high up down"] * 5)  # 4 s
@@ -70,8 +71,17 @@ def test_long_recordings_are_cut_and_silence_is_left_out(
     cut = partial(kept_pieces, tmp_path / "out" / "pieces.json", found_in(tmp_path), RATE)
     assert cut(6.0, 0.3) == found
     with monkeypatch.context() as context:
-        context.setattr(kept, "cut_recordings", None)
+        read: list[Utterance] = []
+
+        def counted(rows: list[Utterance], *settings: Any) -> Found:
+            read.extend(rows)
+            return cut_recordings(rows, *settings)
+
+        context.setattr(kept, "cut_recordings", counted)
         assert cut(6.0, 0.3) == found
+        assert [u.id for u in read] == ["broken"]  # which may be readable now
+        context.setattr(untranscribed, "audio_duration", lambda path: 1.0)
+        assert "broken" in {u.id for u in cut(6.0, 0.3).utterances}
     assert cut(6.0, 0.2).short == 1
     longer = cut(7.0, 0.3)
     assert longer != found
@@ -97,6 +107,28 @@ def test_whole_speakers_or_recordings_are_held_out() -> None:
     assert hold_out(rows("xxyyzzww"), seed=1) == hold_out(rows("xxyyzzww"), seed=1)
     with pytest.raises(AudioError, match="expected at least two pieces of speech"):
         hold_out(rows("x", "a"), seed=1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("hours", "most"),
+    [
+        ([10, 1, 1], 1.0),
+        ([5, 5, 5], 0.5),
+        ([30] * 30, 0.5),
+        ([1] * 19, 1.0),
+        ([40, 0.1, 0.1], 0.21),
+    ],
+)
+def test_not_much_is_held_out(hours: list[float], most: float, seed: int) -> None:
+    rows = [
+        Utterance(f"{who}-{n}", Path(f"{who}-{n // 2}"), "", 36.0, str(who))
+        for who, size in enumerate(hours)
+        for n in range(round(100 * size))
+    ]
+    train, dev = hold_out(rows, seed)
+    assert len(train) + len(dev) == len(rows)
+    assert 0 < sum(u.duration for u in dev) <= 3600 * most
 
 
 def test_unusable_sources_are_one_line(tmp_path: Path) -> None:

@@ -84,6 +84,13 @@ def test_features_network_and_text_are_those_of_the_model(
     assert recipe.init.preserve
 
 
+def test_an_encoder_that_no_training_can_use_is_refused(tmp_path: Path) -> None:
+    chunked = MODEL.model_copy(update={"chunk": 4})
+    save_encoder(tmp_path / "encoder", SpeechEncoder(FEATURES, chunked), {})
+    with pytest.raises(ConfigError, match=r"encoder: expected features\.cmvn none or global"):
+        read_initial(str(tmp_path / "encoder"))
+
+
 def without_dropout(config: Config) -> dict[str, object]:
     return config.model_dump(exclude={"dropout"})
 

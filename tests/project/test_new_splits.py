@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from asr.dataset.manifest import Utterance, read_manifest
+from asr.dataset.manifest import Utterance
 from asr.dataset.splits import VOICE
 from asr.project.defaults import examine, propose
 from asr.project.new import split_utterances
 from asr.text.normalise import TextConfig
 from tests.commands import Command
 from tests.project.test_new import PARTS, spoken
-from tests.tones import SMALL, write_recordings
+from tests.tones import write_recordings
 
 
 def test_splits_keep_speakers_apart_and_take_a_tenth() -> None:
@@ -149,22 +149,3 @@ def test_a_test_folder_of_heard_recordings_is_told() -> None:
     split = split_utterances([*old, *added(9)[10:]], earlier={"train": old})
     assert split.marked
     assert split.heard
-
-
-def test_a_model_is_trained_further_on_the_same_sets(run: Command, tmp_path: Path) -> None:
-    names = ["ann", "ben", "cid", "dora", "eve", "fay", "gil", "hal", "ian", "joe"]
-    write_recordings(tmp_path / "all", dict.fromkeys(names, 6))
-    (tmp_path / "rec").mkdir()
-    for name in names[:5]:
-        (tmp_path / "all" / name).rename(tmp_path / "rec" / name)
-    assert run("new", tmp_path / "p", tmp_path / "rec").status == 0
-    ended = run("train", tmp_path / "p" / "recipe.yaml", *SMALL)
-    assert ended.status == 0, ended.err
-    for name in names[5:]:
-        (tmp_path / "all" / name).rename(tmp_path / "rec" / name)
-    ended = run("new", tmp_path / "q", tmp_path / "rec", "--from", tmp_path / "p" / "run" / "model")
-    assert ended.status == 0, ended.err
-    assert "sets of the earlier training: 30 recordings stay" in ended.out
-    for part in PARTS:
-        old, new = (read_manifest(tmp_path / p / f"{part}.jsonl") for p in "pq")
-        assert {u.audio for u in old} <= {u.audio for u in new}

@@ -22,7 +22,7 @@ from asr.models.bundle import load_bundle
 from asr.models.encoder_folder import load_encoder
 from asr.training.interrupt import InterruptedTraining
 from asr.training.loop import Hook, Task
-from asr.training.pretrain import PretrainConfig, pretrain, read_config
+from asr.training.pretrain import PretrainConfig, pretrain, read_config, refuse_training
 from tests.commands import Command
 from tests.hooks import before_step
 from tests.tones import (
@@ -157,12 +157,19 @@ def test_unusable_data_and_settings_are_one_line(
         pretrain([], train, CONFIG, tmp_path / "a")
     write_wav(tmp_path / "zero.wav", 0 * speak("low high"), RATE)
     silence = [Utterance("zero", tmp_path / "zero.wav", "", 0.5)]
-    with pytest.raises(TrainingError, match="got digital silence"):
+    with pytest.raises(TrainingError, match="expected speech to mask in the held-out recordings"):
         pretrain(train[:2], silence, CONFIG, tmp_path / "b", Console(quiet=True))
+    assert not (tmp_path / "b" / "history.json").exists()  # before the first epoch
+    with pytest.raises(ConfigError, match=r"cmvn none or global with model\.chunk"):
+        read_config(None, ["model.chunk=[2,6]"])
     with pytest.raises(ConfigError, match="mask_share"):
         read_config(None, ["mask_share=1"])
     with pytest.raises(AsrError):
         read_config(tmp_path / "absent.yaml", [])
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "recipe.json").write_text("{}")
+    with pytest.raises(TrainingError, match="has a training with transcripts"):
+        refuse_training(tmp_path / "c")
 
 
 def test_the_command(run: Command, tmp_path: Path) -> None:

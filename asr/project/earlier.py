@@ -1,0 +1,88 @@
+"""What a model was trained and tested with, so that training it further keeps these sets apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asr.dataset.manifest import Utterance, read_manifest
+from asr.dataset.splits import Parts
+from asr.errors import AsrError
+from asr.inference.kept_pieces import read_pieces
+from asr.io.files import read_json
+
+
+@dataclass
+class Earlier:
+    """The sets of all trainings that led to a model, and the files that should name some of them
+    but cannot be read."""
+
+    train: list[Utterance] = field(default_factory=list)
+    dev: list[Utterance] = field(default_factory=list)
+    test: list[Utterance] = field(default_factory=list)
+    missing: list[Path] = field(default_factory=list)
+
+    @property
+    def parts(self) -> Parts:
+        parts = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {name: rows for name, rows in parts.items() if rows}
+
+
+def earlier_sets(model: Path) -> Earlier:
+    """The sets of the trainings of a model or encoder, found by the files of `asr train` and `asr
+    pretrain` around it: transcripts, labels, the test set beside dev, and the same of the model
+    that a training began with. Without such files there are none."""
+    earlier = Earlier()
+    known: set[Path] = set()
+    folder: Path | None = model
+    while folder is not None and folder not in known:
+        known.add(folder)
+        folder = _add(earlier, folder)
+    return earlier
+
+
+def _add(earlier: Earlier, model: Path) -> Path | None:
+    """Add the sets of the last training of a model; the model that it began with, if any."""
+    if not model.exists():
+        earlier.missing.append(model)
+    pieces = model.parent / "pieces.json"
+    if pieces.is_file():
+        found = read_pieces(pieces)
+        earlier.train += found
+        earlier.missing += [] if found else [pieces]
+        return None
+    try:
+        recipe = read_json(model.parent / "recipe.json")
+    except (OSError, ValueError):
+        return None
+    for section, key, rows in (
+        ("data", "train", earlier.train),
+        ("data", "labels", earlier.train),
+        ("data", "dev", earlier.dev),
+    ):
+        path = _path(recipe, section, key)
+        if path is not None:
+            _read(path, rows, earlier.missing)
+    dev = _path(recipe, "data", "dev")
+    if dev is not None and dev.with_name("test.jsonl").is_file():
+        _read(dev.with_name("test.jsonl"), earlier.test, earlier.missing)
+    return _path(recipe, "init", "model")
+
+
+def _path(recipe: Any, section: str, key: str) -> Path | None:
+    try:
+        return Path(recipe[section][key])
+    except (KeyError, TypeError):
+        return None
+
+
+def _read(path: Path, rows: list[Utterance], missing: list[Path]) -> None:
+    try:
+        # Until 2026-11-29, a path of the command line was relative to an unknown folder.
+        found: Sequence[Utterance] = read_manifest(path) if path.is_absolute() else ()
+    except (AsrError, OSError):
+        found = ()
+    rows += found
+    missing += [] if found else [path]
