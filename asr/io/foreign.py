@@ -56,6 +56,8 @@ _FOLDERS = (
     (("config.json", "model.bin"), "a model of CTranslate2, used by faster-whisper"),
     (("model_config.yaml",), "an unpacked model of NeMo"),
     (("checkpoint.pt",), "a model of fairseq"),
+    (("encoder/config.json", "pieces.json"), "the folder of a pretraining: give encoder in it"),
+    (("model/config.json", "recipe.json"), "the folder of a training: give model in it"),
 )
 
 

@@ -26,7 +26,7 @@ from asr.io.foreign import kind_of, which_is
 from asr.io.model_files import read_facts, read_json_file
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
-from asr.models.files import refuse_encoder
+from asr.models.files import refuse_encoder, refuse_exported
 from asr.models.weights import load_model, save_weights
 from asr.padded import Padded, pad_on
 from asr.text.normalise import TextConfig, normalise
@@ -141,6 +141,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     if kind := kind_of(folder):
         raise CheckpointError(f"expected a model folder, got {folder}, which is {kind}")
     refuse_encoder(folder)
+    refuse_exported(folder)
     config = read_facts(folder / "config.json")
     if config.get("format") != FORMAT:
         other = ", a model of Hugging Face's transformers" if "model_type" in config else ""

@@ -35,6 +35,16 @@ def refuse_encoder(folder: Path) -> None:
         )
 
 
+def refuse_exported(folder: Path) -> None:
+    """Raise CheckpointError for an exported folder, where a model is needed that torch can read."""
+    torch, onnx = ((folder / name).is_file() for name in WEIGHTS)
+    if onnx and not torch:
+        raise CheckpointError(
+            f"expected a model of asr train, got {folder}, an exported one: give the folder that it"
+            " was exported from"
+        )
+
+
 def is_encoder(folder: Path) -> bool:
     """Whether a folder says that it is a pretrained encoder (`asr/models/encoder_folder.py`)."""
     path = folder / "config.json"

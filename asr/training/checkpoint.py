@@ -195,13 +195,35 @@ def _read_state(path: Path) -> tuple[Progress, dict[str, Any]]:
         ) from None
 
 
+# Digests in an identity, and what they are of.
+DATA_KEYS = {
+    "data": "data",
+    "data.train": "data of data.train",
+    "data.dev": "data of data.dev",
+    "tokens.units": "tokens",
+}
+
+
 def _check_identity(began: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    for key in sorted(began.keys() | now.keys()):
-        if began.get(key) != now.get(key):
-            raise CheckpointError(
-                f"expected {key}={began.get(key)}, with which the run in {folder.parent} began, "
-                f"got {now.get(key)}: choose another out, or remove that folder"
-            )
+    """Settings come first, since another setting may be why the data differ."""
+    keys = sorted(began.keys() | now.keys(), key=lambda key: (key in DATA_KEYS, key))
+    key = next((key for key in keys if not _equal(key, began.get(key), now.get(key))), None)
+    if key is None:
+        return
+    value, got = f"{key}={began.get(key)}", now.get(key)
+    if key in DATA_KEYS:
+        value, got = f"the {DATA_KEYS[key]}", "others"
+    raise CheckpointError(
+        f"expected {value}, with which the run in {folder.parent} began, got {got}: choose another "
+        "out, or remove that folder"
+    )
+
+
+def _equal(key: str, one: Any, other: Any) -> bool:
+    """Whether two values of a setting are equal; a path may be written in different ways."""
+    if key == "init.model" and None not in (one, other):
+        return Path(one).absolute() == Path(other).absolute()
+    return bool(one == other)
 
 
 def copied_optimizer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -36,6 +37,8 @@ FREE = {
     "cache_gb",
 }
 
+
+NETWORK = "features.network"  # the structure of a pretrained network
 
 # Starts of the names of weights above the encoder, and of those copied in part.
 NOT_BELOW = ("output.", "spelling.", "attention_decoder.", "conditioning.", "encoder.lookahead.")
@@ -99,6 +102,15 @@ def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
     return f"started from {folder}: {len(here)} of {len(tokens)} tokens are its own"
 
 
+def refuse_blend_with_encoder(init: InitConfig) -> None:
+    """Raise ConfigError for an interpolation with an encoder, which never learnt to recognise."""
+    if init.interpolation and init.model is not None and is_encoder(init.model):
+        raise ConfigError(
+            f"expected a recogniser with init.interpolation, got {init.model}, an encoder: set "
+            "init.interpolation to 0"
+        )
+
+
 def preserved_tokens(folder: Path, texts: Iterable[str]) -> Tokens:
     """The tokens of the model in `folder`, and the characters of normalised transcripts that it
     lacks. Raises ConfigError for an encoder and for a model of phones."""
@@ -135,9 +147,9 @@ def _copy_below_output(
     """Copy all below the output. Raises ConfigError naming every setting that differs."""
     own_settings = _settings(model)
     differing = [
-        f"{key}={value} as in {folder}"
+        _wanted(key, value, folder)
         for key, value in _settings(other).items()
-        if own_settings[key] != value
+        if own_settings[key] != value and (key != NETWORK or value)
     ]
     if (layers := _conditioned(other)) and layers != _conditioned(model):
         differing.append(
@@ -153,6 +165,13 @@ def _copy_below_output(
     }
     model.load_state_dict(copied, strict=False)
     _copy_lookahead(model, other)
+
+
+def _wanted(key: str, value: Any, folder: Path) -> str:
+    """The setting that is needed; the structure of a pretrained network is none."""
+    if key == NETWORK:
+        return f"features.pretrained with the {value['kind']} network of {folder}"
+    return f"{key}={value} as in {folder}"
 
 
 def _conditioned(model: AcousticModel | SpeechEncoder) -> tuple[int, ...]:

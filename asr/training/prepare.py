@@ -209,6 +209,8 @@ def identity(
     for key, kinds in OF_KINDS.items():
         if recipe.tokens.kind not in kinds:
             del kept[key]
+    if recipe.init.model is not None:
+        kept["init.model"] = str(recipe.init.model.absolute())
     if not recipe.init.preserve:  # runs that began before there was this setting
         del kept["init.preserve"]
     if recipe.features.kind == "pretrained":

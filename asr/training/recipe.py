@@ -154,6 +154,15 @@ class Recipe(Config):
         own = f"-{distributed.rank()}" if distributed.is_launched() else ""
         return self.out / f"shards{own}"
 
+    @model_validator(mode="after")
+    def _starts_from_a_model(self) -> Self:
+        """Frozen random layers would never learn."""
+        if self.init.model is None:
+            for key, value in InitConfig():
+                if key not in ("model", "preserve") and getattr(self.init, key) != value:
+                    raise ValueError(f"expected init.model with init.{key}, got none: set it")
+        return self
+
 
 def as_json(recipe: Recipe) -> Any:
     """A recipe as plain values for recipe.json, with absolute paths: it may be read in another

@@ -29,7 +29,12 @@ from asr.training import batch_size, distributed, front_end, graphed, loop, movi
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
 from asr.training.entropy_weight import EntropyWeight
-from asr.training.finetune import freeze, initialise_from, rate_factors
+from asr.training.finetune import (
+    freeze,
+    initialise_from,
+    rate_factors,
+    refuse_blend_with_encoder,
+)
 from asr.training.gradients import SummedGradients
 from asr.training.graphed_update import GraphedUpdate
 from asr.training.interrupt import InterruptedTraining
@@ -100,6 +105,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     if distributed.is_first():
         restore_folders(recipe.out / "epochs")
     config, init, say = recipe.train, recipe.init, place.display.say
+    refuse_blend_with_encoder(init)
     computed = precision(config.precision, say)
     recipe, network_folder = front_end.with_network(recipe)
     torch.manual_seed(config.seed)

@@ -313,6 +313,18 @@ def test_a_run_with_other_units_is_not_gone_on_with(tmp_path: Path) -> None:
         run_quietly(recipe.model_copy(update={"tokens": tokens}))
 
 
+def test_a_setting_is_named_before_the_data_that_it_changes(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
+    recipe = tone_recipe(manifests, tmp_path / "out", epochs=1)
+    run_quietly(recipe)
+    write_corpus(tmp_path, {"train": 5})
+    with pytest.raises(CheckpointError, match=r"expected the data of data\.train, .* got others"):
+        run_quietly(recipe)
+    other = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": 7})})
+    with pytest.raises(CheckpointError, match=r"expected train\.seed=1, .* got 7"):
+        run_quietly(other)
+
+
 # --- killed while saving ---
 
 
