@@ -17,13 +17,11 @@ import pytest
 import soundfile
 import torch
 
+import asr
 from asr.audio.load import write_wav
 from asr.config import settings
 from asr.dataset.manifest import read_manifest, write_manifest
-from asr.decoding.beam import BeamSearch
-from asr.decoding.config import BeamConfig
 from asr.decoding.decoder import DecoderConfig
-from asr.decoding.fusion import build_language
 from asr.evaluation.formats import write_texts
 from asr.evaluation.normalise import load_profile
 from asr.evaluation.tune_decoder import BONUSES, SIZES, WEIGHTS
@@ -174,15 +172,19 @@ def test_figures() -> None:
     assert len(SIZES) == 5
 
 
+def test_hot_words_in_python() -> None:
+    code, _ = blocks("python")
+    names = {"recognizer": asr.load()}
+    exec(compile(code, "docs/decoding.md", "exec"), names)
+    assert names["recognizer"].decoder.config.hot_words == {"new york": 3.0}
+
+
 def test_beam_search_while_somebody_speaks() -> None:
-    (code,) = blocks("python")
+    _, code = blocks("python")
     bundle = untrained_bundle()
     names = {
-        "BeamConfig": BeamConfig,
-        "BeamSearch": BeamSearch,
-        "build_language": build_language,
         "bundle": bundle,
-        "model": estimate(["low high", "up down"], order=2),
+        "ngram": estimate(["low high", "up down"], order=2),
         "stream": torch.randn(3, 10, len(bundle.tokens)).log_softmax(-1),
     }
     out = io.StringIO()

@@ -60,7 +60,7 @@ def test_blocks(
         with one_thread(), contextlib.redirect_stdout(out):
             exec(compile(code, "docs/python.md", "exec"), own)
         printed.append(out.getvalue())
-    words, absent, call, many, samples, live, stream, rate = printed
+    words, absent, call, many, samples, live, _, stream, rate = printed
     assert len(words.splitlines()) == len(words.splitlines()[0].split()) + 1
     assert "absent.wav: expected" in absent
     assert re.fullmatch(r"(\d of 1 s\n)+0\.5 \d\.\d+ 1 .*\n", call)
