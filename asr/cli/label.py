@@ -93,14 +93,15 @@ def label(
 def _not_in(dev: Path, found: Sequence[Labelled]) -> list[Labelled]:
     """The labelled recordings that --dev does not have: dev must not be trained on."""
     from asr.dataset.manifest import read_manifest
-    from asr.inference.untranscribed import without
+    from asr.dataset.repeats import of_others
 
-    others = {u.id for u in without([row.recording for row in found], read_manifest(dev))}
-    if shared := len(found) - len(others):
-        tell(f"left out: {shared} recordings that --dev has too")
-    if not others:
+    own = of_others([row.recording for row in found], read_manifest(dev))
+    kept = [row for row, shared in zip(found, own, strict=True) if not shared]
+    if len(kept) < len(found):
+        tell(f"left out: {len(found) - len(kept)} recordings that --dev has too")
+    if not kept:
         raise AudioError("expected recordings that --dev does not have, got none: label others")
-    return [row for row in found if row.recording.id in others]
+    return kept
 
 
 def _label(

@@ -7,38 +7,15 @@ words, from 0 to 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-from asr.dataset.manifest import Manifest, Selection, Utterance, shown
-from asr.dataset.repeats import joined, recording_keys
+from asr.dataset.manifest import Joined, Manifest, Selection, Utterance, shown
+from asr.dataset.repeats import of_others
 from asr.errors import ManifestError
 from asr.io.printable import printable
 
 CONFIDENCE = "confidence"
-
-
-@dataclass(frozen=True)
-class Joined(Sequence[Utterance]):
-    """The utterances of two manifests, one after the other."""
-
-    first: Sequence[Utterance]
-    second: Sequence[Utterance]
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    @overload
-    def __getitem__(self, index: int) -> Utterance: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Utterance]: ...
-    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        early = index < len(self.first)
-        return self.first[index] if early else self.second[index - len(self.first)]
 
 
 def confidences(path: Path, labels: Manifest) -> list[float]:
@@ -68,12 +45,12 @@ def usable(
 
     Raises ManifestError if none are left.
     """
-    known = joined(recording_keys(Joined(transcribed, labels), {}))
-    files = set(known[: len(transcribed)])
     places, same, unknown = [], [], []
-    for place, (u, file) in enumerate(zip(labels, known[len(transcribed) :], strict=True)):
+    for place, (u, transcripts) in enumerate(
+        zip(labels, of_others(labels, transcribed), strict=True)
+    ):
         lacking = missing(u.text)
-        if file in files:
+        if transcripts:
             same.append(u.id)
         elif lacking:
             unknown.append(f"{u.id}: {''.join(sorted(lacking))!r}")

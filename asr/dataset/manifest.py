@@ -124,6 +124,28 @@ class Selection(Sequence[Utterance]):
         return self.utterances[self.places[index]]
 
 
+@dataclass(frozen=True)
+class Joined(Sequence[Utterance]):
+    """The utterances of two manifests, one after the other."""
+
+    first: Sequence[Utterance]
+    second: Sequence[Utterance]
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Utterance]: ...
+    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        early = index < len(self.first)
+        return self.first[index] if early else self.second[index - len(self.first)]
+
+
 def read_manifest(path: str | Path, audio: Path | None = None) -> Manifest:
     """The utterances of a manifest in order, with absolute audio paths: relative ones are below the
     folder `audio` if given, else below that of the manifest.

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
 from asr.audio.files import AUDIO_SUFFIXES
-from asr.dataset.manifest import Utterance
+from asr.dataset.manifest import Joined, Utterance
 from asr.io.paths import as_stored
 
 # Segments of a recording overlap a little if silence was added at their edges.
@@ -37,6 +37,15 @@ def recording_keys(utterances: Sequence[Utterance], sounds: Mapping[str, str]) -
         for place, cluster in _clusters(utterances, places).items():
             keys[place].append((file, cluster))
     return keys
+
+
+def of_others(utterances: Sequence[Utterance], others: Sequence[Utterance]) -> list[list[int]]:
+    """For each utterance, the places of those of `others` that are of the same recording."""
+    labels = joined(recording_keys(Joined(others, utterances), {}))
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, label in enumerate(labels[: len(others)]):
+        places[label].append(place)
+    return [places.get(label, []) for label in labels[len(others) :]]
 
 
 def joined(keys: Sequence[Sequence[Hashable]]) -> list[int]:

@@ -24,11 +24,31 @@ TEST_NAME = re.compile(r"(^|[^a-z])(test|eval)([^a-z]|$)", re.IGNORECASE)
 FOLDERS = 3  # above a recording: part of the corpus, speaker, chapter
 
 Parts = Mapping[str, Sequence[Utterance]]
-PARTS = frozenset({"train", "dev", "test"})
+PARTS = ("train", "dev", "test")
 
 SHARE = 0.1  # of the hours, for dev and for test each
 SHORTEST = 60.0  # seconds of either, if that is at most a fifth of everything
 _MOST_OVER = 1.5  # how far a held-out part may exceed its target
+_LEAST = 1 / 3  # of its target, which an earlier split must leave to each of them
+
+
+@dataclass(frozen=True)
+class Known:
+    """An earlier split: the part of utterances, by id, and of speakers, by name."""
+
+    utterances: Mapping[str, str]
+    speakers: Mapping[str, str]
+
+    def part(self, group: Sequence[Utterance], by_speaker: bool) -> str | None:
+        """The part of a group, if it is known. Training wins over dev, and dev over test: what a
+        model was trained on cannot measure it."""
+        parts = {self.utterances.get(u.id) for u in group}
+        if by_speaker:
+            parts |= {self.speakers.get(u.speaker) for u in group}
+        return next((part for part in PARTS if part in parts), None)
+
+
+NOTHING_KNOWN = Known({}, {})
 
 
 @dataclass(frozen=True)
@@ -43,7 +63,7 @@ class Split:
     repeated: bool = False
     """Whether a recording is in several parts, because there are too few recordings."""
     kept: int = 0
-    """Utterances in groups that have stayed in the part of an earlier split."""
+    """Utterances that have stayed in the part of an earlier split."""
     heard: bool = False
     """Whether dev or test has recordings of the earlier training set."""
 
@@ -52,23 +72,23 @@ def split_utterances(
     utterances: Sequence[Utterance],
     manifest: Path = Path("dev.jsonl"),
     sounds: Mapping[str, str] = MappingProxyType({}),
-    earlier: Parts = MappingProxyType({}),
+    earlier: Known = NOTHING_KNOWN,
 ) -> Split:
     """About a tenth of the hours for dev and for test each, by whole speakers if there are at least
     three and all are known. Utterances of one recording (`repeats`; `sounds` are digests of their
     samples, by id) go into one part. The choice depends only on ids, speakers, durations and shared
     recordings, and on an `earlier` split.
 
-    Recordings of the earlier split stay in their part, together with the others of their group, if
-    that leaves recordings for each part. A model that was trained on the earlier split can then be
-    trained further and measured.
+    Of the earlier split, no recording moves from train to dev or test, nor from dev to test, and
+    the others of its group follow it, as long as that leaves enough for each part. A model that was
+    trained on the earlier split can then be trained further and measured.
 
-    Recordings in a folder named test form the test set, with nothing else, unless they are most of
-    the data or leave too little for training: data set apart for testing must not be trained on,
-    and `asr tune` refuses it as dev.
+    Recordings in a folder named test form the test set, with nothing but earlier test recordings,
+    unless they are most of the data or leave too little for training: data set apart for testing
+    must not be trained on, and `asr tune` refuses it as dev.
 
-    Otherwise speakers are stored under `VOICE` in `Utterance.extra`: as speakers they would be in
-    several parts, which training refuses.
+    Without whole speakers, their names are stored under `VOICE` in `Utterance.extra`: as speakers
+    they would be in several parts, which training refuses.
     """
     folders = {u.id: marking_folder(u.audio, manifest) for u in utterances}
     marked = [u for u in utterances if folders[u.id]]
@@ -81,68 +101,72 @@ def split_utterances(
     disjoint = disjoint and not (apart and names & {u.speaker for u in marked})
     recordings = recording_keys(utterances, sounds)
     groups: dict[str, list[Utterance]] = {}
-    fixed: dict[str, str] = {}
     homes: dict[str, str] = {}
-    needed = PARTS - {"test"} if apart else PARTS
     # If too few groups are left, first speakers are divided, then the earlier split is given up,
     # and recordings are divided at last.
     whole: tuple[tuple[bool, Keys], ...] = ((disjoint, recordings), (False, recordings))
-    choices = [(*choice, known) for known in (earlier, {}) for choice in whole]
-    choices.append((disjoint, [[] for _ in utterances], {}))
+    splits = (NOTHING_KNOWN,) if earlier == NOTHING_KNOWN else (earlier, NOTHING_KNOWN)
+    choices = [(*choice, known) for known in splits for choice in whole]
+    choices.append((disjoint, [[] for _ in utterances], NOTHING_KNOWN))
     for disjoint, keys, known in choices:
         groups = _groups(utterances, keys, disjoint, lambda u: apart and bool(folders[u.id]))
-        fixed = _earlier_homes(groups, known)
-        homes = _drawn(groups, fixed, apart)
-        if len(groups) >= least and needed <= set(homes.values()):
+        homes = _drawn(groups, known, disjoint, apart)
+        enough = known is NOTHING_KNOWN or _is_enough(groups, homes, apart)
+        if len(groups) >= least and enough:
             break
     repeated = keys is not recordings
     home = {u.id: homes[name] for name, group in groups.items() for u in group}
     # The remaining ones are for testing: they are in such a folder, or of the same recording.
-    parts: dict[str, list[Utterance]] = {part: [] for part in ("train", "dev", "test")}
+    parts: dict[str, list[Utterance]] = {part: [] for part in PARTS}
     for utterance in utterances if disjoint else map(_anonymous, utterances):
         parts[home.get(utterance.id, "test")].append(utterance)
     folder = folders[marked[0].id] if marked else ""
-    kept = sum(len(groups[name]) for name in fixed)
-    measuring = {part: parts[part] for part in ("dev", "test")}
-    heard = "train" in _earlier_homes(measuring, earlier).values()
+    stayed = (u.id for part in PARTS for u in parts[part] if earlier.utterances.get(u.id) == part)
+    kept = sum(1 for _ in stayed)
+    heard = any(earlier.utterances.get(u.id) == "train" for u in [*parts["dev"], *parts["test"]])
     return Split(parts, disjoint, folder, bool(marked) and not apart, repeated, kept, heard)
 
 
-def _earlier_homes(groups: Mapping[str, Sequence[Utterance]], earlier: Parts) -> dict[str, str]:
-    """The part of each group that has recordings of an earlier split. Training wins over dev, and
-    dev over test: what a model was trained on cannot measure it."""
-    if not earlier:
-        return {}
-    new = [(u, name) for name, group in groups.items() for u in group]
-    old = [(u, part) for part, utterances in earlier.items() for u in utterances]
-    labels = joined(recording_keys([u for u, _ in [*new, *old]], {}))
-    known: dict[int, set[str]] = defaultdict(set)
-    for (_, part), label in zip(old, labels[len(new) :], strict=True):
-        known[label].add(part)
-    found: dict[str, set[str]] = defaultdict(set)
-    for (_, name), label in zip(new, labels[: len(new)], strict=True):
-        found[name] |= known.get(label, set())
-    ranked = ("train", "dev", "test")
-    return {name: min(parts, key=ranked.index) for name, parts in found.items() if parts}
-
-
 def _drawn(
-    groups: Mapping[str, Sequence[Utterance]], fixed: Mapping[str, str], apart: bool
+    groups: Mapping[str, Sequence[Utterance]], known: Known, by_speaker: bool, apart: bool
 ) -> dict[str, str]:
-    """The part of each group: the one in `fixed`, or one that is drawn. Test recordings that are
-    set `apart` are in no group."""
+    """The part of each group: the known one, or one that is drawn. Test recordings that are set
+    `apart` are in no group."""
     seconds = {name: total_seconds(group) for name, group in groups.items()}
-    total = sum(seconds.values())
-    wanted = max(SHARE * total, min(SHORTEST, total / 5))
+    wanted = _wanted(seconds)
     order = sorted(seconds, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    homes = dict(fixed)
+    parts = {name: known.part(groups[name], by_speaker) for name in order}
+    homes = {name: part for name, part in parts.items() if part is not None}
     for part, later in (("test", ("dev", "train")), ("dev", ("train",))):
-        free = [name for name in order if name not in homes]
+        if part == "test" and apart:
+            continue
         held = sum(seconds[name] for name, home in homes.items() if home == part)
-        most = len(free) - sum(other not in homes.values() for other in later)
-        if most > 0 and held * _MOST_OVER < wanted and not (part == "test" and apart):
+        free = [name for name in order if name not in homes]
+        # One group each for the parts that are still empty, and one that is new to train on.
+        most = len(free) - max(bool(held), sum(other not in homes.values() for other in later))
+        if held:  # more of it only in small steps
+            free = [name for name in free if seconds[name] <= _MOST_OVER * (wanted - held)]
+        if free and most > 0 and held * _MOST_OVER < wanted:
             homes |= dict.fromkeys(held_out(free, seconds, wanted - held, most), part)
     return {name: homes.get(name, "train") for name in order}
+
+
+def _is_enough(
+    groups: Mapping[str, Sequence[Utterance]], homes: Mapping[str, str], apart: bool
+) -> bool:
+    """Whether there is something to train on, and not too little to measure by."""
+    seconds = dict.fromkeys(PARTS, 0.0)
+    for name, group in groups.items():
+        seconds[homes[name]] += total_seconds(group)
+    least = _LEAST * _wanted(seconds)
+    measured = ("dev",) if apart else ("dev", "test")
+    return seconds["train"] > 0 and all(seconds[part] >= least for part in measured)
+
+
+def _wanted(seconds: Mapping[str, float]) -> float:
+    """Seconds for dev and for test each, of the seconds of all groups or parts."""
+    total = sum(seconds.values())
+    return max(SHARE * total, min(SHORTEST, total / 5))
 
 
 def _groups(

@@ -35,9 +35,12 @@ def kept_pieces(
     with suppress(OSError, ValueError):
         known = read_json(place)
     if isinstance(known, dict) and known.get("of") == of:
-        # What could not be read then, on a drive that was away, may be readable now.
-        again = [u for u in rows if u.id in known["unreadable"]]
-        if cut_recordings(again, rate, longest, shortest).unreadable == known["unreadable"]:
+        # What could not be read then may be readable now. A pretraining that has begun keeps to
+        # the recordings that it has.
+        begun = (place.parent / "checkpoint").exists()
+        again = [u for u in rows if u.id in known["unreadable"] and not begun]
+        still = cut_recordings(again, rate, longest, shortest, progress).unreadable
+        if begun or still == known["unreadable"]:
             pieces = [_piece(*values) for values in known["pieces"]]
             return Found(pieces, known["short"], known["silent"], known["unreadable"])
     found = cut_recordings(rows, rate, longest, shortest, progress)
@@ -50,14 +53,6 @@ def kept_pieces(
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, {"of": of, **values})
     return found
-
-
-def read_pieces(place: Path) -> list[Utterance]:
-    """The pieces that are kept in a file, or none if it is damaged."""
-    try:
-        return [_piece(*values) for values in read_json(place)["pieces"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def _digest(rows: Sequence[Utterance], settings: Sequence[object]) -> str:

@@ -222,8 +222,8 @@ def write_labels(
     written.kept = len(kept)
     if not written.labels:
         raise ReportError(
-            f"expected words in the recordings, got none in {written.empty}: give recordings of "
-            "speech, or train a better model first"
+            f"expected words in the recordings, got none in {written.empty} that can be read: give "
+            "recordings of speech, or train a better model first"
         )
     if not kept:
         raise ReportError(

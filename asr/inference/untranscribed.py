@@ -179,8 +179,9 @@ def _blocks(u: Utterance, rate: int) -> Iterator[np.ndarray]:
 
 def hold_out(rows: Sequence[Utterance], seed: int) -> tuple[list[Utterance], list[Utterance]]:
     """Utterances to train on and to measure by, about a twentieth: whole speakers if three or more
-    are named and all are known, else whole recordings, else single utterances. Speakers and
-    recordings of which one is more than a quarter of everything, or more than an hour, are divided.
+    are named and all are known, else whole recordings, else single utterances. Speakers are divided
+    if those held out would have more than a quarter of everything, or more than an hour; so are
+    recordings.
 
     Raises AudioError for a single utterance.
     """
@@ -189,25 +190,32 @@ def hold_out(rows: Sequence[Utterance], seed: int) -> tuple[list[Utterance], lis
             f"expected at least two pieces of speech, one of them to hold out, got {len(rows)}: "
             "give more recordings, or recordings to hold out (--dev)"
         )
-    speakers = [u.speaker for u in rows]
-    files = [_file(u) for u in rows]
-    total = total_seconds(rows)
-    wanted = min(HELD_OUT * total, MOST_HELD_OUT_S)
-    held: set[str] = set()
-    keys: list[str] = []
-    for keys, least in ((speakers, 3), (files, 2), ([u.id for u in rows], 2)):
-        seconds = dict.fromkeys(sorted(set(keys)), 0.0)
-        if len(seconds) < least or "" in seconds:
-            continue
-        for key, u in zip(keys, rows, strict=True):
-            seconds[key] += u.duration
-        order = list(seconds)
-        random.Random(seed).shuffle(order)
-        held = held_out(order, seconds, wanted, most=len(order) - 1)
-        if sum(seconds[key] for key in held) <= min(total / 4, 2 * MOST_HELD_OUT_S):
-            break
+    speakers, files = [u.speaker for u in rows], [_file(u) for u in rows]
+    keys, held = _drawn(rows, [u.id for u in rows], seed)
+    for larger, least in ((files, 2), (speakers, 3)):
+        if len(set(larger)) >= least and "" not in larger:
+            drawn = _drawn(rows, larger, seed)
+            if _seconds(rows, *drawn) <= min(total_seconds(rows) / 4, 2 * MOST_HELD_OUT_S):
+                keys, held = drawn
     pairs = list(zip(keys, rows, strict=True))
     return [u for key, u in pairs if key not in held], [u for key, u in pairs if key in held]
+
+
+def _drawn(
+    rows: Sequence[Utterance], keys: Sequence[str], seed: int
+) -> tuple[Sequence[str], set[str]]:
+    """The keys of utterances, and those keys that are held out."""
+    seconds = dict.fromkeys(sorted(set(keys)), 0.0)
+    for key, u in zip(keys, rows, strict=True):
+        seconds[key] += u.duration
+    order = list(seconds)
+    random.Random(seed).shuffle(order)
+    wanted = min(HELD_OUT * total_seconds(rows), MOST_HELD_OUT_S)
+    return keys, held_out(order, seconds, wanted, most=len(order) - 1)
+
+
+def _seconds(rows: Sequence[Utterance], keys: Sequence[str], held: set[str]) -> float:
+    return sum(u.duration for key, u in zip(keys, rows, strict=True) if key in held)
 
 
 def without(rows: Sequence[Utterance], others: Sequence[Utterance]) -> list[Utterance]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from asr.dataset.manifest import Utterance, read_manifest
-from asr.dataset.splits import Parts
+from asr.dataset.repeats import of_others
+from asr.dataset.splits import PARTS, VOICE, Known
 from asr.errors import AsrError
-from asr.inference.kept_pieces import read_pieces
 from asr.io.files import read_json
+from asr.models.files import is_encoder
 
 
 @dataclass
@@ -24,10 +25,23 @@ class Earlier:
     test: list[Utterance] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)
 
-    @property
-    def parts(self) -> Parts:
-        parts = {"train": self.train, "dev": self.dev, "test": self.test}
-        return {name: rows for name, rows in parts.items() if rows}
+    def known(self, utterances: Sequence[Utterance]) -> Known:
+        """The parts of those of `utterances` that are in the sets, and of all speakers."""
+        rows: list[tuple[str, Utterance]] = [
+            (part, u) for part in PARTS for u in getattr(self, part)
+        ]
+        found = of_others(utterances, [u for _, u in rows])
+        # In the order of the parts: training wins over dev, and dev over test.
+        parts = {
+            u.id: rows[min(places)][0]
+            for u, places in zip(utterances, found, strict=True)
+            if places
+        }
+        speakers: dict[str, str] = {}
+        for part, u in rows:
+            if name := u.speaker or str(u.extra.get(VOICE, "")):
+                speakers.setdefault(name, part)
+        return Known(parts, speakers)
 
 
 def earlier_sets(model: Path) -> Earlier:
@@ -47,11 +61,10 @@ def _add(earlier: Earlier, model: Path) -> Path | None:
     """Add the sets of the last training of a model; the model that it began with, if any."""
     if not model.exists():
         earlier.missing.append(model)
-    pieces = model.parent / "pieces.json"
-    if pieces.is_file():
-        found = read_pieces(pieces)
-        earlier.train += found
-        earlier.missing += [] if found else [pieces]
+    if is_encoder(model):
+        for part, rows in (("train", earlier.train), ("dev", earlier.dev)):
+            if (model.parent / "history.json").is_file():
+                _read(model.parent / f"{part}.jsonl", rows, earlier.missing)
         return None
     try:
         recipe = read_json(model.parent / "recipe.json")

@@ -72,6 +72,7 @@ def new_project(
     initial = None if model is None else read_initial(model)
     earlier = Earlier() if initial is None else earlier_sets(initial.folder)
     listing, kept, unreadable, checks = _usable(source, examined)
+    before = earlier.known(kept)
     found = listing.found
     left_out = [*found.left_out, *listing.nameless, *unreadable]
     check_once = _checking_once(checks)
@@ -80,7 +81,7 @@ def new_project(
         while True:
             _refuse_mostly_bad(source, kept, left_out)
             temporary.mkdir(exist_ok=True)
-            split = split_utterances(kept, project / "dev.jsonl", sounds, earlier.parts)
+            split = split_utterances(kept, project / "dev.jsonl", sounds, before)
             learnt, texts, proposal = _write(temporary, split.parts, source, initial)
             report = _check(temporary, project, check_once)
             useless = {p.id: f"{p.kind}: {p.detail}" for p in report.problems if p.kind in _USELESS}

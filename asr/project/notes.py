@@ -45,7 +45,7 @@ def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[
             " and refuses; to use it, rename the folder and start again"
         )
     elif split.marked:
-        notes.append(f"test consists of the recordings in the folder {split.marked}")
+        notes.append(f"the recordings in the folder {split.marked} are the test set")
     if split.repeated:
         notes.append(
             "the same recordings are in several parts, because there are too few different ones:"
@@ -66,8 +66,13 @@ def earlier_notes(split: Split, earlier: Earlier) -> list[str]:
     notes = []
     if split.kept:
         notes.append(
-            f"sets of the earlier training: {split.kept} recordings stay where they, or others of"
-            " their speakers, were, so that none moves from train to dev or test"
+            f"sets of the earlier training: {split.kept} recordings stay in theirs, and none moves"
+            " from train to dev or test"
+        )
+    elif earlier.train and not split.heard:
+        notes.append(
+            "none of these recordings is known from the earlier training; if some were moved or"
+            " packed since, dev or test may have recordings that the model was trained on"
         )
     if split.heard:
         notes.append(

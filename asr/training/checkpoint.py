@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,8 +199,8 @@ def _read_state(path: Path) -> tuple[Progress, dict[str, Any]]:
 # Digests in an identity, and what they are of.
 DATA_KEYS = {
     "data": "data",
-    "data.train": "data of data.train",
-    "data.dev": "data of data.dev",
+    "data.train": "training data (data.train, data.labels, data.label_weight)",
+    "data.dev": "dev set (data.dev)",
     "tokens.units": "tokens",
 }
 
@@ -222,7 +223,7 @@ def _check_identity(began: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
 def _equal(key: str, one: Any, other: Any) -> bool:
     """Whether two values of a setting are equal; a path may be written in different ways."""
     if key == "init.model" and None not in (one, other):
-        return Path(one).absolute() == Path(other).absolute()
+        return os.path.realpath(one) == os.path.realpath(other)
     return bool(one == other)
 
 

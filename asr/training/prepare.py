@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from asr.dataset.cuts import Corpus
-from asr.dataset.labels import Joined, confidences, join, usable
-from asr.dataset.manifest import Selection, Utterance, read_manifest
+from asr.dataset.labels import confidences, join, usable
+from asr.dataset.manifest import Joined, Selection, Utterance, read_manifest
 from asr.dataset.remote import Supply, fetch_all, supply
 from asr.dataset.speech_dataset import SpeechDataset, Stamp, stamp
-from asr.errors import TrainingError
+from asr.errors import AsrError, TrainingError
 from asr.features.extractor import OF_TRAINING
 from asr.io.extras import installed_version
 from asr.io.files import restore_folders
@@ -90,12 +90,7 @@ def datasets(
     train = read_manifest(recipe.data.train, recipe.shards)
     dev = read_manifest(recipe.data.dev, recipe.shards)
     labels = recipe.data.labels and read_manifest(recipe.data.labels, recipe.shards)
-    shared = {*train.speakers, *(labels.speakers if labels else ())} & set(dev.speakers) - {""}
-    if shared:
-        raise TrainingError(
-            f"expected dev speakers that are not in train, got {len(shared)} in both "
-            f"({', '.join(sorted(shared)[:5])}): split by speaker"
-        )
+    _refuse_shared(train.speakers, dev.speakers, "train")
     stamps: dict[Path, Stamp] = {}  # shards that are fetched have digests
     if recipe.shards is not None:
         fetch_all(recipe.data.origin, recipe.shards, dev)
@@ -104,7 +99,8 @@ def datasets(
         stamps |= _require_audio(recipe.data.dev, dev)
         if recipe.data.labels and labels:
             stamps |= _require_audio(recipe.data.labels, labels)
-    parts = (train, dev, labels or ())
+    # With a lexicon, labels with other words are left out.
+    parts = (train, dev, (labels or ()) if recipe.tokens.espeak else ())
     text = as_units(recipe.text, recipe.tokens, (u.text for part in parts for u in part))
     texts = [normalise(u.text, text) for u in train]
     if recipe.init.preserve and recipe.init.model is not None:
@@ -118,14 +114,26 @@ def datasets(
     sure = confidences(recipe.data.labels, labels)
     missing = partial(_missing, tokens, text)
     kept = usable(labels, Joined(train, dev), missing, say)
+    _refuse_shared((labels.speakers[i] for i in kept.places), dev.speakers, "data.labels")
     weights = [1.0] * len(train) + [recipe.data.label_weight * sure[i] for i in kept.places]
     both = join(train, recipe.data.labels, kept)
     return tokens, text, SpeechDataset(both, tokens, text, rate, weights, stamps), dev_set
 
 
 def _missing(tokens: Tokens, config: TextConfig, text: str) -> set[str]:
-    """What the tokens cannot write of a text."""
-    return tokens.missing(normalise(text, config))
+    """What the tokens cannot write of a text; all of it, if a word has no phones."""
+    try:
+        return tokens.missing(normalise(text, config))
+    except AsrError:
+        return {text}
+
+
+def _refuse_shared(speakers: Iterable[str], dev: Iterable[str], where: str) -> None:
+    if shared := set(speakers) & set(dev) - {""}:
+        raise TrainingError(
+            f"expected dev speakers that are not in {where}, got {len(shared)} in both "
+            f"({', '.join(sorted(shared)[:5])}): split by speaker"
+        )
 
 
 def _require_audio(manifest: Path, utterances: Sequence[Utterance]) -> dict[Path, Stamp]:
@@ -209,8 +217,6 @@ def identity(
     for key, kinds in OF_KINDS.items():
         if recipe.tokens.kind not in kinds:
             del kept[key]
-    if recipe.init.model is not None:
-        kept["init.model"] = str(recipe.init.model.absolute())
     if not recipe.init.preserve:  # runs that began before there was this setting
         del kept["init.preserve"]
     if recipe.features.kind == "pretrained":
@@ -228,8 +234,6 @@ def identity(
     for key in ("ema", "entropy_target"):
         if not getattr(recipe.train, key):
             del kept[f"train.{key}"]
-    if recipe.data.labels is not None:
-        kept["data.label_weight"] = recipe.data.label_weight
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
     kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]

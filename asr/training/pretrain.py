@@ -21,7 +21,7 @@ from asr.augment.noise import Sounds, load_sounds
 from asr.augment.specaugment import draw_distortion
 from asr.config import parse, with_overrides
 from asr.dataset.cuts import Corpus
-from asr.dataset.manifest import Utterance
+from asr.dataset.manifest import Utterance, write_manifest
 from asr.dataset.prefetch import prefetch
 from asr.dataset.sampler import plan_epoch, plan_in_order
 from asr.dataset.speech_dataset import Batch, SpeechDataset
@@ -141,6 +141,8 @@ def pretrain(
             raise TrainingError(f"expected recordings to {purpose}, got none: give some")
     with working_in(out, config.epochs, console, lasting=True) as place:
         run = _prepare(train, dev, config, place)
+        for name, part in (("train", train), ("dev", dev)):
+            write_manifest(out / f"{name}.jsonl", part)  # for `asr new --from`
         if not run.state.progress.step and sum(run.dev.durations) < SHORT_DEV:
             _validate(run)  # which may find nothing to measure by, better now than after an epoch
         task = hook(_task(run, out))
@@ -248,10 +250,11 @@ def _validate(run: _Run) -> tuple[dict[str, Any], str]:
     """On dev, with the same masks in every epoch: loss in nats, share of right labels, and that of
     the most frequent label of each codebook, which needs no network."""
     run.model.eval()
-    for seed in range(DEV_SEED, DEV_SEED + DEV_DRAWS):
-        found = _on_dev(run, seed)
-        if found[2]:
-            return _measures(*found)
+    draws = DEV_DRAWS if sum(run.dev.durations) < SHORT_DEV else 1
+    for seed in range(DEV_SEED, DEV_SEED + draws):
+        loss, right, frames, seen = _on_dev(run, seed)
+        if frames:
+            return _measures(loss, right, frames, seen)
     raise TrainingError(
         "expected speech to mask in the held-out recordings, got none: they are silent, or shorter "
         "than an encoder frame; give others (--dev)"

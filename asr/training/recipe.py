@@ -156,11 +156,17 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _starts_from_a_model(self) -> Self:
-        """Frozen random layers would never learn."""
+        """Random layers that are frozen would never learn. Those above a pretrained network may
+        have a rate of their own."""
+        free = {"model", "preserve"}
+        free |= {"lower_lr_factor"} if self.features.kind == "pretrained" else set()
         if self.init.model is None:
             for key, value in InitConfig():
-                if key not in ("model", "preserve") and getattr(self.init, key) != value:
-                    raise ValueError(f"expected init.model with init.{key}, got none: set it")
+                if key not in free and getattr(self.init, key) != value:
+                    raise ValueError(
+                        f"expected init.model with init.{key}, got none: set it, or leave out "
+                        f"init.{key}"
+                    )
         return self
 
 

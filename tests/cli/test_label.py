@@ -124,7 +124,7 @@ def test_what_is_missing_is_named(run: Command, tones: Tones, tmp_path: Path) ->
     write_wav(silent / "a.wav", np.zeros(8000, np.float32), 8000)
     out = "--out", tmp_path / "labels.jsonl"
     refused = run("label", tones[1], silent, *out).error()
-    assert "expected words in the recordings, got none in 1" in refused
+    assert "expected words in the recordings, got none in 1 that can be read" in refused
     rows = [replace(u, text="") for u in read_manifest(tones[0]["dev"])]
     write_manifest(tmp_path / "dev.jsonl", rows)
     refused = run("label", tones[1], silent, *out, "--dev", tmp_path / "dev.jsonl").error()

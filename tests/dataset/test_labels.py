@@ -70,7 +70,6 @@ def test_a_training_counts_labels_at_their_weight(recipe: Recipe) -> None:
     other = recipe.model_copy(update={"data": recipe.data.model_copy(update={"label_weight": 0.5})})
     of = [identity(row, tokens, datasets(row, print)[2], dev) for row in (recipe, other)]
     assert of[0]["data.train"] != of[1]["data.train"]
-    assert [row["data.label_weight"] for row in of] == [0.8, 0.5]
 
 
 def test_a_recipe_names_labels_beside_it(tmp_path: Path, recipe: Recipe) -> None:
@@ -87,7 +86,7 @@ def test_labels_of_dev_speakers_and_without_audio_are_refused(
     path = tmp_path / "labels.jsonl"
     labels = read_manifest(path)
     write_manifest(path, [replace(u, speaker="dev speaker") for u in labels])
-    with pytest.raises(AsrError, match="dev speakers that are not in train, got 1"):
+    with pytest.raises(AsrError, match=r"dev speakers that are not in data\.labels, got 1"):
         datasets(recipe, print)
     write_manifest(path, [replace(u, audio=tmp_path / "no.wav") for u in labels])
     with pytest.raises(AsrError, match=r"labels.jsonl: expected every recording, got 1 of 1"):
@@ -101,7 +100,7 @@ def test_labels_that_training_cannot_use_are_left_out(
     rows = list(read_manifest(recipe.data.labels))
     rows[0] = replace(rows[0], text="löw", extra={"confidence": 0.9})
     known = [
-        replace(u, id=f"again-{name}", speaker="", extra={"confidence": 0.25})
+        replace(u, id=f"again-{name}", extra={"confidence": 0.25})
         for name in ("train", "dev")
         for u in read_manifest(tmp_path / f"{name}.jsonl")[:1]
     ]

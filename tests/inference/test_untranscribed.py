@@ -81,6 +81,9 @@ def test_long_recordings_are_cut_and_silence_is_left_out(
         assert cut(6.0, 0.3) == found
         assert [u.id for u in read] == ["broken"]  # which may be readable now
         context.setattr(untranscribed, "audio_duration", lambda path: 1.0)
+        (tmp_path / "out" / "checkpoint").mkdir()  # what has begun keeps to what it has
+        assert cut(6.0, 0.3) == found
+        (tmp_path / "out" / "checkpoint").rmdir()
         assert "broken" in {u.id for u in cut(6.0, 0.3).utterances}
     assert cut(6.0, 0.2).short == 1
     longer = cut(7.0, 0.3)

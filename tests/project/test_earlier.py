@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
-from asr.inference.kept_pieces import kept_pieces
-from asr.inference.untranscribed import find_recordings
 from asr.io.files import write_json
 from asr.project.earlier import earlier_sets
 from asr.training.recipe import as_json, read_recipe
@@ -36,9 +35,9 @@ def test_labels_and_the_models_before_count(tmp_path: Path) -> None:
     assert {u.id for u in earlier.train} == {
         f"{name} {part}" for name in ("first", "second") for part in ("train", "labels")
     }
-    assert {u.id for u in earlier.parts["test"]} == {"first test", "second test"}
+    assert {u.id for u in earlier.test} == {"first test", "second test"}
     assert not earlier.missing
-    assert not earlier_sets(tmp_path / "first").parts  # no run folder around it
+    assert not earlier_sets(tmp_path / "first").train  # no run folder around it
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -52,18 +51,26 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (model.parent / "recipe.json").write_text('{"data": {"train": "relative.jsonl"}}')
     assert [path.name for path in earlier_sets(model).missing] == ["relative.jsonl"]
     (model.parent / "recipe.json").write_text("[]")
-    assert not earlier_sets(model).parts
+    assert not earlier_sets(model).train
 
 
-def test_what_an_encoder_has_heard_counts(tmp_path: Path) -> None:
-    write_recordings(tmp_path / "rec", {"ann": 3})
-    rows = find_recordings([tmp_path / "rec"], pytest.fail)
-    kept_pieces(tmp_path / "pieces.json", rows, 8000, 20.0, 0.1)
-    (tmp_path / "encoder").mkdir()
-    earlier = earlier_sets(tmp_path / "encoder")
-    assert {u.audio for u in earlier.parts["train"]} == {u.audio for u in rows}
-    (tmp_path / "pieces.json").write_text("{}")
-    assert earlier_sets(tmp_path / "encoder").missing == [tmp_path / "pieces.json"]
+def test_what_an_encoder_has_heard_counts(run: Command, tmp_path: Path) -> None:
+    write_recordings(tmp_path / "rec", dict.fromkeys(["ann", "ben", "cid", "dora", "eve"], 6))
+    settings = ["precision=fp32", *(s for s in SMALL if "epochs" not in s), "epochs=1"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    ended = run("pretrain", tmp_path / "rec", "--out", tmp_path / "p", *options)
+    assert ended.status == 0, ended.err
+    earlier = earlier_sets(tmp_path / "p" / "encoder")
+    names = {path.name for path in (tmp_path / "rec").rglob("*.wav")}
+    heard = {u.audio.name for u in [*earlier.train, *earlier.dev]}
+    assert heard <= names  # some are too short
+    assert len(heard) > 20
+    assert earlier.dev
+    ended = run("new", tmp_path / "q", tmp_path / "rec", "--from", tmp_path / "p" / "encoder")
+    assert ended.status == 0, ended.err
+    assert "dev or test has recordings that the model was trained on" in ended.out
+    (tmp_path / "p" / "train.jsonl").unlink()
+    assert earlier_sets(tmp_path / "p" / "encoder").missing == [tmp_path / "p" / "train.jsonl"]
 
 
 def test_recipes_are_kept_with_absolute_paths(
@@ -94,6 +101,11 @@ def test_a_model_is_trained_further_on_the_same_sets(run: Command, tmp_path: Pat
     for part in ("train", "dev", "test"):
         old, new = (read_manifest(tmp_path / p / f"{part}.jsonl") for p in "pq")
         assert {u.audio for u in old} <= {u.audio for u in new}
+    shutil.copytree(tmp_path / "rec", tmp_path / "moved")
+    ended = run(
+        "new", tmp_path / "s", tmp_path / "moved", "--from", tmp_path / "p" / "run" / "model"
+    )
+    assert "none of these recordings is known from the earlier training" in ended.out
     (tmp_path / "p" / "train.jsonl").unlink()
     ended = run("new", tmp_path / "r", tmp_path / "rec", "--from", tmp_path / "p" / "run" / "model")
     assert "sets of an earlier training are not known" in ended.out

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from asr.dataset.manifest import Utterance
-from asr.dataset.splits import VOICE
+from asr.dataset.splits import VOICE, Parts, Split
 from asr.project.defaults import examine, propose
+from asr.project.earlier import Earlier
 from asr.project.new import split_utterances
 from asr.text.normalise import TextConfig
 from tests.commands import Command
@@ -100,52 +101,87 @@ def test_a_folder_named_test_leaves_something_to_learn_from(tmp_path: Path) -> N
 # --- proposals ---
 
 
-def added(speakers: int) -> list[Utterance]:
+def added(speakers: int, seconds: float = 9.0, first: int = 0) -> list[Utterance]:
     """Ten recordings each of so many speakers, in files of their own."""
     return [
-        Utterance(f"{s}-{n}", Path(f"rec/s{s}/{n}.wav"), "low", 9.0 + s % 7, f"s{s}")
-        for s in range(speakers)
+        Utterance(f"{s}-{n}", Path(f"rec/s{s}/{n}.wav"), "low", seconds + s % 7, f"s{s}")
+        for s in range(first, first + speakers)
         for n in range(10)
     ]
+
+
+def split_after(earlier: Parts, utterances: list[Utterance]) -> Split:
+    train, dev, test = (list(earlier.get(part, ())) for part in PARTS)
+    sets = Earlier(train, dev, test)
+    return split_utterances(utterances, earlier=sets.known(utterances))
+
+
+def seconds_of(split: Split) -> list[float]:
+    return [sum(u.duration for u in split.parts[part]) for part in PARTS]
 
 
 @pytest.mark.parametrize("before", [2, 4, 10, 11, 15])
 @pytest.mark.parametrize("more", [0, 1, 3, 20])
 def test_added_recordings_move_no_old_ones(before: int, more: int) -> None:
     earlier = split_utterances(added(before)).parts
-    split = split_utterances(added(before + more), earlier=earlier)
+    split = split_after(earlier, added(before + more))
     home = {u.audio: part for part in PARTS for u in split.parts[part]}
     stayed = [home[u.audio] == part for part in PARTS for u in earlier[part]]
     assert all(home[u.audio] == "train" for u in earlier["train"])
     assert not split.heard
-    if before > 2:  # two speakers are divided at first; by whole speakers, all of theirs train
-        assert all(stayed)
-        assert split.kept == 10 * before
-    seconds = [sum(u.duration for u in split.parts[part]) for part in ("dev", "test")]
+    assert split.kept == sum(stayed)
+    assert all(stayed) or before == 2  # two speakers are divided at first, and not any more
+    train, *measured = seconds_of(split)
     if before > 9 and more == 20:
-        total = sum(u.duration for u in added(before + more))
-        assert all(0.06 * total < one < 0.16 * total for one in seconds)
-    assert all(seconds)
+        total = train + sum(measured)
+        assert all(0.06 * total < one < 0.16 * total for one in measured)
+    assert all(measured)
 
 
-def test_a_speaker_of_the_training_set_stays_there_with_new_recordings() -> None:
+@pytest.mark.parametrize(("new", "seconds"), [(1, 90.0), (2, 27.0), (1, 900.0)])
+def test_new_speech_is_trained_on(new: int, seconds: float) -> None:
+    earlier = split_utterances(added(10)).parts
+    split = split_after(earlier, [*added(10), *added(new, seconds, first=70)])
+    train, *measured = seconds_of(split)
+    assert train > 0.7 * (train + sum(measured))
+    assert not split.heard
+
+
+@pytest.mark.parametrize("source", [[], added(10)])
+def test_a_speaker_of_the_training_set_stays_there(source: list[Utterance]) -> None:
     earlier = split_utterances(added(10)).parts
     speaker = earlier["train"][0].speaker
     new = [Utterance(f"new-{n}", Path(f"new/{n}.wav"), "low", 99.0, speaker) for n in range(9)]
-    split = split_utterances([*added(10), *new], earlier=earlier)
+    others = [replace(u, id=f"o{u.id}", audio=Path("o") / u.audio) for u in added(9, first=20)]
+    split = split_after(earlier, [*source, *others, *new])
     assert {u.id for u in new} <= {u.id for u in split.parts["train"]}
+
+
+def test_segments_and_packed_recordings_are_known() -> None:
+    rows = [
+        Utterance(f"{s}-{n}", Path("long.wav"), "low", 9.0, f"s{s}", 10.0 * n, 10.0 * n + 9)
+        for s, n in ((n % 10, n) for n in range(40))
+    ]
+    packed = [replace(u, audio=Path("a.tar"), packed=(n, 9)) for n, u in enumerate(rows)]
+    for some in (rows, packed):
+        earlier = split_utterances(some).parts
+        renamed = [replace(u, id=f"again {u.id}", speaker=f"x{u.speaker}") for u in some]
+        split = split_after(earlier, renamed)
+        for part in PARTS:
+            assert {u.id for u in split.parts[part]} == {f"again {u.id}" for u in earlier[part]}
 
 
 def test_recordings_of_the_training_set_alone_are_divided_and_told() -> None:
     earlier = split_utterances(added(10)).parts
-    split = split_utterances(earlier["train"], earlier=earlier)
-    assert all(split.parts[part] for part in PARTS)
-    assert split.heard
-    assert not split.kept
+    rest = [Utterance(f"short {n}", Path(f"short/{n}.wav"), "", 0.25, f"t{n}") for n in range(2)]
+    for some in (list(earlier["train"]), [*earlier["train"], *rest]):
+        split = split_after(earlier, some)
+        assert all(seconds > 60 for seconds in seconds_of(split))
+        assert split.heard
 
 
 def test_a_test_folder_of_heard_recordings_is_told() -> None:
     old = [replace(u, audio=Path("test") / u.audio.name) for u in added(1)]
-    split = split_utterances([*old, *added(9)[10:]], earlier={"train": old})
+    split = split_after({"train": old}, [*old, *added(9, first=1)])
     assert split.marked
     assert split.heard

@@ -391,17 +391,28 @@ def test_other_folders_are_named(tones: Tones, tmp_path: Path) -> None:
 
 
 def test_the_model_of_a_run_may_be_named_in_another_way(
-    tones: Tones, monkeypatch: pytest.MonkeyPatch
+    tones: Tones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began = identity_of(tones, tones[1])
+    recipe = tone_recipe(tones[0], tmp_path / "run", epochs=1)
+    init = InitConfig(model=tones[1])
+    run_quietly(recipe.model_copy(update={"init": init}))
     monkeypatch.chdir(tones[1].parent)
-    assert identity_of(tones, Path("model")) == began
+    longer = recipe.train.model_copy(update={"epochs": 2})
+    init = InitConfig(model=Path("../") / tones[1].parent.name / "model")
+    _, shown = run_quietly(recipe.model_copy(update={"init": init, "train": longer}))
+    assert "epoch   2" in shown
+    other = InitConfig(model=tmp_path / "run" / "model")
+    with pytest.raises(CheckpointError, match=r"expected init\.model="):
+        run_quietly(recipe.model_copy(update={"init": other, "train": longer}))
 
 
-def identity_of(tones: Tones, model: Path) -> dict[str, object]:
-    recipe = tone_recipe(tones[0], Path("run")).model_copy(update={"init": InitConfig(model=model)})
-    tokens, _, train, dev = datasets(recipe, print)
-    return identity(recipe, tokens, train, dev)
+def test_a_rate_above_a_pretrained_network_needs_no_model(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "data: {train: a, dev: b}\nout: out\ninit: {lower_lr_factor: 0.5}\n"
+        "features: {kind: pretrained, pretrained: net, cmvn: none}\n"
+        "model: {channels: [], strides: []}\n"
+    )
+    assert read_recipe(tmp_path / "recipe.yaml").init.lower_lr_factor == 0.5
 
 
 def test_the_folder_is_relative_to_the_recipe(tmp_path: Path) -> None:
