@@ -57,6 +57,11 @@ class Padded:
             self.values.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True)
         )
 
+    def repeated(self, times: int) -> Padded:
+        """Copies one after another. Shape: [B, T, ...] -> [times * B, T, ...]."""
+        ones = (1,) * (self.values.dim() - 1)
+        return Padded(self.values.repeat(times, *ones), self.lengths.repeat(times))
+
     def pinned(self) -> Padded:
         """The same in memory that a GPU reads by itself, if there is one, so that `to` does not
         wait."""

@@ -40,26 +40,28 @@ def align(log_probs: Any, target: Sequence[int]) -> list[tuple[int, int]]:
     states = np.full(2 * len(units) + 1, BLANK_ID, np.int64)
     states[1::2] = units
     values = np.maximum(np.asarray(as_array(log_probs), np.float32), LEAST)
-    path = best_path(values, states, skip_costs(states), CELLS)
+    path = best_path(values, states, skip_scores(states), CELLS)
     edges = np.flatnonzero(np.diff(path)) + 1
     bounds = [0, *edges.tolist(), len(path)]
     return [(a, b - 1) for a, b in itertools.pairwise(bounds) if path[a] % 2]
 
 
-def skip_costs(states: NDArray[np.int64]) -> NDArray[np.float64]:
+def skip_scores(states: NDArray[np.int64]) -> NDArray[np.float64]:
     """See `best_path`. Shape: [S] -> [S]."""
-    costs = np.full(len(states), -np.inf)
+    scores = np.full(len(states), -np.inf)
     units = states[1::2]
-    costs[3::2][units[1:] != units[:-1]] = 0.0
-    return costs
+    scores[3::2][units[1:] != units[:-1]] = 0.0
+    return scores
 
 
 @compiled
 def best_path(log_probs, states, skips, cells):
     """The state of each frame.
 
-    Shape: log_probs [T, V], states [S] (their tokens), skips [S] -> [T]. `skips` is the cost of
-    entering a state from two states before: 0 for a token after a different one, else prohibitive.
+    Shape: log_probs [T, V], states [S] (their tokens), skips [S] -> [T]. `skips` is added to the
+    score of a path that enters a state from two states before: 0 for a token after a different one,
+    else minus infinity. Up to `cells` frames times states are solved with a table of predecessors;
+    more are divided in the middle.
     """
     T, S = len(log_probs), len(states)
     path = np.empty(T, np.int32)

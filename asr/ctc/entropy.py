@@ -65,7 +65,7 @@ def _occupancies(
     losses = ctc_loss(Padded(x, frames), Padded(targets, sizes))
     fits = ~torch.isposinf(losses)
     (slopes,) = torch.autograd.grad(losses.masked_fill(~fits, 0.0).sum(), x)
-    # The gradient of CTC takes the scores for those of log_softmax, whose own part is exp(s).
+    # The gradient of CTC assumes scores of log_softmax: it is exp(score) minus the posterior.
     real = Padded(x, frames).mask() & fits[:, None]
     found = (x.exp() - slopes).detach().masked_fill(~real[:, :, None], 0.0)
     return losses.detach(), found

@@ -73,7 +73,8 @@ class _Ctc(torch.autograd.Function):
                 scores, targets, lengths, sizes, alphas, losses, states, T, V, U,
                 BLANK=BLANK_ID, BLOCK=ctx.block, num_warps=_warps(ctx.block),
             )  # fmt: skip
-        # The loss of scores that log_softmax gave: its gradient has their probability as well.
+        # Like torch, this assumes scores of log_softmax: the gradient is exp(score) minus the
+        # posterior of the token.
         gradient = scores.exp()
         tokens = targets[:, None, :].expand(-1, T, -1)
         gradient.scatter_add_(2, tokens, -states[:, :, 1 : 2 * U : 2])

@@ -13,7 +13,7 @@ This bounds the curve and changes the direction of the weight gradient. Or the c
 gradient can be clipped once (Pascanu et al. 2013, algorithm 1), as in training: this keeps its
 direction, and does not change the curve. Both are measured.
 
-T frames, H cells, R recurrent features, G rows of H in the weights; one sequence at a time.
+T frames, H cells, R recurrent features, G gates with H rows each; one sequence at a time.
 """
 
 from __future__ import annotations

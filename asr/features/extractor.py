@@ -146,8 +146,9 @@ class FeatureConfig(Config):
 class FeatureExtractor(nn.Module):
     """Waveforms to features. Runs on the device of the model, always in float32.
 
-    `shift` and `window`: samples between frames, and samples of an analysis window. `margin`:
-    frames at either end of a slice of a recording that differ from those of the whole.
+    `shift`: samples between frames. `window`: upper bound of the samples that a frame depends on,
+    the size of the FFT, for the latency of streams. `margin`: frames at either end of a slice of a
+    recording that differ from those of the whole.
     """
 
     filterbank: LogMel | FramedLogMel | MFCC

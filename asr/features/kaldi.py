@@ -11,10 +11,10 @@ model trained on them gets the same features there.
 | bands | HTK's mel scale, 20 Hz to Nyquist | Slaney's mel scale, 0 Hz to Nyquist, unit area |
 
 Both emphasise high frequencies by x[t] - 0.97 x[t - 1] within a frame, and limit power from below
-by the rounding error of float32. The left column is `torchaudio.compliance.kaldi.fbank` without
-dither, and what sherpa-onnx (2.0.1) computes for FireRedASR's CTC models. There samples are 32768
-times as large, which adds 2 log 32768 to every value above the floor. The right column is what it
-computes for NeMo's CTC models, streaming or not. NeMo itself frames and limits differently.
+by the rounding error of float32. kaldi is `torchaudio.compliance.kaldi.fbank` without dither, and
+what sherpa-onnx (2.0.1) computes for FireRedASR's CTC models. There samples are 32768 times as
+large, which adds 2 log 32768 to every value above the floor. nemo is what sherpa-onnx computes for
+NeMo's CTC models, streaming or not. NeMo itself frames and limits differently.
 
 Of both, kaldi-native-fbank computes the same up to rounding: `tests/features/test_kaldi.py`.
 """
@@ -41,7 +41,7 @@ class FramedLogMel(nn.Module):
     """Natural logarithm of mel-band power of separately processed frames.
 
     Power is limited from below by `FLOOR`, or with `relative_floor` by a floor relative to the
-    level of each utterance, where values begin with `above_floor`, as in
+    level of each utterance. With `above_floor`, values are relative to that floor. Both are as in
     `asr.features.filterbank.LogMel`.
 
     `margin`: frames at either end of a slice of a recording that differ from those of the whole.

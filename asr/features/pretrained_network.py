@@ -105,7 +105,8 @@ def hidden_states(network: Network, description: PretrainedNetwork, waves: Padde
         else:
             values, _ = layer(values, attention_mask=attended)
         states.append(values)
-    if not transformer.layer_norm_first:  # torchaudio's name for: norm before the first layer
+    # torchaudio sets this to the opposite of its layers' flag: a norm before the first layer.
+    if not transformer.layer_norm_first:
         states[-1] = transformer.layer_norm(values)
     return Padded(torch.stack(states, dim=2), x.lengths).zeroed()
 

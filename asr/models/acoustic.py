@@ -77,7 +77,7 @@ class AcousticModel(nn.Module):
         if self.attention_decoder is None or targets is None:
             return scores, spelled, *earlier
         views = len(features.lengths) // max(1, len(targets.lengths))
-        tokens = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
+        tokens = targets.repeated(views)
         return scores, spelled, *earlier, self.attention_decoder(hidden, scores, tokens)
 
     def _last_and_spelled(self, layers: list[Padded]) -> tuple[Padded, Padded | None]:
@@ -112,8 +112,8 @@ class AcousticModel(nn.Module):
 
     def parameter_count(self) -> int:
         """Without the attention decoder, which recognition by CTC does not need."""
-        aid = self.attention_decoder
-        rescoring = 0 if aid is None else sum(p.numel() for p in aid.parameters())
+        decoder = self.attention_decoder
+        rescoring = 0 if decoder is None else sum(p.numel() for p in decoder.parameters())
         return sum(parameter.numel() for parameter in self.parameters()) - rescoring
 
 

@@ -66,8 +66,12 @@ class Bundle:
     @torch.inference_mode()
     def score(self, waves: Sequence[NDArray[np.float32]]) -> tuple[Padded, Padded | None]:
         """Log-probabilities [B, T, V] of recordings by the last and by the hierarchical CTC layer,
-        on the GPU if there is one, whose network then computes in float16. Shape: B times [S] in
-        [-1, 1] at the model's rate, B times float32 [T, V]."""
+        on the GPU if there is one, whose network then computes in float16. The model is moved there
+        and set to evaluation mode.
+
+        Shape: B waveforms [S] in [-1, 1] at the model's rate -> [B, T', V] and [B, T'', V] in
+        float32.
+        """
         device = "cuda" if torch.cuda.is_available() else "cpu"
         batch = pad_on([torch.from_numpy(wave) for wave in waves], device)
         model = self.model.to(device).eval()

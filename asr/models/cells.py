@@ -2,7 +2,7 @@
 
 These are the references: the fast paths (`asr/models/kernels`) must have the same outputs and
 gradients. B batch, H hidden cells, R recurrent features (H; fewer for a cell with projection), G
-rows of H in the weights.
+gates: the weights are G blocks of H rows.
 
 The input of a step is
     x      [B, G*H]  the contribution of the input to every gate, with bias, computed for all frames
@@ -135,7 +135,7 @@ class Cell:
 
     step: Step
     gates: int
-    """Rows of H in weight_ih and weight_hh."""
+    """Number of gates, each a block of H rows in weight_ih and weight_hh."""
     memory: bool = True
     """Whether the state has a c besides h."""
     forget_gate: int | None = None
@@ -145,6 +145,7 @@ class Cell:
     input_norm: Literal["layer", "batch"] | None = None
     """Normalisation of the input's contribution."""
     projects: bool = False
+    """Whether h is a projection of the cell's output to R features."""
 
 
 CELLS: Mapping[str, Cell] = {

@@ -52,7 +52,7 @@ def conv_lstm(x: Tensor, state: State, w: Weights) -> State:
     return tuple(part.unflatten(0, (B, F)) for part in new)
 
 
-CELL = Cell(conv_lstm, GATE_ROWS, forget_gate=1)
+CELL = Cell(conv_lstm, GATE_ROWS)
 
 
 class ConvDirection(nn.Module):

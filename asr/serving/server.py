@@ -18,7 +18,7 @@ from asr.serving.config import ServeConfig
 from asr.serving.connections import uvicorn_options
 from asr.serving.engine import Engine
 
-IMPATIENT_S = 1.0  # seconds before a second Ctrl-C counts as one
+IMPATIENT_S = 1.0  # seconds after the first signal from which Ctrl-C counts as a second one
 
 
 class Server(uvicorn.Server):

@@ -9,13 +9,12 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from asr import shares
 from asr.dataset.cuts import Item
 from asr.dataset.sampler import plan_epoch, smaller
 from asr.dataset.speech_dataset import Batch, SpeechDataset
-from asr.padded import Padded
+from asr.padded import Padded, pad
 from asr.shares import Share, share_of, sharing
 from asr.training import distributed
 from asr.training.device import fits_or_raise, is_out_of_memory
@@ -44,7 +43,7 @@ def settle(run: Run) -> None:
         return
     gpu = run.loop.accelerator.device.type == "cuda"
     own = _measured(run) if gpu else CPU_SECONDS
-    # The smallest of all processes; whole seconds, in which they can tell it.
+    # The least of all processes, in whole seconds because integers are exchanged.
     fits = -distributed.greatest(-int(own)) * (distributed.size() if gpu else 1)
     most = max(sum(data.durations) / STEPS, slowest_seconds(run, max(data.durations)))
     progress.batch_seconds = float(max(1, round(min(fits, most))))
@@ -119,8 +118,8 @@ def _of_any(run: Run, batch: Batch, own: str) -> str:
 
 
 def rehearse(run: Run) -> None:
-    """Find the exchanges between processes in a step, with batches whose size may be halved, in
-    order that a process that runs out of memory can do its part."""
+    """Record the exchanges between processes in one step, so that a process that runs out of memory
+    can complete them with zeros. Only for several processes and train.batch_seconds auto."""
     if run.gradients is None or run.recipe.train.batch_seconds != "auto":
         return
     shortest = min(range(len(run.train)), key=lambda place: run.train.durations[place])
@@ -242,15 +241,9 @@ def noise(data: SpeechDataset, places: list[int], speed: float) -> Batch:
     return Batch(
         ids=[data.utterances[place].id for place in places],
         waves=Padded(waves, lengths).zeroed(),
-        targets=_padded([data.target(place) for place in places]),
-        spelled=_padded([data.spelled(place) for place in places]),
+        targets=pad([torch.tensor(data.target(place), dtype=torch.int64) for place in places]),
+        spelled=pad([torch.tensor(data.spelled(place), dtype=torch.int64) for place in places]),
         speeds=[speed] * len(places),
         tempos=[1.0] * len(places),
         samples=samples,
     )
-
-
-def _padded(rows: list[list[int]]) -> Padded:
-    values: list[Tensor] = [torch.tensor(row, dtype=torch.int64) for row in rows]
-    lengths = torch.tensor([len(row) for row in rows])
-    return Padded(torch.nn.utils.rnn.pad_sequence(values, batch_first=True), lengths)

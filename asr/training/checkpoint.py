@@ -2,7 +2,8 @@
 
 A checkpoint is a folder: `model`, `best`, `optimizer` and `random` as safetensors, `state.json` and
 `digests.json` with the SHA-256 of each file. The previous checkpoint is kept beside it, and used if
-the newest is damaged. Batches are not saved: they are a function of (seed, epoch).
+the newest is damaged. `best` holds the weights of the best epoch, or their moving average. Batches
+are not saved: they are a function of the recipe and of `Progress`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,6 @@ class Progress:
     """Size of the batches at the start of this epoch; 0 before it is known."""
     halved_at: list[int] = field(default_factory=list)
     """The batches of this epoch from which on the size was halved, for lack of memory."""
-
     initial_errors: int | None = None
     """Errors on dev of the initial model, with init.preserve."""
 

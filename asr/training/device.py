@@ -92,8 +92,8 @@ def build_accelerator(precision: str, say: Callable[[str], None]) -> Accelerator
 
 
 def numbered(device: torch.device) -> torch.device:
-    """The same; a GPU with its number. The current GPU is one of the thread: batches are copied by
-    another thread, whose GPU would be the first, whatever the rank of the process.
+    """The same with the number of the GPU. torch's current GPU is a setting of each thread: without
+    a number, the thread that copies batches would use GPU 0, whatever the rank of the process.
 
     >>> numbered(torch.device("cpu"))
     device(type='cpu')

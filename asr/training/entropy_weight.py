@@ -44,7 +44,7 @@ class EntropyWeight:
         Shape: log_probs [views * B, T, V], targets [B, U] -> [].
         """
         views = len(log_probs.lengths) // max(1, len(targets.lengths))
-        repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
+        repeated = targets.repeated(views)
         entropies = path_entropy(log_probs, repeated)
         units = repeated.lengths * feasible(log_probs.lengths, repeated)
         own = torch.stack([entropies.detach(), units.to(entropies.dtype)], dim=1)

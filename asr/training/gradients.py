@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from asr import shares
 
 FIRST_BYTES, BYTES = 1 << 20, 25 << 20
-"""Of the first bucket, which should be on its way soon, and of all others, as in torch."""
+"""Size of the first bucket, small so that its sum begins early, and of the others, as in
+DistributedDataParallel."""
 
 
 class _Bucket:
@@ -47,12 +48,14 @@ class _Bucket:
             for parameter, view in zip(self.parameters, self.views, strict=True):
                 if parameter.grad is None:
                     view.zero_()
-        self.work = shares.make(partial(self._summed, 1), partial(self._summed, 0))
+        self.work = shares.make(self._sum, self._sum_zeros)
 
-    def _summed(self, own: int, _total: int = 0) -> Any:
-        if not own:
-            self.values.zero_()
+    def _sum(self) -> Any:
         return dist.all_reduce(self.values, async_op=True)
+
+    def _sum_zeros(self, _total: int) -> Any:
+        self.values.zero_()
+        return self._sum()
 
     def wait(self) -> None:
         if self.work is not None:
@@ -104,7 +107,7 @@ class SummedGradients:
         self.leave()
 
     def leave(self) -> None:
-        """Wait for the sums that have begun: the end of a step that has failed."""
+        """Wait for the sums that have begun, at the end of a step, also of one that has failed."""
         self._sent = None
         for bucket in self._buckets:
             bucket.wait()

@@ -39,7 +39,8 @@ Record = Callable[[Pass, Pass], tuple[Pass, Pass]]
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a padded batch: utterances, frames of features, tokens of the targets."""
+    """Sizes of a padded batch: utterances, frames of features, tokens of the targets, and tokens of
+    the targets of the hierarchical CTC layer (0 without one)."""
 
     rows: int
     frames: int
@@ -281,7 +282,7 @@ class _Replayed(torch.autograd.Function):
     def forward(ctx: Any, graph: _Graph, *parameters: Tensor) -> tuple[Tensor, ...]:
         graph.replays[0]()
         ctx.graph = graph
-        # Others wait to be read while the graph is replayed again.
+        # Copies, because `Readings` may read them after the graph has been replayed again.
         objective, items, units = (result.clone() for result in graph.results)
         ctx.mark_non_differentiable(items, units)
         return objective, items, units
@@ -339,13 +340,13 @@ class Recorder:
                 # Kernels are compiled and libraries set up at first use, which cannot be captured.
                 forward()
                 backward()
-                # While it captures, torch's allocator takes back nothing that other steps left.
+                # During capture the allocator cannot reclaim what earlier steps left in its cache.
                 gc.collect()
                 torch.cuda.synchronize(self._device)
                 torch.cuda.empty_cache()
                 if self._first is None:
-                    # torch does not share memory again that no graph has any more. This graph has
-                    # it as long as the recorder lives.
+                    # torch drops a pool of memory that no graph uses, and cannot share it again.
+                    # This small graph keeps it.
                     self._first = self._captured(lambda: torch.zeros(1, device=self._device))
                 graphs = [self._captured(work) for work in (forward, backward)]
         except BaseException:

@@ -16,8 +16,9 @@ STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 IMPATIENT_S = 1.0
-"""Seconds before a second Ctrl-C counts as one: shells, timeout and program runners forward a
-signal that their child has already received, so that one Ctrl-C arrives twice."""
+"""Seconds after the first signal from which Ctrl-C counts as a second request: shells, timeout and
+program runners forward a signal that their child has already received, so that one Ctrl-C arrives
+twice."""
 
 
 class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked

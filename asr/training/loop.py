@@ -1,4 +1,4 @@
-"""The training loop of acoustic models, language models and classifiers.
+"""The training loop of acoustic models, pretrained encoders, language models and classifiers.
 
 An epoch is a list of batches, and a batch is a step: set the learning rate, compute the loss and
 its gradient, clip it, step the optimizer. After each step, the loop shows its progress, answers a
@@ -39,7 +39,8 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Loss:
-    """The objective of a step, and the loss of each item of its batch with its number of tokens.
+    """The objective of a step, and `items`: losses summed over the `units` beside them, which are
+    target tokens, masked frames or sequences.
 
     Shape: objective [], items [N] in nats, infinite if a target does not fit, units [N].
     """
@@ -61,7 +62,7 @@ class Loop:
     place: Place
     save_seconds: float = 60.0
     audio_seconds: float = 0.0
-    """Hours of audio in an epoch, for the pace; 0 without audio."""
+    """Seconds of audio in an epoch, for the pace; 0 without audio."""
     saved: float = field(default_factory=time.monotonic)
     """Time of the last checkpoint, or of the start of training."""
     kept: dict[str, Tensor] = field(default_factory=dict)

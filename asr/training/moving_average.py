@@ -31,8 +31,8 @@ def decay_after(steps: int, decay: float) -> float:
 def follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     """Move the average towards the present weights: mean = decay * mean + (1 - decay) * weight.
 
-    It includes the running statistics of normalisation, which belong to the averaged weights as
-    nearly as the statistics of each step to its own. Weights that are fixed, and counts, are left
+    Running statistics of normalisation are averaged too; they approximate those of the averaged
+    weights. Weights that are fixed, and counts, are left
     out; one that is first trained later begins with its value of that step.
     """
     own = _averaged(model)

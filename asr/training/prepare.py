@@ -31,7 +31,8 @@ from asr.training.finetune import preserved_tokens
 from asr.training.health import fastest_speeds, infeasible
 from asr.training.recipe import Recipe
 
-# Settings that may change between two sessions of a run: paths, its end, what it keeps, the card.
+# Settings that may change when a run is resumed: paths, its end, what it keeps, the model card, and
+# how steps are computed.
 FREE = {
     "about",
     "out",
@@ -48,6 +49,19 @@ FREE = {
 }
 
 OF_PRETRAINED = {f"features.{key}" for key in (*OF_TRAINING, "network")}
+
+# Settings without effect while another one, or they themselves, are off. They are left out then, so
+# that runs that began before they existed are resumed.
+ONLY_WITH = {
+    "init.preserve": "init.preserve",
+    "model.attention_decoder": "model.attention_decoder",
+    "train.attention_weight": "model.attention_decoder",
+    "model.intermediate_ctc": "model.intermediate_ctc",
+    "model.self_conditioning": "model.intermediate_ctc",
+    "train.intermediate_ctc_weight": "model.intermediate_ctc",
+    "train.ema": "train.ema",
+    "train.entropy_target": "train.entropy_target",
+}
 
 # Settings that apply only to these kinds of tokens.
 OF_KINDS = {"tokens.size": ("bpe", "unigram"), "tokens.espeak": ("phones",)}
@@ -99,7 +113,7 @@ def datasets(
         stamps |= _require_audio(recipe.data.dev, dev)
         if recipe.data.labels and labels:
             stamps |= _require_audio(recipe.data.labels, labels)
-    # With a lexicon, labels with other words are left out.
+    # Only espeak needs the words of labels; with a lexicon, labels with other words are left out.
     parts = (train, dev, (labels or ()) if recipe.tokens.espeak else ())
     text = as_units(recipe.text, recipe.tokens, (u.text for part in parts for u in part))
     texts = [normalise(u.text, text) for u in train]
@@ -217,23 +231,11 @@ def identity(
     for key, kinds in OF_KINDS.items():
         if recipe.tokens.kind not in kinds:
             del kept[key]
-    if not recipe.init.preserve:  # runs that began before there was this setting
-        del kept["init.preserve"]
     if recipe.features.kind == "pretrained":
         del kept["features.network"]["name"]
     else:
         kept = {k: v for k, v in kept.items() if k not in OF_PRETRAINED}
-    # What is off is left out, so that runs that began before it was there are resumed.
-    if not recipe.model.attention_decoder:
-        del kept["model.attention_decoder"], kept["train.attention_weight"]
-    if not recipe.model.intermediate_ctc:
-        for key in (
-            "model.intermediate_ctc", "model.self_conditioning", "train.intermediate_ctc_weight"
-        ):  # fmt: skip
-            del kept[key]
-    for key in ("ema", "entropy_target"):
-        if not getattr(recipe.train, key):
-            del kept[f"train.{key}"]
+    kept = {k: v for k, v in kept.items() if k not in ONLY_WITH or flat[ONLY_WITH[k]]}
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
     kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]

@@ -41,13 +41,14 @@ from asr.training.recipe import read_recipe, refuse_obstacles
 from asr.training.step import SEED_STRIDE, vary
 
 DEV_SEED = 20_221  # of the masks of dev: the same in every epoch
-DEV_DRAWS = 20  # until a mask meets speech, which a second of dev may need
+DEV_DRAWS = 20  # masks tried on a short dev set until one covers speech
 SHORT_DEV = 60.0  # seconds
 
 
 class PretrainConfig(OptimizationConfig):
-    """The settings of `asr pretrain`. Features, network and augmentation must be those of the
-    later training; --recipe takes them from its recipe."""
+    """The settings of `asr pretrain`. `features` and `model` must be those of the later training,
+    except for settings that do not change the meaning of weights, such as dropout; --recipe takes
+    them and `augment` from its recipe."""
 
     features: FeatureConfig = FeatureConfig()
     model: ModelConfig = ModelConfig()
@@ -104,7 +105,7 @@ def refuse_training(out: Path) -> None:
         )
 
 
-FREE = {"epochs", "save_seconds"}  # may change when a pretraining is resumed
+FREE = {"save_seconds"}  # may change when a pretraining is resumed
 
 
 @dataclass
@@ -144,7 +145,7 @@ def pretrain(
         for name, part in (("train", train), ("dev", dev)):
             write_manifest(out / f"{name}.jsonl", part)  # for `asr new --from`
         if not run.state.progress.step and sum(run.dev.durations) < SHORT_DEV:
-            _validate(run)  # which may find nothing to measure by, better now than after an epoch
+            _validate(run)  # fails now, not after an epoch, if dev has no speech to mask
         task = hook(_task(run, out))
         loop.run_epochs(run.state, task)
         return _finish(run, out)

@@ -160,7 +160,7 @@ def _attention_loss(predicted: Padded, frames: Tensor, given: Masked, ctc: Loss)
     Shape: predicted [views * B, U + 1, V], frames [views * B] -> [].
     """
     views, targets = given.views, given.targets
-    repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
+    repeated = targets.repeated(views)
     losses = smoothed_losses(predicted, repeated)
     if given.weights is not None:
         losses = losses * given.weights.repeat(views)
@@ -177,7 +177,7 @@ def _ctc_of_views(
     weights: Tensor | None = None,
 ) -> Loss:
     """Shape: log_probs [views * B, T, V], targets [B, U], weights [B]."""
-    repeated = Padded(targets.values.repeat(views, 1), targets.lengths.repeat(views))
+    repeated = targets.repeated(views)
     losses = ctc_loss(log_probs, repeated)
     # NaN must stay visible to the gradient check; only infeasible targets are left out here.
     counted = losses if weights is None else losses * weights.repeat(views)
@@ -189,11 +189,11 @@ def _ctc_of_views(
     units = (lengths[:, None] * torch.isfinite(of_views)).sum().clamp(min=1)
     objective = kept / units
     if cr_ctc_weight:
-        objective = objective + cr_ctc_weight * _disagreement(log_probs) / units
+        objective = objective + cr_ctc_weight * _consistency_loss(log_probs) / units
     return Loss(shares.objective(objective), of_views.mean(dim=1), lengths)
 
 
-def _disagreement(log_probs: Padded) -> Tensor:
+def _consistency_loss(log_probs: Padded) -> Tensor:
     """Summed over frames: KL divergence of each view from the other, a fixed target, in nats."""
     scores = log_probs.zeroed().values.unflatten(0, (2, -1))
     given = scores.detach().flip(0)

@@ -143,10 +143,10 @@ def train_classifier(
     """The classifier of the best epoch on `dev`, or without `dev` of the last epoch; its `info`
     describes its training.
 
-    All recordings are scaled to `level_db`. Of `augment`, `concatenate_prob`, `splice_prob` and
-    `gain_db` do not apply (a pair of digits has no class), and feature sequences use only the
-    masks. `folder` holds checkpoints until the training ends: the same call resumes a stopped one.
-    `hook` may replace functions of the training's `Task`.
+    All recordings are scaled to `level_db`. Of `augment`, recordings use `speeds`, `codec_prob`,
+    `trim_prob`, `vtlp`, `equaliser_db` and the masks; feature sequences use only the masks. Other
+    settings have no effect; `tempos` must be 1. `folder` holds checkpoints until the training ends:
+    the same call resumes a stopped one. `hook` may replace functions of the training's `Task`.
 
     Raises TrainingError without data or for a loss that is not finite, and with a `folder`
     InterruptedTraining after Ctrl-C, SIGTERM or SIGHUP.

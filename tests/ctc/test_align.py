@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asr.ctc.align import CELLS, align, best_path, skip_costs
+from asr.ctc.align import CELLS, align, best_path, skip_scores
 from tests.processes import start
 
 
@@ -61,7 +61,7 @@ def test_as_good_as_torchaudios_and_the_same_in_pieces(data: st.DataObject) -> N
     path, _ = torchaudio.functional.forced_align(log_probs[None], torch.tensor([target]), blank=0)
     theirs = float(log_probs.gather(1, path[0].long()[:, None]).sum())
     assert score(log_probs, align(log_probs, target), target) == pytest.approx(theirs, abs=1e-3)
-    arguments = log_probs.numpy(), states(target), skip_costs(states(target))
+    arguments = log_probs.numpy(), states(target), skip_scores(states(target))
     whole = best_path(*arguments, CELLS)
     for cells in (1, 7, 60):
         assert best_path(*arguments, cells).tolist() == whole.tolist()
