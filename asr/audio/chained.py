@@ -14,7 +14,6 @@ from asr.audio.damage import boxes, damage
 from asr.audio.source import Stream, View
 
 # Signature of each file type, by its first bytes. Each is too long to occur by chance.
-# How each kind of file begins, by its first bytes, in marks that are too long to come by chance.
 _BEGINS = {
     b"OggS": rb"OggS\0[\x02\x06]",  # the first page of a track (RFC 3533)
     b"fLaC": rb"fLaC[\0\x80]\0\0\x22",  # and the header of STREAMINFO, 34 bytes (RFC 9639)

@@ -6,8 +6,8 @@ silero    the neural network of the package silero-vad, run by onnxruntime (extr
 webrtc    the Gaussian mixtures of the package webrtcvad (webrtcvad-wheels), if it is installed
 energy    a rule: how far the level is above that of the background
 
-All of them hear 16 kHz and give windows of about 30 ms. `audio/speech_regions.py` makes regions of
-the probabilities.
+All take samples at 16 kHz and give windows of about 30 ms. `audio/speech_regions.py` makes regions
+of the probabilities.
 
 S samples, N windows, W samples of a window.
 """

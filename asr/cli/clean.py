@@ -31,14 +31,14 @@ app = typer.Typer()
 @with_options
 def clean(
     model: Annotated[Path, typer.Argument(help="Model folder, of asr train.")],
-    manifest: Annotated[Path, typer.Argument(help="Manifest whose transcripts are in doubt.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest whose transcripts to check.")],
     sharding: ShardOptions,
     out: Annotated[Path, typer.Option(help="Folder for check.jsonl, check.html and rest.jsonl.")],
     worst: Annotated[
         float, typer.Option(min=0, max=100, help="Percentage of the transcripts to check.")
     ] = 10.0,
     audio_mb: Annotated[
-        float, typer.Option(min=0, help="Limit of recordings in the page; others are linked.")
+        float, typer.Option(min=0, help="Megabytes of audio in the page; the rest is linked.")
     ] = AUDIO_MEGABYTES,
 ) -> None:
     """Rank transcripts by how badly the model aligns them, and write the worst ones to check."""

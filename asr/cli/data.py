@@ -73,7 +73,7 @@ def check(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the report, as text.")] = None,
 ) -> None:
-    """Report hours, speakers, tokens, lengths, and every problem of a corpus by utterance id."""
+    """Report hours, speakers, characters, lengths, and all problems of a corpus by utterance."""
     from asr.dataset import validate
     from asr.dataset.validate_text import render
     from asr.io.paths import as_stored

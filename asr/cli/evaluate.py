@@ -43,7 +43,7 @@ def evaluate(
     normalise: Normalise = "none",
     units: UnitsOption = Units.auto,
     audio_mb: Annotated[
-        float, typer.Option(min=0, help="Limit of recordings in the page; others are linked.")
+        float, typer.Option(min=0, help="Megabytes of audio in the page; the rest is linked.")
     ] = AUDIO_MEGABYTES,
 ) -> None:
     """Word, character and sentence error rates with intervals, and a page of all errors."""

@@ -50,7 +50,7 @@ def on_ray(
     """Run a command on a Ray cluster, in shards, and merge the results.
 
     The cluster is that of RAY_ADDRESS or of this machine; else one is started here. All machines
-    need the same folders. A shard whose worker dies goes on in another one.
+    need the same folders. A shard whose worker dies is resumed by another one.
     """
     if command[0] not in COMMANDS:
         raise ConfigError(

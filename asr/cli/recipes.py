@@ -67,7 +67,7 @@ def main(
         from asr.training.recipe import read_recipe
 
         _check_names(chosen | {"recipe": arguments.recipe})
-        read_recipe(recipe, arguments.overrides)  # a wrong setting is told before the download
+        read_recipe(recipe, arguments.overrides)  # a wrong setting is reported before the download
         if texts is not None:  # now, not after hours of training
             _check_texts(arguments.text, texts)
         with progress_bar("preparing") as progress:

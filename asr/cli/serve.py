@@ -34,7 +34,10 @@ _ORIGIN = re.compile(r"https?://[^/\s]+")
 _Wyoming = Annotated[
     int | None,
     typer.Option(
-        min=1, max=65535, metavar="PORT", help="Also serve Home Assistant (Wyoming) there."
+        min=1,
+        max=65535,
+        metavar="PORT",
+        help="Also serve the Wyoming protocol (Home Assistant) on this port.",
     ),
 ]
 _Delay = Annotated[
@@ -142,7 +145,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve models: OpenAI's form of transcription, live sockets, and a page in the browser.
+    """Serve models: OpenAI's HTTP interface, sockets for live audio, and a page in the browser.
 
     Ctrl-C and SIGTERM finish the requests that have been accepted.
     """

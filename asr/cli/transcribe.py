@@ -67,7 +67,7 @@ def transcribe(
     formats, config = output.formats(), subtitles.config()
     sharded = sharding.check(output.out) is not None or sharding.merge
     if output.resume and output.out is None:
-        raise ConfigError("expected --out with --resume, got none: name the folder to go on with")
+        raise ConfigError("expected --out with --resume, got none: name the folder to resume")
     if output.out is not None and live.live:
         raise ConfigError("expected --out without --live, got both: leave one out")
     if sharded and STDIN in files:

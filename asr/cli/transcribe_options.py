@@ -28,13 +28,21 @@ class InputOptions:
 
     channels: Annotated[
         Channels,
-        typer.Option(help="Their mix, or each by itself, as in a call with a speaker on each."),
+        typer.Option(
+            help="mix: the mean of all channels; each: every channel by itself, as in a call."
+        ),
     ] = Channels.mix
     start: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="Begin each recording there.")
+        float,
+        typer.Option(
+            min=0.0, metavar="SECONDS", help="Where transcription of each recording starts."
+        ),
     ] = 0.0
     end: Annotated[
-        float | None, typer.Option(min=0.0, metavar="SECONDS", help="End each recording there.")
+        float | None,
+        typer.Option(
+            min=0.0, metavar="SECONDS", help="Where transcription of each recording ends."
+        ),
     ] = None
 
 
@@ -81,13 +89,17 @@ class SubtitleOptions:
     line_width: Annotated[int, typer.Option(min=1, help="Characters of a line.")] = 42
     line_count: Annotated[int, typer.Option(min=1, help="Lines of a subtitle.")] = 2
     shortest: Annotated[
-        float, typer.Option(min=0.001, help="Seconds that each is shown at least.")
+        float, typer.Option(min=0.001, help="Shortest time that a subtitle is shown, in seconds.")
     ] = 0.833
-    longest: Annotated[float, typer.Option(min=0.001, help="Seconds at most.")] = 7.0
+    longest: Annotated[
+        float, typer.Option(min=0.001, help="Longest time that a subtitle is shown, in seconds.")
+    ] = 7.0
     reading_speed: Annotated[
         float, typer.Option(min=0.1, help="Characters a second that can be read.")
     ] = 20.0
-    gap: Annotated[float, typer.Option(min=0.0, help="Seconds between two at least.")] = 0.083
+    gap: Annotated[
+        float, typer.Option(min=0.0, help="Shortest time between two subtitles, in seconds.")
+    ] = 0.083
     highlight: Annotated[
         bool, typer.Option("--highlight", help="Underline the word that is being said.")
     ] = False

@@ -161,10 +161,10 @@ def _segments(path: Path) -> dict[str, Stretch | str]:
                 f" {shown(name)} ({where}): correct it"
             )
         start, end = fields[1:]
+        # Kaldi's -1 is the end of the recording.
         try:
             times = {"start": start, "end": None if float(end) == -1 else end}
         except ValueError:
             times = {"start": start, "end": end}
-        # Kaldi's -1 is the end of the recording.
         found[name] = (fields[0], *stretch(times, where))
     return found

@@ -13,9 +13,9 @@ from asr.dataset.manifest import Utterance
 def segments(
     u: Utterance, words: Sequence[str], gaps: Sequence[Gap], duration: float, seconds: float
 ) -> Iterator[Utterance]:
-    """An utterance of `duration` seconds in segments of about `seconds`; its words, with the
-    quietest moment after each but the last. Their ids are the utterance's with -1, -2 and so on;
-    one that is short enough is left whole."""
+    """An utterance of `duration` seconds, cut into segments of about `seconds` with the ids ID-1,
+    ID-2 and so on; a short one stays whole. `words` are those of the utterance, `gaps[i]` is the
+    quietest moment between words i and i + 1."""
     chosen = cuts(gaps, duration, seconds)
     if not chosen:
         yield u

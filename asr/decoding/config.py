@@ -36,7 +36,8 @@ class RescoreConfig(Config):
     """Weights of a recurrent language model for the texts of the beam, in nats."""
 
     weight: float = Field(0.3, ge=0, le=100)
-    """Factor on its log-probabilities, which are added to the scores of the n-gram model."""
+    """Factor on the log-probabilities of the recurrent language model, which are added to the other
+    scores."""
     word_bonus: float = Field(1.0, ge=-1000, le=1000)
     """Added for every word, because language models favour few words."""
     every_step: bool = False

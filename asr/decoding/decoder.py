@@ -49,8 +49,8 @@ class DecoderConfig(Config):
     rescore: RescoreConfig = RescoreConfig()
     attention_weight: float = Field(0.0, ge=0, le=100)
     """Factor on the log-probabilities of the texts of the beam by the model's attention decoder
-    (model.attention_decoder), which are added to their scores; 0 does without. Streaming, live
-    recognition by a streaming model and exported models do without, too."""
+    (model.attention_decoder), which are added to their scores; 0 turns it off. Streaming, live
+    recognition by a streaming model and exported models leave it out."""
     hot_words: dict[str, Annotated[float, Field(ge=-MOST_BOOST, le=MOST_BOOST)]] = Field({})
     """Words and phrases with a raised score, and the bonus of each in nats."""
     confidence_scale: float = Field(0.7, gt=0, le=100)

@@ -41,9 +41,9 @@ class Trust:
     def __str__(self) -> str:
         rate = "CER" if self.units == "characters" else "WER"
         return (
-            f"dev promises {rate} {percent(self.counts.rate, 1)} % ({self.counts.errors}/"
-            f"{self.counts.reference_length}, 95 % {interval_text(self.interval)}): "
-            f"{self.kept} of its {self.recordings} recordings have this confidence"
+            f"on --dev they have {rate} {percent(self.counts.rate, 1)} % ({self.counts.errors}/"
+            f"{self.counts.reference_length}, 95 % {interval_text(self.interval)}), "
+            f"in {self.kept} of {self.recordings} recordings"
         )
 
 

@@ -1,8 +1,8 @@
-"""How badly each transcript fits its recording, in the ears of a trained model.
+"""How badly each transcript fits its recording, by a trained model.
 
 The misfit of a transcript is its CTC loss per token: the negative log-probability of all its
-alignments, in nats. A model with a hierarchical CTC layer is asked for the letters, which follow
-the sound more closely than its words.
+alignments, in nats. Of a model with a hierarchical CTC layer it is the loss of that layer, whose
+letters follow the sound more closely than words.
 
 B utterances, T frames, V tokens.
 """

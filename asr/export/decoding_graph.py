@@ -68,7 +68,9 @@ class _Builder:
         self._settings = decoder.config.language
         self._lexicon = decoder.lexicon
         self._states: dict[int, int] = {}
+        self._contexts: list[int] = []  # of the states, in their order
         self._direct: dict[tuple[int, int], int] = {}
+        self._direct_keys: list[tuple[int, int]] = []
         """The state of a context directly after a token that was the whole last word."""
         self._tops: dict[int, dict[int, tuple[float, int]]] = {}
         """For each context, the first tokens of its words: cost and state."""
@@ -95,34 +97,30 @@ class _Builder:
     def build(self) -> Fst:
         start = START_NODE if self._model is not None else 0
         self._state(self._context(start)[1])
-        done = 0
-        while done < len(self._states):  # which grows
-            context = list(self._states)[done]
+        for context in self._contexts:  # which grows
             self._add_context(context)
-            done += 1
             if len(self._fst.arcs) > MOST_ARCS:
                 raise LanguageModelError(
                     f"expected a decoding graph of at most {MOST_ARCS:,} arcs, got more: estimate "
-                    "a smaller model, with a lower order or asr lm prune"
+                    "a smaller model with asr lm estimate, by a lower --order or higher --cutoff"
                 )
         self._add_direct()
         return self._fst
 
     def _add_direct(self) -> None:
-        done = 0
-        while done < len(self._direct):  # which grows
-            (context, token), state = list(self._direct.items())[done]
+        for context, token in self._direct_keys:  # which grows
+            state = self._direct[context, token]
             for other, (cost, end) in self._tops[context].items():
                 if other != token:
                     self._fst.add_arc(state, other + 1, cost, end)
             if context:
                 cost, shorter = self._backoff(context)
                 self._fst.add_arc(state, EPSILON, cost, self._direct_state(shorter, token))
-            done += 1
 
     def _direct_state(self, context: int, token: int) -> int:
         if (context, token) not in self._direct:
             self._direct[context, token] = self._fst.add_state()
+            self._direct_keys.append((context, token))
         return self._direct[context, token]
 
     def _backoff(self, context: int) -> tuple[float, int]:
@@ -134,6 +132,7 @@ class _Builder:
     def _state(self, context: int) -> int:
         if context not in self._states:
             self._states[context] = self._fst.add_state()
+            self._contexts.append(context)
         return self._states[context]
 
     def _context(self, node: int) -> tuple[float, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from asr.errors import AsrError
+from asr.errors import AsrError, ConfigError
 from asr.export.graph import FLOAT, INT64, Graph
 from asr.export.recurrent import CELLS, add_recurrent, to_numpy
 from asr.io.onnx_session import open_graph
@@ -41,7 +41,7 @@ def build_lm_graph(lm: NeuralLm) -> onnx.ModelProto:
     """A graph with the inputs ids [N, T] and lengths [N], and the output scores [N, T - 1]: the
     log-probability of each token after the first."""
     if lm.cell not in CELLS:
-        raise AsrError(
+        raise ConfigError(
             f"expected a language model of cells {', '.join(CELLS)}, got {lm.cell}, which ONNX has "
             "no operator for: train another one to export it"
         )

@@ -1,4 +1,4 @@
-"""Text files of a folder for sherpa-onnx: the tokens, and instructions."""
+"""tokens.txt of a folder for sherpa-onnx, and the kinds of model (slots) that sherpa-onnx runs."""
 
 from __future__ import annotations
 

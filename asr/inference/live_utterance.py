@@ -1,6 +1,7 @@
-"""One utterance of live recognition, by a model that streams or by any other.
+"""One utterance of live recognition: what all models share, and models that recognise the utterance
+so far again and again.
 
-S samples, T frames, V tokens.
+S samples.
 """
 
 from __future__ import annotations

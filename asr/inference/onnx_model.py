@@ -24,10 +24,10 @@ from asr.audio.samples import RATES
 from asr.config import Config, parse
 from asr.decoding.rows import Rows
 from asr.errors import CheckpointError, ConfigError
-from asr.io.model_files import read_facts, read_json_file
+from asr.io.model_files import read_facts
 from asr.io.onnx_session import open_graph
 from asr.text.normalise import TextConfig, normalise
-from asr.text.tokens import Tokens
+from asr.text.tokens import Tokens, read_tokens
 
 GRAPH = "model.onnx"
 Floats = NDArray[np.float32]
@@ -84,9 +84,9 @@ def load_onnx(folder: str | Path) -> OnnxModel:
     config = read_facts(folder / "config.json")
     try:
         text = parse(_Text, {"text": config.get("text")}, str(folder / "config.json")).text
-        tokens = Tokens.from_json(read_json_file(folder / "tokens.json"))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
+    tokens = read_tokens(folder)
     session = open_graph(folder / GRAPH)
     known = session.get_modelmeta().custom_metadata_map
     outputs = {value.name: value.shape for value in session.get_outputs()}

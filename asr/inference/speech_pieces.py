@@ -47,7 +47,7 @@ def speech_pieces(
     detector: SpeechDetector,
     config: RegionConfig = SEGMENTS,
 ) -> Iterator[Piece | None]:
-    """Pieces of at most `longest` seconds, in order, and None after each half minute that was read.
+    """Pieces of at most `longest` seconds, in order, and None after each block that was read.
 
     About a minute and the longest block are held in memory. Shape: blocks [S] at `rate` Hz.
     """

@@ -4,7 +4,7 @@
     texts.shards/00003-of-00016/done.json       written when the shard is complete
 
 A line holds an id, the state of the input, an error or null, and the result. Lines are appended as
-results come, so that a shard that was killed goes on where it was. `done.json` has the digest of
+results come, so that a shard that was killed can be resumed. `done.json` has the digest of
 all lines; a merge takes no shard without it.
 """
 
@@ -138,7 +138,7 @@ class Journal:
 
 @contextmanager
 def open_journal(work: Work, shard: Shard) -> Iterator[Journal]:
-    """The results of a shard, to go on with. They are locked while entered.
+    """The results of a shard, to resume it. They are locked while entered.
 
     Raises AsrError if another process has them, if they are of other options or inputs, or if the
     work is divided into another number of shards; OSError.

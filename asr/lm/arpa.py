@@ -209,7 +209,8 @@ def _add(reader: _Reader, line: str, length: int, section: _Section, ids: dict[s
     except ValueError:
         raise reader.error("scores that are numbers", repr(line), "correct the line") from None
     if not log_prob <= 1e-4 or not abs(backoff) <= LARGEST:
-        raise reader.error("a score of at most 0, a weight near it", repr(line), "correct the line")
+        wanted = f"a log10 probability of at most 0 and a backoff weight of at most {LARGEST:g}"
+        raise reader.error(wanted, repr(line), "correct the line")
     words = [word if word != "<UNK>" else "<unk>" for word in parts[1 : length + 1]]
     if length == 1:
         ids.setdefault(words[0], len(ids))

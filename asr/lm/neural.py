@@ -27,7 +27,7 @@ from asr.config import Config, parse
 from asr.errors import CheckpointError, ConfigError
 from asr.io.files import atomic_path, check_replaceable, write_json
 from asr.io.foreign import which_is
-from asr.io.model_files import read_facts, read_json_file
+from asr.io.model_files import read_facts
 from asr.lm.encoding import BOUNDARY, UNITS_AT_ONCE, encode_sentence, is_neural
 from asr.lm.ngram import END, WordScore
 from asr.models.cells import State
@@ -36,7 +36,7 @@ from asr.models.weights import load_model, save_weights
 from asr.padded import Padded, pad
 from asr.text.characters import canonical
 from asr.text.normalise import TextConfig, normalise
-from asr.text.tokens import WORD_START, Tokens
+from asr.text.tokens import WORD_START, Tokens, read_tokens
 
 FORMAT = 1
 
@@ -205,11 +205,7 @@ def load_neural(folder: str | Path) -> NeuralLm:
         saved = parse(_Saved, facts, str(folder / "lstm.json"))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-    units = read_json_file(folder / "tokens.json")
-    try:
-        tokens = Tokens.from_json(units)
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder / 'tokens.json'}: {error}") from None
+    tokens = read_tokens(folder)
     path = folder / "model.safetensors"
     model = load_model(lambda: NeuralModel(saved.model, len(tokens)), path)
     return NeuralLm(model, tokens, saved.info, saved.text)

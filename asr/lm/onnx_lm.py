@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from asr.errors import CheckpointError
-from asr.io.model_files import read_facts, read_json_file
+from asr.io.model_files import read_facts
 from asr.io.onnx_session import open_graph
 from asr.lm.encoding import UNITS_AT_ONCE, encode_sentence
-from asr.text.tokens import Tokens
+from asr.text.tokens import Tokens, read_tokens
 
 GRAPH = "model.onnx"
 
@@ -58,11 +58,12 @@ def load_onnx_lm(folder: str | Path) -> OnnxLm:
     """Read a folder. Raises CheckpointError naming the missing or damaged file."""
     folder = Path(folder)
     facts = read_facts(folder / "lstm.json")
+    tokens = read_tokens(folder)
     try:
-        tokens = Tokens.from_json(read_json_file(folder / "tokens.json"))
         cell = str(facts["model"]["cell"])
-    except (CheckpointError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder}: expected tokens and a cell of a language model, got {error}: export it anew"
+            f"{folder / 'lstm.json'}: expected the cell of a language model, got {error}: export "
+            "it again"
         ) from None
     return OnnxLm(open_graph(folder / GRAPH), tokens, cell)

@@ -23,14 +23,14 @@ from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig
 from asr.io.files import atomic_path, write_json
 from asr.io.foreign import kind_of, which_is
-from asr.io.model_files import read_facts, read_json_file
+from asr.io.model_files import read_facts
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.models.files import refuse_encoder, refuse_exported
 from asr.models.weights import load_model, save_weights
 from asr.padded import Padded, pad_on
 from asr.text.normalise import TextConfig, normalise
-from asr.text.tokens import Tokens
+from asr.text.tokens import Tokens, read_tokens
 
 FORMAT = 1
 FILES = ("model.safetensors", "config.json", "tokens.json", "info.json")
@@ -159,11 +159,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     info = read_facts(folder / "info.json")
-    units = read_json_file(folder / "tokens.json")
-    try:
-        tokens = Tokens.from_json(units)
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder / 'tokens.json'}: {error}") from None
+    tokens = read_tokens(folder)
     model = load_model(
         lambda: AcousticModel(saved.features, saved.model, len(tokens)),
         folder / "model.safetensors",

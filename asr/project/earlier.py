@@ -93,7 +93,7 @@ def _path(recipe: Any, section: str, key: str) -> Path | None:
 
 def _read(path: Path, rows: list[Utterance], missing: list[Path]) -> None:
     try:
-        # Until 2026-11-29, a path of the command line was relative to an unknown folder.
+        # Older files have relative paths without the folder that they are relative to.
         found: Sequence[Utterance] = read_manifest(path) if path.is_absolute() else ()
     except (AsrError, OSError):
         found = ()

@@ -28,7 +28,8 @@ OPEN_PATHS = frozenset({"/health", *page.static_files()})
 def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     """The application around an engine, which it starts and closes.
 
-    Routes find them as `request.app.state.engine`, `.config` and `.live`.
+    Routes find what they share as `request.app.state.engine`, `.live`, `.held`, `.metrics` and
+    `.started`.
     """
     config = config or ServeConfig()
     live, wyoming = LiveSessions(engine), WyomingServer(engine)
@@ -53,7 +54,7 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
 
     # Pages of documentation would load scripts from elsewhere.
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.engine, app.state.config, app.state.live = engine, config, live
+    app.state.engine, app.state.live = engine, live
     add_handlers(app)
     app.state.held, app.state.metrics = Held(engine.limits), Metrics(engine, live)
     app.state.started = round(time.time())

@@ -76,8 +76,8 @@ class _Worker:
                 yield event
         except TimeoutError:
             raise AudioError(
-                f"expected a recording that decodes in less than {self._limits.decoding_s:g} s, "
-                "got one that does not: convert it to wav or flac"
+                "expected the next part of a recording to be decoded within "
+                f"{self._limits.decoding_s:g} s, got none: convert it to wav or flac"
             ) from None
         except (EOFError, OSError):
             raise AudioError(

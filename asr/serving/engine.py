@@ -119,14 +119,14 @@ class Engine:
         ]
 
     async def start(self) -> None:
-        """Start the thread and the processes."""
+        """Start the recognition threads and the decoding processes."""
         self._loop = asyncio.get_running_loop()
         await asyncio.gather(self._decoders.start(), asyncio.to_thread(self._warm_up))
         for thread in self._threads:
             thread.start()
 
     async def close(self) -> None:
-        """Finish what was accepted, and end the thread and the processes."""
+        """Finish what was accepted, and end the threads and the processes."""
         await self._idle.wait()
         with self._changed:
             self._ended = True

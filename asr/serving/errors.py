@@ -79,7 +79,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, RequestValidationError):
         return ApiError(422, _first_problem(error))
     if isinstance(error, ClientDisconnect):
-        return ApiError(499, "expected a client that waits, got none")
+        return ApiError(499, "expected a client that waits for the answer, got one that left")
     return ApiError(500, _MESSAGES[500])
 
 

@@ -37,7 +37,8 @@ class Limits:
     decoders: int = 2
     """Processes that decode short recordings."""
     decoding_s: float = 20.0
-    """Seconds that decoding may take for the next ten seconds of audio."""
+    """Seconds of decoding from one part of a recording to the next. The first has up to 40 s of
+    audio, others ten seconds."""
     decoding_bytes: int = 2 << 30
     """Memory of such a process."""
     keywords: int = 200

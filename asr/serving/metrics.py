@@ -98,11 +98,15 @@ class Watched:
         except TimeoutError:
             if status or not deadline.expired():
                 raise  # uvicorn closes the connection
-            error = ApiError(503, f"expected less work: it takes more than {self._most:g} s")
+            error = ApiError(
+                503,
+                f"expected a request that is answered within {self._most:g} s, got a longer one: "
+                "split the recording",
+            )
             await error.response()(scope, receive, noted)
         except asyncio.CancelledError:  # the server ends, and waits no longer
             if not status:
-                error = ApiError(503, "expected a server that goes on: it has been stopped")
+                error = ApiError(503, "the server is stopping: send the request again later")
                 await error.response()(scope, receive, noted)
         finally:
             path = getattr(scope.get("route"), "path", "other")

@@ -1,4 +1,4 @@
-"""A lock that threads get in the order in which they ask.
+"""A semaphore that threads get in the order in which they ask.
 
 With a plain lock, a thread that takes it again at once would keep it from all others.
 """

@@ -20,6 +20,7 @@ from pydantic import Field, FiniteFloat, StrictStr, ValidationError, model_valid
 
 from asr.config import Config
 from asr.errors import AsrError, CheckpointError
+from asr.io.model_files import read_json_file
 from asr.text.subwords import learn_pieces, likeliest, merge
 
 BLANK_ID = 0
@@ -195,6 +196,16 @@ class _Pieces(Config):
     cut: Literal["bpe", "unigram"]
     units: tuple[StrictStr, ...]
     scores: tuple[FiniteFloat, ...] = ()
+
+
+def read_tokens(folder: Path) -> Tokens:
+    """The tokens of a model folder. Raises CheckpointError naming the file."""
+    path = folder / "tokens.json"
+    units = read_json_file(path)
+    try:
+        return Tokens.from_json(units)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def build_tokens(texts: Sequence[str], config: TokenConfig) -> Tokens:

@@ -36,7 +36,7 @@ def test_label(run: Command, tones: Tones, folder: Path) -> None:
     assert single.status == 1
     assert "bad.wav" in single.errors[0]
     assert "6 labels" in single.err
-    assert "dev promises WER" in single.err
+    assert "on --dev they have WER" in single.err
     spoken = {u.id: u.text for u in read_manifest(manifests["test"])}
     labels = read_manifest(out)
     assert {u.id: u.text for u in labels}.items() <= spoken.items()

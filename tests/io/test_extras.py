@@ -98,7 +98,8 @@ def test_commands_need_the_extra_that_the_page_names() -> None:
         for extra in ("none", "`train`")
     )
     needed: dict[str, set[str]] = {}
-    for file in ("main", "align", "data", "evaluate", "lm", "reports", "transcribe"):
+    files = ("main", "align", "clean", "data", "evaluate", "label", "lm", "models", "pretrain")
+    for file in (*files, "reports", "transcribe"):
         path = ROOT / "asr" / "cli" / f"{file}.py"
         functions = {
             node.name: node
@@ -116,10 +117,12 @@ def test_commands_need_the_extra_that_the_page_names() -> None:
             parts = [function, *(functions[other] for other in called & functions.keys())]
             nodes = [node for part in parts for node in ast.walk(part)]
             required = {"matplotlib"} if "require" in called else set()
-            command = f"lm {name}" if file == "lm" else name
+            name = name.removesuffix("_model").removesuffix("_models")
+            command = f"{file} {name}" if file in ("lm", "models") else name
             needed[command] = (loaded_with(imported(nodes)) & EXTRAS.keys()) | required
     assert {name for name, found in needed.items() if not found} == plain
-    assert {name for name, found in needed.items() if found} == train | {"demo"}
+    others = {"demo", "models push", "models pull"}  # which have rows of their own
+    assert {name for name, found in needed.items() if found} == train | others
 
 
 def test_transcription_needs_no_extra() -> None:
