@@ -11,7 +11,7 @@ from typing import Any
 from asr.errors import ReportError
 from asr.evaluation.error_rate import FEWEST, Interval, UtteranceScore, bootstrap_interval
 from asr.evaluation.page import environment, highest, interval_text
-from asr.evaluation.report import counts_json, finite_interval
+from asr.evaluation.report import counts_json, finite_interval, rate_name
 from asr.evaluation.report_folder import Saved, read_report
 from asr.evaluation.report_text import alignment_rows
 from asr.evaluation.significance import Difference, MatchedPairs, matched_pairs, paired_bootstrap
@@ -195,7 +195,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def to_text(result: Comparison) -> str:
     """The comparison for a terminal."""
-    main = "WER" if result.systems[0].report.units == "words" else "CER"
+    main = rate_name(result.systems[0].report.units)
     width = max(len(system.name) for system in result.systems)
     lines = []
     for system in result.systems:
@@ -312,7 +312,7 @@ def write_comparison(result: Comparison, folder: str | Path) -> None:
         .get_template("compare.html")
         .render(
             result=result,
-            main="WER" if result.systems[0].report.units == "words" else "CER",
+            main=rate_name(result.systems[0].report.units),
             contrasts=result.contrasts[:LISTED],
             p_text=p_text,
             spread_text=spread_text,

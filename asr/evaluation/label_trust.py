@@ -10,7 +10,7 @@ from asr.dataset.manifest import Utterance
 from asr.errors import AudioError, ReportError
 from asr.evaluation.error_rate import ErrorCounts, Interval, bootstrap_interval, score
 from asr.evaluation.page import interval_text, percent
-from asr.evaluation.report import Units
+from asr.evaluation.report import Units, rate_name
 from asr.evaluation.scoring import Scoring
 from asr.inference.label import DIGITS, label_all
 from asr.inference.recognizer import Recognizer
@@ -39,7 +39,7 @@ class Trust:
     units: Units
 
     def __str__(self) -> str:
-        rate = "CER" if self.units == "characters" else "WER"
+        rate = rate_name(self.units)
         return (
             f"on --dev they have {rate} {percent(self.counts.rate, 1)} % ({self.counts.errors}/"
             f"{self.counts.reference_length}, 95 % {interval_text(self.interval)}), "

@@ -16,6 +16,7 @@ from asr.evaluation.charts import Point, scatter
 from asr.evaluation.compare import System, short_names
 from asr.evaluation.error_rate import bootstrap_interval
 from asr.evaluation.page import environment, highest, interval_text, percent
+from asr.evaluation.report import rate_name
 from asr.evaluation.report_folder import read_report
 from asr.io.files import atomic_path
 from asr.io.paths import files_below
@@ -34,7 +35,7 @@ class Board:
 
     @property
     def main(self) -> str:
-        return "WER" if self.units == "words" else "CER"
+        return rate_name(self.units)
 
 
 def gather(folders: Sequence[str | Path]) -> tuple[tuple[Board, ...], list[str]]:

@@ -24,7 +24,7 @@ from asr.evaluation.charts import Point, diagonal, line_chart, whisker
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.clips import embed, link
 from asr.evaluation.error_rate import ErrorCounts, Interval, UtteranceScore
-from asr.evaluation.report import EvaluationReport, Units
+from asr.evaluation.report import EvaluationReport, Units, rate_name
 from asr.evaluation.utterance import Details
 from asr.io.files import atomic_path
 from asr.io.printable import escape_json, printable_lines
@@ -69,7 +69,7 @@ def write_page(report: EvaluationReport, path: Path, extras: Extras | None = Non
             report=report,
             title=f"{short(report.facts.model)} on {short(report.facts.manifest)}",
             left_out=left_out(report.details),
-            main="WER" if report.units == "words" else "CER",
+            main=rate_name(report.units),
             figures=_figures(report),
             curves=_curves(extras.curves),
             calibration=_calibration(report),
@@ -185,7 +185,7 @@ def _curves(epochs: Sequence[Epoch]) -> list[Markup]:
     if len(epochs) < 2:
         return []
     xs = [float(row.epoch) for row in epochs]
-    rate = "CER" if epochs[-1].units == "characters" else "WER"
+    rate = rate_name(epochs[-1].units)
     return [
         line_chart("training loss, nats per token", xs, [r.loss for r in epochs], "epoch", True),
         line_chart(f"dev {rate}, %", xs, [100 * r.dev_wer for r in epochs], "epoch"),

@@ -43,6 +43,11 @@ MOST_CONFUSIONS = 50  # of each kind, in report.json
 Units = Literal["words", "characters"]
 
 
+def rate_name(units: str) -> str:
+    """The error rate of what is scored: WER or CER."""
+    return "WER" if units == "words" else "CER"
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """Facts to repeat a run and to judge its figures; None or empty for scored texts of an unknown

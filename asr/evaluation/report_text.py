@@ -11,7 +11,7 @@ from asr.evaluation.breakdown import Breakdown
 from asr.evaluation.confidence import Calibration
 from asr.evaluation.confusions import Confusions
 from asr.evaluation.error_rate import FEWEST, Interval, UtteranceScore
-from asr.evaluation.report import CONFIDENCE, WORST, EvaluationReport, RunFacts
+from asr.evaluation.report import CONFIDENCE, WORST, EvaluationReport, RunFacts, rate_name
 from asr.io.printable import printable
 from asr.text.edit_distance import AlignedWord
 
@@ -39,7 +39,7 @@ def to_text(report: EvaluationReport, worst: int = WORST) -> str:
 def headline(report: EvaluationReport) -> list[str]:
     """The error rates with counts and intervals, the main one first."""
     scores, sentences = report.scores, report.scores.sentences
-    main = "WER" if report.units == "words" else "CER"
+    main = rate_name(report.units)
     lines = [f"{main} {scores.words}, {_interval_text(report.wer_interval)}"]
     if report.units == "words":
         lines.append(f"CER {scores.characters}, {_interval_text(report.cer_interval)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from asr.decoding.decoder import Decoder
 from asr.inference.acoustics import BATCH_SECONDS, Acoustics
 from asr.inference.long_form import WHOLE_S, Part
 from asr.inference.onnx_model import OnnxModel
-from asr.inference.time_formats import Word
+from asr.inference.time_formats import shifted
 from asr.inference.word_times import Recognition, recognize_texts, recognize_waves
 
 POOL_BATCHES = 8  # batches that are sorted by length together
@@ -78,7 +77,7 @@ class Batches:
     def _write(self, batch: Sequence[Part]) -> None:
         for part, result in zip(batch, self._recognised(batch), strict=True):
             part.text = result.text
-            part.words = tuple(_moved(word, part.start) for word in result.words)
+            part.words = tuple(shifted(word, part.start) for word in result.words)
             part.samples = _NOTHING
 
     def _recognised(self, batch: Sequence[Part]) -> list[Recognition]:
@@ -102,17 +101,6 @@ def _last_batch(parts: Sequence[Part], most: float) -> Sequence[Part]:
     longest = max(parts[-1].seconds, 1e-3)
     count = min(max(1, int(most / longest)), MOST_PIECES)
     return parts[-count:]
-
-
-def _moved(word: Word, start: float) -> Word:
-    if not start:
-        return word
-    units = tuple(
-        replace(unit, start=round(unit.start + start, 3), end=round(unit.end + start, 3))
-        for unit in word.units
-    )
-    begin, end = round(word.start + start, 3), round(word.end + start, 3)
-    return replace(word, start=begin, end=end, units=units)
 
 
 def _batch_seconds(model: Acoustics) -> float:

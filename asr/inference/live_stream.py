@@ -13,9 +13,9 @@ from asr.decoding.decoder import Decoder
 from asr.decoding.incremental import IncrementalDecoder
 from asr.errors import ConfigError
 from asr.inference.live_clock import Clock
-from asr.inference.live_utterance import Audio, LiveText, final_text, later
+from asr.inference.live_utterance import Audio, LiveText, final_text
 from asr.inference.streaming import Stream, obstacles
-from asr.inference.time_formats import Word
+from asr.inference.time_formats import Word, shifted
 from asr.inference.word_times import recognize_scores
 from asr.models.bundle import Bundle
 
@@ -64,7 +64,7 @@ class StreamedUtterance:
         if text:
             scores, seconds = torch.cat(self._scores), (self._end - self.start) / rate
             row = recognize_scores(self._decoder, scores, seconds, text)
-            words = [later(word, self.start / rate) for word in row.words]
+            words = [shifted(word, self.start / rate) for word in row.words]
         late, at = [], 0
         for word in words:
             at = text.index(word.text, at) + len(word.text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from asr.audio.silence import cuts, quietest
 from asr.decoding.decoder import Decoder
 from asr.inference.acoustics import Acoustics
 from asr.inference.live_clock import Clock
-from asr.inference.time_formats import UnitTime, Word
+from asr.inference.time_formats import Word, shifted
 from asr.inference.word_times import recognize_waves
 
 OFTEN_S = 0.3  # seconds of audio from one partial text to the next, at least,
@@ -138,20 +138,12 @@ class WholeUtterance:
         began, rate = self._clock.now(), self._model.sample_rate
         samples = to_pcm(audio.between(self.start, end)).samples  # rounded as in a dataset
         (row,) = recognize_waves(self._model, self._decoder, [samples])
-        self._words = tuple(later(word, self.start / rate) for word in row.words)
+        self._words = tuple(shifted(word, self.start / rate) for word in row.words)
         self._end, self._cost = end, self._clock.now() - began
 
 
 def joined(words: Sequence[Word]) -> str:
     return " ".join(word.text for word in words)
-
-
-def later(word: Word, seconds: float) -> Word:
-    def moved(time: float) -> float:
-        return round(time + seconds, 3)
-
-    units = tuple(UnitTime(u.unit, moved(u.start), moved(u.end)) for u in word.units)
-    return replace(word, start=moved(word.start), end=moved(word.end), units=units)
 
 
 def final_text(

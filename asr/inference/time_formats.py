@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +37,18 @@ class Word:
     """The probability that it is correct; None in a known text."""
     units: tuple[UnitTime, ...] = ()
     """The tokens that spell it, if they are known."""
+
+
+def shifted(word: Word, seconds: float) -> Word:
+    """A word and its tokens, later by some seconds; times have three decimals."""
+    if not seconds:
+        return word
+
+    def later(time: float) -> float:
+        return round(time + seconds, 3)
+
+    units = tuple(UnitTime(u.unit, later(u.start), later(u.end)) for u in word.units)
+    return replace(word, start=later(word.start), end=later(word.end), units=units)
 
 
 def to_json(words: Sequence[Word], units: bool = True) -> list[dict[str, Any]]:

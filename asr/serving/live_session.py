@@ -19,8 +19,9 @@ import numpy as np
 from asr.audio.mono import as_mono
 from asr.inference.live import PIECE_S, REGIONS, Live, warm_up
 from asr.inference.live_clock import Clock
-from asr.inference.live_utterance import LiveText, later
+from asr.inference.live_utterance import LiveText
 from asr.inference.recognizer import Recognizer
+from asr.inference.time_formats import shifted
 from asr.serving.engine import Busy, Engine
 from asr.serving.live_worker import LiveWorker
 
@@ -185,7 +186,7 @@ class LiveSession:
         return found + [self._moved(text) for text in self._live.finish()]
 
     def _moved(self, text: LiveText) -> LiveText:
-        words = tuple(later(word, self._start) for word in text.words)
+        words = tuple(shifted(word, self._start) for word in text.words)
         start, end = text.start + self._start, text.end + self._start
         return replace(text, start=start, end=end, words=words)
 

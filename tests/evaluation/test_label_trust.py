@@ -36,7 +36,7 @@ def test_what_dev_promises_is_stated() -> None:
     found = trust(heard(*[(0.9, 1), (0.8, 0)] * 20), 0.10)
     assert found.interval is not None
     assert "WER 5.0 % (20/400, 95 % " in str(found)
-    assert "40 of its 40 recordings" in str(found)
+    assert "40 of 40 recordings" in str(found)
 
 
 def test_no_confidence_is_enough() -> None:
