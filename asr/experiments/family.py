@@ -1,15 +1,9 @@
-"""What experiments at the budget of docs/family.md share: the schedule, and the command line."""
+"""The command line that experiments at the budget of docs/family.md share."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-# For a network of a million parameters, of which 24 epochs take a core a few minutes.
-SCHEDULE = [
-    "model.dropout=0.1", "train.epochs=24", "train.learning_rate=2e-3", "train.cr_ctc_weight=0",
-    "augment.splice_prob=0", "augment.time_masks=2",
-]  # fmt: skip
 
 
 def parser(description: str | None, out: Path) -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ from asr.evaluation.report import EvaluationReport
 from asr.evaluation.significance import paired_bootstrap
 from asr.evaluation.tune_decoder import tune
 from asr.experiments.comparison import Comparison, train_member
-from asr.experiments.family import SCHEDULE, parser
+from asr.experiments.family import parser
 from asr.io.files import atomic_path, write_json
 from asr.io.terminal import tell
 from asr.models.bundle import load_bundle
@@ -67,13 +67,13 @@ def main() -> None:
 def compare(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write attention.json and attention.md."""
     data = an4.prepare(arguments.out / "data", arguments.source)
-    shared = Comparison(HERE / "recipe.yaml", arguments.out, data["test"], 1e6)
+    shared = Comparison(HERE / "family.yaml", arguments.out, data["test"], 1e6)
     given = [f"data.{part}={data[part]}" for part in ("train", "dev")]
     outcomes: list[Outcome] = []
     for seed in arguments.seeds:
         for name, own in NETWORKS.items():
             tell(f"{name}, seed {seed}")
-            settings = [*given, *SCHEDULE, *own, *arguments.overrides]
+            settings = [*given, *own, *arguments.overrides]
             model = Path(train_member(shared, name, seed, settings, CELLS).model)
             outcomes += outcomes_of(name, seed, model, data)
             write_results(outcomes, arguments.out)

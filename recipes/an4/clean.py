@@ -36,7 +36,7 @@ from asr.evaluation.classification import wilson_interval
 from asr.evaluation.evaluate import machine_name
 from asr.evaluation.misfit import misfits, rank
 from asr.evaluation.page import interval_text
-from asr.experiments.family import SCHEDULE, parser
+from asr.experiments.family import parser
 from asr.inference.decode import batch_seconds, evaluating, load_batches
 from asr.io.files import write_json
 from asr.io.terminal import tell
@@ -52,7 +52,6 @@ OUT = HERE.parents[1] / "exp" / "an4-clean"
 SHUFFLED = 0.1  # of the transcripts
 WORST = 0.12  # of the ranking, within which they should be
 DRAWS = 50  # shuffles of dev
-NETWORK = ["model.hidden=80"]  # a million parameters
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,9 @@ def measure(arguments: argparse.Namespace) -> None:
         utterances, wrong = shuffled(read_manifest(parts["train"]), seed)
         manifest = arguments.out / "data" / f"shuffled-{seed}.jsonl"
         write_manifest(manifest, utterances)
-        settings = [*SCHEDULE, *NETWORK, *arguments.overrides, f"train.seed={seed}"]
+        settings = [*arguments.overrides, f"train.seed={seed}"]
         settings += [f"data.train={manifest}", f"data.dev={parts['dev']}"]
-        recipe = read_recipe(HERE / "recipe.yaml", [*settings, f"out={arguments.out / str(seed)}"])
+        recipe = read_recipe(HERE / "family.yaml", [*settings, f"out={arguments.out / str(seed)}"])
         bundle = load_bundle(train(recipe))
         on_dev, of_dev = compare_measures(bundle, read_manifest(parts["dev"]))
         ranked = rank(bundle, Decoder(bundle.tokens), utterances, _refuse)

@@ -5,8 +5,9 @@ python recipes/an4/compare.py --members BiGRU "BiRNN tanh"  some of them
 python recipes/an4/compare.py --members kaldi nemo          the first with other features
 python recipes/an4/compare.py train.epochs=20               with another schedule for all
 
-Stopped, it goes on where it was when the same command is given again. The dev set chooses epochs as
-in the recipe; the test set is opened once a run and chooses nothing.
+Stopped, it goes on where it was when the same command is given again. The schedule is that of
+family.yaml, in which the dev set chooses epochs; the test set is opened once a run and chooses
+nothing.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def main() -> None:
     members = [*MEMBERS, *FEATURES, *METHODS]
     parser.add_argument("--members", nargs="+", choices=members, default=list(MEMBERS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--parameters", type=float, default=2.0, help="budget, in millions")
+    parser.add_argument("--parameters", type=float, default=1.0, help="budget, in millions")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     run_command(lambda: compare(arguments))
@@ -84,13 +85,12 @@ def main() -> None:
 def compare(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the table, its numbers and its picture."""
     test = an4.prepare(HERE.parents[1] / "exp" / "an4" / "data", arguments.source)["test"]
-    overrides = ["train.epochs=30", *arguments.overrides]
-    shared = Comparison(HERE / "recipe.yaml", OUT, test, arguments.parameters * 1e6)
+    shared = Comparison(HERE / "family.yaml", OUT, test, arguments.parameters * 1e6)
     runs = []
     for seed in arguments.seeds:
         for member in dict.fromkeys([BASELINE, *arguments.members]):
             tell(f"{member}, seed {seed}")
-            settings = [*overrides, *(MEMBERS | FEATURES | METHODS)[member]]
+            settings = [*arguments.overrides, *(MEMBERS | FEATURES | METHODS)[member]]
             runs.append(train_member(shared, member, seed, settings))
             write_results(runs)
 

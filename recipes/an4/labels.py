@@ -30,7 +30,7 @@ from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.evaluate import evaluate, machine_name
 from asr.evaluation.label_trust import hear_dev, trust
 from asr.evaluation.significance import paired_bootstrap
-from asr.experiments.family import SCHEDULE, parser
+from asr.experiments.family import parser
 from asr.inference.label import label_all, write_labels
 from asr.inference.recognizer import load_recognizer
 from asr.io.files import write_json
@@ -43,7 +43,6 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parents[1] / "exp" / "an4-labels"
 TRANSCRIBED = 0.3  # of the training utterances
 TARGET = 0.15  # highest error rate on dev of the labels that are kept
-NETWORK = ["model.hidden=80"]  # a million parameters
 ALONE = ["train.epochs=80"]
 
 
@@ -82,12 +81,12 @@ def one_seed(arguments: argparse.Namespace, parts: Mapping[str, Path], seed: int
     transcribed, rest = divided(read_manifest(parts["train"]), seed)
     manifests = {name: folder / f"{name}.jsonl" for name in ("transcribed", "labels")}
     write_manifest(manifests["transcribed"], transcribed)
-    settings = [*SCHEDULE, *NETWORK, f"train.seed={seed}", f"data.dev={parts['dev']}"]
+    settings = [f"train.seed={seed}", f"data.dev={parts['dev']}"]
     settings += [f"data.train={manifests['transcribed']}"]
 
     def trained(name: str, *own: str) -> tuple[Path, dict[str, ErrorCounts]]:
         changes = [*settings, *own, *arguments.overrides, f"out={folder / name}"]
-        model = train(read_recipe(HERE / "recipe.yaml", changes))
+        model = train(read_recipe(HERE / "family.yaml", changes))
         dev = evaluate(model, parts["dev"]).report
         tell(f"seed {seed}, {name}: dev {dev.scores.words}")
         report = evaluate(model, parts["test"], folder / name / "test").report

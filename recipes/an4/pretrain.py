@@ -31,7 +31,7 @@ from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.page import interval_text
 from asr.evaluation.significance import paired_bootstrap
 from asr.experiments.comparison import Comparison, Run, hidden_for, pooled, train_member
-from asr.experiments.family import SCHEDULE, parser
+from asr.experiments.family import parser
 from asr.io.files import atomic_path, read_json, write_json
 from asr.io.terminal import tell
 from asr.training.pretrain import PretrainConfig, pretrain
@@ -70,10 +70,10 @@ def compare(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the table and its numbers."""
     out: Path = arguments.out
     parts = an4.prepare(out / "data", arguments.source)
-    shared = Comparison(HERE / "recipe.yaml", out, parts["test"], arguments.parameters * 1e6)
+    shared = Comparison(HERE / "family.yaml", out, parts["test"], arguments.parameters * 1e6)
     train = read_manifest(parts["train"])
     places = [f"data.train={parts['train']}", f"data.dev={parts['dev']}", f"out={out}"]
-    common = [*SCHEDULE, *places, *arguments.overrides]
+    common = [*places, *arguments.overrides]
     # One network for all shares, whose numbers of word tokens differ.
     hidden = hidden_for(shared, common)
     runs: list[Run] = []

@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="folder with AN4's etc and wav")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
-    parser.add_argument("--parameters", type=float, default=2.0, help="budget, in millions")
+    parser.add_argument("--parameters", type=float, default=1.0, help="budget, in millions")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     run_command(lambda: measure(arguments))
@@ -95,13 +95,13 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the table, its numbers and its picture."""
     test = an4.prepare(OUT.parent / "an4" / "data", arguments.source)["test"]
-    shared = Comparison(HERE / "recipe.yaml", OUT, test, arguments.parameters * 1e6)
+    shared = Comparison(HERE / "family.yaml", OUT, test, arguments.parameters * 1e6)
     outcomes: list[Outcome] = []
     for seed in arguments.seeds:
         for name in arguments.networks:
             tell(f"{name}, seed {seed}")
             statistics = [] if name == WHOLE else ["features.cmvn=global"]
-            common = ["train.epochs=30", *statistics, *NETWORKS[name], *arguments.overrides]
+            common = [*statistics, *NETWORKS[name], *arguments.overrides]
             outcomes += outcomes_of(train_member(shared, name, seed, common), test)
             write_results(outcomes)
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from asr.evaluation.error_rate import ErrorCounts
-from asr.experiments.family import SCHEDULE
 from asr.io.files import read_json
 from asr.training.recipe import read_recipe
 from recipes.an4 import attention
@@ -19,8 +18,7 @@ def counts(errors: int) -> dict[str, ErrorCounts]:
 
 def test_the_networks_differ_by_the_attention_decoder_only() -> None:
     plain, own = (
-        read_recipe(attention.HERE / "recipe.yaml", [*SCHEDULE, *settings])
-        for settings in NETWORKS.values()
+        read_recipe(attention.HERE / "family.yaml", settings) for settings in NETWORKS.values()
     )
     assert (plain.model.attention_decoder, own.model.attention_decoder) == (0, 96)
     assert own.model.model_copy(update={"attention_decoder": 0}) == plain.model

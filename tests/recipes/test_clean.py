@@ -13,7 +13,6 @@ import torch
 
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.models.acoustic import AcousticModel
-from asr.training.recipe import read_recipe
 from recipes.an4 import clean
 from tests.tones import FEATURES, MODEL, one_thread, untrained_bundle, write_corpus
 
@@ -54,7 +53,3 @@ def test_measures_are_counted_over_all_draws(
         loss = measured[f"loss per token, {layer}"]
         assert loss < measured[f"best alignment per token, {layer}"]
         assert measured[f"loss above that of the hypothesis, {layer}"] < loss
-
-
-def test_the_schedule_fits_the_recipe() -> None:
-    read_recipe(clean.HERE / "recipe.yaml", [*clean.SCHEDULE, *clean.NETWORK])

@@ -38,4 +38,4 @@ def test_both_seeds_are_compared_together() -> None:
 
 def test_the_schedules_fit_the_recipe() -> None:
     for epochs in (labels.ALONE, []):
-        read_recipe(labels.HERE / "recipe.yaml", [*labels.SCHEDULE, *labels.NETWORK, *epochs])
+        read_recipe(labels.HERE / "family.yaml", epochs)

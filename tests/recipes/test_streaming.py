@@ -26,7 +26,7 @@ RUN = Run("", 1, 30, 24, 2_000_000, 9.0, 0.01, "machine", "2026-11-21", {}, "mod
 @pytest.mark.parametrize("name", streaming.NETWORKS)
 def test_networks_stream_unless_they_need_the_whole(name: str) -> None:
     settings = [*streaming.NETWORKS[name], "features.cmvn=global", "data.train=a", "data.dev=b"]
-    config = read_recipe(streaming.HERE / "recipe.yaml", settings).model
+    config = read_recipe(streaming.HERE / "family.yaml", settings).model
     assert name.startswith(streaming.WHOLE) == (config.bidirectional and not config.chunk)
 
 
