@@ -179,7 +179,7 @@ def test_every_command_is_in_the_table() -> None:
 def test_settings_named_exist() -> None:
     table = README.partition("## Which model, which machine")[2].partition("##")[0]
     rows = re.findall(r"`((?:model|tokens)\.[^`]*)`", table)
-    assert len(rows) == 11
+    assert len(rows) == 12
     for row in rows:
         data = {"data": {"train": "a", "dev": "b"}, "out": "c"}
         parse(Recipe, with_overrides(data, row.split()), row)

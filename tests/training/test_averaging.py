@@ -163,7 +163,7 @@ def test_a_run_keeps_to_its_dev_set(manifests: dict[str, Path], tmp_path: Path) 
     run_quietly(tone_recipe(manifests, tmp_path, epochs=1))
     fewer = manifests | {"dev": tmp_path / "fewer.jsonl"}
     write_manifest(fewer["dev"], read_manifest(manifests["dev"])[1:])
-    with pytest.raises(CheckpointError, match=r"expected data\.dev="):
+    with pytest.raises(CheckpointError, match="expected the dev set"):
         run_quietly(tone_recipe(fewer, tmp_path, epochs=2))
 
 

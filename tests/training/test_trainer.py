@@ -174,7 +174,7 @@ def test_a_run_is_not_gone_on_with_on_other_data(tmp_path: Path) -> None:
     manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
     run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1))
     write_manifest(manifests["train"], read_manifest(manifests["train"])[::-1])
-    with pytest.raises(CheckpointError, match=r"expected data\.train="):
+    with pytest.raises(CheckpointError, match="expected the training data"):
         run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=2))
 
 
