@@ -64,20 +64,20 @@ def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[
 def earlier_notes(split: Split, earlier: Earlier) -> list[str]:
     """Notes on the sets of the trainings of an initial model."""
     notes = []
-    if split.kept:
-        notes.append(
-            f"sets of the earlier training: {split.kept} recordings stay in theirs, and none moves"
-            " from train to dev or test"
-        )
-    elif earlier.train and not split.heard:
-        notes.append(
-            "none of these recordings is known from the earlier training; if some were moved or"
-            " packed since, dev or test may have recordings that the model was trained on"
-        )
     if split.heard:
         notes.append(
             "dev or test has recordings that the model was trained on: error rates will be lower"
             " than for new recordings; record others for a test"
+        )
+    elif split.kept:
+        notes.append(
+            f"sets of the earlier training: {split.kept} recordings stay in theirs, and none moves"
+            " from train to dev or test"
+        )
+    elif earlier.train:
+        notes.append(
+            "none of these recordings is known from the earlier training; if some were moved or"
+            " packed since, dev or test may have recordings that the model was trained on"
         )
     if earlier.missing:
         notes.append(

@@ -45,14 +45,14 @@ class Connection(H11Protocol):
         self._refuse(ApiError(400, "expected a request in HTTP/1.1, got something else"))
 
     @property
-    def _is_slow(self) -> bool:
+    def _waits_for_client(self) -> bool:
         """Whether the head of a request is incomplete, or its body is that has been answered
         already."""
         return self.conn.their_state is h11.IDLE or self.conn.our_state is h11.DONE
 
     def _watch(self) -> None:
         """Run a timer while the client has to send."""
-        if self.transport.is_closing() or not self._is_slow:
+        if self.transport.is_closing() or not self._waits_for_client:
             self._stop_watching()
         elif self._timer is None and self.transport.get_protocol() is self:
             self._timer = self.loop.call_later(self.limits.idle_s, self._cut)
@@ -68,7 +68,7 @@ class Connection(H11Protocol):
             return
         if self.conn.our_state is not h11.IDLE:
             self.transport.close()
-        elif self._is_slow:
+        elif self._waits_for_client:
             self._refuse(ApiError(408, "expected a request, got none for too long"))
 
     def _refuse(self, error: ApiError) -> None:

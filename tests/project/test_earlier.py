@@ -69,6 +69,7 @@ def test_what_an_encoder_has_heard_counts(run: Command, tmp_path: Path) -> None:
     ended = run("new", tmp_path / "q", tmp_path / "rec", "--from", tmp_path / "p" / "encoder")
     assert ended.status == 0, ended.err
     assert "dev or test has recordings that the model was trained on" in ended.out
+    assert "none moves" not in ended.out
     (tmp_path / "p" / "train.jsonl").unlink()
     assert earlier_sets(tmp_path / "p" / "encoder").missing == [tmp_path / "p" / "train.jsonl"]
 
