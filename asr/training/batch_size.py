@@ -44,7 +44,7 @@ def settle(run: Run) -> None:
     gpu = run.loop.accelerator.device.type == "cuda"
     own = _measured(run) if gpu else CPU_SECONDS
     # The least of all processes, in whole seconds because integers are exchanged.
-    fits = -distributed.greatest(-int(own)) * (distributed.size() if gpu else 1)
+    fits = -distributed.all_reduce_max(-int(own)) * (distributed.world_size() if gpu else 1)
     most = max(sum(data.durations) / STEPS, slowest_seconds(run, max(data.durations)))
     progress.batch_seconds = float(max(1, round(min(fits, most))))
     reason = "memory" if fits <= most else f"{STEPS} steps per epoch"
@@ -112,9 +112,9 @@ def _of_any(run: Run, batch: Batch, own: str) -> str:
             torch.cuda.empty_cache()
         shares.make_up(len(batch.all_ids), run.exchanges)
         run.gradients.leave()
-    if not distributed.greatest(bool(own)):
+    if not distributed.all_reduce_max(bool(own)):
         return ""
-    return next(filter(None, distributed.gathered(own)))
+    return next(filter(None, distributed.all_gather(own)))
 
 
 def rehearse(run: Run) -> None:
@@ -130,7 +130,7 @@ def rehearse(run: Run) -> None:
 def length(run: Run, batch: Batch) -> str:
     """The size of a batch in words, and among how many processes it is divided."""
     seconds = batch.waves.values.shape[1] / run.train.sample_rate
-    among = f" in {distributed.size()} processes" if distributed.is_joined() else ""
+    among = f" in {distributed.world_size()} processes" if distributed.is_joined() else ""
     return f"{len(batch.all_ids or batch.ids)} utterances of {seconds:.1f} s{among}"
 
 

@@ -67,7 +67,7 @@ def rank() -> int:
     return int(os.environ["RANK"]) if is_launched() else 0
 
 
-def size() -> int:
+def world_size() -> int:
     """The number of processes that train together."""
     return _group.size if _group else 1
 
@@ -205,7 +205,7 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in words or "nccl" in words
 
 
-def from_first(value: T) -> T:
+def broadcast(value: T) -> T:
     """The value that the first process has."""
     if _group is None:
         return value
@@ -214,7 +214,7 @@ def from_first(value: T) -> T:
     return values[0]
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """The values of all processes, by rank."""
     if _group is None:
         return [value]
@@ -228,7 +228,7 @@ def own(batches: Sequence[T]) -> Sequence[T]:
     return batches[_group.rank :: _group.size] if _group else batches
 
 
-def greatest(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The greatest of the numbers of all processes."""
     if _group is None:
         return number
@@ -237,12 +237,12 @@ def greatest(number: int) -> int:
     return int(value)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Wait until every process is here."""
-    greatest(0)
+    all_reduce_max(0)
 
 
-def add_up(tensors: Iterable[Tensor]) -> None:
+def all_reduce(tensors: Iterable[Tensor]) -> None:
     """Replace tensors by their sums over all processes."""
     if _group is not None:
         for tensor in tensors:
@@ -251,7 +251,7 @@ def add_up(tensors: Iterable[Tensor]) -> None:
 
 def require_same(settings: Mapping[str, Any]) -> None:
     """Raise TrainingError naming the first setting that differs between processes."""
-    everyone = gathered((platform.node(), dict(settings)))
+    everyone = all_gather((platform.node(), dict(settings)))
     home, expected = everyone[0]
     for number, (host, found) in enumerate(everyone):
         for key in sorted(expected.keys() | found.keys()):

@@ -168,9 +168,9 @@ def _resume(loop: Loop) -> None:
         loop.progress, scale, loop.kept = load_checkpoint(
             loop.place.checkpoint, loop.model, loop.optimizer, before.identity, say
         )
-    loop.progress, scale = distributed.from_first((loop.progress, scale))
+    loop.progress, scale = distributed.broadcast((loop.progress, scale))
     if distributed.is_joined():
-        copied_optimizer(loop.optimizer, distributed.from_first)
+        copied_optimizer(loop.optimizer, distributed.broadcast)
     if scaler is not None and scale:
         scaler.load_state_dict(scale)
     if loop.progress.precision != before.precision:
@@ -194,7 +194,7 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
                 _finish_epoch(loop, task)
         except InterruptedTraining:
             _save(loop, task)
-            distributed.wait()  # a launcher may end all when the first process has ended
+            distributed.barrier()  # a launcher may end all when the first process has ended
             raise
         except (AudioError, MemoryError, RuntimeError) as error:
             # A recording that has vanished or changed, or another process that is lost.

@@ -74,7 +74,7 @@ def _put(values: dict[str, Tensor], own: dict[str, Tensor]) -> None:
 
 def share(run: Run) -> None:
     """After a checkpoint has been read by the first process, give the average to all of them."""
-    kept = distributed.from_first(run.loop.kept)
+    kept = distributed.broadcast(run.loop.kept)
     device = run.loop.accelerator.device
     run.loop.kept = {name: value.to(device) for name, value in kept.items()}
 

@@ -39,13 +39,13 @@ class Place:
     def is_begun(self) -> bool:
         """Whether there is a checkpoint to resume; several processes must ask together."""
         begun = self.folder is not None and has_checkpoint(self.checkpoint)
-        return distributed.from_first(begun)
+        return distributed.broadcast(begun)
 
     def answer_stop(self, *_: object) -> None:
         """Raise InterruptedTraining after a stop signal or closed output, or BrokenPipeError if
         nothing can be saved. Several processes must ask together: a signal to one stops all."""
         number = PIPE if self.display.closed else self.stop.signal
-        if number := distributed.greatest(number or 0):
+        if number := distributed.all_reduce_max(number or 0):
             if self.folder is None:
                 raise BrokenPipeError
             raise InterruptedTraining(number, self.folder, self.hint)

@@ -49,14 +49,14 @@ def know_word_starts(run: Run) -> None:
         return
     if due or not progress.word_starts:
         _align(run)
-    starts = distributed.from_first(_read(run))
+    starts = distributed.broadcast(_read(run))
     if starts is None:
         run.display.say(
             f"expected {progress.word_starts.split()[0]} as it was saved, got something else: "
             "aligned again, with the present model"
         )
         _align(run)
-        starts = distributed.from_first(_read(run))
+        starts = distributed.broadcast(_read(run))
         assert starts is not None
     run.corpus = replace(run.corpus, word_starts=starts)
 
@@ -65,14 +65,14 @@ def _align(run: Run) -> None:
     run.display.say("aligning the training data for splicing")
     plan = plan_all(run.corpus, batch_seconds(run.model))
     own = at_hand(distributed.own(plan), run.shards, run.display.say)
-    parts = distributed.gathered(word_starts(run.model, run.train, run.bundle.tokens, own))
+    parts = distributed.all_gather(word_starts(run.model, run.train, run.bundle.tokens, own))
     if distributed.is_first():
         starts = {index: seconds for part in parts for index, seconds in part.items()}
         order = (index for batch in plan for item in batch for index in item.indices)
         path = run.recipe.out / f"word_starts-{run.progress.epoch + 1:04d}.json"
         write_json(path, {index: starts[index] for index in order if index in starts})
         run.progress.word_starts = f"{path.name} {digest(path)}"
-    run.progress.word_starts = distributed.from_first(run.progress.word_starts)
+    run.progress.word_starts = distributed.broadcast(run.progress.word_starts)
 
 
 def _read(run: Run) -> dict[int, list[float]] | None:

@@ -134,7 +134,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     processes = ""
     if distributed.is_joined():
         run.gradients = SummedGradients(model)
-        processes = f", {distributed.size()} processes"
+        processes = f", {distributed.world_size()} processes"
     say(
         f"{len(train_set)} utterances, {state.audio_seconds / 3600:.2f} hours; "
         f"{len(tokens)} tokens; {model.parameter_count() / 1e6:.1f} M parameters; "
@@ -154,7 +154,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
         for batch in at_hand(plan, shards, say):
             model.features.observe(train_set.batch(batch).waves.to(device))
         if model.features.normalisation is not None:
-            distributed.add_up(model.features.normalisation.buffers())
+            distributed.all_reduce(model.features.normalisation.buffers())
     if distributed.is_first():
         write_json(recipe.out / "recipe.json", as_json(recipe))
     return run
@@ -207,7 +207,7 @@ def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
     left = at_hand(plan[progress.batch :], run.shards, run.display.say)
     if not distributed.is_joined():
         return len(plan), prefetch(lambda items: run.train.batch(items).to(device), left)
-    rank, size = distributed.rank(), distributed.size()
+    rank, size = distributed.rank(), distributed.world_size()
     return len(plan), prefetch(lambda items: run.train.share(items, rank, size).to(device), left)
 
 
@@ -260,7 +260,7 @@ def _measure_initial_model(run: Run) -> None:
         scoring, counts = _scored(run, _hypotheses(run, given))
     except InterruptedTraining:
         save(run)
-        distributed.wait()  # as in run_epochs
+        distributed.barrier()  # as in run_epochs
         raise
     progress.initial_errors = counts.errors
     run.display.say(f"before training, {init.model}: {_dev_text(scoring, counts)}")
@@ -287,13 +287,13 @@ def _hypotheses(run: Run, bundle: Bundle) -> dict[str, str]:
     share = run.dev_share
     # All must answer a stop request together, but some have more batches than others.
     batches = len(plan_in_order(share.durations, batch_seconds(bundle.model)))
-    common = iter(range(-distributed.greatest(-batches)))
+    common = iter(range(-distributed.all_reduce_max(-batches)))
 
     def answer(*_: object) -> None:
         if next(common, None) is not None:
             answer_stop()
 
-    parts = distributed.gathered(decode_dataset(bundle.model, share, decoder, progress=answer))
+    parts = distributed.all_gather(decode_dataset(bundle.model, share, decoder, progress=answer))
     found = {id_: text for part in parts for id_, text in part.items()}
     return {utterance.id: found[utterance.id] for utterance in run.dev.utterances}
 
