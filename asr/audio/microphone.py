@@ -89,7 +89,7 @@ class Microphone:
 
         Raises AudioError if the device stops recording.
         """
-        seconds, said_s, said_at, heard = 0.0, 0.0, -_SAID_AGAIN_S, False
+        seconds, said_s, said_at, checked = 0.0, 0.0, -_SAID_AGAIN_S, False
         while (content := self._next()) is not None:
             steps = np.frombuffer(content, np.int16).reshape(-1, self.channels)
             seconds += len(steps) / self.rate
@@ -99,8 +99,8 @@ class Microphone:
                     " close other programs, or use a smaller model"
                 )
                 said_s, said_at = self._lost_s, seconds
-            if not heard and (steps.any() or seconds >= SILENT_S):
-                heard = True
+            if not checked and (steps.any() or seconds >= SILENT_S):
+                checked = True
                 if not steps.any():
                     self.say(
                         f"note: {self.name}: expected sound, got zeros for {SILENT_S:.0f} s; check"

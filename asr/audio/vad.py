@@ -199,8 +199,8 @@ class _Silero:
         runs = _runs(levels < floors + _STEADY_DB, self._quiet)
         active = runs <= hold
         was_active, self._quiet = self._quiet <= hold, int(runs[-1])
-        heard = np.concatenate([self._before, samples])
-        self._before = heard[len(heard) - len(self._before) :].copy()
+        context = np.concatenate([self._before, samples])
+        self._before = context[len(context) - len(self._before) :].copy()
         gains = 10 ** (np.clip(_QUIET_DB - loudest, 0.0, _MOST_GAIN_DB) / 20)
         found = np.zeros(count, np.float32)
         edges = np.diff(active.astype(np.int8), prepend=0, append=0)
@@ -209,9 +209,9 @@ class _Silero:
             warm = 0 if start == 0 and was_active else _WARM_UP
             if warm:
                 self._state = _fresh()
-            # `heard` begins _WARM_UP windows and the context before the first window.
+            # `context` begins _WARM_UP windows and the context before the first window.
             at = (start + _WARM_UP - warm) * self.window
-            piece = heard[at : at + _SILERO_CONTEXT + (stop - start + warm) * self.window]
+            piece = context[at : at + _SILERO_CONTEXT + (stop - start + warm) * self.window]
             gain = np.concatenate([np.full(warm, gains[start]), gains[start:stop]])
             found[start:stop] = self._run(piece, gain.astype(np.float32))[warm:]
         return found

@@ -50,9 +50,9 @@ def through_codec(samples: NDArray[np.int16], sample_rate: int, codec: Codec) ->
     decoded, rate = soundfile.read(stream, dtype="int16")
     if rate != sample_rate:
         decoded = soxr.resample(decoded, rate, sample_rate)
-    heard = np.zeros(len(samples), np.int16)
-    heard[: len(decoded)] = decoded[: len(samples)]
-    return heard
+    output = np.zeros(len(samples), np.int16)
+    output[: len(decoded)] = decoded[: len(samples)]
+    return output
 
 
 def _write_opus(stream: io.BytesIO, samples: NDArray[np.int16]) -> None:

@@ -195,10 +195,10 @@ def telephone(waves: Padded, prob: float, sample_rate: int) -> Padded:
     narrow = _filtered(chosen, passed)
     loudest = narrow.abs().amax(dim=1, keepdim=True).clamp(min=1e-15)
     coded = torchaudio.functional.mu_law_encoding(narrow / loudest, LEVELS)
-    heard = torchaudio.functional.mu_law_decoding(coded, LEVELS) * loudest
+    decoded = torchaudio.functional.mu_law_decoding(coded, LEVELS) * loudest
     values = waves.values.clone()
     # The noise of the 8 bits is that of samples at 8 kHz, so none of it is above 4 kHz.
-    values[rows] = _filtered(heard, _below(hertz, heard.new_tensor(TELEPHONE_RATE)))
+    values[rows] = _filtered(decoded, _below(hertz, decoded.new_tensor(TELEPHONE_RATE)))
     return Padded(values, waves.lengths)
 
 

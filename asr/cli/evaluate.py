@@ -92,7 +92,7 @@ def _evaluate_shards(
 ) -> bool:
     """Recognise one shard, or report on all; False if recordings could not be read."""
     from asr.dataset.manifest import Selection, read_manifest
-    from asr.evaluation.evaluate import hear, read_heard, report_heard, texts_and_audio
+    from asr.evaluation.evaluate import read_result, recognize, report_results, texts_and_audio
     from asr.io.shard_results import Row, file_size
 
     model, manifest = facts["model"], facts["manifest"]
@@ -105,7 +105,7 @@ def _evaluate_shards(
 
     def results(ids: Sequence[str]) -> Iterator[tuple[str, Row]]:
         own = Selection(utterances, [places[id_] for id_ in ids])
-        for id_, row in hear(bundle, decoder, texts_and_audio(bundle, own)).items():
+        for id_, row in recognize(bundle, decoder, texts_and_audio(bundle, own)).items():
             yield id_, Row(asdict(row), row.error)
 
     def size(id_: str) -> int | None:
@@ -114,10 +114,10 @@ def _evaluate_shards(
     if not sharding.merge:
         return not sharding.run(work, size, results)
     with merged_rows(work, size) as row:
-        heard = {id_: read_heard(row(id_).value) for id_ in work.ids}
+        results_by_id = {id_: read_result(row(id_).value) for id_ in work.ids}
     dataset = texts_and_audio(bundle, utterances)
-    result = report_heard(
-        model, manifest, out, decoder, scoring, audio_megabytes, bundle, dataset, heard
+    result = report_results(
+        model, manifest, out, decoder, scoring, audio_megabytes, bundle, dataset, results_by_id
     )
     return _print(result, out, show)
 

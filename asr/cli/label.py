@@ -143,8 +143,8 @@ def _write(out: Path, found: Sequence[Labelled], trusted: Trust | None) -> None:
 
 def _trust(recognizer: Recognizer, dev: Path, target: float) -> Trust:
     from asr.dataset.manifest import read_manifest
-    from asr.evaluation.label_trust import hear_dev, trust
+    from asr.evaluation.label_trust import recognize_dev, trust
 
     utterances = read_manifest(dev)
     with progress_bar("recognising dev") as progress:
-        return trust(hear_dev(recognizer, utterances, progress), target / 100)
+        return trust(recognize_dev(recognizer, utterances, progress), target / 100)

@@ -64,7 +64,7 @@ class Split:
     """Whether a recording is in several parts, because there are too few recordings."""
     kept: int = 0
     """Utterances that have stayed in the part of an earlier split."""
-    heard: bool = False
+    seen: bool = False
     """Whether dev or test has recordings of the earlier training set."""
 
 
@@ -123,8 +123,8 @@ def split_utterances(
     folder = folders[marked[0].id] if marked else ""
     stayed = (u.id for part in PARTS for u in parts[part] if earlier.utterances.get(u.id) == part)
     kept = sum(1 for _ in stayed)
-    heard = any(earlier.utterances.get(u.id) == "train" for u in [*parts["dev"], *parts["test"]])
-    return Split(parts, disjoint, folder, bool(marked) and not apart, repeated, kept, heard)
+    seen = any(earlier.utterances.get(u.id) == "train" for u in [*parts["dev"], *parts["test"]])
+    return Split(parts, disjoint, folder, bool(marked) and not apart, repeated, kept, seen)
 
 
 def _drawn(

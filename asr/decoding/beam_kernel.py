@@ -247,12 +247,12 @@ def propose(row, order, nodes, beam, language, phrases, work, floor, least):
         most_within, most_new = ahead - share + share_within, end + empty + share_new
         most = total + so_far + max(most_within, most_new)
         for unit in order:
-            heard = row[unit]
-            if heard < least or most + heard <= floor:
+            acoustic = row[unit]
+            if acoustic < least or most + acoustic <= floor:
                 break
             if unit == BLANK or taken[unit] == i:
                 continue
-            score = (blank if unit == last else total) + heard + so_far
+            score = (blank if unit == last else total) + acoustic + so_far
             begins, spelled = starts_word[unit], before
             if spells:
                 if score + (most_new if begins else most_within) <= floor:

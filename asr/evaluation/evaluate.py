@@ -69,9 +69,9 @@ def evaluate(
     if out is not None:
         check_writable(out)  # before the recognition, which may take hours
     dataset = texts_and_audio(bundle, utterances)
-    heard = hear(bundle, decoder, dataset, progress)
-    return report_heard(
-        model, manifest, out, decoder, scoring, audio_megabytes, bundle, dataset, heard
+    results = recognize(bundle, decoder, dataset, progress)
+    return report_results(
+        model, manifest, out, decoder, scoring, audio_megabytes, bundle, dataset, results
     )
 
 
@@ -81,7 +81,7 @@ def texts_and_audio(bundle: Bundle, utterances: Sequence[Utterance]) -> SpeechDa
 
 
 @dataclass(frozen=True)
-class Heard:
+class Result:
     """What the report needs to know about an utterance besides its manifest line."""
 
     recognition: Recognition | None = None
@@ -95,12 +95,12 @@ class Heard:
     machine: str = ""
 
 
-def hear(
+def recognize(
     bundle: Bundle,
     decoder: Decoder,
     dataset: SpeechDataset,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Heard]:
+) -> dict[str, Result]:
     """Recognise utterances; the results by id, in their order."""
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     utterances = dataset.utterances
@@ -119,7 +119,7 @@ def hear(
     }
     audio, memory, machine = sum(dataset.durations), _peak_memory_mib(), machine_name()
     return {
-        u.id: Heard(
+        u.id: Result(
             recognized.get(u.id),
             unreadable.get(u.id),
             snr.get(u.id),
@@ -131,13 +131,13 @@ def hear(
     }
 
 
-def read_heard(values: Mapping[str, Any]) -> Heard:
-    """What was heard, which `dataclasses.asdict` made values of."""
+def read_result(values: Mapping[str, Any]) -> Result:
+    """A result, of which `dataclasses.asdict` made values."""
     known = values["recognition"]
-    return Heard(**{**values, "recognition": None if known is None else read_recognition(known)})
+    return Result(**{**values, "recognition": None if known is None else read_recognition(known)})
 
 
-def report_heard(
+def report_results(
     model: Path,
     manifest: Path,
     out: Path | None,
@@ -146,28 +146,28 @@ def report_heard(
     audio_megabytes: float,
     bundle: Bundle,
     dataset: SpeechDataset,
-    heard: Mapping[str, Heard],
+    results: Mapping[str, Result],
 ) -> Evaluation:
-    """Score what was heard, and write the report to `out` if given.
+    """Score the results, and write the report to `out` if given.
 
     Raises AudioError if no recording could be read.
     """
-    unreadable = {name: row.error for name, row in heard.items() if row.error is not None}
-    if len(unreadable) == len(heard):
+    unreadable = {name: row.error for name, row in results.items() if row.error is not None}
+    if len(unreadable) == len(results):
         first = next(iter(unreadable.values()))
         raise AudioError(f"expected recordings, got none that can be read, first: {first}")
     scoring, utterances = (scoring or Scoring()).settled(dataset.references), dataset.utterances
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
-    known = {name: row.recognition for name, row in heard.items() if row.recognition is not None}
+    known = {name: row.recognition for name, row in results.items() if row.recognition is not None}
     hypotheses = {name: row.text for name, row in known.items()}
-    details = {u.id: _details(u, known.get(u.id), heard[u.id].snr) for u in utterances}
+    details = {u.id: _details(u, known.get(u.id), results[u.id].snr) for u in utterances}
     facts = replace(
         _facts(model, manifest, bundle, decoder),
         normalisation=scoring.profile.description,
         audio_seconds=sum(dataset.durations),
-        processing_seconds=sum(row.seconds for row in heard.values()),
-        peak_memory_mib=max(row.memory_mib for row in heard.values()),
-        machine="; ".join(dict.fromkeys(row.machine for row in heard.values())),
+        processing_seconds=sum(row.seconds for row in results.values()),
+        peak_memory_mib=max(row.memory_mib for row in results.values()),
+        machine="; ".join(dict.fromkeys(row.machine for row in results.values())),
     )
     compared = scoring.apply_all(references), scoring.apply_all(hypotheses)
     report = build_report(

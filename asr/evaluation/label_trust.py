@@ -17,7 +17,7 @@ from asr.inference.recognizer import Recognizer
 
 
 @dataclass(frozen=True)
-class Heard:
+class DevResults:
     """The transcribed recordings in which the recogniser found words: how certain it was of each,
     and its errors."""
 
@@ -47,11 +47,11 @@ class Trust:
         )
 
 
-def hear_dev(
+def recognize_dev(
     recognizer: Recognizer,
     dev: Sequence[Utterance],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Heard:
+) -> DevResults:
     """Recognise transcribed recordings. Raises ReportError if there are no transcripts, AudioError
     for the first recording that cannot be read."""
     references = {u.id: recognizer.bundle.normalise(u.text) for u in dev}
@@ -74,10 +74,10 @@ def hear_dev(
         scoring.apply_all({id_: references[id_] for id_ in texts}), scoring.apply_all(texts)
     )
     counts = {row.id: row.words for row in scores.utterances}
-    return Heard(sure, [counts[id_] for id_ in texts], scoring.units or "words")
+    return DevResults(sure, [counts[id_] for id_ in texts], scoring.units or "words")
 
 
-def trust(heard: Heard, target: float) -> Trust:
+def trust(dev: DevResults, target: float) -> Trust:
     """The lowest confidence at which the error rate of the recordings that have it is at most
     `target`, a fraction.
 
@@ -86,7 +86,7 @@ def trust(heard: Heard, target: float) -> Trust:
     best: Trust | None = None
     kept: list[ErrorCounts] = []
     lowest: ErrorCounts | None = None
-    pairs = sorted(zip(heard.confidences, heard.counts, strict=True), key=lambda pair: -pair[0])
+    pairs = sorted(zip(dev.confidences, dev.counts, strict=True), key=lambda pair: -pair[0])
     for place, (confidence, counts) in enumerate(pairs):
         kept.append(counts)
         if place + 1 < len(pairs) and pairs[place + 1][0] == confidence:
@@ -95,7 +95,7 @@ def trust(heard: Heard, target: float) -> Trust:
         if lowest is None or total.rate < lowest.rate:
             lowest = total
         if total.rate <= target:
-            best = Trust(confidence, len(kept), len(pairs), total, None, heard.units)
+            best = Trust(confidence, len(kept), len(pairs), total, None, dev.units)
     if best is None:
         got = f"{percent(lowest.rate, 1)} % at least" if lowest else "no word in any recording"
         raise ReportError(

@@ -129,11 +129,11 @@ def build_report(
     units: Units = "words",
     training: Mapping[str, int] | None = None,
     unreadable: Mapping[str, str] | None = None,
-    heard: Scores | None = None,
+    unnormalised: Scores | None = None,
 ) -> EvaluationReport:
     """Collect the content of the report. `details` are by utterance id, if known; `training` has
-    the number of occurrences of each word in training. `heard` are the scores before normalisation,
-    whose words have the confidences; without it, they are those of `scores`."""
+    the number of occurrences of each word in training. `unnormalised` are the scores before
+    normalisation, whose words have the confidences; without it, they are those of `scores`."""
     utterances = scores.utterances
     labels = label_utterances(utterances, details, units)
     by_speaker = _speaker_counts(utterances, details)
@@ -148,7 +148,7 @@ def build_report(
     )
     judged = [
         (word.confidence, right)
-        for u in (heard or scores).utterances
+        for u in (unnormalised or scores).utterances
         if u.id in details and len(details[u.id].words) == len(u.right)
         for word, right in zip(details[u.id].words, u.right, strict=True)
         if word.confidence is not None

@@ -37,19 +37,19 @@ def _write_timed(report: Saved, folder: Path) -> list[Path]:
     words, segments = [], []
     for utterance in report.scores.utterances:
         known = report.details[utterance.id]
-        heard = utterance.hypothesis.split()
+        recognized = utterance.hypothesis.split()
         if utterance.id != "".join(utterance.id.split()):
             raise ReportError(
                 f"expected ids without spaces for stm and ctm, got '{utterance.id}': write jsonl"
             )
-        if known.seconds is None or len(known.words) != len(heard):
+        if known.seconds is None or len(known.words) != len(recognized):
             raise ReportError(
                 f"expected the times of all words, got none for {utterance.id} in {report.name}: "
                 "evaluate with a model and without normalisation, or write trn"
             )
         words += [
             CtmWord(utterance.id, "1", w.start, round(w.end - w.start, 3), text, w.confidence)
-            for text, w in zip(heard, known.words, strict=True)
+            for text, w in zip(recognized, known.words, strict=True)
         ]
         speaker = "_".join(known.speaker.split()) or "unknown"  # a space would begin a field
         segments.append(

@@ -96,8 +96,8 @@ def tune(
     units, said = scoring.units or "words", scoring.apply_all(references)
 
     def count(texts: Sequence[str]) -> int:
-        heard = scoring.apply_all(dict(zip(names, texts, strict=True)))
-        return score(said, heard).words.errors
+        hypotheses = scoring.apply_all(dict(zip(names, texts, strict=True)))
+        return score(said, hypotheses).words.errors
 
     attempt = partial(_trial, scores, count, decoder, decoder.language)
     total = len(WEIGHTS) * len(BONUSES) + len(SIZES)
@@ -219,9 +219,9 @@ def _doubting(
     decoder: Decoder, scores: Padded, names: Sequence[str], references: Mapping[str, str]
 ) -> Decoder:
     """With the scale of the best calibrated confidences."""
-    heard = dict(zip(names, decoder.evidence(scores), strict=True))
-    judged = score(references, {name: text for name, (text, _) in heard.items()}).utterances
-    evidence = [heard[row.id][1] for row in judged]
+    found = dict(zip(names, decoder.evidence(scores), strict=True))
+    judged = score(references, {name: text for name, (text, _) in found.items()}).utterances
+    evidence = [found[row.id][1] for row in judged]
     scale = fit_scale(evidence, [row.right for row in judged])
     return replace(decoder, config=decoder.config.model_copy(update={"confidence_scale": scale}))
 

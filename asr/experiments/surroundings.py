@@ -111,10 +111,10 @@ def write_dev(
         parts = [("far", utterance.text, samples)]
         parts += [("word", *cut) for cut in _words(aligner, utterance, samples)]
         for i, (kind, text, part) in enumerate(parts):
-            heard = _moved(part, sounds, random)
-            id_, seconds = f"{utterance.id}-{i}", len(heard) / RATE
+            degraded = _moved(part, sounds, random)
+            id_, seconds = f"{utterance.id}-{i}", len(degraded) / RATE
             file = (audio / f"{id_}.wav").resolve()
-            write_wav(file, heard, RATE)
+            write_wav(file, degraded, RATE)
             new = Utterance(id_, file, text, seconds, utterance.speaker, extra={KEY: kind})
             made.append(new)
     write_manifest(path, made)
@@ -138,10 +138,11 @@ def _moved(samples: np.ndarray, sounds: Sounds, random: np.random.Generator) -> 
         telephone_prob=0.25,
         lower_rate_prob=0.4,
     )
-    heard = degrade(pad([torch.from_numpy(samples)]), augment, sounds).values[0].numpy()
-    heard = heard * 10 ** (random.uniform(-20, 0) / 20) / max(float(np.abs(heard).max()), 1e-6)
+    degraded = degrade(pad([torch.from_numpy(samples)]), augment, sounds).values[0].numpy()
+    peak = max(float(np.abs(degraded).max()), 1e-6)
+    degraded = degraded * 10 ** (random.uniform(-20, 0) / 20) / peak
     if random.random() < CODEC_PROB:
-        pcm = to_pcm(heard)
+        pcm = to_pcm(degraded)
         codec = CODECS[int(random.integers(len(CODECS)))]
-        heard = through_codec(pcm.steps, RATE, codec) * pcm.unit
-    return np.asarray(heard, np.float32)
+        degraded = through_codec(pcm.steps, RATE, codec) * pcm.unit
+    return np.asarray(degraded, np.float32)

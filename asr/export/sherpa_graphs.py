@@ -156,7 +156,8 @@ def check_parity(bundle: Bundle, graph: onnx.ModelProto, slot: Slot, exact: bool
     for seconds in (0.03, 0.31, 1.7, 4.0):
         wave = (0.1 * random.normal(size=int(seconds * bundle.sample_rate))).astype(np.float32)
         found = score([wave])[0].log_probs
-        (expected,) = torch_scores(bundle.model, [_heard(bundle, slot, wave)], waveform=True)
+        samples = _at_model_rate(bundle, slot, wave)
+        (expected,) = torch_scores(bundle.model, [samples], waveform=True)
         scores = paced(expected.log_probs, *pace(bundle, slot, exact))
         worst = max(worst, _difference(scores[: len(found)] if slot is STREAM else scores, found))
     if not worst <= TOLERANCE:
@@ -183,7 +184,7 @@ def graph_scores(
             samples = np.repeat(wave, SLOT_RATE // bundle.sample_rate)
             values: Floats = session.run(None, {"x": samples[None]})[0][0]
             return values
-        features = device_features(bundle.model, _heard(bundle, slot, wave))
+        features = device_features(bundle.model, _at_model_rate(bundle, slot, wave))
         if slot is STREAM:
             return run_chunks(bundle.model, session, features)
         x = features if slot is KALDI else features.T
@@ -226,7 +227,7 @@ def run_chunks(model: AcousticModel, session: Any, features: Floats) -> Floats:
     return np.concatenate(found)
 
 
-def _heard(bundle: Bundle, slot: Slot, wave: Floats) -> Floats:
+def _at_model_rate(bundle: Bundle, slot: Slot, wave: Floats) -> Floats:
     """The samples that the network gets, at the model's rate."""
     if slot is STREAM:
         return np.pad(wave, (0, round(tail_seconds(bundle.model) * bundle.sample_rate)))
@@ -234,8 +235,8 @@ def _heard(bundle: Bundle, slot: Slot, wave: Floats) -> Floats:
     if slot is not SAMPLES or factor == 1:
         return wave
     samples = np.pad(np.repeat(wave, factor), TAPS // 2)
-    heard: Floats = np.convolve(samples, low_pass(factor), "valid")[::factor].astype(np.float32)
-    return heard
+    resampled: Floats = np.convolve(samples, low_pass(factor), "valid")[::factor].astype(np.float32)
+    return resampled
 
 
 def _difference(expected: Floats, found: Floats) -> float:

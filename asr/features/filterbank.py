@@ -142,8 +142,8 @@ def speech_level(power: Padded, centres: Tensor) -> Tensor:
 
     Shape: [B, T, bands], centres [bands] in Hz -> [B].
     """
-    heard = (centres > RUMBLE_HZ).to(power.values)
-    frames = Padded(power.values @ (heard / heard.sum()), power.lengths).zeroed().values
+    audible = (centres > RUMBLE_HZ).to(power.values)
+    frames = Padded(power.values @ (audible / audible.sum()), power.lengths).zeroed().values
     frames = frames.sort(dim=1, descending=True).values
     silence = frames[:, :1] * 10 ** (-SILENCE_BELOW_LOUDEST_DB / 10)
     count = (frames > silence).sum(dim=1, keepdim=True)

@@ -82,8 +82,8 @@ def align_words(bundle: Bundle, samples: Tensor, text: str, name: str) -> list[W
     waves = Padded(samples[None], torch.tensor([len(samples)])).to(device)
     scores, spelled = bundle.model.forward_and_spell(bundle.model.features(waves))
     seconds = len(samples) / bundle.sample_rate
-    heard, spells = (scores, False) if spelled is None else (spelled, True)
-    (log_probs,) = heard.unpad()
+    used, spells = (scores, False) if spelled is None else (spelled, True)
+    (log_probs,) = used.unpad()
     return time_words(bundle.tokens, log_probs, spells, text, seconds, name)
 
 

@@ -64,7 +64,7 @@ def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[
 def earlier_notes(split: Split, earlier: Earlier) -> list[str]:
     """Notes on the sets of the trainings of an initial model."""
     notes = []
-    if split.heard:
+    if split.seen:
         notes.append(
             "dev or test has recordings that the model was trained on: error rates will be lower"
             " than for new recordings; record others for a test"

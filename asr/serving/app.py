@@ -17,7 +17,7 @@ from asr.serving.engine import Engine
 from asr.serving.errors import add_handlers
 from asr.serving.live_session import LiveSessions
 from asr.serving.metrics import Metrics, Watched
-from asr.serving.review_api import Hearing, review_router
+from asr.serving.review_api import ReviewRecognizer, review_router
 from asr.serving.upload import Held
 from asr.serving.wyoming_server import WyomingServer
 
@@ -33,7 +33,7 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     """
     config = config or ServeConfig()
     live, wyoming = LiveSessions(engine), WyomingServer(engine)
-    hearing = None if config.review is None else Hearing(config.review, engine)
+    reviewed = None if config.review is None else ReviewRecognizer(config.review, engine)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -42,12 +42,12 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
             await live.warm_up()
             if config.wyoming is not None:
                 await wyoming.start(config.wyoming)
-            if hearing is not None:
-                hearing.start()
+            if reviewed is not None:
+                reviewed.start()
             yield
         finally:
-            if hearing is not None:
-                await hearing.close()
+            if reviewed is not None:
+                await reviewed.close()
             await wyoming.close()
             live.close()
             await engine.close()
@@ -60,9 +60,9 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     app.state.started = round(time.time())
     for api in (openai_api, realtime, vosk_api, metrics):
         app.include_router(api.router)
-    app.include_router(page.router(with_review=hearing is not None))
-    if hearing is not None:
-        app.include_router(review_router(hearing))
+    app.include_router(page.router(with_review=reviewed is not None))
+    if reviewed is not None:
+        app.include_router(review_router(reviewed))
     app.add_middleware(Access, config=config, open_paths=OPEN_PATHS)
     if config.origins:
         app.add_middleware(

@@ -95,7 +95,7 @@ class _Detected:
         await self._session.clear()
 
     def _events(self, texts: Iterable[LiveText]) -> list[Event]:
-        return [event for text in texts for event in self._items.heard(text)]
+        return [event for text in texts for event in self._items.recognized(text)]
 
 
 class _Buffered:
@@ -173,13 +173,13 @@ class _Conversation:
                 if reading.done():
                     if (message := reading.result()) is None:
                         return
-                    await self._hear(message)
+                    await self._handle(message)
                     reading = asyncio.ensure_future(self._client.receive())
         finally:
             reading.cancel()
             self._audio.close()
 
-    async def _hear(self, message: str | bytes) -> None:
+    async def _handle(self, message: str | bytes) -> None:
         event = json_object(message) if isinstance(message, str) else {}
         kind, name = event.get("type"), event.get("event_id")
         if not isinstance(kind, str):

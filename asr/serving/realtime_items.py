@@ -25,7 +25,7 @@ class Items:
     _previous: str | None = None
     _open: _Item | None = field(default=None, repr=False)
 
-    def heard(self, text: LiveText) -> Iterator[Event]:
+    def recognized(self, text: LiveText) -> Iterator[Event]:
         """The events of a text of live recognition."""
         item = self._open
         if item is not None and item.start != text.start:  # its text was withdrawn

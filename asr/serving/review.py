@@ -29,7 +29,7 @@ LONGEST_TEXT = 20_000  # characters
 
 
 @dataclass(frozen=True)
-class Heard:
+class Suggestion:
     """What the recogniser made of a recording, or why there is nothing."""
 
     text: str = ""
@@ -38,7 +38,7 @@ class Heard:
 
     @property
     def confidence(self) -> float:
-        """That of the least certain word; 0 if nothing was heard."""
+        """That of the least certain word; 0 if there is none."""
         return min((word.confidence or 0.0 for word in self.words), default=0.0)
 
 
@@ -48,7 +48,7 @@ class Item:
 
     utterance: Utterance
     """With the text of the manifest, which is empty for a folder of recordings."""
-    heard: Heard | None
+    suggestion: Suggestion | None
     """None until it was recognised."""
     checked: str | None
     """The text that a person gave; None until then."""
@@ -65,7 +65,7 @@ class Item:
         """The best text so far."""
         if self.checked is not None:
             return self.checked
-        return self.utterance.text or (self.heard.text if self.heard else "")
+        return self.utterance.text or (self.suggestion.text if self.suggestion else "")
 
     @property
     def version(self) -> str:
@@ -133,7 +133,7 @@ class Review:
         self.path = path
         """Where the checked texts are."""
         self._utterances = {utterance.id: utterance for utterance in utterances}
-        self._heard: dict[str, Heard] = {}
+        self._suggestions: dict[str, Suggestion] = {}
         self._checked, self._left_out = _Written(path), _Written(left_out)
         self._lock = threading.Lock()
 
@@ -147,10 +147,10 @@ class Review:
         utterance = self._utterances.get(id)
         if utterance is None:
             return None
-        heard, checked = self._heard.get(id), self._checked.utterances.get(id)
+        suggestion, checked = self._suggestions.get(id), self._checked.utterances.get(id)
         if checked is not None:  # also if a kill came between the changes of both files
-            return Item(utterance, heard, checked.text)
-        return Item(utterance, heard, None, id in self._left_out.utterances)
+            return Item(utterance, suggestion, checked.text)
+        return Item(utterance, suggestion, None, id in self._left_out.utterances)
 
     def items(self) -> list[Item]:
         """The open recordings, least certain first, those that were not recognised yet last; then
@@ -166,14 +166,14 @@ class Review:
         left_out = self._left_out.utterances.keys() & self._utterances.keys() - checked
         return {
             "total": len(self._utterances),
-            "recognised": len(self._heard),
+            "recognised": len(self._suggestions),
             "checked": len(checked),
             "left_out": len(left_out),
         }
 
-    def hear(self, id: str, heard: Heard) -> None:
+    def suggest(self, id: str, suggestion: Suggestion) -> None:
         """Keep what the recogniser made of a recording."""
-        self._heard[id] = heard
+        self._suggestions[id] = suggestion
 
     def check(self, id: str, text: str, version: str) -> Item:
         """Write the text that a person gave for a recording, based on a version of the item. When
@@ -297,9 +297,9 @@ def _order(item: Item, places: Mapping[str, int]) -> tuple[int, float]:
         return 4, 0.0
     if item.checked is not None:
         return 3, places[item.utterance.id]
-    if item.heard is None:
+    if item.suggestion is None:
         return 1, 0.0
-    return (2, 0.0) if item.heard.error else (0, item.heard.confidence)
+    return (2, 0.0) if item.suggestion.error else (0, item.suggestion.confidence)
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

@@ -25,7 +25,7 @@ from asr.io.terminal import tell
 from asr.serving.engine import Busy, Engine, Options
 from asr.serving.errors import ApiError
 from asr.serving.page import HEADERS
-from asr.serving.review import ChangedError, Heard, Item, Review, TextError
+from asr.serving.review import ChangedError, Item, Review, Suggestion, TextError
 from asr.serving.upload import Held
 
 MOST_SECONDS = 600
@@ -36,7 +36,7 @@ PATIENCE_S = 3.0  # that a person waits for the recognition of a recording
 PLAYED_RATE = 16000  # Hz
 
 
-class Hearing:
+class ReviewRecognizer:
     """Recognises the recordings of a review by the first model of an engine, few at a time."""
 
     def __init__(self, review: Review, engine: Engine) -> None:
@@ -48,7 +48,7 @@ class Hearing:
 
     def start(self) -> None:
         """Begin to recognise all recordings, in the running event loop."""
-        self._all = asyncio.create_task(self.hear_all())
+        self._all = asyncio.create_task(self.recognize_all())
 
     async def close(self) -> None:
         """Stop recognising. Texts that were checked are on the disk already."""
@@ -57,20 +57,20 @@ class Hearing:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def hear(self, id: str, patience: float | None = None) -> Item | None:
+    async def recognize(self, id: str, patience: float | None = None) -> Item | None:
         """The recording, after its recognition, or as it is when the patience has ended; None for
         an unknown id."""
         item = self.review.item(id)
-        if item is None or item.heard is not None:
+        if item is None or item.suggestion is not None:
             return item
         task = self._running.get(id)
         if task is None:
-            task = self._running[id] = asyncio.create_task(self._hear(item.utterance))
+            task = self._running[id] = asyncio.create_task(self._suggest(item.utterance))
             task.add_done_callback(lambda _: self._running.pop(id, None))
         await asyncio.wait([task], timeout=patience)
         return self.review.item(id)
 
-    async def hear_all(self) -> None:
+    async def recognize_all(self) -> None:
         """Recognise every recording that nobody has decided about, in the order of the manifest."""
         ids = iter(self.review.ids)
 
@@ -78,22 +78,24 @@ class Hearing:
             for id in ids:
                 item = self.review.item(id)
                 if item is not None and item.is_open:
-                    await self.hear(id)
+                    await self.recognize(id)
 
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
 
-    async def _hear(self, utterance: Utterance) -> None:
+    async def _suggest(self, utterance: Utterance) -> None:
         try:
             rate = self._engine.model(self._model).sample_rate
             samples = await asyncio.to_thread(load, utterance, rate)
-            transcript = await self._recognise(samples)
-            heard = Heard(transcript.text, transcript.words, transcript.error or "")
+            transcript = await self._transcribe(samples)
+            suggestion = Suggestion(transcript.text, transcript.words, transcript.error or "")
         except (AsrError, OSError) as error:
             tell(f"{utterance.id}: {error}")  # with its path, which is for the server's owner
-            heard = Heard(error="The recording cannot be read: the server's messages say why.")
-        self.review.hear(utterance.id, heard)
+            suggestion = Suggestion(
+                error="The recording cannot be read: the server's messages say why."
+            )
+        self.review.suggest(utterance.id, suggestion)
 
-    async def _recognise(self, samples: np.ndarray) -> Transcript:
+    async def _transcribe(self, samples: np.ndarray) -> Transcript:
         while True:  # clients come first
             try:
                 return await self._engine.transcribe(self._model, samples, Options())
@@ -126,10 +128,10 @@ class _Decision(BaseModel):
     version: str
 
 
-def review_router(hearing: Hearing) -> APIRouter:
+def review_router(recognizer: ReviewRecognizer) -> APIRouter:
     """The list of recordings, a recording, its sound, and its checked text."""
     router = APIRouter(prefix="/review", include_in_schema=False)
-    review = hearing.review
+    review = recognizer.review
     name = hashlib.sha256(str(review.path.absolute()).encode("utf-8", "replace")).hexdigest()[:16]
 
     @router.get("/list")
@@ -140,7 +142,7 @@ def review_router(hearing: Hearing) -> APIRouter:
 
     @router.get("/item")
     async def item(id: str) -> dict[str, Any]:
-        return _detailed(_known(await hearing.hear(id, PATIENCE_S)))
+        return _detailed(_known(await recognizer.recognize(id, PATIENCE_S)))
 
     @router.get("/audio")
     def audio(id: str) -> Response:
@@ -192,26 +194,26 @@ def _row(item: Item) -> dict[str, Any]:
     return {
         "id": item.utterance.id,
         "text": item.text,
-        "confidence": None if item.heard is None else item.heard.confidence,
-        "error": item.heard is not None and bool(item.heard.error),
+        "confidence": None if item.suggestion is None else item.suggestion.confidence,
+        "error": item.suggestion is not None and bool(item.suggestion.error),
         "checked": item.checked is not None,
         "left_out": item.left_out,
     }
 
 
 def _detailed(item: Item) -> dict[str, Any]:
-    utterance, heard = item.utterance, item.heard
-    origin = "left out" if item.left_out else "manifest" if utterance.text else "heard"
+    utterance, suggestion = item.utterance, item.suggestion
+    origin = "left out" if item.left_out else "manifest" if utterance.text else "suggestion"
     return _row(item) | {
         "speaker": utterance.speaker,
         "seconds": utterance.duration or None,
         "origin": origin if item.checked is None else "checked",
         "version": item.version,
-        "heard": heard
+        "suggestion": suggestion
         and {
-            "text": heard.text,
-            "words": to_json(heard.words, units=False),
-            "error": heard.error,
+            "text": suggestion.text,
+            "words": to_json(suggestion.words, units=False),
+            "error": suggestion.error,
         },
     }
 

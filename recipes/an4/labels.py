@@ -28,7 +28,7 @@ from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.evaluation.compare import spread_text
 from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.evaluate import evaluate, machine_name
-from asr.evaluation.label_trust import hear_dev, trust
+from asr.evaluation.label_trust import recognize_dev, trust
 from asr.evaluation.significance import paired_bootstrap
 from asr.experiments.family import parser
 from asr.inference.label import label_all, write_labels
@@ -94,7 +94,7 @@ def one_seed(arguments: argparse.Namespace, parts: Mapping[str, Path], seed: int
 
     model, alone = trained("alone", *ALONE)
     recognizer = load_recognizer(model)
-    trusted = trust(hear_dev(recognizer, read_manifest(parts["dev"])), TARGET)
+    trusted = trust(recognize_dev(recognizer, read_manifest(parts["dev"])), TARGET)
     found = list(label_all(recognizer, [replace(u, text="") for u in rest]))
     ids = [u.id for u in rest]
     written = write_labels(manifests["labels"], found, ids, trusted.confidence)

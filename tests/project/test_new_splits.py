@@ -128,7 +128,7 @@ def test_added_recordings_move_no_old_ones(before: int, more: int) -> None:
     home = {u.audio: part for part in PARTS for u in split.parts[part]}
     stayed = [home[u.audio] == part for part in PARTS for u in earlier[part]]
     assert all(home[u.audio] == "train" for u in earlier["train"])
-    assert not split.heard
+    assert not split.seen
     assert split.kept == sum(stayed)
     assert all(stayed) or before == 2  # two speakers are divided at first, and not any more
     train, *measured = seconds_of(split)
@@ -144,7 +144,7 @@ def test_new_speech_is_trained_on(new: int, seconds: float) -> None:
     split = split_after(earlier, [*added(10), *added(new, seconds, first=70)])
     train, *measured = seconds_of(split)
     assert train > 0.7 * (train + sum(measured))
-    assert not split.heard
+    assert not split.seen
 
 
 @pytest.mark.parametrize("source", [[], added(10)])
@@ -177,11 +177,11 @@ def test_recordings_of_the_training_set_alone_are_divided_and_told() -> None:
     for some in (list(earlier["train"]), [*earlier["train"], *rest]):
         split = split_after(earlier, some)
         assert all(seconds > 60 for seconds in seconds_of(split))
-        assert split.heard
+        assert split.seen
 
 
-def test_a_test_folder_of_heard_recordings_is_told() -> None:
+def test_a_test_folder_of_trained_recordings_is_told() -> None:
     old = [replace(u, audio=Path("test") / u.audio.name) for u in added(1)]
     split = split_after({"train": old}, [*old, *added(9, first=1)])
     assert split.marked
-    assert split.heard
+    assert split.seen

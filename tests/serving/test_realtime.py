@@ -293,7 +293,7 @@ def text(final: str, partial: str = "", start: float = 1.0, is_final: bool = Fal
 
 
 def kinds(items: Items, *texts: LiveText) -> list[str]:
-    return [e["type"].rpartition(".")[2] for t in texts for e in items.heard(t)]
+    return [e["type"].rpartition(".")[2] for t in texts for e in items.recognized(t)]
 
 
 def test_a_text_that_is_withdrawn_ends_its_item() -> None:

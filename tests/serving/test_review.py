@@ -17,7 +17,7 @@ from asr.audio.load import write_wav
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError, ManifestError
 from asr.inference.time_formats import Word
-from asr.serving.review import ChangedError, Heard, Item, Review, open_review, written_path
+from asr.serving.review import ChangedError, Item, Review, Suggestion, open_review, written_path
 
 RATE = 8000
 
@@ -32,9 +32,9 @@ def manifest(tmp_path: Path) -> Path:
     return tmp_path / "train.jsonl"
 
 
-def said(*confidences: float) -> Heard:
+def said(*confidences: float) -> Suggestion:
     words = tuple(Word(f"w{i}", i, i + 1, sure) for i, sure in enumerate(confidences))
-    return Heard(" ".join(word.text for word in words), words)
+    return Suggestion(" ".join(word.text for word in words), words)
 
 
 def found(review: Review, id: str) -> Item:
@@ -87,12 +87,12 @@ def test_the_lines_of_the_documentation_correct_a_manifest(
 
 def test_the_least_certain_is_first_and_the_checked_are_last(manifest: Path) -> None:
     with open_review(manifest, silent) as review:
-        review.hear("a0", said(0.9, 0.8))
-        review.hear("a1", said(0.99, 0.3))
-        review.hear("a3", said())
+        review.suggest("a0", said(0.9, 0.8))
+        review.suggest("a1", said(0.99, 0.3))
+        review.suggest("a3", said())
         assert [item.utterance.id for item in review.items()] == ["a3", "a1", "a0", "a2"]
         review.check("a1", "right", "unchecked")
-        review.hear("a2", Heard(error="no audio"))
+        review.suggest("a2", Suggestion(error="no audio"))
         assert [item.utterance.id for item in review.items()] == ["a3", "a0", "a2", "a1"]
 
 

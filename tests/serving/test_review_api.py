@@ -81,15 +81,15 @@ def reviewing(
 
 def test_recordings_are_recognised_and_listed(reviewing: Reviewing) -> None:
     item = reviewing.item("a/two")
-    assert item["text"] == item["heard"]["text"] == "up down up"
-    assert [word["word"] for word in item["heard"]["words"]] == ["up", "down", "up"]
-    assert all(0 <= word["confidence"] <= 1 for word in item["heard"]["words"])
-    assert (item["origin"], item["speaker"], item["version"]) == ("heard", "ann", "unchecked")
+    assert item["text"] == item["suggestion"]["text"] == "up down up"
+    assert [word["word"] for word in item["suggestion"]["words"]] == ["up", "down", "up"]
+    assert all(0 <= word["confidence"] <= 1 for word in item["suggestion"]["words"])
+    assert (item["origin"], item["speaker"], item["version"]) == ("suggestion", "ann", "unchecked")
     for id in TEXTS:
         reviewing.item(id)
     gone = reviewing.item("gone")
     assert gone["text"] == SAID
-    assert gone["heard"]["error"].startswith("The recording cannot be read")
+    assert gone["suggestion"]["error"].startswith("The recording cannot be read")
     assert "gone.wav" not in json.dumps(gone)
     listed = reviewing.client.get("/review/list").json()
     assert listed["counts"]["recognised"] == listed["counts"]["total"] == 4

@@ -43,12 +43,12 @@ function alignment(utterance, audio) {
   for (const column of columnsOf(utterance)) {
     const both = element("span", "column");
     const wrong = column.operation !== "C";
-    both.append(element("span", wrong && column.said ? column.operation : "", column.said || "·"));
+    both.append(element("span", wrong && column.reference ? column.operation : "", column.reference || "·"));
     // If normalisation changed words, times and confidences belong to the original ones.
     const place = utterance.w ? -1 : column.place;
-    const heard = wordButton(utterance, audio, column.heard || "·", place);
-    if (wrong && column.heard) heard.classList.add(column.operation);
-    both.append(heard);
+    const hypothesis = wordButton(utterance, audio, column.hypothesis || "·", place);
+    if (wrong && column.hypothesis) hypothesis.classList.add(column.operation);
+    both.append(hypothesis);
     addConfidence(both, utterance, place);
     box.append(both);
   }

@@ -29,7 +29,7 @@ const orders = {
 
 function hasPair(utterance) {
   return utterance.e > 0 && columnsOf(utterance).some((column) => column.operation !== "C"
-    && column.said === pair.said && column.heard === pair.heard);
+    && column.reference === pair.reference && column.hypothesis === pair.hypothesis);
 }
 
 function refresh() {
@@ -43,7 +43,7 @@ function refresh() {
   wanted.sort((a, b) => order(a, b) || a.place - b.place);
   get("count").textContent = `${wanted.length} of ${all.length}`;
   get("pair").hidden = !pair;
-  if (pair) get("pair").textContent = `${pair.said || "–"} → ${pair.heard || "–"}  ×`;
+  if (pair) get("pair").textContent = `${pair.reference || "–"} → ${pair.hypothesis || "–"}  ×`;
   update(wanted);
 }
 
@@ -95,7 +95,7 @@ document.addEventListener("click", (event) => {
     fillLabels();
     get("group-label").value = String(data.labels[title].names.indexOf(button.dataset.label));
   } else {
-    pair = {said: button.dataset.reference, heard: button.dataset.hypothesis};
+    pair = {reference: button.dataset.reference, hypothesis: button.dataset.hypothesis};
   }
   refresh();
   get("utterances").scrollIntoView({behavior: "smooth"});

@@ -10,16 +10,16 @@ function element(tag, className, text) {
 // The columns of an alignment: operation, word of the reference, word of the hypothesis and its
 // index there (-1 for none). An utterance holds only the operations and the two texts.
 function columnsOf(utterance) {
-  const said = utterance.r ? utterance.r.split(" ") : [];
-  const heard = utterance.h ? utterance.h.split(" ") : [];
+  const reference = utterance.r ? utterance.r.split(" ") : [];
+  const hypothesis = utterance.h ? utterance.h.split(" ") : [];
   let left = 0, right = 0;
   return Array.from(utterance.o, (operation) => {
-    const hasSaid = operation !== "I", hasHeard = operation !== "D";
+    const inReference = operation !== "I", inHypothesis = operation !== "D";
     return {
       operation,
-      said: hasSaid ? said[left++] : "",
-      heard: hasHeard ? heard[right] : "",
-      place: hasHeard ? right++ : -1,
+      reference: inReference ? reference[left++] : "",
+      hypothesis: inHypothesis ? hypothesis[right] : "",
+      place: inHypothesis ? right++ : -1,
     };
   });
 }
@@ -31,11 +31,11 @@ function fillDifference(target, utterance) {
   for (const column of columnsOf(utterance).slice(0, MOST_COLUMNS)) {
     if (target.childNodes.length) target.append(" ");
     if (column.operation === "C") {
-      target.append(column.said);
+      target.append(column.reference);
       continue;
     }
-    if (column.said) target.append(element("del", column.operation, column.said));
-    if (column.heard) target.append(element("ins", column.operation, column.heard));
+    if (column.reference) target.append(element("del", column.operation, column.reference));
+    if (column.hypothesis) target.append(element("ins", column.operation, column.hypothesis));
   }
 }
 

@@ -104,11 +104,11 @@ async function open(id, back = false) {
   find("name").textContent = item.id;
   find("about").textContent = [item.speaker, item.seconds ? `${item.seconds.toFixed(1)} s` : ""]
     .filter(Boolean).join(" · ");
-  showHeard();
+  showSuggestion();
   const draft = localStorage.getItem(draftKey(item));
   correct.value = draft ?? item.text;
   find("origin").textContent = draft !== null ? "(not saved yet)" : {
-    checked: "(checked)", manifest: "(of the manifest)", heard: "(as recognised)",
+    checked: "(checked)", manifest: "(of the manifest)", suggestion: "(as recognised)",
     "left out": "(left out)",
   }[item.origin];
   find("back").disabled = !before.length;
@@ -121,14 +121,14 @@ async function open(id, back = false) {
   }); // the text can be written and saved meanwhile
 }
 
-function showHeard() {
+function showSuggestion() {
   words.clear();
-  const {heard} = item;
-  if (heard?.text) words.add({start: 0, text: heard.text, words: heard.words});
-  const note = !heard ? "Not recognised yet." : heard.error || (heard.text ? "" : "No speech was recognised.");
-  find("heard-note").textContent = note;
-  find("heard-note").hidden = !note;
-  find("use").disabled = !heard?.text;
+  const {suggestion} = item;
+  if (suggestion?.text) words.add({start: 0, text: suggestion.text, words: suggestion.words});
+  const note = !suggestion ? "Not recognised yet." : suggestion.error || (suggestion.text ? "" : "No speech was recognised.");
+  find("suggestion-note").textContent = note;
+  find("suggestion-note").hidden = !note;
+  find("use").disabled = !suggestion?.text;
 }
 
 async function showSound(of) {
@@ -218,7 +218,7 @@ find("leave").onclick = () => guarded(leaveOut);
 find("skip").onclick = () => guarded(skip);
 find("back").onclick = () => guarded(goBack);
 find("use").onclick = () => {
-  correct.value = item.heard.text;
+  correct.value = item.suggestion.text;
   keepDraft();
   correct.focus();
 };
