@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -131,7 +131,7 @@ def _read_folder(folder: Path) -> Source:
     kind = "a folder of recordings, each with a text of the same name"
     others = tuple(p for p in files if p not in taken)
     note = passed_over(others, folder) if others else ""
-    return Source(kind, _with_own_ids(found), tuple(left_out), named, note)
+    return Source(kind, distinct_ids(found), tuple(left_out), named, note)
 
 
 def folders_as_speakers(recordings: Sequence[Path], folder: Path) -> dict[Path, str]:
@@ -189,7 +189,7 @@ def _read_tables(paths: Sequence[Path], folder: Path) -> Source:
         raise AsrError(f"expected rows of recordings, got none ({paths[0]}:1): add them")
     kind = f"a table, {paths[0]}" if len(paths) == 1 else f"{len(paths)} tables in {folder}"
     named = "a column of the table" if any(u.speaker for u in found) else ""
-    return Source(kind, _with_own_ids(found), tuple(left_out), named)
+    return Source(kind, distinct_ids(found), tuple(left_out), named)
 
 
 def _lack(name: str, recording: Path | None) -> str:
@@ -242,14 +242,14 @@ def _read_common_voice(folder: Path) -> Source:
         found.append(new_utterance(clip.stem, clip, words, speaker, extra=more))
     kind = f"a release of Common Voice, {table}"
     named = "client_id" if any(u.speaker for u in found) else ""
-    return Source(kind, _with_own_ids(found), tuple(left_out), named)
+    return Source(kind, distinct_ids(found), tuple(left_out), named)
 
 
 # --- utterances ---
 
 
-def _with_own_ids(utterances: Sequence[Utterance]) -> tuple[Utterance, ...]:
-    """The same utterances; a repeated id gets a number."""
+def distinct_ids(utterances: Iterable[Utterance]) -> tuple[Utterance, ...]:
+    """The same utterances; a repeated id gets a number, from 2."""
     seen: set[str] = set()
     result = []
     for utterance in utterances:
@@ -258,5 +258,5 @@ def _with_own_ids(utterances: Sequence[Utterance]) -> tuple[Utterance, ...]:
             number += 1
             id_ = f"{utterance.id}-{number}"
         seen.add(id_)
-        result.append(replace(utterance, id=id_))
+        result.append(utterance if id_ == utterance.id else replace(utterance, id=id_))
     return tuple(result)

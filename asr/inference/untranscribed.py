@@ -8,7 +8,7 @@ of their recordings, and their texts are empty.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from asr.audio.blocks import audio_blocks
 from asr.audio.files import find_audio
 from asr.audio.load import audio_duration
 from asr.audio.vad import SpeechDetector, speech_detector
-from asr.dataset.importers import folders_as_speakers
+from asr.dataset.importers import distinct_ids, folders_as_speakers
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.shards import load_recording
 from asr.dataset.splits import held_out, total_seconds
@@ -78,7 +78,7 @@ def find_recordings(sources: Sequence[Path], say: Say) -> list[Utterance]:
         speakers = folders_as_speakers(paths, source) if source.is_dir() else {}
         for path, name in output_names([(source, paths)]).items():
             rows.append(Utterance(name.as_posix(), path, "", 0.0, speakers.get(path, "")))
-    return _distinct(rows)
+    return list(distinct_ids(rows))  # manifests may use the same ids
 
 
 def _require_files(manifest: Path, rows: Sequence[Utterance]) -> None:
@@ -92,20 +92,6 @@ def _require_files(manifest: Path, rows: Sequence[Utterance]) -> None:
             f"{manifest}: expected every recording, got {len(missing)} of {len(first)} files "
             f"missing, first {audio} of {id_}: correct the paths"
         )
-
-
-def _distinct(rows: Iterable[Utterance]) -> list[Utterance]:
-    """Each with an id of its own: manifests may use the same ids."""
-    taken: set[str] = set()
-    result = []
-    for u in rows:
-        name, number = u.id, 1
-        while name in taken:
-            number += 1
-            name = f"{u.id}-{number}"
-        taken.add(name)
-        result.append(u if name == u.id else replace(u, id=name))
-    return result
 
 
 def cut_recordings(

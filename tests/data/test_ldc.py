@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from asr.dataset.manifest import Utterance, read_manifest
-from asr.errors import AsrError
 from data import timit, wsj
+from tests.data.prepared import disjoint, read, refused, silent
 from tests.recordings import litter, sphere, tone
 
 SPHERE = sphere((1000 * tone(0.1, 16000)).astype("i2"), 16000, "01")
@@ -18,28 +16,6 @@ SPHERE = sphere((1000 * tone(0.1, 16000)).astype("i2"), 16000, "01")
 def write(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def read(manifests: dict[str, Path]) -> dict[str, list[Utterance]]:
-    return {name: list(read_manifest(path)) for name, path in manifests.items()}
-
-
-def silent(line: str) -> None:
-    pass
-
-
-def refused(prepare: Callable[..., object], folder: Path, source: Path | None) -> str:
-    """The one line of the error; no manifest is left behind."""
-    with pytest.raises(AsrError) as error:
-        prepare(folder, source, say=silent)
-    assert "\n" not in str(error.value)
-    assert not list(folder.glob("*.jsonl"))
-    return str(error.value)
-
-
-def disjoint(parts: dict[str, list[Utterance]]) -> bool:
-    speakers = [{u.speaker for u in part} for part in parts.values()]
-    return sum(map(len, speakers)) == len(set().union(*speakers))
 
 
 # --- TIMIT ---

@@ -11,29 +11,16 @@ from types import ModuleType
 import pytest
 import soundfile
 
-from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError
 from data import ljspeech, speech_commands, yesno
 from data.text import read_columns, read_lines, read_table
+from tests.data.prepared import read, refused
 from tests.recordings import litter, tone
 
 
 def wav(path: Path, seconds: float = 0.1, rate: int = 8000) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, tone(seconds, rate), rate)
-
-
-def read(manifests: dict[str, Path]) -> dict[str, list[Utterance]]:
-    return {name: list(read_manifest(path)) for name, path in manifests.items()}
-
-
-def refused(prepare: Callable[..., object], folder: Path, source: Path) -> str:
-    """The one line of the error; no manifest is left behind."""
-    with pytest.raises(AsrError) as error:
-        prepare(folder, source, say=lambda line: None)
-    assert "\n" not in str(error.value)
-    assert not list(folder.glob("*.jsonl"))
-    return str(error.value)
 
 
 # --- yesno ---

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from asr.dataset.manifest import Utterance, read_manifest
 from asr.errors import AsrError
 from data import speechocean762, tedlium, vctk
 from data.download import unpack
+from tests.data.prepared import disjoint, read, refused, silent
 from tests.recordings import litter, sphere, tone
 
 SECONDS = 0.1
@@ -29,28 +29,6 @@ def record(path: Path, rate: int = 16000) -> None:
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-
-
-def read(manifests: dict[str, Path]) -> dict[str, list[Utterance]]:
-    return {name: list(read_manifest(path)) for name, path in manifests.items()}
-
-
-def silent(line: str) -> None:
-    pass
-
-
-def refused(prepare: Callable[..., object], folder: Path, source: Path) -> str:
-    """The one line of the error; no manifest is left behind."""
-    with pytest.raises(AsrError) as error:
-        prepare(folder, source, say=silent)
-    assert "\n" not in str(error.value)
-    assert not list(folder.glob("*.jsonl"))
-    return str(error.value)
-
-
-def disjoint(parts: dict[str, list[Utterance]]) -> bool:
-    speakers = [{u.speaker for u in part} for part in parts.values()]
-    return sum(map(len, speakers)) == len(set().union(*speakers))
 
 
 # --- VCTK ---

@@ -16,17 +16,18 @@ from unittest import mock
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asr.models.batch_norm import MaskedBatchNorm
 from asr.models.kernels import batch_norm as kernel
 from asr.padded import Padded
-from asr.shares import share_of, sharing
-from asr.training import distributed
 from tests.contracts import ragged, refilled
 from tests.interpreter import INTERPRETED, run_interpreted
-from tests.training.test_distributed import BATCHES, batch_of, normalised, run_together
+from tests.training.test_distributed import (
+    assert_normalised_as_one,
+    normalise_shares,
+    run_together,
+)
 
 triton = pytest.importorskip("triton")
 
@@ -186,14 +187,8 @@ def compiled(name: str, target: int, F: int, parts: tuple[bool, bool]) -> str:
 
 def _normalise_shares(rank: int, out: Path) -> None:
     ours = mock.patch.object(MaskedBatchNorm, "_of_masked", lambda n, _, x: n._of_kernel(x).values)
-    with ours, distributed.joined():
-        for number, lengths in enumerate(BATCHES):
-            norm, x, all_lengths = batch_of(lengths)
-            share = share_of(len(lengths), rank, 2)
-            with sharing(share):
-                y, *gradients = normalised(norm, x[share.rows], all_lengths[share.rows], share.real)
-            found = {f"{i}": value for i, value in enumerate([y, *gradients, *norm.buffers()])}
-            save_file(found, out / f"{number}-{rank}.safetensors")
+    with ours:
+        normalise_shares(rank, out)
 
 
 class TestInterpreted:
@@ -250,21 +245,7 @@ class TestInterpreted:
 
     def test_several_processes_have_the_gradient_of_one(self, tmp_path: Path) -> None:
         run_together(_normalise_shares, tmp_path)
-        for number, lengths in enumerate(BATCHES):
-            norm, x, all_lengths = batch_of(lengths)
-            y, of_values, *of_weights = normalised(norm, x, all_lengths)
-            parts = [load_file(tmp_path / f"{number}-{rank}.safetensors") for rank in range(2)]
-            for rank, part in enumerate(parts):
-                share = share_of(len(lengths), rank, 2)
-                if share.real:
-                    expected = (y[share.rows], of_values[share.rows])
-                    for place, value in enumerate(expected):
-                        torch.testing.assert_close(part[f"{place}"], value, rtol=1e-4, atol=1e-5)
-                for place, buffer in enumerate(norm.buffers(), start=4):
-                    torch.testing.assert_close(part[f"{place}"], buffer, rtol=1e-5, atol=1e-6)
-            for place, gradient in enumerate(of_weights, start=2):
-                summed = sum(part[f"{place}"] for part in parts)
-                torch.testing.assert_close(summed, gradient, rtol=1e-4, atol=1e-5)
+        assert_normalised_as_one(tmp_path)
 
     def test_what_it_serves(self) -> None:
         weight = torch.ones(4)

@@ -267,7 +267,8 @@ def batch_of(lengths: list[int]) -> tuple[MaskedBatchNorm, Tensor, Tensor]:
     return norm, 3 * torch.randn(len(lengths), max(lengths), 2, 3) + 7, torch.tensor(lengths)
 
 
-def _normalise_shares(rank: int, out: Path) -> None:
+def normalise_shares(rank: int, out: Path) -> None:
+    """Write what each of two processes computes of its share of `BATCHES`."""
     with distributed.joined():
         for number, lengths in enumerate(BATCHES):
             norm, x, all_lengths = batch_of(lengths)
@@ -278,12 +279,12 @@ def _normalise_shares(rank: int, out: Path) -> None:
             save_file(found, out / f"{number}-{rank}.safetensors")
 
 
-def test_batch_norm_over_processes_has_the_gradient_of_one(tmp_path: Path) -> None:
-    run_together(_normalise_shares, tmp_path)
+def assert_normalised_as_one(out: Path) -> None:
+    """What `normalise_shares` wrote is what one process computes."""
     for number, lengths in enumerate(BATCHES):
         norm, x, all_lengths = batch_of(lengths)
         y, of_values, *of_weights = normalised(norm, x, all_lengths)
-        parts = [load_file(tmp_path / f"{number}-{rank}.safetensors") for rank in range(2)]
+        parts = [load_file(out / f"{number}-{rank}.safetensors") for rank in range(2)]
         for rank, part in enumerate(parts):
             share = share_of(len(lengths), rank, 2)
             if share.real:
@@ -294,6 +295,11 @@ def test_batch_norm_over_processes_has_the_gradient_of_one(tmp_path: Path) -> No
         for place, gradient in enumerate(of_weights, start=2):
             summed = sum(part[f"{place}"] for part in parts)
             torch.testing.assert_close(summed, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_over_processes_has_the_gradient_of_one(tmp_path: Path) -> None:
+    run_together(normalise_shares, tmp_path)
+    assert_normalised_as_one(tmp_path)
 
 
 def test_a_killed_process_ends_all_and_the_training_goes_on(recipe: Path, two: Path) -> None:
