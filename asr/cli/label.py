@@ -75,6 +75,7 @@ def label(
     results = partial(_label, recognizer, rows, seconds)
     if sharding.shard:
         sys.exit(min(1, sharding.run(work, size, results)))
+    kept = set(rows) if dev is None else _not_in(dev, list(rows.values()))
     trusted = None if dev is None else _trust(recognizer, dev, target)
     failed = 0 if sharding.merge else run_shard(work, Shard(1, 1), size, results, named=False)
     with merged_rows(work, size) as row:
@@ -82,23 +83,22 @@ def label(
         found = [read_labelled(made.value, u, made.error) for u, made in read]
     if sharding.merge:
         failed = _tell_errors(found)
-    found = found if dev is None else _not_in(dev, found)
-    _write(out, found, trusted)
+    _write(out, [labelled for labelled in found if labelled.recording.id in kept], trusted)
     if failed:
         sys.exit(1)
     if not asked:
         shutil.rmtree(work.folder, ignore_errors=True)
 
 
-def _not_in(dev: Path, found: Sequence[Labelled]) -> list[Labelled]:
-    """The labelled recordings that --dev does not have: dev must not be trained on."""
+def _not_in(dev: Path, recordings: Sequence[Utterance]) -> set[str]:
+    """The ids of the recordings that --dev does not have: dev must not be trained on."""
     from asr.dataset.manifest import read_manifest
     from asr.dataset.repeats import of_others
 
-    own = of_others([row.recording for row in found], read_manifest(dev))
-    kept = [row for row, shared in zip(found, own, strict=True) if not shared]
-    if len(kept) < len(found):
-        tell(f"left out: {len(found) - len(kept)} recordings that --dev has too")
+    own = of_others(recordings, read_manifest(dev))
+    kept = {u.id for u, shared in zip(recordings, own, strict=True) if not shared}
+    if len(kept) < len(recordings):
+        tell(f"left out: {len(recordings) - len(kept)} recordings that --dev has too")
     if not kept:
         raise AudioError("expected recordings that --dev does not have, got none: label others")
     return kept
