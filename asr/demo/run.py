@@ -73,7 +73,7 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     chosen = read_manifest(manifests["test"])[:: max(1, len(report.scores.utterances) // SHOWN)]
     results = load_recognizer(model).transcribe([u.audio for u in chosen[:SHOWN]], words=False)
     for utterance, result in zip(chosen[:SHOWN], results, strict=True):
-        console.print(f"   reference   {utterance.text}\n   recognized  {result.text}")
+        console.print(f"   reference   {utterance.text}\n   recognised  {result.text}")
     console.print(
         f"Done in {(time.monotonic() - started) / 60:.1f} minutes. "
         f"Model: {model}  report: {out / 'report' / 'report.html'}  audio: {out / 'corpus'}"

@@ -57,7 +57,7 @@ def _write_timed(report: Saved, folder: Path) -> list[Path]:
         )
     if not words:  # no file is written if one of them is impossible
         raise ReportError(
-            f"expected words for ctm, got none recognized in {report.name}: write trn or jsonl"
+            f"expected words for ctm, got none recognised in {report.name}: write trn or jsonl"
         )
     reference, hypothesis = folder / "reference.stm", folder / "hypothesis.ctm"
     write_stm(reference, segments)

@@ -75,12 +75,12 @@ class Batches:
             yield
 
     def _write(self, batch: Sequence[Part]) -> None:
-        for part, result in zip(batch, self._recognised(batch), strict=True):
+        for part, result in zip(batch, self._recognized(batch), strict=True):
             part.text = result.text
             part.words = tuple(shifted(word, part.start) for word in result.words)
             part.samples = _NOTHING
 
-    def _recognised(self, batch: Sequence[Part]) -> list[Recognition]:
+    def _recognized(self, batch: Sequence[Part]) -> list[Recognition]:
         waves = [part.samples for part in batch]
         try:
             if self._words:
@@ -92,7 +92,7 @@ class Batches:
                 raise
         middle = len(batch) // 2
         self._most = min(self._most, middle * max(part.seconds for part in batch))
-        return self._recognised(batch[:middle]) + self._recognised(batch[middle:])
+        return self._recognized(batch[:middle]) + self._recognized(batch[middle:])
 
 
 def _last_batch(parts: Sequence[Part], most: float) -> Sequence[Part]:

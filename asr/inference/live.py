@@ -1,7 +1,7 @@
 """Live recognition: the text of endless audio while somebody speaks, an utterance at a time.
 
 A detector of speech finds where an utterance begins and the pause that ends it. A model that can
-stream recognizes the samples as they arrive. Any other model recognizes the utterance so far again
+stream recognises the samples as they arrive. Any other model recognises the utterance so far again
 and again, as often as the machine manages, and once more at its end.
 
 S samples.
@@ -65,7 +65,7 @@ def live(
 class Live:
     """Live recognition of samples as they are pushed; `live` does the same for an iterable.
 
-    Both methods recognize while they are iterated over. Iterate to the end.
+    Both methods recognise while they are iterated over. Iterate to the end.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class _Pieces:
 
 
 def _kind(model: Acoustics, decoder: Decoder) -> Callable[[Any, Decoder, Clock, int], Utterance]:
-    """How utterances are recognized. An exported model needs them whole."""
+    """How utterances are recognised. An exported model needs them whole."""
     if isinstance(model, OnnxModel):
         return WholeUtterance
     from asr.inference.live_stream import StreamedUtterance, can_stream

@@ -21,7 +21,7 @@ from asr.models.bundle import Bundle
 
 
 def can_stream(bundle: Bundle, decoder: Decoder) -> bool:
-    """Whether the model and the decoder recognize samples as they arrive."""
+    """Whether the model and the decoder recognise samples as they arrive."""
     if obstacles(bundle.model.features.config, bundle.model.config):
         return False
     try:
@@ -32,7 +32,7 @@ def can_stream(bundle: Bundle, decoder: Decoder) -> bool:
 
 
 class StreamedUtterance:
-    """An utterance whose samples are recognized as they arrive."""
+    """An utterance whose samples are recognised as they arrive."""
 
     def __init__(self, bundle: Bundle, decoder: Decoder, clock: Clock, start: int) -> None:
         self._bundle, self._decoder, self._clock = bundle, decoder, clock

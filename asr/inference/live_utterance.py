@@ -86,12 +86,12 @@ class Utterance(Protocol):
 
 
 class WholeUtterance:
-    """An utterance that is recognized again as it grows."""
+    """An utterance that is recognised again as it grows."""
 
     def __init__(self, model: Acoustics, decoder: Decoder, clock: Clock, start: int) -> None:
         self._model, self._decoder, self._clock = model, decoder, clock
         self.start = start
-        self._end = start  # of what has been recognized
+        self._end = start  # of what has been recognised
         self._words: tuple[Word, ...] = ()
         self._shown = ""
         self._cost = 0.0  # seconds of the last recognition
@@ -113,7 +113,7 @@ class WholeUtterance:
             self._shown = text
 
     def finish(self, audio: Audio, end: int) -> Iterator[LiveText]:
-        if end != self._end:  # else it was recognized at the beginning of the pause
+        if end != self._end:  # else it was recognised at the beginning of the pause
             self._recognize(audio, end)
         now, rate = self._clock.now(), self._model.sample_rate
         late = [now - word.end for word in self._words]

@@ -133,7 +133,7 @@ class Recognizer:
         return replace(self, bundle=replace(self.bundle, chunk=chunk))
 
     def stream(self, sample_rate: int | None = None) -> TextStream:
-        """A stream that recognizes samples as they arrive, for a `with` block.
+        """A stream that recognises samples as they arrive, for a `with` block.
 
         `sample_rate` is that of the samples, in Hz; by default that of the model. Raises
         ConfigError for a model that needs the whole utterance (see docs/streaming.md).

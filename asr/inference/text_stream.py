@@ -24,7 +24,7 @@ from asr.models.bundle import Bundle
 
 @dataclass(frozen=True)
 class StreamText:
-    """The text recognized so far."""
+    """The text recognised so far."""
 
     text: str
     """Final: later texts of the stream begin with it. Its last word may be incomplete."""
@@ -34,7 +34,7 @@ class StreamText:
 
 class TextStream:
     """One utterance as it arrives: `push` samples, then `finish`, which the end of a `with` block
-    also calls. `text` is the text recognized so far.
+    also calls. `text` is the text recognised so far.
 
     Raises ConfigError for a model that needs the whole utterance, StreamError for a wrong rate.
     """

@@ -136,16 +136,16 @@ def _transcribe(
             if seconds is not None:
                 seconds.add(event)
             if batches.is_full or len(waiting) > POOLED * ahead:
-                _recognise(batches, seconds)
+                _recognize(batches, seconds)
             elif seconds is not None:
                 seconds.show(batches.seconds)
             while waiting and waiting[0].is_done:
                 yield waiting.popleft().transcript(words)
-    _recognise(batches, seconds)
+    _recognize(batches, seconds)
     yield from (recording.transcript(words) for recording in waiting)
 
 
-def _recognise(batches: Batches, seconds: Seconds | None) -> None:
+def _recognize(batches: Batches, seconds: Seconds | None) -> None:
     for _ in batches.recognise():
         if seconds is not None:
             seconds.show(batches.seconds)

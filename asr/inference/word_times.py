@@ -101,7 +101,7 @@ def recognize(
 def _times(
     tokens: Tokens, sound: Floats, own: Floats, spells: bool, text: str, seconds: float
 ) -> list[Word]:
-    """Times of each word of a recognized text, from the log-probabilities [T, V] of the
+    """Times of each word of a recognised text, from the log-probabilities [T, V] of the
     hierarchical and of the last CTC layer."""
     for log_probs, spelling in ((sound, spells), (own, False)):
         try:

@@ -283,7 +283,7 @@ class Engine:
         while jobs := self._next():
             seconds = sum(job.part.seconds for job in jobs)
             begun = time.monotonic()
-            errors = self._recognise(jobs)
+            errors = self._recognize(jobs)
             with self._changed:
                 self.busy_seconds += time.monotonic() - begun
                 self.recognised_seconds += seconds
@@ -303,7 +303,7 @@ class Engine:
                 if jobs or self._ended:
                     return jobs
 
-    def _recognise(self, jobs: list[_Job]) -> list[Exception | None]:
+    def _recognize(self, jobs: list[_Job]) -> list[Exception | None]:
         """Write the texts into the pieces; an error for each that failed."""
         try:
             with self.turns.turn():
@@ -316,7 +316,7 @@ class Engine:
         except Exception as error:
             if len(jobs) == 1:
                 return [error]
-            return [found for job in jobs for found in self._recognise([job])]
+            return [found for job in jobs for found in self._recognize([job])]
         return [None] * len(jobs)
 
     def _finish(self, jobs: list[_Job], errors: list[Exception | None]) -> None:

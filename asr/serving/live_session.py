@@ -120,7 +120,7 @@ class LiveSession:
         self._samples += len(samples)
         self._waiting = np.concatenate([self._waiting, as_mono(samples)])
         if self._work is None and len(self._waiting) >= PIECE_S * rate:
-            self._work = asyncio.ensure_future(self._recognise())
+            self._work = asyncio.ensure_future(self._recognize())
         if self._work is not None:
             is_full = len(self._waiting) > AHEAD_S * rate
             await asyncio.wait({self._work}, timeout=None if is_full else PATIENCE_S)
@@ -164,25 +164,25 @@ class LiveSession:
         regions = replace(REGIONS, silence_s=self._options.silence_s)
         self._live = Live(bundle, decoder, self._options.sample_rate, self._clock, regions)
 
-    async def _recognise(self) -> None:
+    async def _recognize(self) -> None:
         rate = self._options.sample_rate
         piece, most = max(1, round(PIECE_S * rate)), max(1, round(JOB_S * rate))
         while len(self._waiting) >= piece:
             whole = min(len(self._waiting) - len(self._waiting) % piece, most)
             now, self._waiting = np.split(self._waiting, [whole])
-            texts = await self._worker.run(partial(self._recognised, now))
+            texts = await self._worker.run(partial(self._recognized, now))
             # Not `+= await`, which would add to the list of before, which may have been taken.
             self._texts += texts
 
     # --- in the thread ---
 
-    def _recognised(self, samples: np.ndarray, waited: float) -> list[LiveText]:
+    def _recognized(self, samples: np.ndarray, waited: float) -> list[LiveText]:
         # Sessions that wait leave out partial texts, so that the final ones are in time.
         self._clock.delay(waited)
         return [self._moved(text) for text in self._live.push(samples)]
 
     def _finished(self, samples: np.ndarray, waited: float) -> list[LiveText]:
-        found = self._recognised(samples, waited)
+        found = self._recognized(samples, waited)
         return found + [self._moved(text) for text in self._live.finish()]
 
     def _moved(self, text: LiveText) -> LiveText:

@@ -343,6 +343,6 @@ def test_texts_of_one_report_by_the_command(saved: Writer, tmp_path: Path, run: 
 
 def test_where_nothing_was_heard_no_times_go_out(saved: Writer, tmp_path: Path) -> None:
     report = read_report(saved("a", dict.fromkeys(REFERENCES, "")))
-    with pytest.raises(ReportError, match="expected words for ctm, got none recognized"):
+    with pytest.raises(ReportError, match="expected words for ctm, got none recognised"):
         write_report_texts(report, tmp_path / "out", "ctm")
     assert not (tmp_path / "out").exists()

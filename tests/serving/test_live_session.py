@@ -153,7 +153,7 @@ def test_a_turn_is_for_all_sessions_that_wait(recognizer: Recognizer) -> None:
 def test_what_waits_is_dropped_with_the_session(recognizer: Recognizer) -> None:
     async def check(sessions: LiveSessions) -> None:
         gone, stays = await sessions.start(OPTIONS), await sessions.start(OPTIONS)
-        with engine_works(sessions), mock.patch.object(gone, "_recognised") as recognised:
+        with engine_works(sessions), mock.patch.object(gone, "_recognized") as recognised:
             await gone.push(talk()[: 3 * BLOCK])
             gone.close()
             push = asyncio.ensure_future(stays.push(talk()))
