@@ -66,16 +66,27 @@ class ShardOptions:
         folder = named.parent / f"{named.name}.shards"
         return Work(folder, command, __version__, option_texts(options), ids)
 
-    def run(self, work: Work, states: Callable[[str], State], results: Results) -> int:
-        """Do this shard's items; the number that failed, after an error for each. Items with a
-        result of an earlier process are left."""
+    def run(
+        self,
+        work: Work,
+        states: Callable[[str], State],
+        results: Results,
+        is_here: Callable[[str], bool] = lambda id_: True,
+    ) -> int:
+        """Process the items of this shard, report those that failed, and return their number.
+        Items with a result of an earlier process are left, if what it wrote `is_here`."""
         shard = self.check(work.folder)
         assert shard is not None
-        return run_shard(work, shard, states, results)
+        return run_shard(work, shard, states, results, is_here)
 
 
 def run_shard(
-    work: Work, shard: Shard, states: Callable[[str], State], results: Results, named: bool = True
+    work: Work,
+    shard: Shard,
+    states: Callable[[str], State],
+    results: Results,
+    is_here: Callable[[str], bool] = lambda id_: True,
+    named: bool = True,
 ) -> int:
     """As `ShardOptions.run`; not `named`, as a whole command that can be resumed."""
     from asr.io.shard_results import open_journal
@@ -83,7 +94,7 @@ def run_shard(
     failed = 0
     with open_journal(work, shard) as journal, progress_bar(work.command) as progress:
         own = {id_: states(id_) for id_ in work.wanted if shard.holds(id_)}
-        left = [id_ for id_, state in own.items() if not journal.has(id_, state)]
+        left = [id_ for id_, at in own.items() if not (journal.has(id_, at) and is_here(id_))]
         before = f", {len(own) - len(left)} done before" if len(left) < len(own) else ""
         if named:
             tell(f"shard {shard}: {len(own)} of {len(work.wanted)}{before}")

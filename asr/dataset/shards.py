@@ -208,6 +208,11 @@ class Packing:
             yield self.write(name, report)
             done += len(places)
 
+    def is_here(self, name: str) -> bool:
+        """Whether a shard is in the folder as it was packed."""
+        path = self._folder / name
+        return _stamp_of(path) == self.stamp(name) and bool(_members(path))
+
     def written(self, name: str, problems: Mapping[str, str]) -> Written:
         """A shard that another process has written. Raises AsrError if it is not here."""
         path = self._folder / name
@@ -364,13 +369,17 @@ def _stamp_of(path: Path) -> str:
 
 
 def _members(path: Path) -> Mapping[int, tuple[int, int]]:
-    """First byte and number of bytes of every recording in a shard, by the utterance's index."""
-    with tarfile.open(path, "r:") as archive:
-        return {
-            int(member.name.removesuffix(".flac")): (member.offset_data, member.size)
-            for member in archive
-            if member.name.endswith(".flac")
-        }
+    """First byte and number of bytes of every recording in a shard, by the utterance's index;
+    empty if the shard is damaged."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return {
+                int(member.name.removesuffix(".flac")): (member.offset_data, member.size)
+                for member in archive
+                if member.name.endswith(".flac")
+            }
+    except (OSError, tarfile.TarError):
+        return {}
 
 
 def _remove_others(folder: Path, name: str, count: int) -> None:

@@ -131,6 +131,7 @@ def test_cut(run: Command, tones: Tones, corpus: Path) -> None:
     merged = in_shards(run, words, corpus.parent / "merged.jsonl", 3, 1)
     assert (merged.status, merged.errors) == (1, single.errors)
     assert content(corpus.parent / "merged.jsonl") == content(corpus.parent / "single.jsonl")
+    assert "replaces no input" in run(*words, "--out", corpus).error()
     rows = (corpus.parent / "single.jsonl").read_text().splitlines()
     assert len(rows) > len(corpus.read_text().splitlines())
 
@@ -180,7 +181,15 @@ def test_pack(run: Command, tones: Tones, corpus: Path) -> None:
     archive = out / "test-00000.tar"
     archive.rename(out / "away")
     assert "test-00000.tar as it was packed" in run(*words, "--out", out, "--merge").error()
-    (out / "away").rename(archive)
+    whole = (out / "away").read_bytes()
+    for damaged in (None, whole[: len(whole) // 2]):  # lost, or copied in part
+        if damaged is not None:
+            archive.write_bytes(damaged)
+            assert "test-00000.tar as it was packed" in run(*words, "--out", out, "--merge").error()
+        for i in (1, 2, 3):
+            run(*words, "--out", out, "--shard", f"{i}/3")
+        assert archive.read_bytes() == whole
+    (out / "away").unlink()
     merged = run(*words, "--out", out, "--merge")
     assert (merged.status, merged.errors) == (1, single.errors)
     assert content(out) == content(corpus.parent / "single")
