@@ -202,7 +202,7 @@ def pack(
             row = stack.enter_context(merged_rows(work, packing.stamp))
             result = packing.finish(packing.written(name, row(name).value) for name in work.ids)
         else:
-            sys.exit(min(1, sharding.run(work, packing.stamp, results)))
+            sys.exit(min(1, sharding.run(work, packing.stamp, results, packing.is_here)))
     for problem in result.unreadable:
         tell(f"error: left out: {problem}")
     tell(f"{result.shards} shards: {', '.join(map(str, result.manifests))}")
@@ -227,6 +227,8 @@ def cut(
     from asr.io.shard_results import Row, file_size
     from asr.models.bundle import load_bundle
 
+    if out.resolve() == manifest.resolve():
+        raise ConfigError(f"expected --out that replaces no input, got {out}: choose another")
     utterances = read_manifest(manifest)
     places = {u.id: place for place, u in enumerate(utterances)}
     options = {"model": model, "manifest": manifest, "seconds": seconds}

@@ -71,15 +71,30 @@ def write_cuts(
 
     Raises ManifestError for an unwritable path.
     """
-    segments: list[Utterance] = []
-    left_whole: list[str] = []
+    found: list[Cut] = []
     for done, cut in enumerate(cuts, start=1):
-        segments += cut.segments
-        if cut.error is not None:
-            left_whole.append(cut.error)
+        found.append(cut)
         progress(done, count)
+    segments = _distinct(found)
     write_manifest(out, segments)
-    return CutManifest(count, len(segments), tuple(left_whole))
+    errors = (cut.error for cut in found if cut.error is not None)
+    return CutManifest(count, len(segments), tuple(errors))
+
+
+def _distinct(cuts: Sequence[Cut]) -> list[Utterance]:
+    """All segments. An utterance that was left whole may have the id of a segment of another one,
+    as "a-1" beside "a": it keeps it, and the segment gets a longer one."""
+    taken = {cut.segments[0].id for cut in cuts if len(cut.segments) == 1}
+    segments = []
+    for cut in cuts:
+        for segment in cut.segments:
+            name = segment.id
+            if len(cut.segments) > 1:
+                while name in taken:
+                    name += "x"
+                taken.add(name)
+            segments.append(replace(segment, id=name))
+    return segments
 
 
 _OWN = ("id", "text", "duration", "start", "end")  # what a segment does not share with the whole

@@ -17,7 +17,7 @@ from asr.audio.load import write_wav
 from asr.audio.silence import Gap, cuts
 from asr.cli.recipes import shorten_recordings
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
-from asr.inference.segment import cut_all
+from asr.inference.segment import Cut, cut_all, write_cuts
 from asr.models.bundle import load_bundle
 from tests.commands import Command
 from tests.tones import GAP_SECONDS, RATE, TONE_SECONDS, speak, tone_recipe, write_corpus
@@ -61,6 +61,16 @@ def test_pieces_hold_every_word_once(tones: Tones, tmp_path: Path, lead: float) 
         whole.duration, abs=0.01
     )
     assert {segment.speaker for segment in cut.segments} == {"ann"}
+
+
+def test_no_id_is_given_twice(tmp_path: Path) -> None:
+    whole = Utterance("a-1", tmp_path / "a-1.wav", "low", 1.0)
+    parts = tuple(Utterance(f"a-{i}", tmp_path / "a.wav", "low", 1.0) for i in (1, 2))
+    write_cuts(tmp_path / "out.jsonl", [Cut(parts), Cut((whole,))], 2)
+    written = read_manifest(tmp_path / "out.jsonl")
+    assert [(u.id, u.audio.name) for u in written] == [
+        ("a-1x", "a.wav"), ("a-2", "a.wav"), ("a-1", "a-1.wav"),
+    ]  # fmt: skip
 
 
 def test_what_is_short_stays_as_it_is(tones: Tones, tmp_path: Path) -> None:
