@@ -98,13 +98,17 @@ def _read_folder(folder: Path) -> Source:
             f"expected recordings and a text of the same name for each, got {len(recordings)}"
             f" recordings and {len(texts)} texts ({folder}): {hint}"
         )
-    beside = {(p.parent, composed(p.stem)): p for p in texts}
+    beside: dict[tuple[Path, str], Path] = {}
+    left_out = [LeftOut(*line.split(": ", 1)) for line in unreadable]
+    for p in sorted(texts, key=lambda p: p.suffix.lower() != ".txt"):
+        first = beside.setdefault((p.parent, composed(p.stem)), p)
+        if first is not p:
+            left_out.append(LeftOut(str(p), f"{first.name} is used, of the same name"))
     once = Counter(composed(p.stem) for p in texts)
     elsewhere = {composed(p.stem): p for p in texts if once[composed(p.stem)] == 1}
     stems = Counter(composed(p.stem) for p in recordings)
     speakers = folders_as_speakers(recordings, folder)
     used, found = set(), []
-    left_out = [LeftOut(*line.split(": ", 1)) for line in unreadable]
     for audio in recordings:
         stem = composed(audio.stem)
         text = beside.get((audio.parent, stem))

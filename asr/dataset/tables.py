@@ -129,7 +129,14 @@ def columns(names: Sequence[str], where: str) -> tuple[str, str, str | None]:
             f"expected a column of {'recordings' if audio is None else 'texts'}"
             f" ({', '.join(wanted)}), got {shown(', '.join(names))} ({where}): rename it"
         )
-    return audio, text, _first(names, SPEAKER_COLUMNS)
+    speaker = _first(names, SPEAKER_COLUMNS)
+    for name in (audio, text, speaker):
+        if list(names).count(name or "") > 1:
+            raise AsrError(
+                f"expected one column '{name}', got {shown(', '.join(names))} ({where}): rename or "
+                "remove the others"
+            )
+    return audio, text, speaker
 
 
 def _first(names: Sequence[str], wanted: Sequence[str]) -> str | None:

@@ -90,6 +90,14 @@ def test_partners_that_are_missing_are_named(folder: Path) -> None:
     assert len(why) == 4
 
 
+def test_a_second_text_of_a_recording_is_named(folder: Path) -> None:
+    (folder / "ann" / "ann00.lab").write_text("another")
+    found = read_source(folder)
+    assert "another" not in {u.text for u in found.utterances}
+    (item,) = found.left_out
+    assert (Path(item.name).name, item.why) == ("ann00.lab", "ann00.txt is used, of the same name")
+
+
 def test_a_folder_without_pairs(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(AsrError, match="got 0 recordings"):
@@ -221,6 +229,7 @@ def test_rows_that_lack_something_are_named(folder: Path) -> None:
         ("a.csv", "audio,words\nx,y\n", "column of texts"),
         ("a.csv", "audio,text\nx,y\nx,y,z\n", r"expected 2 fields .*a\.csv:3"),
         ("a.csv", 'audio,text\nx,"y\n', r"a\.csv:2: expected CSV"),
+        ("a.csv", "audio,text,Text\nx,y,z\n", "expected one column 'text'"),
         ("a.csv", "audio,text\n", "expected rows of recordings"),
         ("a.csv", "", "empty file"),
         ("a.csv", "a|b|c\na|b\n", r"expected 3 fields .*a\.csv:2"),
