@@ -42,6 +42,8 @@ class Supply:
     of: Sequence[int]
     """The index in `shards` for each utterance."""
     room: int
+    lasting: frozenset[int] = frozenset()
+    """Shards that are never removed."""
 
     def arriving(
         self, plan: Sequence[list[Item]], say: Callable[[str], None]
@@ -62,8 +64,8 @@ class Supply:
             for place, batch in enumerate(plan):
                 while queue:
                     # First used shards, then those that are needed last.
-                    spare = [i for i in here if last.get(i, -1) < place]
-                    spare += [i for i in reversed(queue[1:]) if i in here]
+                    spare = [i for i in here - self.lasting if last.get(i, -1) < place]
+                    spare += [i for i in reversed(queue[1:]) if i in here - self.lasting]
                     if queue[0] not in wanted[place] and not self._fits(here, queue[0], spare):
                         break
                     here = self._with(here, queue[0], spare)
@@ -107,13 +109,22 @@ def at_hand(
     return iter(plan) if shards is None else shards.arriving(plan, say)
 
 
-def supply(origin: str, folder: Path, utterances: Sequence[Utterance], room: int) -> Supply:
-    """The origin of the shards of these utterances; fetched shards are stored in `folder`.
+def supply(
+    origin: str,
+    folder: Path,
+    utterances: Sequence[Utterance],
+    room: int,
+    others: Sequence[Utterance] = (),
+) -> Supply:
+    """The origin of the shards of these utterances; fetched shards are stored in `folder`. Shards
+    that also hold some of `others` are not removed again.
 
     Raises AsrError if recordings are not packed, or if shards have a path outside the folder.
     """
     shards, of = _shards_in(folder, utterances)
-    return Supply(origin, shards, of, room)
+    needed = {shard.path for shard in _shards_in(folder, others)[0]}
+    lasting = frozenset(i for i, shard in enumerate(shards) if shard.path in needed)
+    return Supply(origin, shards, of, room, lasting)
 
 
 def _shards_in(folder: Path, utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:

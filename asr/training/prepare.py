@@ -123,6 +123,11 @@ def datasets(
         tokens = build_tokens(texts, recipe.tokens)
     rate = recipe.features.sample_rate
     dev_set = SpeechDataset(dev, None, text, rate, stamps=stamps)
+    if not any(dev_set.references):
+        raise TrainingError(
+            f"expected words in the transcripts of {recipe.data.dev}, got none: without them no "
+            "error rate can be measured"
+        )
     if not (recipe.data.labels and labels):
         return tokens, text, SpeechDataset(train, tokens, text, rate, stamps=stamps), dev_set
     sure = confidences(recipe.data.labels, labels)
@@ -191,13 +196,13 @@ def without_infeasible(
     return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate, weights, data.stamps)
 
 
-def shard_supply(recipe: Recipe, data: SpeechDataset) -> Supply | None:
+def shard_supply(recipe: Recipe, data: SpeechDataset, dev: SpeechDataset) -> Supply | None:
     """The origin of the shards of the training set; None if they are not fetched."""
     if recipe.shards is None:
         return None
     restore_folders(recipe.shards)
     room = round(recipe.data.keep_gb * 1e9)
-    return supply(recipe.data.origin, recipe.shards, data.utterances, room)
+    return supply(recipe.data.origin, recipe.shards, data.utterances, room, dev.utterances)
 
 
 def training_corpus(
@@ -272,6 +277,7 @@ def _digest(data: SpeechDataset, as_units: bool) -> str:
     for i, (u, units) in enumerate(zip(data.utterances, data.references, strict=True)):
         row = [u.id, units if as_units else u.text, u.duration, u.speaker]
         row += [data.weights[i]] if data.weights else []
+        row += [u.start, u.end] if u.start or u.end is not None else []
         total.update((", " if i else "[").encode() + json.dumps(row).encode())
     total.update(b"]")
     return total.hexdigest()[:16]

@@ -207,7 +207,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     _rebase(values.get("data"), base, ("train", "dev", "labels"))
     _rebase(values.get("init"), base, ("model",))
     _rebase(values.get("tokens"), base, ("lexicon",))
-    _rebase_network(values.get("features"), base)
+    _rebase_folder(values.get("features"), base, "pretrained")
+    _rebase_folder(values.get("data"), base, "origin")
     augment = values.get("augment")
     if isinstance(augment, dict):
         for section in ("noise", "reverb"):
@@ -224,9 +225,10 @@ def _rebase(section: object, base: Path, keys: Sequence[str]) -> None:
                 section[key] = str(base / str(section[key]))
 
 
-def _rebase_network(features: object, base: Path) -> None:
-    """A network is a folder relative to `base` or, if there is none, a name on the hub."""
-    if isinstance(features, dict) and isinstance(given := features.get("pretrained"), str):
+def _rebase_folder(section: object, base: Path, key: str) -> None:
+    """Of a network or an origin of shards: a folder relative to `base` or, if there is none, a name
+    on the hub or an address."""
+    if isinstance(section, dict) and isinstance(given := section.get(key), str):
         with suppress(OSError, ValueError):  # a name that no file can have
             if given and (base / given).is_dir():
-                features["pretrained"] = str(base / given)
+                section[key] = str(base / given)

@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     front_end.load(model, recipe, network_folder)
     bundle = Bundle(model, tokens, text)
     train_set = without_infeasible(recipe, bundle, train_set, say)
-    shards = shard_supply(recipe, train_set)
+    shards = shard_supply(recipe, train_set, dev_set)
     corpus = training_corpus(recipe, model, train_set, shards)
     fixed = identity(recipe, tokens, train_set, dev_set)
     distributed.require_same(fixed | alike(recipe, computed))

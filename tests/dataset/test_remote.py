@@ -94,6 +94,18 @@ def test_what_is_here_is_not_fetched_again(
     assert len(list(shards.arriving(plan, print))) == len(plan)
 
 
+def test_shards_of_dev_stay(origin: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    rows = [
+        Utterance(f"u{i}", folder / f"train-{i // 2:05}.tar", "yes", 1.0, packed=(0, SIZE))
+        for i in range(20)
+    ]
+    fetch_all(str(origin), folder, rows[5:6])
+    shards = supply(str(origin), folder, rows, SIZE, rows[5:6])
+    for _ in shards.arriving([[whole(i)] for i in range(20)], print):
+        assert "train-00002.tar" in shards_here(folder)
+
+
 def test_windows_hold_whole_shards_and_every_utterance_once(tmp_path: Path) -> None:
     corpus = corpus_of(make_supply("", tmp_path, 0), 3 * SIZE)
     batches = plan_epoch(corpus, AugmentConfig(), 4.0, seed=3, epoch=2)

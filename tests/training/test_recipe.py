@@ -46,6 +46,13 @@ def test_paths_in_the_file_are_relative_to_it(
     assert parsed.out == recipe.parent / "run"
 
 
+def test_shards_come_from_a_folder_beside_the_recipe_or_from_an_address(recipe: Path) -> None:
+    recipe.write_text(SMALLEST.replace("out:", "  origin: packed\nout:"))
+    assert read_recipe(recipe).data.origin == "packed"
+    (recipe.parent / "packed").mkdir()
+    assert read_recipe(recipe).data.origin == str(recipe.parent / "packed")
+
+
 def test_a_recipe_named_from_its_own_folder_is_the_same(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

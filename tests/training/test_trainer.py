@@ -270,6 +270,14 @@ def test_speakers_in_both_parts_are_refused(manifests: dict[str, Path], tmp_path
         run_quietly(recipe)
 
 
+def test_a_dev_set_without_words_is_refused(manifests: dict[str, Path], tmp_path: Path) -> None:
+    silent = [replace(u, text="") for u in read_manifest(manifests["dev"])]
+    write_manifest(tmp_path / "dev.jsonl", silent)
+    recipe = tone_recipe({**manifests, "dev": tmp_path / "dev.jsonl"}, tmp_path / "out")
+    with pytest.raises(TrainingError, match=r"words in the transcripts of .*dev\.jsonl, got none"):
+        run_quietly(recipe)
+
+
 def test_a_recording_that_vanished_is_named(tmp_path: Path) -> None:
     manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
     lost = read_manifest(manifests["train"])[2].audio
