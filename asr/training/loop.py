@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from asr.errors import AudioError, TrainingError
+from asr.errors import AsrError, TrainingError
 from asr.training import distributed
 from asr.training.checkpoint import (
     Progress,
@@ -196,9 +196,10 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
             _save(loop, task)
             distributed.barrier()  # a launcher may end all when the first process has ended
             raise
-        except (AudioError, MemoryError, RuntimeError) as error:
-            # A recording that has vanished or changed, or another process that is lost.
-            if isinstance(error, AudioError) or distributed.is_lost(error):
+        except (AsrError, MemoryError, RuntimeError) as error:
+            # Batches that cannot be read or fetched, or another process that is lost.
+            unread = isinstance(error, AsrError) and not isinstance(error, TrainingError)
+            if unread or distributed.is_lost(error):
                 _save(loop, task)
             if is_out_of_memory(error):  # not in a forward or backward pass, which may be halved
                 raise TrainingError(

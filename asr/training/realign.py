@@ -17,6 +17,7 @@ import torch
 
 from asr.audio.silence import quietest
 from asr.ctc.align import align
+from asr.ctc.loss import required_frames
 from asr.dataset.cuts import Item
 from asr.dataset.remote import at_hand
 from asr.dataset.sampler import plan_all
@@ -64,7 +65,8 @@ def know_word_starts(run: Run) -> None:
 def _align(run: Run) -> None:
     run.display.say("aligning the training data for splicing")
     plan = plan_all(run.corpus, batch_seconds(run.model))
-    own = at_hand(distributed.own(plan), run.shards, run.display.say)
+    batches = at_hand(distributed.own(plan), run.shards, run.display.say)
+    own = _answering(run, batches, len(plan) // distributed.world_size())
     parts = distributed.all_gather(word_starts(run.model, run.train, run.bundle.tokens, own))
     if distributed.is_first():
         starts = {index: seconds for part in parts for index, seconds in part.items()}
@@ -73,6 +75,14 @@ def _align(run: Run) -> None:
         write_json(path, {index: starts[index] for index in order if index in starts})
         run.progress.word_starts = f"{path.name} {digest(path)}"
     run.progress.word_starts = distributed.broadcast(run.progress.word_starts)
+
+
+def _answering(run: Run, batches: Iterable[list[Item]], common: int) -> Iterator[list[Item]]:
+    """The batches, with an answer to a stop request before each that every process has."""
+    for number, batch in enumerate(batches):
+        if number < common:
+            run.loop.place.answer_stop()
+        yield batch
 
 
 def _read(run: Run) -> dict[int, list[float]] | None:
@@ -134,7 +144,9 @@ def _unit_spans(
         rows = Padded(log_probs.values.cpu(), log_probs.lengths.cpu()).unpad()
         for item, scores, samples in zip(items, rows, batch.waves.lengths.tolist(), strict=True):
             (index,) = item.indices
-            if units := target(index):
+            units = target(index)
+            # One that fits only when it is played slowly has no alignment at its own speed.
+            if units and required_frames(units) <= len(scores):
                 step = samples / len(scores) / dataset.sample_rate
                 path = align(scores, units)
                 yield index, [(a * step, (b + 1) * step) for a, b in path]

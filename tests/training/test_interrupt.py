@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from asr.cli.console import run_command
 from asr.cli.main import train_model
 from asr.io.files import read_json
-from asr.training import interrupt
+from asr.training import interrupt, realign
 from asr.training.display import Display
 from asr.training.interrupt import InterruptedTraining, StopRequest
 from asr.training.loop import Task
+from asr.training.recipe import Recipe
 from tests.hooks import before_step
 from tests.processes import start
 from tests.tones import one_thread, run_quietly, tone_recipe, write_corpus
@@ -92,6 +93,31 @@ def test_a_stop_signal_is_answered_while_the_dev_set_is_scored(
     expected = load_file(undisturbed / "model.safetensors")
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
+def test_a_stop_signal_is_answered_while_words_are_aligned(
+    manifests: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recipe(out: Path) -> Recipe:
+        plain = tone_recipe(manifests, out)
+        changes = {"splice_prob": 0.5, "splice_from": 0.5}
+        return plain.model_copy(update={"augment": plain.augment.model_copy(update=changes)})
+
+    undisturbed, _ = run_quietly(recipe(tmp_path / "undisturbed"))
+    starts = realign.word_starts
+
+    def stopping(*arguments: Any) -> Any:
+        terminate()
+        return starts(*arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(realign, "word_starts", stopping)
+        with pytest.raises(InterruptedTraining):
+            run_quietly(recipe(tmp_path / "stopped"))
+    assert not list((tmp_path / "stopped").glob("word_starts-*"))
+    model, _ = run_quietly(recipe(tmp_path / "stopped"))
+    weights, expected = (load_file(m / "model.safetensors") for m in (model, undisturbed))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_a_second_interrupt_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ from tests.tones import (
     write_corpus,
 )
 
+Factory = pytest.TempPathFactory
+
 WORD_SECONDS = 2 * TONE_SECONDS + GAP_SECONDS
 
 
@@ -45,7 +47,7 @@ def trained_to_spell(tmp_path: Path) -> tuple[dict[str, Path], Path]:
 
 @pytest.mark.parametrize("spells", [False, True])
 def test_words_are_cut_in_the_gaps_between_them(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, spells: bool
+    tmp_path_factory: Factory, tmp_path: Path, spells: bool
 ) -> None:
     base = tmp_path_factory.getbasetemp()
     manifests, folder = trained_to_spell(tmp_path) if spells else trained_tones(base)
@@ -63,6 +65,17 @@ def test_words_are_cut_in_the_gaps_between_them(
             assert gap_ends - GAP_SECONDS <= cut <= gap_ends
             cuts += 1
     assert cuts > 40
+
+
+def test_a_text_too_long_for_its_recording_is_left_out(tmp_path_factory: Factory) -> None:
+    # Such a text can fit where the recording is only played slowly.
+    manifests, folder = trained_tones(tmp_path_factory.getbasetemp())
+    bundle = load_bundle(folder)
+    rows = list(read_manifest(manifests["train"])[:3])
+    rows[1] = replace(rows[1], text=" ".join([rows[1].text] * 20))
+    data = SpeechDataset(rows, bundle.tokens, bundle.text, RATE)
+    starts = word_starts(bundle.model, data, bundle.tokens, plan_all(Corpus(data.durations), 60.0))
+    assert sorted(starts) == [0, 2]
 
 
 def test_words_are_aligned_again_as_training_goes_on(tmp_path: Path) -> None:
