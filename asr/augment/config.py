@@ -5,6 +5,7 @@ Random numbers come from torch's global generator, which the trainer seeds for e
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
@@ -15,6 +16,8 @@ from asr.config import Config
 
 Decibels = Annotated[float, Field(ge=-20, le=60)]
 Seconds = Annotated[float, Field(ge=0.05, le=3)]
+
+TICKS = 20  # speeds are multiples of 1 / TICKS: resampling filters are then short
 
 
 class NoiseConfig(Config):
@@ -63,7 +66,8 @@ class AugmentConfig(Config):
     """Random changes of training utterances."""
 
     speeds: list[Annotated[float, Field(ge=0.5, le=2)]] = Field([0.9, 1.0, 1.1], min_length=1)
-    """Speeds (from 0.5 to 2) at which utterances are played, drawn again in every epoch."""
+    """Speeds (0.5 to 2, in steps of 0.05) at which utterances are played, drawn again in every
+    epoch."""
     tempos: list[Annotated[float, Field(ge=0.5, le=2)]] = Field([1.0], min_length=1)
     """Tempos at unchanged pitch, in addition to the speed."""
     codec_prob: float = Field(0.0, ge=0, le=1)
@@ -110,6 +114,13 @@ class AugmentConfig(Config):
     """SpecAugment: number of frequency masks per utterance."""
     frequency_mask_bands: int = Field(20, ge=1)
     """Widest frequency mask, in features."""
+
+    @model_validator(mode="after")
+    def _check_speeds(self) -> Self:
+        for speed in self.speeds:
+            if not math.isclose(speed * TICKS, round(speed * TICKS)):
+                raise ValueError(f"expected speeds in steps of {1 / TICKS:g}, got {speed:g}")
+        return self
 
     def changes_waveforms(self, level: bool) -> bool:
         """Whether training changes recordings before their features are computed; `level`: features

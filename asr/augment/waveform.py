@@ -17,10 +17,9 @@ import torchaudio
 from torch import Tensor
 from torch.nn import functional
 
+from asr.augment.config import TICKS
 from asr.padded import Padded, pad, sent
 from asr.shares import rand
-
-TICKS = 20  # speeds are multiples of 1 / TICKS
 
 
 def length_at_speed(samples: int, speed: float) -> int:

@@ -90,7 +90,7 @@ def test_speeds_are_rounded_to_a_twentieth() -> None:
     assert torch.equal(perturb_speed(waves, [1.01]).values, waves.values)
 
 
-@pytest.mark.parametrize("speeds", [[], [0.0], [1.0, -1.0], [0.01], [math.nan], [math.inf]])
+@pytest.mark.parametrize("speeds", [[], [0.0], [1.0, -1.0], [0.01], [0.98], [math.nan], [math.inf]])
 def test_speeds_that_cannot_be_played_are_refused(speeds: list[float]) -> None:
     with pytest.raises(ConfigError, match="speeds"):
         parse(AugmentConfig, {"speeds": speeds}, "r.yaml")
