@@ -148,16 +148,16 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         places = read_facts(folder / INDEX).get("weight_map")
-        names = set(places.values()) if isinstance(places, dict) else set()
+        names = list(places.values()) if isinstance(places, dict) else []
         # A name with a folder could point anywhere.
         good = all(isinstance(n, str) and Path(n).name == n and n.endswith(".safetensors")
                    for n in names)  # fmt: skip
-        if not names or not good or len(names) > MOST_PARTS:
+        if not names or not good or len(set(names)) > MOST_PARTS:
             raise CheckpointError(
                 f"{folder / INDEX}: expected a weight_map to safetensors beside it, got another: "
                 "copy the folder whole"
             )
-        return [folder / name for name in sorted(names)]
+        return [folder / name for name in sorted(set(names))]
     if (folder / PICKLE).is_file():
         raise CheckpointError(
             f"expected {WEIGHTS} in {folder}, got {PICKLE}, a pickle, which can run code: convert "
@@ -244,6 +244,8 @@ def _join_projections(weights: dict[str, Tensor], layer: str) -> None:
     """Of WavLM: the projections of queries, keys and values as one, under torchaudio's names."""
     for kind in ("weight", "bias"):
         names = [f"{layer}{which}_proj.{kind}" for which in "qkv"]
+        if len({weights[name].shape[1:] for name in names if name in weights}) > 1:
+            continue  # of no WavLM; what is missing is named later
         if all(name in weights for name in names):
             weights[f"{layer}attention.in_proj_{kind}"] = torch.cat([weights.pop(n) for n in names])
         if (out := weights.pop(f"{layer}out_proj.{kind}", None)) is not None:

@@ -78,6 +78,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors, got no such"),
     "a pickle": (as_pickle, "a pickle, which can run code: convert it where you trust it"),
     "an index to elsewhere": (with_index({"weight_map": {"a": "../other.safetensors"}}), "beside"),
+    "an odd index": (with_index({"weight_map": {"a": []}}), "beside"),
     "an empty index": (with_index({"weight_map": {}}), "beside"),
     "an index to a lost part": (with_index({"weight_map": {"a": "x.safetensors"}}), "no such file"),
     "damaged": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "expected safetensors"),
