@@ -182,7 +182,8 @@ class _Begun:
     @property
     def is_long(self) -> bool:
         """Whether it has more than half a minute: a shorter one begins with all of it."""
-        return not isinstance(self._first, Part | Ended)
+        first = self._first
+        return not (first.whole if isinstance(first, Part) else isinstance(first, Ended))
 
     async def close(self) -> None:
         await self._events.aclose()

@@ -22,10 +22,10 @@ import pytest
 import soundfile
 
 from asr.errors import AsrError, AudioError, LanguageModelError
-from asr.inference.long_form import Reading
+from asr.inference.long_form import Part, Reading
 from asr.inference.recognizer import Recognizer
 from asr.inference.transcript import Segment, Transcript
-from asr.serving.decoding_pool import _Worker
+from asr.serving.decoding_pool import DecodingPool, _Worker
 from asr.serving.engine import Busy, Engine, Options, TooLong, UnknownModel
 from asr.serving.limits import Limits
 from tests.tones import RATE, sentence, speak
@@ -99,6 +99,21 @@ def test_a_long_recording_comes_in_segments_and_does_not_hold_up_short_ones(
     result = use(recognizer, work, replace(LIMITS, decoders=2))
     assert "short" in order[: len(order) // 2]
     assert [text for text in order if text != "short"] == [s.text for s in result.segments]
+
+
+def test_a_recording_that_begins_with_a_short_utterance_is_long() -> None:
+    async def run() -> bool:
+        pool = DecodingPool(replace(LIMITS, long_recordings=1))
+        try:
+            reading = Reading(RATE, 20.0, sample_rate=RATE, detector="energy")
+            async with pool.reading(np.tile(LONG, 2), reading) as events:
+                first = await anext(events)
+                assert isinstance(first, Part)  # it has ended within the first block
+                return pool._long.locked()
+        finally:
+            await pool.close()
+
+    assert asyncio.run(run())
 
 
 def test_samples_are_recognised_like_a_file(recognizer: Recognizer) -> None:
