@@ -240,13 +240,22 @@ def segments_of(parts: Sequence[Part], timed: bool) -> tuple[Segment, ...]:
     return tuple(sorted(found, key=lambda segment: segment.start))
 
 
+def _ended(words: Sequence[Word], at: float) -> int:
+    """The number of words at the beginning that end by this time."""
+    return sum(1 for _ in itertools.takewhile(lambda word: word.end <= at, words))
+
+
 def _segment(pieces: Sequence[Part], timed: bool) -> list[Segment]:
     if not pieces:
         return []
     first, last = pieces[0], pieces[-1]
     text, words = first.text or "", first.words
+    settled: list[Word] = []  # what no later piece changes; else joining would take time squared
     for before, after in itertools.pairwise(pieces):
-        words = join_words(words, after.words, after.start, before.start + before.seconds)
+        ended = max(_ended(words, after.start) - 1, 0)
+        settled += words[:ended]
+        words = join_words(words[ended:], after.words, after.start, before.start + before.seconds)
+    words = (*settled, *words)
     if len(pieces) > 1:
         text = " ".join(word.text for word in words)
     if not text and not first.whole:

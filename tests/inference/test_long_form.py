@@ -24,11 +24,21 @@ from asr.audio.vad import speech_detector
 from asr.decoding.decoder import Decoder
 from asr.errors import ConfigError
 from asr.inference.batches import Batches
-from asr.inference.long_form import Ended, Reading, longest_piece, read_recordings
+from asr.inference.joining import join_words
+from asr.inference.long_form import (
+    Ended,
+    Part,
+    Reading,
+    longest_piece,
+    read_recordings,
+    segments_of,
+)
+from asr.inference.time_formats import Word
 from asr.inference.transcribe import transcribe
 from asr.inference.transcript import Transcript
 from asr.inference.word_times import Recognition
 from asr.models.bundle import Bundle, load_bundle
+from tests.inference.test_joining import spoken
 from tests.tones import RATE, WORDS, one_thread, speak, trained_tones
 
 batches = importlib.import_module("asr.inference.batches")
@@ -110,6 +120,21 @@ def test_speech_without_pauses_is_joined(bundle: Bundle) -> None:
     assert wrong(result.text, said) < 0.12  # recognised at once, it has no errors
     assert all(a.end <= b.start for a, b in itertools.pairwise(segment.words))
     assert one(bundle, samples, sample_rate=RATE).text == result.text
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_joining_settles_words_without_a_change(seed: int) -> None:
+    """As joining every piece with all words before it."""
+    words, parts, joined = spoken(seed, 60), list[Part](), tuple[Word, ...]()
+    for number in range(8):
+        start, end = 4.0 * number, 4.0 * number + 6.0
+        own = tuple(w for w in words if start <= (w.start + w.end) / 2 < end)
+        part = Part(0, None, start, np.empty(0), 6.0, 2.0 * (number > 0), number < 7, False)
+        part.text, part.words = " ".join(w.text for w in own), own
+        joined = join_words(joined, own, start, start + 2.0) if parts else own
+        parts.append(part)
+    found = segments_of(parts, timed=True)
+    assert [w for segment in found for w in segment.words] == list(joined)
 
 
 def test_the_pool_does_not_change_a_text(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
