@@ -12,7 +12,7 @@ from asr.decoding.decoder import Decoder
 from asr.decoding.folder import with_hot_words
 from asr.errors import AsrError, LanguageModelError
 from asr.inference.recognizer import Recognizer
-from asr.lm.words import BOOST, check_phrase, parse_hot_words
+from asr.lm.words import BOOST, check_phrase, parse_hot_word, parse_hot_words
 from asr.text.tokens import WORD_START
 
 MOST_KEPT = 16  # decoders
@@ -24,19 +24,33 @@ MOST_CHARACTERS = 100  # of a phrase
 _BETWEEN = re.compile(r"[,;:.!?\n\r\t]+")
 
 
-def phrases_of(prompt: str, recognizer: Recognizer) -> tuple[str, ...]:
+def phrases_of(
+    prompt: str, recognizer: Recognizer, keywords: Sequence[str] = ()
+) -> tuple[str, ...]:
     """The words and phrases of a prompt that can be hot: its short parts between punctuation, if
-    the model can write them."""
-    alphabet = {c for unit in recognizer.decoder.tokens.units[1:] for c in unit}
-    found: dict[str, None] = {}
+    the decoder can write them. Those that are among the `keywords` are left out."""
+    decoder, normalise = recognizer.decoder, recognizer.bundle.normalise
+    if decoder.config.rescore.every_step:  # takes no hot words
+        return ()
+    alphabet = {c for unit in decoder.tokens.units[1:] for c in unit}
+    known = set()
+    for keyword in keywords:
+        with contextlib.suppress(AsrError):  # whoever decodes with it raises the error
+            known.add(normalise(parse_hot_word(keyword, spaced=False)[0]))
+    found: dict[str, str] = {}
     for part in _BETWEEN.split(prompt)[:MOST_LOOKED_AT]:
         short = len(part) <= MOST_CHARACTERS and len(part.split()) <= LONGEST_PHRASE
         if short and "=" not in part and len(found) < MOST_IN_PROMPT:
             with contextlib.suppress(AsrError):
-                written = " ".join(recognizer.bundle.normalise(part).split())
+                written = " ".join(normalise(part).split())
                 check_phrase(written, alphabet)
-                found[written] = None
-    return tuple(found)
+                if written not in known and _has(decoder, written):
+                    found.setdefault(written, " ".join(part.split()))
+    return tuple(found.values())
+
+
+def _has(decoder: Decoder, phrase: str) -> bool:
+    return decoder.lexicon is None or set(phrase.split()) <= set(decoder.lexicon)
 
 
 class HotDecoders:

@@ -142,10 +142,8 @@ def _hot_words(form: Form, recognizer: Recognizer, most: int) -> tuple[str, ...]
     keywords = form.all("keywords")
     if len(keywords) > most:
         raise ApiError(400, f"expected at most {most} keywords, got {len(keywords)}", "keywords")
-    prompt = phrases_of(form.one("prompt") or "", recognizer)
-    normalise = recognizer.bundle.normalise
-    known = {normalise(keyword) for keyword in keywords}
-    return (*dict.fromkeys(keywords), *(phrase for phrase in prompt if phrase not in known))
+    prompt = phrases_of(form.one("prompt") or "", recognizer, keywords)
+    return (*dict.fromkeys(keywords), *prompt)
 
 
 def languages_of(recognizer: Recognizer) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ Covers `asr/serving/openai_api.py`, `asr/serving/openai_request.py`,
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -146,8 +147,11 @@ def test_keywords_are_hot_words(client: openai.OpenAI) -> None:
 
 def test_the_parts_of_a_prompt_that_can_be_words_are_hot(recognizer: Recognizer) -> None:
     prompt = "Low up, 12345! A sentence of more than four words; high\nHigh"
-    assert phrases_of(prompt, recognizer) == ("low up", "high")
+    assert phrases_of(prompt, recognizer) == ("Low up", "high")
     assert phrases_of("", recognizer) == ()
+    assert phrases_of(prompt, recognizer, ["LOW  up=3", "low=="]) == ("high",)
+    words = replace(recognizer.decoder, lexicon=("high", "low"))
+    assert phrases_of(prompt, replace(recognizer, decoder=words)) == ("high",)
 
 
 def test_models(client: openai.OpenAI) -> None:
