@@ -173,11 +173,27 @@ class _Conversation:
                 if reading.done():
                     if (message := reading.result()) is None:
                         return
-                    await self._handle(message)
                     reading = asyncio.ensure_future(self._client.receive())
+                    if not await self._handle_while_connected(message, reading):
+                        return
         finally:
             reading.cancel()
             self._audio.close()
+
+    async def _handle_while_connected(
+        self, message: str | bytes, reading: asyncio.Future[str | bytes | None]
+    ) -> bool:
+        """Handle a message; False, and the work ends, if the client leaves meanwhile: it could be
+        the recognition of hours of audio."""
+        work = asyncio.ensure_future(self._handle(message))
+        try:
+            await asyncio.wait({work, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and reading.result() is None:
+                return False
+            await work
+            return True
+        finally:
+            work.cancel()
 
     async def _handle(self, message: str | bytes) -> None:
         event = json_object(message) if isinstance(message, str) else {}
@@ -224,10 +240,11 @@ class _Conversation:
 
     async def _listen(self, settings: Settings) -> _Detected | _Buffered:
         recognizer = self._engine.model(settings.model)
-        hot_words = settings.keywords + phrases_of(settings.prompt, recognizer)
-        if len(hot_words) > self._engine.limits.keywords:
-            most = self._engine.limits.keywords
-            raise ApiError(400, f"expected at most {most} keywords, got {len(hot_words)}")
+        keywords = tuple(dict.fromkeys(settings.keywords))
+        hot_words = keywords + phrases_of(settings.prompt, recognizer, keywords)
+        most = self._engine.limits.keywords
+        if (count := max(len(settings.keywords), len(hot_words))) > most:
+            raise ApiError(400, f"expected at most {most} keywords, got {count}")
         if settings.silence_s is None:
             await self._engine.recognizer(settings.model, hot_words)  # checks the hot words
             return _Buffered(self._engine, settings, hot_words, self._items)

@@ -6,8 +6,10 @@ Covers `asr/serving/realtime.py`, `asr/serving/realtime_items.py` and
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +23,7 @@ from websockets.sync.client import connect as connect_socket
 from websockets.typing import Subprotocol
 
 from asr.inference.live_utterance import LiveText
+from asr.inference.transcript import Transcript
 from asr.serving.realtime import MOST_ERRORS
 from asr.serving.realtime_items import Items
 from tests.serving.live_server import LiveServer, talk
@@ -308,6 +311,34 @@ def test_a_text_that_is_withdrawn_ends_its_item() -> None:
     assert kinds(items, text("other", "", 3.0, is_final=True)) == [
         *("speech_stopped", "committed", "delta", "completed")
     ]
+
+
+def test_what_a_client_has_committed_ends_when_it_leaves(
+    live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def transcribe(*_: object, **__: object) -> Transcript:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        raise AssertionError
+
+    monkeypatch.setattr(live.running.engine, "transcribe", transcribe)
+    with connected(live) as connection:
+        update(connection, turn_detection=None)
+        append(connection, talk()[:RATE])
+        connection.input_audio_buffer.commit()
+        assert begun.wait(20)
+    assert ended.wait(20)
+
+
+def test_a_phrase_may_be_keyword_and_prompt(live: LiveServer) -> None:
+    with connected(live) as connection:
+        wishes = {"model": "tones", "keywords": ["low high", "low high"], "prompt": "Low  high, up"}
+        update(connection, transcription=wishes)
 
 
 def test_a_recording_that_fails_has_no_transcript(
