@@ -26,6 +26,7 @@ from asr.io.files import locked, remove_leftovers
 from asr.io.paths import Say, as_stored
 
 LONGEST_TEXT = 20_000  # characters
+UNKNOWN_S = 0.001  # duration of a recording that cannot be read: a manifest has a positive one
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ class Review:
             "recognised": len(self._suggestions),
             "checked": len(checked),
             "left_out": len(left_out),
+            "waiting": len(self._utterances.keys() - self._suggestions.keys() - checked - left_out),
         }
 
     def suggest(self, id: str, suggestion: Suggestion) -> None:
@@ -179,7 +181,8 @@ class Review:
         """Write the text that a person gave for a recording, based on a version of the item. When
         it returns, the text is on the disk.
 
-        Raises KeyError for an unknown id, TextError for a text that no manifest can hold, and
+        Raises KeyError for an unknown id, TextError for a text that no manifest can hold and for a
+        recording that cannot be read, and
         ChangedError if the version is not the present one and the present text is another.
         """
         text = " ".join(text.split())
@@ -194,7 +197,13 @@ class Review:
                 return item
             if item.version != version:
                 raise ChangedError(item)
-            self._checked.add(replace(self._measured(id), text=text))
+            try:
+                measured = self._measured(id)
+            except AudioError:
+                raise TextError(
+                    "expected a recording that can be read, got another: leave it out"
+                ) from None
+            self._checked.add(replace(measured, text=text))
             self._left_out.remove(id)
             return replace(item, checked=text, left_out=False)
 
@@ -210,7 +219,7 @@ class Review:
                 return item
             if item.version != version:
                 raise ChangedError(item)
-            self._left_out.add(self._measured(id))
+            self._left_out.add(self._measured(id, UNKNOWN_S))
             self._checked.remove(id)
             return replace(item, checked=None, left_out=True)
 
@@ -222,12 +231,20 @@ class Review:
             raise KeyError(id)
         return item
 
-    def _measured(self, id: str) -> Utterance:
-        """The utterance with its duration, which a folder of recordings does not tell."""
+    def _measured(self, id: str, otherwise: float | None = None) -> Utterance:
+        """The utterance with its duration, which a folder of recordings does not tell.
+
+        Raises AudioError for one that cannot be read, unless `otherwise` has a duration for it.
+        """
         utterance = self._utterances[id]
         if utterance.duration:
             return utterance
-        return replace(utterance, duration=audio_duration(utterance.audio))
+        try:
+            return replace(utterance, duration=audio_duration(utterance.audio))
+        except AudioError:
+            if otherwise is None:
+                raise
+            return replace(utterance, duration=otherwise)
 
 
 @contextmanager

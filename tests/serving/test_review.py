@@ -17,7 +17,15 @@ from asr.audio.load import write_wav
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError, ManifestError
 from asr.inference.time_formats import Word
-from asr.serving.review import ChangedError, Item, Review, Suggestion, open_review, written_path
+from asr.serving.review import (
+    ChangedError,
+    Item,
+    Review,
+    Suggestion,
+    TextError,
+    open_review,
+    written_path,
+)
 
 RATE = 8000
 
@@ -67,7 +75,13 @@ def test_a_checked_text_is_in_a_manifest_to_train_from(manifest: Path) -> None:
     )
     with open_review(manifest, silent) as review:
         assert found(review, "a2").checked == "turn it off"
-        assert review.counts() == {"total": 4, "recognised": 0, "checked": 1, "left_out": 0}
+        assert review.counts() == {
+            "total": 4,
+            "recognised": 0,
+            "checked": 1,
+            "left_out": 0,
+            "waiting": 3,
+        }
 
 
 def test_the_lines_of_the_documentation_correct_a_manifest(
@@ -176,7 +190,13 @@ def test_recordings_are_left_out_and_taken_back(manifest: Path) -> None:
         assert [u.text for u in read_manifest(left_out)] == ["text 0", "text 2"]
         assert [item.utterance.id for item in review.items()] == ["a3", "a1", "a0", "a2"]
     with open_review(manifest, silent) as review:
-        assert review.counts() == {"total": 4, "recognised": 0, "checked": 1, "left_out": 2}
+        assert review.counts() == {
+            "total": 4,
+            "recognised": 0,
+            "checked": 1,
+            "left_out": 2,
+            "waiting": 1,
+        }
         with pytest.raises(ChangedError):
             review.check("a0", "zero", "unchecked")
         review.check("a0", "nought", "left out")
@@ -227,6 +247,11 @@ def test_a_folder_of_recordings(tmp_path: Path) -> None:
         assert len(notes) == 1
         assert "expected a file name in UTF-8" in notes[0]
         review.check("deep/b", "hello", "unchecked")
+        (folder / "b.wave").write_bytes(b"no audio")
+        with pytest.raises(TextError, match="can be read, got another: leave it out"):
+            review.check("b.wave", "hello", "unchecked")
+        assert review.leave_out("b.wave", "unchecked").left_out
+        assert [u.id for u in read_manifest(folder / "left_out.jsonl")] == ["b.wave"]
     (written,) = read_manifest(folder / "reviewed.jsonl")
     assert (written.audio, written.duration) == (folder / "deep" / "b.wav", 0.5)
     (tmp_path / "empty").mkdir()

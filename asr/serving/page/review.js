@@ -47,7 +47,7 @@ function keepDraft() {
 async function refresh() {
   list = await requestJson("review/list");
   const {total, recognised, checked, left_out: leftOut} = list.counts;
-  const rest = [leftOut && `${leftOut} left out`, isHearing() && `${recognised} recognised`];
+  const rest = [leftOut && `${leftOut} left out`, isRecognising() && `${recognised} recognised`];
   say([`${checked} of ${total} checked`, ...rest.filter(Boolean)].join(", ") + ".");
   find("share").hidden = false;
   find("share").max = total;
@@ -72,15 +72,14 @@ function row(entry) {
   return line;
 }
 
-// Whether recordings are still being recognised. Those that were decided about before are not.
-function isHearing() {
-  const {total, recognised, checked, left_out: leftOut} = list.counts;
-  return recognised + checked + leftOut < total;
+// Whether recordings are still to be recognised. Those that were decided about before are not.
+function isRecognising() {
+  return list.counts.waiting > 0;
 }
 
 // Meanwhile the order changes.
 async function watch() {
-  if (list.counts && isHearing() && !busy) {
+  if (list.counts && isRecognising() && !busy) {
     await refresh().catch(() => {}); // an error is shown when something is saved
   }
   setTimeout(watch, WATCHED_MS);
@@ -175,7 +174,7 @@ async function save(text, version = item.version) {
       localStorage.removeItem(draftKey(saving));
       guarded(() => open(saving.id, true));
     };
-    find("keep").onclick = () => guarded(() => save(text, theirs.version));
+    find("keep").onclick = () => guarded(() => save(text === null ? null : correct.value, theirs.version));
     return; // the focus stays: another Enter decides nothing
   }
   localStorage.removeItem(draftKey(saving));
