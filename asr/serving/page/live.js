@@ -48,7 +48,7 @@ function connect(model, on) {
   address.searchParams.set("model", model);
   const protocols = token() ? ["realtime", `openai-insecure-api-key.${token()}`] : [];
   return new Promise((resolve, reject) => {
-    let socket, finishing = false, problem = "The connection to the server has ended.";
+    let socket, finishing = false, failure = false, problem = "The connection to the server has ended.";
     try {
       socket = new WebSocket(address, protocols);
     } catch {
@@ -56,12 +56,13 @@ function connect(model, on) {
       return;
     }
     const end = new Promise((done, failed) => {
-      socket.onclose = () => (finishing ? done() : failed(new Error(problem)));
+      // A server that has sent everything closes with 1000.
+      socket.onclose = ({code}) => (finishing && !failure && code === 1000 ? done() : failed(new Error(problem)));
     });
     end.catch(() => {}); // it may end before anybody waits for it
     socket.onmessage = ({data}) => {
       const answer = JSON.parse(data);
-      if (answer.error) problem = answer.error;
+      if (answer.error) [problem, failure] = [answer.error, true];
       else if (answer.text) on.onFinal(segmentOf(answer));
       else on.onPartial(answer.partial ?? "");
     };
