@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from asr.inference.transcript import Segment, Transcript
@@ -35,7 +36,8 @@ async def transcriptions(request: Request) -> Response:
         recognised = engine.transcribe(wanted.model, wanted.audio, wanted.options)
         transcript = await while_connected(request, recognised)
     if wanted.format in MEDIA_TYPES:
-        text = text_answer(transcript, wanted.format)
+        # Subtitles of hours take seconds, for which live clients must not wait.
+        text = await run_in_threadpool(text_answer, transcript, wanted.format)
         return Response(text, media_type=MEDIA_TYPES[wanted.format], headers=_warning(transcript))
     return JSONResponse(json_answer(transcript, wanted), headers=_warning(transcript))
 
