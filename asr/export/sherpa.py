@@ -89,7 +89,9 @@ def export_sherpa(
     slot = choose_slot(bundle)
     tokens = tokens_text(bundle.tokens)
     check_replaceable(out, TOKENS, FILES)
-    decoder = load_decoder(model, bundle.tokens, "beam") if with_graph else None
+    decoder = None
+    if with_graph:
+        decoder = load_decoder(model, bundle.tokens, "beam", normalise=bundle.normalise)
     fst = None if decoder is None else build_decoding_graph(decoder)
     graph = build_graph(bundle, slot, exact=with_graph)
     difference = check_parity(bundle, graph, slot, exact=with_graph)
