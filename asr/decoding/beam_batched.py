@@ -1,7 +1,8 @@
 """CTC prefix beam search over all utterances and prefixes of a batch at once, in torch.
 
 For a GPU, and for a recurrent language model that is evaluated at every step. Without one,
-the result equals that of `asr.decoding.beam`; `asr.decoding.beam_kernel` has the algorithm.
+the result equals that of `asr.decoding.beam` if that skips no tokens: `BeamConfig.token_nats` has
+no effect here. `asr.decoding.beam_kernel` has the algorithm.
 
 B utterances, T frames, V tokens, K prefixes in the beam of each.
 """

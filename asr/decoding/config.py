@@ -15,7 +15,8 @@ class BeamConfig(Config):
     nats: float = Field(25.0, gt=0, le=1e9)
     """Prefixes whose score is this much below the best are dropped."""
     token_nats: float = Field(12.0, gt=0, le=1e9)
-    """Tokens whose log-probability is this much below the best of a frame are skipped."""
+    """Tokens whose log-probability is this much below the best of a frame are skipped, except by
+    the search in torch (on a GPU, and with rescore.every_step)."""
     recombine: bool = True
     """With an n-gram model of words, keep only the best of prefixes with equal future costs. The
     same beam then finds better but fewer texts; n-best lists are made without."""
