@@ -4,10 +4,9 @@ Random numbers are drawn for the whole batch in every process, which keeps the r
 utterances; sums run over all processes. So the result does not depend on their number. In a single
 process, nothing is shared, and the functions draw and sum plainly.
 
-All processes make the same exchanges in each step, in the same order. A process that has failed in
-the middle of a step for lack of memory makes up for the rest with zeros (`make_up`): no other waits
-for it forever, and all drop the step. What the rest is, a process knows from a rehearsal of a step,
-in which it tells nobody anything.
+All processes make the same collective calls (exchanges) in each step, in the same order. A process
+that runs out of memory in a step completes the remaining calls with zeros (`make_up`): no process
+blocks, and all drop the step. A rehearsal records the calls of a step without communication.
 """
 
 from __future__ import annotations
@@ -204,10 +203,10 @@ def make_up(total: int, step: Sequence[Exchange]) -> None:
 
 
 def make(real: Callable[[], Any], zeros: Exchange) -> Any:
-    """Make an exchange, for which everything has been allocated. Returns what `real` returns.
+    """Make an exchange; its tensors must be allocated already. Returns the result of `real`.
 
-    Raises torch's DistError for a lack of memory: the others may already have done their part, so
-    it cannot be made up for.
+    Raises torch's DistError if memory runs out: other processes may already have taken part, so
+    `make_up` cannot complete the exchange.
     """
     global _made
     if _rehearsed is not None:

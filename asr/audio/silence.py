@@ -19,7 +19,8 @@ class Gap:
 
 
 def quietest(samples: np.ndarray, before: float, after: float, rate: int) -> Gap:
-    """The moment at which the signal [S] is weakest between two seconds, or near a short interval.
+    """The time of lowest energy in the signal [S] between two times in seconds, or near an interval
+    that is short.
 
     The energy is the variance of the samples, averaged over three windows.
     """

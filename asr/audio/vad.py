@@ -86,7 +86,7 @@ class SpeechDetector:
 
     @property
     def window_s(self) -> float:
-        """Seconds of a window: window i of a recording begins i times as late."""
+        """Duration of a window in seconds; window i begins at i times this duration."""
         return self._engine.window / RATE
 
     def push(self, samples: np.ndarray) -> np.ndarray:
@@ -179,9 +179,8 @@ class _Silero:
     """The network, on all windows but a steady background.
 
     The network takes a third of the time of a recognition, and long recordings are mostly pauses.
-    So it is left out once the level has been that of the background for 0.15 seconds, and
-    starts afresh, 0.13 seconds before, where the level rises. Quiet recordings are
-    amplified.
+    So it is left out once the level has been that of the background for 0.15 seconds, and its state
+    is reset 0.13 seconds before the level rises. Quiet recordings are amplified.
     """
 
     window = _SILERO_WINDOW
@@ -274,8 +273,8 @@ class _Energy:
     """The level of a window above the background, in the band of speech.
 
     Speech is at least 6 dB above the background, and at least a third of the way (in dB) from there
-    to the loudest level, which is forgotten by 1 dB a second. The
-    probability is 0.5 there and changes by a factor of e in its odds for each dB.
+    to the loudest level, which decays by 1 dB per second. At this threshold the probability is 0.5;
+    its odds change by a factor of e per dB.
     """
 
     window = _SILERO_WINDOW

@@ -75,7 +75,7 @@ def align(
 
 
 def _write(results: Iterable[Aligned], count: int, format: TimeFormat, out: Path | None) -> int:
-    """Write or print; the number of utterances that failed, after an error for each."""
+    """Write or print the results and report failures; returns the number of failures."""
     from asr.inference.forced_alignment import to_text, write_aligned
 
     failed = 0

@@ -120,7 +120,7 @@ def _check_out(out: Path, *inputs: Path | None) -> None:
 
 
 def _tell_errors(found: Sequence[Labelled]) -> int:
-    """The number of recordings that failed, after an error for each."""
+    """Report failed recordings; returns their number."""
     errors = [labelled.error for labelled in found if labelled.error is not None]
     for error in errors:
         tell(f"error: {error}")

@@ -80,7 +80,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print only errors to stderr, no progress and notes.")
+        bool, typer.Option("--quiet", help="Print only errors to stderr, no progress or notes.")
     ] = False,
     version: Annotated[
         bool,

@@ -141,7 +141,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="MANIFEST",
-            help="Correct the texts of its recordings on a page; or of a folder of recordings.",
+            help="Manifest or folder of recordings whose texts are to be corrected on a page.",
         ),
     ] = None,
 ) -> None:

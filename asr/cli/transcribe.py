@@ -106,7 +106,7 @@ def _in_shards(
     config: FormatConfig,
     options: DecoderOptions,
 ) -> int:
-    """Transcribe one shard, or write the files of all; the number of recordings that failed."""
+    """Transcribe one shard, or write the files of all shards; returns the number of failures."""
     from asr.inference.output_names import output_names
     from asr.inference.plain_values import read_transcript, transcript_values
     from asr.io.shard_results import Row, file_size
@@ -250,7 +250,7 @@ class _Reading:
 def _transcribe_all(
     recognizer: Recognizer, paths: Sequence[Path], reading: _Reading, write: Write
 ) -> int:
-    """Transcribe and write; the number of recordings that failed, after an error for each."""
+    """Transcribe, write and report failures; returns the number of failures."""
     with ExitStack() as stack:
         sources: list[Source] = list(paths)
         if STDIN in paths:
@@ -264,7 +264,7 @@ def _transcribe_all(
 
 
 def _write_all(results: Iterable[tuple[Path, Transcript]], count: int, write: Write) -> int:
-    """Write; the number of recordings that failed, after an error for each."""
+    """Write transcripts and report failures; returns the number of failures."""
     failed = done = 0
     try:
         for path, transcript in results:

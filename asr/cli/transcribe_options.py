@@ -65,7 +65,8 @@ class OutputOptions:
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Keep files in --out that are of this recording, model and options."
+            "--resume",
+            help="Keep files in --out that were made of the same recording, model and options.",
         ),
     ] = False
 

@@ -16,7 +16,7 @@ R = TypeVar("R")
 _Result = tuple[R | None, BaseException | None] | None
 
 LOOK_S = 1.0
-"""Time between two looks at whether the thread is alive."""
+"""Seconds between two checks that the thread is alive."""
 
 
 @contextmanager

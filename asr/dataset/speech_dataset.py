@@ -50,11 +50,11 @@ class Batch:
     tempos: list[float]
     samples: list[int]
     share: Share | None = None
-    """The part that this is of a batch that several processes share."""
+    """The rows of this batch in a batch that several processes share; None: not shared."""
     all_ids: list[str] = field(default_factory=list)
-    """The utterances of that batch."""
+    """Ids of all utterances of the shared batch."""
     weights: torch.Tensor | None = None
-    """What each utterance counts, float32 [B]; None: all the same."""
+    """Weight of each utterance in the loss, float32 [B]; None: all weights are equal."""
 
     def to(self, device: torch.device | str) -> Batch:
         waves, targets = self.waves.to(device), self.targets.to(device)
@@ -64,7 +64,7 @@ class Batch:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """By which a change of a file is noticed; None if there is no such file."""
+    """Size and modification time, to detect changes of a file; None if there is no such file."""
     try:
         found = as_stored(path).stat()
     except (OSError, ValueError):

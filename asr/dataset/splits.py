@@ -102,8 +102,8 @@ def split_utterances(
     recordings = recording_keys(utterances, sounds)
     groups: dict[str, list[Utterance]] = {}
     homes: dict[str, str] = {}
-    # If too few groups are left, first speakers are divided, then the earlier split is given up,
-    # and recordings are divided at last.
+    # Fallbacks if too few groups are left: split speakers; ignore the earlier split (first with
+    # whole speakers again); split recordings.
     whole: tuple[tuple[bool, Keys], ...] = ((disjoint, recordings), (False, recordings))
     splits = (NOTHING_KNOWN,) if earlier == NOTHING_KNOWN else (earlier, NOTHING_KNOWN)
     choices = [(*choice, known) for known in splits for choice in whole]

@@ -23,13 +23,13 @@ OFF = -1  # a word outside the lexicon; also a prefix outside the beam, and no c
 class Phrases(NamedTuple):
     """Hot words and phrases as an automaton; built by `asr.decoding.phrases`.
 
-    A node of the trie is the longest start of a phrase that the text so far ends with. Between
-    words, the root stands for none; within a word, `OFF` does. Phrases are spelled with `mark`
-    between their words. `fallback` is the next shorter start of a phrase that the text ends with.
-    If a word ends at a node, its `bonus` is the sum over all phrases that end there. `ahead` is the
-    share of a bonus that counts in comparisons while a phrase is being spelled; `ahead_within` and
-    `ahead_new` are the largest shares after one more token, for one that begins no word and for one
-    that does. Shape: each [N].
+    The state after a text is the node of the longest prefix of a phrase that is a suffix of the
+    text. If there is none, it is the root between words and `OFF` within a word. Phrases are
+    spelled with `mark` between their words. `fallback` is the failure link, to the next shorter
+    such prefix. If a word ends at a node, its `bonus` is the sum over all phrases that end there.
+    `ahead` is the share of a bonus that counts in comparisons while a phrase is being spelled;
+    `ahead_within` and `ahead_new` are the largest shares after one more token, for one that begins
+    no word and for one that does. Shape: each [N].
     """
 
     mark: int

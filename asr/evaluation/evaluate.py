@@ -132,7 +132,7 @@ def recognize(
 
 
 def read_result(values: Mapping[str, Any]) -> Result:
-    """A result, of which `dataclasses.asdict` made values."""
+    """A result from the values of `dataclasses.asdict`."""
     known = values["recognition"]
     return Result(**{**values, "recognition": None if known is None else read_recognition(known)})
 

@@ -121,7 +121,7 @@ def values_of(row: Ranked) -> list[float | str | None]:
 
 
 def read_values(values: Any, utterance: Utterance) -> Ranked:
-    """The findings of an utterance that `values_of` has given."""
+    """The inverse of `values_of`."""
     misfit, reference, hypothesis, problem = values
     misfit = math.inf if misfit is None else misfit
     return Ranked(utterance, misfit, reference, hypothesis, problem)

@@ -186,8 +186,8 @@ def _rescored(
     count: Callable[[Sequence[str]], int],
     best: Trial,
 ) -> Trial:
-    """The best weights of the recurrent language model, and with it of the n-gram model: each
-    weighs less if both predict the text. Of equals, the smallest change wins."""
+    """Tune weight and word bonus of the recurrent language model, jointly with a lower or equal
+    weight of the n-gram model. Of equal results, the smallest change wins."""
     trials = [replace(best, rescore=RescoreConfig(weight=0, word_bonus=0))]
     for weight in (weight for weight in reversed(WEIGHTS) if weight <= best.weight):
         first = replace(best, weight=weight, bonus=best.bonus if weight else 0.0)
@@ -202,7 +202,7 @@ def _rescored(
 
 
 def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
-    """With the best settings."""
+    """The decoder with the settings of a trial; `tuned` describes the data."""
     config = decoder.config
     weights = {"weight": best.weight, "word_bonus": best.bonus}
     changes = {
@@ -218,7 +218,7 @@ def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
 def _doubting(
     decoder: Decoder, scores: Padded, names: Sequence[str], references: Mapping[str, str]
 ) -> Decoder:
-    """With the scale of the best calibrated confidences."""
+    """The decoder with the confidence scale of the highest likelihood on the dev set."""
     found = dict(zip(names, decoder.evidence(scores), strict=True))
     judged = score(references, {name: text for name, (text, _) in found.items()}).utterances
     evidence = [found[row.id][1] for row in judged]

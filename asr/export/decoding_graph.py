@@ -7,7 +7,8 @@ others compose of a CTC topology H, a lexicon L and a grammar G, built directly:
 - A state for each context of the n-gram model, in which the blank may repeat. An empty arc leads to
   the shorter context at the cost of backing off.
 - From each context a tree of the words that the model knows after it, as tokens. The shortest
-  context has all words. Costs lie as early in the tree as possible, which keeps the search narrow.
+  context has all words. Costs are pushed towards the root (weight pushing), which narrows the
+  search.
 - Each node of the tree is two states: the token, which may repeat, and the blank after it, which
   equal neighbours need between them.
 - After a word of a single token the same word needs a blank, and others do not. So beside a context

@@ -149,7 +149,7 @@ def empty_bands(kind: Kind, sample_rate: int, bands: int, window_ms: float) -> i
 
 
 def _samples(sample_rate: int, milliseconds: float) -> int:
-    """Rounded down, as Kaldi does; not below the next whole number for errors of rounding."""
+    """Samples of a duration, rounded down as in Kaldi, with a tolerance for rounding errors."""
     return int(sample_rate * milliseconds / 1000 + 1e-6)
 
 

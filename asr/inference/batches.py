@@ -64,7 +64,7 @@ class Batches:
         return self.seconds >= self._limit
 
     def recognise(self) -> Iterator[None]:
-        """Write the texts of all pieces; a step for each batch."""
+        """Recognise all pieces and store their texts; yields after each batch."""
         self._limit = min(2 * self._limit, POOL_BATCHES * self._most)
         parts, self._parts = sorted(self._parts, key=lambda part: part.seconds), []
         while parts:

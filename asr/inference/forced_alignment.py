@@ -121,7 +121,7 @@ def to_text(result: Aligned, format: Literal["json", "ctm", "textgrid"]) -> str:
 
 
 def read_aligned(values: Mapping[str, Any]) -> Aligned:
-    """The utterance that `dataclasses.asdict` has made values of."""
+    """An utterance from the values of `dataclasses.asdict`."""
     return Aligned(**{**values, "words": read_words(values["words"])})
 
 

@@ -28,10 +28,10 @@ def join_words(
 ) -> tuple[Word, ...]:
     """The words of two pieces that share the time from `start` to `end`, each word once.
 
-    Both pieces are recognised alike in the middle of the overlap; at its ends, one of them cuts a
-    word. So the result goes over from one to the other at the word closest to the middle that both
-    have at the same time; if there is none, between words. A word that takes most of the overlap
-    (in scripts without spaces, a whole text) is joined by its tokens.
+    In the middle of the overlap both results agree; at either end, one piece may cut a word. The
+    result therefore switches pieces at the word closest to the middle that both have at the same
+    time; without such a word, it switches between words. A word that takes most of the overlap (in
+    scripts without spaces, a whole text) is joined by its tokens.
     """
     longest = (end - start) / 2
     left, right = _items(before, longest), _items(after, longest)

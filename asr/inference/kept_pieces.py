@@ -28,8 +28,8 @@ def kept_pieces(
     shortest: float,
     progress: Progress = lambda done, total: None,
 ) -> Found:
-    """As `cut_recordings`, or what the same call has found before for the same files, with the same
-    speech detector. It is kept in the file `place`, if that can be written."""
+    """The result of `cut_recordings`, cached in the file `place` if that can be written. The cache
+    is valid for the same arguments, unchanged files and the same speech detector."""
     of = _digest(rows, [VERSION, best_kind(), rate, longest, shortest])
     known: Any = None
     with suppress(OSError, ValueError):

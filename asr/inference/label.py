@@ -171,7 +171,7 @@ def label_values(labelled: Labelled) -> dict[str, Any]:
 
 
 def read_labelled(values: Mapping[str, Any], u: Utterance, error: str | None) -> Labelled:
-    """What `label_values` has made values of, for recording `u`."""
+    """The inverse of `label_values`, for recording `u`."""
     found = (
         replace(
             u, extra={**u.extra, CONFIDENCE: row[CONFIDENCE]}, **{name: row[name] for name in _OWN}

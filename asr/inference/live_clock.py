@@ -31,21 +31,21 @@ class Clock:
         """Seconds of work so far."""
 
     def deliver(self, seconds: float) -> None:
-        """So much more audio has come, and the work on it begins."""
+        """Record that `seconds` more of audio have arrived and that the work on them begins."""
         self.delivered += seconds
         self._at = max(self._free, self.delivered)
         self._began = self._seconds()
         self._working = True
 
     def rest(self) -> None:
-        """The work on the last piece is done."""
+        """Record the end of the work on the last piece."""
         self._free = self.now()
         self.busy += self._free - self._at
         self._working = False
 
     def delay(self, seconds: float) -> None:
-        """The samples that come next wait so long for other work, from the time at which the last
-        ones had come."""
+        """Delay the next samples by `seconds` of other work, counted from the arrival of the last
+        samples or the end of earlier work, whichever is later."""
         self._free = max(self._free, self.delivered) + seconds
 
     def now(self) -> float:

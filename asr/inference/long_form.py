@@ -84,7 +84,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Read:
-    """So many more seconds of a recording have been read, all channels together."""
+    """Progress of reading: `seconds` more of a recording, each channel counted as its share."""
 
     number: int
     seconds: float

@@ -30,7 +30,7 @@ def read_transcript(values: Values, path: Path, error: str | None) -> Transcript
 
 
 def read_recognition(values: Values) -> Recognition:
-    """The recognition that `dataclasses.asdict` has made values of."""
+    """A recognition from the values of `dataclasses.asdict`."""
     output = values["posteriors"]
     if output is not None:
         entries = tuple(tuple(entry) for entry in output["entries"])
@@ -39,7 +39,7 @@ def read_recognition(values: Values) -> Recognition:
 
 
 def read_words(rows: list[dict[str, Any]]) -> tuple[Word, ...]:
-    """The words that `dataclasses.asdict` has made values of."""
+    """Words from the values of `dataclasses.asdict`."""
     return tuple(
         Word(**{**row, "units": tuple(UnitTime(**unit) for unit in row["units"])}) for row in rows
     )

@@ -19,7 +19,7 @@ S = TypeVar("S")
 E = TypeVar("E")
 
 LOOK_S = 1.0
-"""Time between two looks at whether the threads are alive."""
+"""Seconds between two checks that the threads are alive."""
 
 
 @contextmanager
@@ -28,9 +28,9 @@ def read_by(
 ) -> Iterator[Iterator[E]]:
     """The events of `read(number, source)` for all sources, in their order, from `count` threads.
 
-    At most `ahead` events wait, and one of the recording that is next. The sources are asked for by
-    one thread at a time. An exception of `read` or of the sources is raised in its place, after all
-    events before it. The threads have ended when the block is left.
+    At most `ahead` events are buffered, plus one of the recording whose events are due. One thread
+    at a time takes the next source. An exception of `read` or of the sources is raised in its
+    place, after all events before it. The threads have ended when the block is left.
     """
     state: _State[S, E] = _State(iter(sources), read, ahead)
     # Not daemons: if a signal interrupts `join`, Python waits for them before shutdown.

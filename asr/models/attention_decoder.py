@@ -1,8 +1,8 @@
 """A second output that spells the text of an utterance token by token, by attention to the encoder.
 
-Trained together with CTC it is a training aid (Kim, Hori and Watanabe 2017, "Joint CTC-attention
-based end-to-end speech recognition using multi-task learning", eq. 7). Texts that a CTC beam has
-found it scores whole, each with its own alignment (Watanabe et al. 2017, "Hybrid CTC/attention
+It is trained jointly with CTC (Kim, Hori and Watanabe 2017, "Joint CTC-attention based end-to-end
+speech recognition using multi-task learning", eq. 7). In rescoring it scores each text of the CTC
+beam as a whole, with an alignment of its own (Watanabe et al. 2017, "Hybrid CTC/attention
 architecture for end-to-end speech recognition", section III-B).
 
 The tokens of a text are known in advance, in training and in rescoring. So no step waits for the
@@ -47,7 +47,7 @@ class AttentionDecoder(nn.Module):
         self.embedding = nn.Embedding(units, hidden)
         self.reader = RecurrentLayer(hidden, hidden, bidirectional=False)
         self.query = nn.Linear(hidden, hidden)
-        # Without a bias, which would add the same to all scores, or be one of the output.
+        # No bias: in the keys softmax cancels it, in the values the next layers have their own.
         self.memory = nn.Linear(size, 2 * hidden, bias=False)
         self.slopes = nn.Parameter(torch.zeros(HEADS))
         self.writer = RecurrentLayer(2 * hidden, hidden, bidirectional=False)

@@ -79,7 +79,7 @@ class MaskedBatchNorm(nn.Module):
         enough = count > 1
         mean = torch.where(enough, mean, self.running_mean)
         variance = torch.where(enough, variance, self.running_variance)
-        # Without a count, the statistics do not depend on the batch.
+        # An infinite count: no gradient through the statistics, no correction of the variance.
         counted = torch.where(enough, count, torch.inf)
         scale = torch.rsqrt(variance + self.epsilon)
         self.running_mean.lerp_(mean, self.momentum)

@@ -25,8 +25,8 @@ WHOLE_SHARE = 0.25
 """Of the batches of a training that draws sizes of chunks, those with whole utterances."""
 
 Between = Callable[[int, Padded], Padded]
-"""The input of the next recurrent layer, from the number of a layer, from 1, and its output. It
-treats each frame alone. Shape: [B, T, width] -> the same."""
+"""Computes the input of the next recurrent layer from the number of a layer, counted from 1, and
+its output. Frames are processed independently. Shape: [B, T, width] -> the same."""
 
 Size = TypeVar("Size", int, Tensor)
 

@@ -172,8 +172,9 @@ class Direction(nn.Module):
         return reference.run(self.cell, share, state, weights, self.zoneout, draw=self.training)
 
     def paths(self, values: Tensor, ragged: bool = False, directions: int = 1) -> list[str]:
-        """The paths for such an input, the first one for want of measurements. `ragged`: the memory
-        after other frames than the last is wanted, which the libraries do not return.
+        """The paths that can process this input; without measurements the first one is used.
+        `ragged`: the memory c after frames other than the last is required, which the libraries do
+        not return.
 
         Shape: [B, T, I].
         """

@@ -111,7 +111,7 @@ def _length(path: Path) -> float | str:
 
 
 def state(utterance: Utterance) -> State:
-    """By which a change of an utterance's recording, or of its place in it, is noticed."""
+    """Size of the recording and bounds of the utterance, to detect changes."""
     size = file_size(as_stored(utterance.audio))
     if utterance.start or utterance.end is not None:
         return f"{size} {utterance.start} {utterance.end}"

@@ -57,7 +57,7 @@ class Access:
     """Middleware that refuses requests and sockets of others."""
 
     def __init__(self, app: ASGIApp, config: ServeConfig, open_paths: frozenset[str]) -> None:
-        """`open_paths` need no token: they tell nothing and do nothing."""
+        """`open_paths` need no token: they expose no data and have no effects."""
         self._app, self._config, self._open = app, config, open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

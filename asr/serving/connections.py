@@ -46,8 +46,8 @@ class Connection(H11Protocol):
 
     @property
     def _waits_for_client(self) -> bool:
-        """Whether the head of a request is incomplete, or its body is that has been answered
-        already."""
+        """Whether the client still has to send: the head of a request, or the rest of a request
+        that has already been answered."""
         return self.conn.their_state is h11.IDLE or self.conn.our_state is h11.DONE
 
     def _watch(self) -> None:

@@ -352,7 +352,8 @@ class _Recording:
         self._waiting.append((part, done))
 
     async def wait(self, left: int) -> None:
-        """Until at most so many pieces wait, and the first of them does."""
+        """Collect recognised pieces in order, until at most `left` are pending and the first of
+        them is not recognised yet."""
         while self._waiting and (len(self._waiting) > left or self._waiting[0][1].done()):
             part, done = self._waiting.popleft()
             await done

@@ -58,7 +58,7 @@ class ApiError(Exception):
 
 
 def api_error(error: Exception) -> ApiError:
-    """The answer to an exception. Those that are not expected tell nothing."""
+    """The response to an exception; for an unexpected one, it has no details."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, Busy):

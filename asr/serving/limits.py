@@ -10,9 +10,9 @@ class Limits:
     """Limits of a server. What exceeds them is refused or cut off."""
 
     upload_bytes: int = 200 << 20
-    """Of a request."""
+    """Most bytes of an upload."""
     held_bytes: int = 1 << 30
-    """Of all uploads in memory."""
+    """Most bytes of all uploads in memory."""
     audio_s: float = 4 * 3600.0
     """Seconds of a recording."""
     request_s: float = 1800.0
@@ -20,14 +20,14 @@ class Limits:
     idle_s: float = 10.0
     """Seconds that a client may take for the head of a request, or be silent within it."""
     slowest_bytes: int = 1000
-    """A second of an upload, on average; the first `idle_s` do not count."""
+    """Lowest mean rate of an upload in bytes per second, after the first `idle_s`."""
     connections: int = 1000
     live_sessions: int = 16
-    """Over WebSockets, and as many clients over Wyoming."""
+    """Most sessions over WebSockets, and separately over Wyoming."""
     live_idle_s: float = 60.0
     """Seconds from one message of such a client to the next."""
     live_samples: int = 8 << 20
-    """Of a command, or of audio that a client commits at once: nearly nine minutes at 16 kHz."""
+    """Most samples of a command or of one commit: nearly nine minutes at 16 kHz."""
     queue: int = 512
     """Requests that are recognised or wait for it."""
     long_recordings: int = 4

@@ -153,7 +153,7 @@ class LiveSession:
         self._renew()
 
     def close(self) -> None:
-        """Leave the rest."""
+        """Cancel recognition and drop pending samples."""
         if self._work is not None:
             self._work.cancel()
 
@@ -171,7 +171,7 @@ class LiveSession:
             whole = min(len(self._waiting) - len(self._waiting) % piece, most)
             now, self._waiting = np.split(self._waiting, [whole])
             texts = await self._worker.run(partial(self._recognized, now))
-            # Not `+= await`, which would add to the list of before, which may have been taken.
+            # Not `+= await`: it would extend the old list, which `taken` may have returned already.
             self._texts += texts
 
     # --- in the thread ---

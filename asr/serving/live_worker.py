@@ -1,5 +1,5 @@
-"""The thread of live recognition. It takes turns with the engine, and in a turn works for all
-sessions that wait: else each of them would have to wait for a batch of the engine."""
+"""The thread of live recognition. It shares the recognition slots with the engine. While it holds a
+slot, it runs jobs of all waiting sessions; otherwise each would wait for a batch of the engine."""
 
 from __future__ import annotations
 

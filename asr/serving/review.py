@@ -70,7 +70,7 @@ class Item:
 
     @property
     def version(self) -> str:
-        """Names what was decided: a change must name the decision that it is based on."""
+        """Identifier of the present decision; a change must state the version it is based on."""
         if self.checked is None:
             return "left out" if self.left_out else "unchecked"
         return hashlib.sha256(self.checked.encode()).hexdigest()[:16]

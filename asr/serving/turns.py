@@ -1,6 +1,6 @@
-"""A semaphore that threads get in the order in which they ask.
+"""A fair semaphore: threads acquire it in the order of their requests.
 
-With a plain lock, a thread that takes it again at once would keep it from all others.
+With a plain lock, a thread that acquires it again at once could starve all others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Turns:
-    """Recognition takes turns: so many at a time, first come, first served."""
+    """A semaphore with `places` slots for recognition, first come, first served."""
 
     def __init__(self, places: int = 1) -> None:
         self.places = self._free = places

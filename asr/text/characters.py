@@ -59,9 +59,9 @@ def canonical(text: str) -> str:
 
 
 def unseen(text: str) -> Counter[str]:
-    """The characters that `canonical` drops: those with neither width nor sound, such as zero-width
-    spaces, soft hyphens, byte order marks, direction marks and control characters. Joiners are kept
-    if they change the spelling of words in cursive and Indic scripts.
+    """The characters that `canonical` drops: invisible ones, such as zero-width spaces, soft
+    hyphens, byte order marks, direction marks and control characters. Joiners are kept if they
+    change the spelling of words in cursive and Indic scripts.
 
     >>> dict(unseen("n\\u200boir"))
     {'\\u200b': 1}

@@ -81,8 +81,8 @@ def plan(run: Run) -> list[list[Item]]:
 
 
 def fits(run: Run, batch: Batch, lack: str) -> bool:
-    """Whether a batch has fitted into the memory of all processes; `lack` says what has not in this
-    one, and is empty if it has. False: the remaining batches have been halved.
+    """Whether a step had enough memory in all processes. `lack` describes what ran out of memory in
+    this process, or is empty. If False, the size of the remaining batches has been halved.
 
     Every process makes all exchanges of a step and comes here before it steps its optimizer: if
     memory lacks in one, no other has stepped.

@@ -1,12 +1,12 @@
 """Adaptive entropy against peaky outputs (`train.entropy_target`).
 
 CTC gives nearly all probability to one alignment of each target. EnCTC (Liu et al. 2018) therefore
-adds the entropy H of the alignments to what is maximised: loss - w H. A fixed w blurs also what is
-sure late in a training. In AdaMER-CTC (Eom et al. 2024, "AdaMER-CTC: Connectionist temporal
-classification with adaptive maximum entropy regularization for automatic speech recognition") w is
-learnt instead, by the gradient of w (H - target), where the target is proportional to the number of
-tokens: w grows while the alignments of a batch have less entropy than wanted, and falls to zero
-while they have more.
+minimises loss - w H, where H is the entropy of the alignments. With a constant w, outputs stay flat
+late in training even where they should be sharp. In AdaMER-CTC (Eom et al. 2024, "AdaMER-CTC:
+Connectionist temporal classification with adaptive maximum entropy regularization for automatic
+speech recognition") w is learnt instead, by the gradient of w (H - target), where the target is
+proportional to the number of tokens: w grows while the alignments of a batch have less entropy than
+wanted, and falls to zero while they have more.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Gradients summed over the processes that share a batch, while they are computed.
 
-Gradients are copied into a few buckets, which are summed as they fill: the first ones are on their
-way while others are computed. torch's DistributedDataParallel does the same, but a process that has
-failed in the middle of a step could not make its exchanges: it moves parameters between buckets in
-the second step, by exchanges of its own.
+Gradients are copied into a few buckets. Each bucket is all-reduced as soon as it is full, while
+other gradients are computed. torch's DistributedDataParallel does the same, but rebuilds its
+buckets in the second step with collectives of its own. A process that has failed in the middle of a
+step could not complete these.
 """
 
 from __future__ import annotations

@@ -134,8 +134,8 @@ class Task(Generic[B]):
     finish: Callable[[], None] = lambda: None
     """Called after the gradient has been computed."""
     fits: Callable[[B, str], bool] = fits_or_raise
-    """Whether the batch has fitted into memory; the text says what did not, or is empty. False:
-    from now on batches are smaller."""
+    """Whether the step had enough memory. The text describes what ran out of memory, or is empty.
+    If False, later batches are smaller."""
 
 
 Hook = Callable[[Task[Any]], Task[Any]]

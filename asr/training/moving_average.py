@@ -32,8 +32,8 @@ def follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     """Move the average towards the present weights: mean = decay * mean + (1 - decay) * weight.
 
     Running statistics of normalisation are averaged too; they approximate those of the averaged
-    weights. Weights that are fixed, and counts, are left
-    out; one that is first trained later begins with its value of that step.
+    weights. Frozen weights and counters are left out. A weight that is trained only from a later
+    step on starts at its value of that step.
     """
     own = _averaged(model)
     for name in own.keys() - average.keys():

@@ -37,13 +37,13 @@ class Place:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is a checkpoint to resume; several processes must ask together."""
+        """Whether there is a checkpoint to resume; a collective call of all processes."""
         begun = self.folder is not None and has_checkpoint(self.checkpoint)
         return distributed.broadcast(begun)
 
     def answer_stop(self, *_: object) -> None:
         """Raise InterruptedTraining after a stop signal or closed output, or BrokenPipeError if
-        nothing can be saved. Several processes must ask together: a signal to one stops all."""
+        nothing can be saved. A collective call of all processes: a signal to one stops all."""
         number = PIPE if self.display.closed else self.stop.signal
         if number := distributed.all_reduce_max(number or 0):
             if self.folder is None:

@@ -50,8 +50,8 @@ FREE = {
 
 OF_PRETRAINED = {f"features.{key}" for key in (*OF_TRAINING, "network")}
 
-# Settings without effect while another one, or they themselves, are off. They are left out then, so
-# that runs that began before they existed are resumed.
+# Each setting has no effect while the setting on the right is off. It is then left out of the
+# identity, so that runs that began before it existed can be resumed.
 ONLY_WITH = {
     "init.preserve": "init.preserve",
     "model.attention_decoder": "model.attention_decoder",

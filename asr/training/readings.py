@@ -18,7 +18,7 @@ MOST = 32  # uses that may wait: those of 16 steps of an acoustic model
 
 
 def is_on_host(value: Tensor) -> bool:
-    """Whether to read the value does not wait."""
+    """Whether the value is in CPU memory, so that reading it does not synchronise a GPU."""
     return value.device.type == "cpu"
 
 

@@ -57,7 +57,9 @@ def train_language_model(
     InterruptedTraining after Ctrl-C, SIGTERM or SIGHUP.
     """
     if not train or not dev:
-        raise LanguageModelError("expected sentences to learn from and dev, got none: give some")
+        raise LanguageModelError(
+            "expected sentences to train on and a dev set, got none: give both"
+        )
     check_replaceable(out, "lstm.json")
     torch.manual_seed(config.seed)
     model = NeuralModel(config.model, len(tokens))
