@@ -57,11 +57,12 @@ class AudioWarning(UserWarning):
 
 
 class ManifestError(AsrError):
-    """A manifest line is malformed; the message names file and line."""
+    """A manifest, lexicon or file of labels is malformed, lacks what is needed, or cannot be
+    written."""
 
 
 class ConfigError(AsrError):
-    """A recipe has an unknown key or a value of the wrong type."""
+    """A setting, an option, or a combination of both is invalid or not supported."""
 
 
 class CheckpointError(AsrError):
@@ -77,11 +78,13 @@ class StreamError(AsrError):
 
 
 class LanguageModelError(AsrError):
-    """A language model file is missing, malformed or damaged; the message names file and line."""
+    """A language model file is missing, malformed or damaged, or hot words or sentences cannot be
+    used."""
 
 
 class AlignmentError(AsrError):
-    """A text cannot be encoded with a model's tokens, or is too long for its recording."""
+    """A text cannot be aligned: it is empty, missing, too long for its recording, or has no
+    tokens."""
 
 
 class ReportError(AsrError):

@@ -93,7 +93,8 @@ class AugmentConfig(Config):
     from other microphones, rooms and distances."""
     gain_db: float = Field(10.0, ge=0, le=30)
     """Largest change of level, up or down. It has no effect with features.cmvn utterance, the
-    default, or level, whose features do not depend on it (those of features.kind nemo do)."""
+    default, or level, whose features do not depend on it (those of features.kind nemo do, and of
+    pretrained networks that do not normalise it)."""
     concatenate_prob: float = Field(0.5, ge=0, le=1)
     """Probability that an utterance is concatenated with another one of its speaker. The words of a
     small corpus then occur at new positions, and cannot be predicted from the start and the end of

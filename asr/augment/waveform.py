@@ -87,7 +87,7 @@ def change_tempo(
     waves: Padded, tempos: Sequence[float], sample_rate: int, samples: Sequence[int] | None = None
 ) -> Padded:
     """Play each utterance faster or slower at its own pitch, by a phase vocoder (Flanagan and
-    Golden 1966). Utterances of a window or less stay unchanged.
+    Golden 1966). Utterances that have a window or less, before or after it, stay unchanged.
 
     Shape: [B, S] and B tempos -> [B, S'], lengths about S / tempo.
     """

@@ -22,12 +22,14 @@ def plan_epoch(
     """The batches of a training epoch; a pure function, so that a resumed run gets the same ones.
 
     Utterances are sorted by length and split into batches whose padded length is at most
-    `batch_seconds`. Batches come in random order, except in epoch 0: the largest first, so that a
-    lack of memory appears at once, then from short to long (SortaGrad, Amodei et al. 2016).
+    `batch_seconds`; a longer one has a batch of its own. Batches come in random order, except in
+    epoch 0: the largest first, so that a lack of memory appears at once, then from short to long
+    (SortaGrad, Amodei et al. 2016).
 
     `augment` sets the speeds, which utterances of one speaker are concatenated (never longer than
-    the longest single utterance), and, with known word times, which are replaced by words of the
-    same speaker in new order. If shards are fetched, this is done within groups of shards.
+    the longest single utterance), and, with known word times, which are replaced by sentences of
+    words that are drawn from those of the same speaker. If shards are fetched, this is done within
+    groups of shards.
     """
     random = np.random.default_rng([seed, epoch])
     return [

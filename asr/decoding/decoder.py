@@ -4,7 +4,7 @@ A model folder may contain, besides the model:
 
 decoder.json   settings; without it, decoding is greedy
 lm/            n-gram model (see `asr.lm.storage`)
-lstm/          recurrent language model, which rescores the texts of the beam (`asr.lm.neural`)
+lstm/          recurrent language model (`asr.lm.neural`), for rescoring or for the search
 lexicon.txt    one word per line: only these words are recognised
 
 The modules of the search are imported when it is first needed: greedy decoding then does not load
@@ -124,8 +124,8 @@ class Decoder:
         return [rows[0].text for rows in self.n_best(log_probs, 1)]
 
     def first_search(self, log_probs: Padded | Rows) -> tuple[list[str], list[list[Scored]] | None]:
-        """The result of `texts`, and the other texts of the beam if the search found them, for
-        `evidence`. Shape: [B, T, V] -> B texts, B lists or None."""
+        """The result of `texts`, and the n-best texts, these included, if the search found them,
+        for `evidence`. Shape: [B, T, V] -> B texts, B lists or None."""
         if not self._attends(log_probs) and (self.config.kind == "greedy" or self.neural is None):
             return self.texts(log_probs), None
         found = self.n_best(log_probs, self.config.beam.size)

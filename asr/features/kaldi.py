@@ -104,7 +104,8 @@ class FramedLogMel(nn.Module):
         return samples.unfold(1, len(self.window), self.shift)
 
     def _inside(self, waves: Padded) -> Tensor:
-        """The samples of all frames. Shape: [B, S] -> [B, S], at least one window."""
+        """The samples of all frames. Shape: [B, S] -> [B, S'], where S' is S or, if that is more, a
+        window."""
         samples = waves.zeroed().values
         return nn.functional.pad(samples, (0, max(0, self._size - samples.shape[1])))
 

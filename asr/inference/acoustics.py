@@ -38,5 +38,5 @@ class Acoustics(Protocol):
         """A transcript with the normalisation of training."""
 
     def score(self, waves: Waves) -> tuple[Padded | Rows, Padded | Rows | None]:
-        """Log-probabilities [B, T, V] of the last and of the hierarchical CTC layer, if there is
-        one."""
+        """Log-probabilities [B, T, V] of the last layer and [B, T', V'] of the hierarchical CTC
+        layer, if there is one."""

@@ -12,8 +12,8 @@ PROBE_S = 10.0
 
 
 def batch_seconds(model: Acoustics) -> float:
-    """The most seconds in a batch, with padding: a minute, or on a GPU what its free memory holds,
-    by the memory that two short recordings take."""
+    """The most seconds in a batch, with padding: a minute, or on a GPU what half of its free memory
+    holds, if that is more, by the memory that two short recordings take."""
     if not torch.cuda.is_available():
         return BATCH_SECONDS
     probe = np.zeros(round(PROBE_S * model.sample_rate), np.float32)

@@ -1,6 +1,6 @@
 """Texts, word times and network outputs of every utterance of a dataset.
 
-T frames, V units.
+T frames, V tokens.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> 
     """Each utterance in segments of about `seconds`, in order; a bad one is left whole.
 
     Words are located with the bundle's model. Segments refer to the same recordings: no audio is
-    written. Their ids are the utterance's with -1, -2 and so on.
+    written. Their ids are the utterance's with -1, -2 and so on; one that is not cut keeps its id.
     """
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     for u in utterances:

@@ -34,7 +34,7 @@ class Word:
     start: float
     end: float
     confidence: float | None = None
-    """The probability that it is correct; None in a known text."""
+    """The probability that it is correct; None in a known text, and where it was not computed."""
     units: tuple[UnitTime, ...] = ()
     """The tokens that spell it, if they are known."""
 

@@ -1,6 +1,6 @@
 """Recognition with word times: texts, and the time and confidence of each word.
 
-B utterances, S samples, T frames, V units.
+B utterances, S samples, T frames, V tokens.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,7 +30,7 @@ from asr.io.foreign import which_is
 from asr.io.model_files import read_facts
 from asr.lm.encoding import BOUNDARY, UNITS_AT_ONCE, encode_sentence, is_neural
 from asr.lm.ngram import END, WordScore
-from asr.models.cells import State
+from asr.models.cells import CELLS, State
 from asr.models.recurrent import RecurrentLayer
 from asr.models.weights import load_model, save_weights
 from asr.padded import Padded, pad
@@ -52,6 +52,13 @@ class NeuralConfig(Config):
     """Cells, and features of a token."""
     dropout: float = Field(0.5, ge=0, lt=1)
     """Share of the features dropped before and after every layer."""
+
+    @field_validator("cell")
+    @classmethod
+    def _check_cell(cls, name: str) -> str:
+        if name in CELLS and CELLS[name].input_norm:
+            raise ValueError(f"expected a cell that does not normalise its input, got {name}")
+        return name
 
 
 class NeuralModel(nn.Module):
@@ -116,7 +123,8 @@ class NeuralLm:
 
     @torch.inference_mode()
     def unit_scores(self, sentences: Sequence[str]) -> list[Tensor]:
-        """Log-probability of each token after the previous ones, and of the end. -> B times [T]."""
+        """Log-probability of each token after the previous ones, and of the end. -> B times [T -
+        1], for `encode` gives both boundaries."""
         device = self.model.bias.device
         scores: dict[int, Tensor] = {}
         encoded = [self.encode(sentence) for sentence in sentences]

@@ -68,7 +68,7 @@ class AcousticModel(nn.Module):
         several views of the utterances of the targets.
 
         Shape: features [views * B, T, F], targets [B, U] -> log-probabilities [views * B, T', V]
-        each, and [views * B, U + 1, V].
+        each (T' differs between layers with `model.pyramid`), and [views * B, U + 1, V].
         """
         layers = self.encoder.layer_outputs(features, self.between)
         hidden, spelled = self._last_and_spelled(layers)

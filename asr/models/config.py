@@ -75,7 +75,8 @@ class ModelConfig(Config):
     """Cells of an LSTM that spells the text by attention to all frames, trained together with CTC
     (train.attention_weight); 0 is none. It may rescore the texts of the beam (asr tune)."""
     dropout: float = Field(0.2, ge=0, lt=1)
-    """Fraction of hidden features dropped between layers, the same ones in every frame."""
+    """Fraction of hidden features dropped between layers, the same ones in every frame; in
+    self-attention, others in each frame."""
     weight_dropout: float = Field(0.0, ge=0, lt=1)
     """Fraction of recurrent weights dropped, the same ones in every frame."""
     zoneout: float = Field(0.0, ge=0, lt=1)

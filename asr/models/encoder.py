@@ -215,7 +215,8 @@ class Encoder(nn.Module):
         return self.finish(self.layer_outputs(features, between)[-1])
 
     def layer_outputs(self, features: Padded, between: Between = unchanged) -> list[Padded]:
-        """The output of each recurrent layer. Shape: [B, T, input_size] -> [B, T', width] each."""
+        """The output of each recurrent layer. Shape: [B, T, input_size] -> [B, T', width] each;
+        with `model.pyramid`, T' is smaller in later layers."""
         x = self.front(features)
         if size := self._chunk_size(x.values.shape[1]):
             return self._by_chunk(x, size, between)

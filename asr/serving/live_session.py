@@ -112,7 +112,7 @@ class LiveSession:
     async def push(self, samples: np.ndarray) -> list[LiveText]:
         """Recognise further samples; the texts so far: one for each change of an utterance. Those
         of the last samples may come later. Shape: [S], any S; floating point within [-1, 1], or
-        16-bit integers.
+        16-bit or 32-bit integers.
 
         Raises StreamError for other samples.
         """

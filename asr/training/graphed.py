@@ -30,7 +30,7 @@ from asr.training.loop import Loss
 from asr.training.step import Compute, Masked, Network
 
 KEPT = 32  # shapes
-STEPS = 8  # rungs of the ladder per doubling, so that 6 % of each size is padding on average
+STEPS = 8  # rungs of the ladder per doubling, so that 3 to 6 % of each size is padding on average
 ROWS, FRAMES, TOKENS = 8, 32, 31  # smallest rungs
 
 Pass = Callable[[], None]

@@ -34,14 +34,14 @@ class Health:
                 self.infinite_losses[ids[i]] = self.infinite_losses.get(ids[i], 0) + 1
 
     def observe_hypotheses(self, hypotheses: Mapping[str, str]) -> str | None:
-        """Advice, once, when output has been blank for PLATEAU_EPOCHS epochs."""
+        """Advice, once, when nearly all texts have been empty for PLATEAU_EPOCHS epochs."""
         empty = sum(not text for text in hypotheses.values()) / max(1, len(hypotheses))
         self.blank_epochs = self.blank_epochs + 1 if empty >= BLANK_SHARE else 0
         return PLATEAU_ADVICE if self.blank_epochs == PLATEAU_EPOCHS else None
 
 
 PLATEAU_ADVICE = (
-    f"The model has emitted only blanks for {PLATEAU_EPOCHS} epochs. CTC always starts this way, "
+    f"Dev output was nearly empty for {PLATEAU_EPOCHS} epochs. CTC always starts this way, "
     "but this phase should be over. Try, in this order: check that audio and transcripts belong "
     "together (asr check); lower train.batch_seconds, for more steps per epoch; raise "
     "train.learning_rate threefold, or lower it if the loss jumps; less masking (augment); fewer "

@@ -48,8 +48,8 @@ class TrainConfig(OptimizationConfig):
 
     epochs: Epochs = 60
     batch_seconds: float | Literal["auto"] = 48.0
-    """Seconds of audio in a batch, including padding. auto: on a GPU as many as fit its memory, at
-    most a hundredth of an epoch; halved if memory runs out, in all processes."""
+    """Seconds of audio in a batch, including padding. auto: on a GPU as many as fit its memory, on
+    a CPU 48, and at most a hundredth of an epoch; halved if memory runs out, in all processes."""
     cr_ctc_weight: float = Field(0.2, ge=0)
     """Weight of the agreement between two masked views of each utterance (CR-CTC); 0 is off and
     halves the time of a step."""

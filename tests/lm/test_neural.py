@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from asr.config import parse
 from asr.decoding.config import RescoreConfig
 from asr.decoding.folder import load_decoder, save_decoder
 from asr.decoding.rescoring import Scored, rescored, text_scores
@@ -47,6 +48,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> NeuralLm:
     out = tmp_path_factory.mktemp("lstm")
     config = LanguageTraining(model=SMALL, epochs=30, batch_units=32, learning_rate=0.02)
     return train_language_model(TEXT, TEXT[:5], WORDS, config, out / "lm")
+
+
+@pytest.mark.parametrize("cell", ["layer_norm", "light_gru"])
+def test_cells_that_normalise_their_input_are_refused(cell: str) -> None:
+    with pytest.raises(ConfigError, match=f"does not normalise its input, got {cell}"):
+        parse(NeuralConfig, {"cell": cell}, "lm")
 
 
 def test_every_next_unit_has_its_share() -> None:
