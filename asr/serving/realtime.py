@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import math
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -159,11 +160,12 @@ class _Conversation:
         self._name = f"sess_{secrets.token_hex(8)}"
         self._sent = self._errors = 0
         self._seconds = 0.0  # of audio so far
+        self._handling, self._answered = False, -math.inf  # the latter in seconds of the loop
 
     async def run(self) -> None:
         self._audio = await self._listen(self._settings)
         await self._send({"type": "session.created", "session": self._settings.session(self._name)})
-        reading = asyncio.ensure_future(self._client.receive())
+        reading = self._receive()
         try:
             while True:
                 await asyncio.wait(
@@ -173,27 +175,38 @@ class _Conversation:
                 if reading.done():
                     if (message := reading.result()) is None:
                         return
-                    reading = asyncio.ensure_future(self._client.receive())
+                    reading = self._receive()
                     if not await self._handle_while_connected(message, reading):
                         return
         finally:
             reading.cancel()
             self._audio.close()
 
+    def _receive(self) -> asyncio.Task[str | bytes | None]:
+        return asyncio.create_task(self._client.receive(self._is_answering))
+
+    def _is_answering(self) -> bool:
+        """Whether the client waits for the answer to a message, or has had it for a short time."""
+        since = asyncio.get_running_loop().time() - self._answered
+        return self._handling or since < self._engine.limits.live_idle_s / 2
+
     async def _handle_while_connected(
-        self, message: str | bytes, reading: asyncio.Future[str | bytes | None]
+        self, message: str | bytes, reading: asyncio.Task[str | bytes | None]
     ) -> bool:
         """Handle a message; False, and the work ends, if the client leaves meanwhile: it could be
         the recognition of hours of audio."""
-        work = asyncio.ensure_future(self._handle(message))
+        work = asyncio.create_task(self._handle(message))
+        both: set[asyncio.Task[Any]] = {work, reading}
+        self._handling = True
         try:
-            await asyncio.wait({work, reading}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not work.done() and reading.result() is None:
                 return False
             await work
             return True
         finally:
             work.cancel()
+            self._handling, self._answered = False, asyncio.get_running_loop().time()
 
     async def _handle(self, message: str | bytes) -> None:
         event = json_object(message) if isinstance(message, str) else {}

@@ -24,18 +24,22 @@ class Socket:
     def __init__(self, socket: WebSocket, limits: Limits) -> None:
         self._socket, self._limits = socket, limits
 
-    async def receive(self) -> str | bytes | None:
+    async def receive(self, is_answering: Callable[[], bool] = lambda: False) -> str | bytes | None:
         """The next message; None if the client has gone.
 
-        Raises ApiError if none comes in time.
+        Raises ApiError if none comes in time, unless the client waits for an answer.
         """
-        try:
-            async with asyncio.timeout(self._limits.live_idle_s):
-                message = await self._socket.receive()
-        except TimeoutError:
-            raise ApiError(
-                408, f"expected a message at least every {self._limits.live_idle_s:g} s, got none"
-            ) from None
+        message = None
+        while message is None:
+            try:
+                async with asyncio.timeout(self._limits.live_idle_s):
+                    message = await self._socket.receive()
+            except TimeoutError:
+                if not is_answering():
+                    most = self._limits.live_idle_s
+                    raise ApiError(
+                        408, f"expected a message at least every {most:g} s, got none"
+                    ) from None
         if message["type"] != "websocket.receive":
             return None
         text = message.get("text")

@@ -335,6 +335,24 @@ def test_what_a_client_has_committed_ends_when_it_leaves(
     assert ended.wait(20)
 
 
+def test_who_waits_for_a_transcript_is_not_cut_off(
+    live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcribe = live.running.engine.transcribe
+
+    async def slow(*arguments: Any) -> Transcript:
+        await asyncio.sleep(1.0)
+        return await transcribe(*arguments)
+
+    monkeypatch.setattr(live.running.engine, "transcribe", slow)
+    with live.limited(live_idle_s=0.5), connected(live) as connection:
+        update(connection, turn_detection=None)
+        append(connection, talk()[:RATE])
+        connection.input_audio_buffer.commit()
+        assert until(connection, COMPLETED)
+        assert connection.recv().type == "error"  # nothing more is said
+
+
 def test_a_phrase_may_be_keyword_and_prompt(live: LiveServer) -> None:
     with connected(live) as connection:
         wishes = {"model": "tones", "keywords": ["low high", "low high"], "prompt": "Low  high, up"}
