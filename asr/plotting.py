@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from asr.io.caches import has_home, settle
+from asr.io.caches import has_home, set_cache_folders
 
 
 def pyplot(path: str | Path) -> Any:
@@ -16,7 +16,7 @@ def pyplot(path: str | Path) -> Any:
     matplotlib requires a folder for its list of fonts, or ends. If the user has no cache folder,
     a temporary one beside the plot is used while it is loaded.
     """
-    settle()
+    set_cache_folders()
     if has_home() or "MPLCONFIGDIR" in os.environ:
         return _loaded()
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:

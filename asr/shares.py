@@ -5,8 +5,9 @@ utterances; sums run over all processes. So the result does not depend on their 
 process, nothing is shared, and the functions draw and sum plainly.
 
 All processes make the same collective calls (exchanges) in each step, in the same order. A process
-that runs out of memory in a step completes the remaining calls with zeros (`make_up`): no process
-blocks, and all drop the step. A rehearsal records the calls of a step without communication.
+that runs out of memory in a step completes the remaining calls with zeros (`complete_with_zeros`):
+no process blocks, and all drop the step. A rehearsal records the calls of a step without
+communication.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def pick(prob: float, count: int, device: torch.device) -> tuple[Tensor, Share |
     return rows, Share(int(chosen.sum()), places, len(places))
 
 
-def whole(values: Tensor) -> Tensor:
+def gather_batch(values: Tensor) -> Tensor:
     """The values of all utterances of the batch, without a gradient.
 
     Shape: [B, ...] -> [total, ...].
@@ -140,7 +141,7 @@ def whole(values: Tensor) -> Tensor:
     everything = values.new_zeros(_current.total, *values.shape[1:])
     if _current.real:
         everything[_current.rows] = values.detach()
-    add_up_rows(everything)
+    all_reduce_rows(everything)
     return everything
 
 
@@ -151,7 +152,7 @@ def statistics(
     of the mean. Shape: [], [F], [F]."""
     F = len(mean)
     own = torch.cat([(count * int(share.real))[None], mean, variance]).double()
-    counts, means, variances = gathered(own).split([1, F, F], dim=1)
+    counts, means, variances = all_gather(own).split([1, F, F], dim=1)
     total = counts.sum()
     found = (counts * means).sum(dim=0) / total.clamp(min=1)
     # The variance within the processes and that between them (Chan et al. 1979).
@@ -171,7 +172,7 @@ def same_length(x: Padded) -> Padded:
     if _current is None:
         return x
     length = x.values.shape[1]
-    longest = greatest(length)
+    longest = all_reduce_max(length)
     return Padded(functional.pad(x.values, (0, longest - length)), x.lengths)
 
 
@@ -195,7 +196,7 @@ def rehearsal() -> Iterator[list[Exchange]]:
         _rehearsed = before
 
 
-def make_up(total: int, step: Sequence[Exchange]) -> None:
+def complete_with_zeros(total: int, step: Sequence[Exchange]) -> None:
     """Make what is left of the exchanges of a step, for a batch of `total` utterances."""
     for work in [exchange(total) for exchange in step[_made:]]:
         if work is not None:
@@ -206,7 +207,7 @@ def make(real: Callable[[], Any], zeros: Exchange) -> Any:
     """Make an exchange; its tensors must be allocated already. Returns the result of `real`.
 
     Raises torch's DistError if memory runs out: other processes may already have taken part, so
-    `make_up` cannot complete the exchange.
+    `complete_with_zeros` cannot complete the exchange.
     """
     global _made
     if _rehearsed is not None:
@@ -219,13 +220,13 @@ def make(real: Callable[[], Any], zeros: Exchange) -> Any:
         raise dist.DistError(f"no memory to exchange: {error}") from error
 
 
-def add_up(values: Tensor) -> None:
+def all_reduce(values: Tensor) -> None:
     """Replace values by their sums over all processes."""
     zeros = _zeros_like(values)
     make(lambda: dist.all_reduce(values), lambda _: dist.all_reduce(zeros()))
 
 
-def add_up_rows(values: Tensor) -> None:
+def all_reduce_rows(values: Tensor) -> None:
     """The same for values with a row for each utterance of the batch. Shape: [total, ...]."""
     row = _zeros_like(values[0])  # a batch has one utterance at least
     make(
@@ -234,7 +235,7 @@ def add_up_rows(values: Tensor) -> None:
     )
 
 
-def greatest(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The greatest of the numbers of all processes, which are not negative."""
     value = torch.tensor(number)
     make(
@@ -244,7 +245,7 @@ def greatest(number: int) -> int:
     return int(value)
 
 
-def gathered(values: Tensor) -> Tensor:
+def all_gather(values: Tensor) -> Tensor:
     """The values of all N processes. Shape: [F] -> [N, F]."""
     size, zeros = dist.get_world_size(), _zeros_like(values)
     everyone = values.new_zeros(size, *values.shape)

@@ -20,7 +20,7 @@ from asr.audio.load import SAMPLE_RATE, load_audio
 from asr.audio.pcm import to_int16
 from asr.dataset.manifest import Utterance
 from asr.errors import AsrError, AudioError
-from asr.io.caches import settle
+from asr.io.caches import set_cache_folders
 from asr.io.files import atomic_path
 from asr.io.structured import parse_record
 from data.corpus import Progress, Say
@@ -174,7 +174,7 @@ def _fetch(
     notes: IO[str],
     progress: Progress | None,
 ) -> None:
-    settle(folder.absolute())
+    set_cache_folders(folder.absolute())
     rows, total, names = _open(split, columns)
     if done.state is not None:
         rows.load_state_dict(dict(done.state))

@@ -102,6 +102,6 @@ def test_without_a_share_all_is_plain() -> None:
     torch.manual_seed(1)
     assert shares.rand(4, 2, device=CPU).equal(plain)
     values = torch.tensor([1.0, 2.0])
-    assert shares.whole(values) is values
+    assert shares.gather_batch(values) is values
     assert shares.objective(values) is values
     assert shares.current() is None

@@ -79,13 +79,13 @@ def pretrain(
 def _utterances(sources: Sequence[Path], config: PretrainConfig, kept: Path) -> list[Utterance]:
     """The recordings in pieces, which are `kept` in a file; what is left out is reported."""
     from asr.errors import AudioError
-    from asr.inference.kept_pieces import kept_pieces
+    from asr.inference.cached_pieces import cached_pieces
     from asr.inference.untranscribed import find_recordings
 
     rows = find_recordings(sources, lambda note: tell(f"note: {note}"))
     rate = config.features.sample_rate
     with progress_bar("finding speech") as progress:
-        found = kept_pieces(
+        found = cached_pieces(
             kept, rows, rate, config.longest_seconds, config.shortest_seconds, progress
         )
     for problem in found.unreadable.values():

@@ -26,7 +26,7 @@ def write_check_page(
     details = {row.utterance.id: details_of(row.utterance) for row in shown}
     clips = embed(details, details, audio_megabytes)
     texts = {row.utterance.id: row.reference for row in shown}
-    scoring = Scoring().settled(texts.values())
+    scoring = Scoring().with_units(texts.values())
     hypotheses = {row.utterance.id: row.hypothesis for row in shown}
     scores = score(scoring.apply_all(texts), scoring.apply_all(hypotheses)) if shown else None
     columns = {u.id: u.alignment for u in scores.utterances} if scores else {}

@@ -156,7 +156,7 @@ def report_results(
     if len(unreadable) == len(results):
         first = next(iter(unreadable.values()))
         raise AudioError(f"expected recordings, got none that can be read, first: {first}")
-    scoring, utterances = (scoring or Scoring()).settled(dataset.references), dataset.utterances
+    scoring, utterances = (scoring or Scoring()).with_units(dataset.references), dataset.utterances
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
     known = {name: row.recognition for name, row in results.items() if row.recognition is not None}
     hypotheses = {name: row.text for name, row in known.items()}

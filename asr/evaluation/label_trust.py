@@ -69,7 +69,7 @@ def recognize_dev(
             texts[labelled.recording.id] = labelled.text
             sure.append(round(labelled.confidence, DIGITS))
         progress(done, len(dev))
-    scoring = Scoring().settled(references.values())
+    scoring = Scoring().with_units(references.values())
     scores = score(
         scoring.apply_all({id_: references[id_] for id_ in texts}), scoring.apply_all(texts)
     )

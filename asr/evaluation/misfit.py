@@ -22,7 +22,7 @@ from asr.dataset.manifest import Utterance, write_manifest
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
 from asr.errors import AsrError, AudioError
-from asr.inference.decode import batch_seconds, evaluating, load_batches
+from asr.inference.decode import batch_seconds, evaluation_mode, load_batches
 from asr.models.bundle import Bundle
 from asr.padded import Padded
 
@@ -85,7 +85,7 @@ def measure(
     known = {u.id: u for u in utterances}
     model = bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
     device = next(model.parameters()).device
-    with evaluating(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         for batch in load_batches(data, batch_seconds(model), on_error, progress):
             scores, spelled = model.forward_and_spell(model.features(batch.waves.to(device)))
             own = [targets[id_] for id_ in batch.ids]

@@ -41,7 +41,7 @@ class Scoring:
     profile: Profile = BUILT_IN["none"]
     units: Units | None = None
 
-    def settled(self, references: Iterable[str]) -> Scoring:
+    def with_units(self, references: Iterable[str]) -> Scoring:
         """With units chosen from the references."""
         return replace(self, units=self.units or guess_units(references))
 
@@ -88,7 +88,7 @@ def score_files(
             f"expected ids that {reference} and {hypothesis} share, got none, such as "
             f"'{next(iter(references))}' and '{next(iter(hypotheses), '')}': use the same ids"
         )
-    scoring = scoring.settled(references.values())
+    scoring = scoring.with_units(references.values())
     scores = score(scoring.apply_all(references), scoring.apply_all(hypotheses))
     facts = RunFacts(
         model=printable_name(os.path.relpath(hypothesis)),

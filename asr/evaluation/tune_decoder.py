@@ -92,7 +92,7 @@ def tune(
         raise AsrError(f"expected words in {manifest}, got none: give one with transcripts")
     names, scores = _scored(bundle.model, dataset)
     references = {u.id: text for u, text in zip(utterances, dataset.references, strict=True)}
-    scoring = Scoring().settled(dataset.references)
+    scoring = Scoring().with_units(dataset.references)
     units, said = scoring.units or "words", scoring.apply_all(references)
 
     def count(texts: Sequence[str]) -> int:
@@ -106,7 +106,7 @@ def tune(
         for bonus in BONUSES:
             trials.append(attempt(weight, bonus, SEARCH_SIZE))
             progress(len(trials), total)
-    best = _steadiest(trials)
+    best = _most_robust(trials)
     beams = []
     for size in SIZES:
         beams.append(attempt(best.weight, best.bonus, size))
@@ -122,9 +122,8 @@ def tune(
         decoder, best = _ranked(decoder, decoder.neural, scores, count, [best, *larger])
     words = sum(len(text.split()) for text in said.values())
     tuned = _settled(decoder, best, f"{manifest.name}: {best.errors} errors in {words} {units}")
-    return Tuning(
-        (*trials, *beams), words, best, _doubting(tuned, scores, names, references), units
-    )
+    scaled = _with_confidence_scale(tuned, scores, names, references)
+    return Tuning((*trials, *beams), words, best, scaled, units)
 
 
 def _scored(model: AcousticModel, dataset: SpeechDataset) -> tuple[list[str], Padded]:
@@ -215,7 +214,7 @@ def _settled(decoder: Decoder, best: Trial, tuned: str) -> Decoder:
     return replace(decoder, config=config.model_copy(update=changes))
 
 
-def _doubting(
+def _with_confidence_scale(
     decoder: Decoder, scores: Padded, names: Sequence[str], references: Mapping[str, str]
 ) -> Decoder:
     """The decoder with the confidence scale of the highest likelihood on the dev set."""
@@ -242,7 +241,7 @@ def _trial(
     return Trial(weight, bonus, size, count(texts))
 
 
-def _steadiest(trials: Sequence[Trial]) -> Trial:
+def _most_robust(trials: Sequence[Trial]) -> Trial:
     """The fewest errors; of equals, the middle of the best neighbourhood."""
     errors = {(trial.weight, trial.bonus): trial.errors for trial in trials}
 

@@ -91,7 +91,7 @@ class FeatureConfig(Config):
         return self.cmvn in ("global", "level")
 
     @model_validator(mode="after")
-    def _of_their_kind(self) -> Self:
+    def _check_kind(self) -> Self:
         fields = type(self).model_fields
         changed = {key for key in fields if getattr(self, key) != fields[key].default}
         if self.kind != "pretrained":
@@ -125,13 +125,13 @@ class FeatureConfig(Config):
         return self.model_dump(exclude=without)
 
     @model_validator(mode="after")
-    def _cepstra_of_bands(self) -> Self:
+    def _check_coefficients(self) -> Self:
         if self.kind == "mfcc" and self.coefficients > self.bands:
             raise ValueError("expected no more coefficients than bands")
         return self
 
     @model_validator(mode="after")
-    def _bands_of_frequencies(self) -> Self:
+    def _check_bands(self) -> Self:
         if self.kind == "kaldi" or self.kind == "nemo":
             empty = empty_bands(self.kind, self.sample_rate, self.bands, self.window_ms)
             if empty:  # kaldi-native-fbank ends the program

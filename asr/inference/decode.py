@@ -61,13 +61,13 @@ def score_dataset(
 ) -> Iterator[tuple[Sequence[str], Padded]]:
     """Utterance ids and log-probabilities [B, T, V], by batch. The model's mode is restored;
     `on_error` and `progress` as in `load_batches`."""
-    with evaluating(model):
+    with evaluation_mode(model):
         for batch in load_batches(dataset, batch_seconds(model), on_error, progress):
             yield batch.ids, score_waves(model, batch.waves)
 
 
 @contextmanager
-def evaluating(model: AcousticModel) -> Iterator[None]:
+def evaluation_mode(model: AcousticModel) -> Iterator[None]:
     """Evaluation mode; the previous mode is restored afterwards."""
     was_training = model.training
     model.eval()

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from asr.inference.time_formats import Posteriors, UnitTime, Word
+from asr.inference.time_formats import Posteriors, TokenTime, Word
 from asr.inference.transcript import Segment, Transcript
 from asr.inference.word_times import Recognition
 
@@ -41,5 +41,5 @@ def read_recognition(values: Values) -> Recognition:
 def read_words(rows: list[dict[str, Any]]) -> tuple[Word, ...]:
     """Words from the values of `dataclasses.asdict`."""
     return tuple(
-        Word(**{**row, "units": tuple(UnitTime(**unit) for unit in row["units"])}) for row in rows
+        Word(**{**row, "units": tuple(TokenTime(**unit) for unit in row["units"])}) for row in rows
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
 from asr.errors import AudioError
-from asr.inference.decode import batch_seconds, evaluating, load_batches
+from asr.inference.decode import batch_seconds, evaluation_mode, load_batches
 from asr.inference.time_formats import Posteriors
 from asr.inference.word_times import Recognition, recognize
 from asr.models.acoustic import AcousticModel
@@ -51,7 +51,7 @@ def recognize_dataset(
     results: dict[str, Recognition] = {}
     beyond = 0.0
     device = next(model.parameters()).device
-    with evaluating(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         for batch in load_batches(dataset, batch_seconds(model), on_error, progress):
             scores, spelled = model.forward_and_spell(model.features(batch.waves.to(device)))
             first = decoder.first_search(scores)

@@ -14,7 +14,7 @@ from asr.io.printable import printable, printable_name
 
 
 @dataclass(frozen=True)
-class UnitTime:
+class TokenTime:
     """A token, as written, and its time in seconds."""
 
     unit: str
@@ -35,7 +35,7 @@ class Word:
     end: float
     confidence: float | None = None
     """The probability that it is correct; None in a known text, and where it was not computed."""
-    units: tuple[UnitTime, ...] = ()
+    units: tuple[TokenTime, ...] = ()
     """The tokens that spell it, if they are known."""
 
 
@@ -47,7 +47,7 @@ def shifted(word: Word, seconds: float) -> Word:
     def later(time: float) -> float:
         return round(time + seconds, 3)
 
-    units = tuple(UnitTime(u.unit, later(u.start), later(u.end)) for u in word.units)
+    units = tuple(TokenTime(u.unit, later(u.start), later(u.end)) for u in word.units)
     return replace(word, start=later(word.start), end=later(word.end), units=units)
 
 

@@ -17,7 +17,7 @@ from asr.decoding.rescoring import Scored
 from asr.decoding.rows import Rows, as_row, as_rows
 from asr.errors import AlignmentError
 from asr.inference.acoustics import Acoustics, Waves
-from asr.inference.time_formats import Posteriors, UnitTime, Word
+from asr.inference.time_formats import Posteriors, TokenTime, Word
 from asr.text.tokens import WORD_START, Tokens
 
 if TYPE_CHECKING:
@@ -142,13 +142,13 @@ def time_words(
         ) from None
     step = seconds / max(1, len(log_probs))
     times = [
-        UnitTime(tokens.units[i], round(first * step, 3), round((last + 1) * step, 3))
+        TokenTime(tokens.units[i], round(first * step, 3), round((last + 1) * step, 3))
         for i, (first, last) in zip(ids, spans, strict=True)
     ]
     return _words(text.split(), times, step)
 
 
-def _words(words: Sequence[str], times: Sequence[UnitTime], step: float) -> list[Word]:
+def _words(words: Sequence[str], times: Sequence[TokenTime], step: float) -> list[Word]:
     """Tokens grouped by the marks that begin words.
 
     A word begins with the last frame of its mark, which fills the silence before it, and ends with

@@ -30,7 +30,7 @@ def private_folder() -> Path | None:
 
 
 @functools.cache
-def settle(last: Path | None = None) -> None:
+def set_cache_folders(last: Path | None = None) -> None:
     """Point libraries to `private_folder` for their caches if their own choice would fail.
 
     Without a writable home, matplotlib warns, and Triton and datasets create a folder "~" in the

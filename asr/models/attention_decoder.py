@@ -83,7 +83,8 @@ class AttentionDecoder(nn.Module):
         queries = self.query(read).unflatten(2, (HEADS, -1)).transpose(1, 2)
         products = (queries @ keys.transpose(2, 3)).float() / math.sqrt(queries.shape[3])
         places = torch.arange(read.shape[1], device=read.device) + 0.5
-        far = (places[:, None] - tokens_before(log_probs)[:, None, :]).abs()  # [B, U + 1, T]
+        counts = expected_token_counts(log_probs)
+        far = (places[:, None] - counts[:, None, :]).abs()  # [B, U + 1, T]
         slopes = functional.softplus(self.slopes.float())[:, None, None]
         scores = products - slopes * far[:, None]
         # The smallest finite number, not minus infinity: an utterance without frames has no other.
@@ -104,7 +105,7 @@ class AttentionDecoder(nn.Module):
         return -smoothed_losses(predicted, tokens, smoothing=0.0)
 
 
-def tokens_before(log_probs: Padded) -> Tensor:
+def expected_token_counts(log_probs: Padded) -> Tensor:
     """The expected number of tokens that CTC has emitted up to each frame, without a gradient. A
     frame emits a token if it has one that the frame before does not have. Shape: [B, T, V] ->
     [B, T] float32."""

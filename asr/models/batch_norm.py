@@ -142,7 +142,7 @@ class _Normalised(torch.autograd.Function):
         everyone = own
         if ctx.shared:
             everyone = own.clone()
-            shares.add_up(everyone)
+            shares.all_reduce(everyone)
         if ctx.real:  # a copy of another process's utterance is not in the statistics
             straight, along = everyone / count
             grad = grad.sub_(straight).sub_(normalised * along)

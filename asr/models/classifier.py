@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 
     These are two calls, so that training can augment in between: input -> `extract` -> [B, T, F] ->
     `forward` -> scores [B, V]. `config.dropout` also acts on the pooled vector. Waveforms are
-    scaled to `level_db` first (see `levelled`).
+    scaled to `level_db` first (see `normalise_level`).
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
         """
         if self.extractor is None:
             return x
-        features: Padded = self.extractor(levelled(x, self.level_db), distortion)
+        features: Padded = self.extractor(normalise_level(x, self.level_db), distortion)
         return features
 
     def forward(self, features: Padded) -> Tensor:
@@ -83,7 +83,7 @@ class Classifier(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def levelled(waves: Padded, level_db: float) -> Padded:
+def normalise_level(waves: Padded, level_db: float) -> Padded:
     """Scale every recording to the same root mean square, in dB re full scale, so that the
     filterbank's floor removes the same share of each. Otherwise it would remove speech from quiet
     recordings, and keep the background of loud ones.

@@ -82,7 +82,7 @@ class ConvDirection(nn.Module):
         if cpu.serves("peephole", share):
             values = _Recurrence.apply(share, self.weight_hh, self.peephole)
         else:
-            reference.say_slow("conv_lstm", f"{share.dtype} on {share.device.type}")
+            reference.warn_slow("conv_lstm", f"{share.dtype} on {share.device.type}")
             weights = dict(self.named_parameters())
             values = reference.run(CELL, share, (h, h), weights)[0]
         return Padded(values.transpose(0, 1), x.lengths)

@@ -86,7 +86,7 @@ def locked_dropout(x: Padded, rate: float, chunks: int = 1) -> Padded:
     return Padded(x.values * kept.to(x.values.dtype) / (1 - rate), x.lengths)
 
 
-def joined_pairs(x: Padded) -> Padded:
+def stack_pairs(x: Padded) -> Padded:
     """Join neighbouring frames in pairs; a last odd one is joined with zeros.
 
     Shape: [B, T, F] -> [B, ceil(T / 2), 2 F].
@@ -96,7 +96,7 @@ def joined_pairs(x: Padded) -> Padded:
     return Padded(values.unflatten(1, (-1, 2)).flatten(2), strided(x.lengths, 2))
 
 
-def overlapping(x: Padded, size: int, context: int) -> tuple[Padded, int]:
+def split_chunks(x: Padded, size: int, context: int) -> tuple[Padded, int]:
     """Chunks of `size` frames, each with `context` frames after it, and the number of chunks.
 
     The batch contains the first chunks of all utterances, then all second ones, and so on.
@@ -252,7 +252,7 @@ class Encoder(nn.Module):
     ) -> tuple[list[Padded], list[State]]:
         """The recurrent layers over chunks of `size` frames, each with its right context.
 
-        `count` consecutive chunks are consecutive in the batch, in the order of `overlapping`.
+        `count` consecutive chunks are consecutive in the batch, in the order of `split_chunks`.
 
         Shape: [count * B, size + context, width] -> [count * B, size, output_size] of each layer,
         and the forward states of all layers after the last chunk.
@@ -283,7 +283,7 @@ class Encoder(nn.Module):
 
     def _by_chunk(self, x: Padded, size: int, between: Between = unchanged) -> list[Padded]:
         # All chunks of a layer at once, so that normalisation and dropout treat them alike.
-        pieces, count = overlapping(x, size, self.config.right_context)
+        pieces, count = split_chunks(x, size, self.config.right_context)
         outputs, _ = self.chunks(pieces, size, count, None, between)
         in_turn = (
             y.values.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2) for y in outputs
@@ -295,7 +295,7 @@ class Encoder(nn.Module):
     ) -> Padded:
         """One recurrent layer with joining, residual connection and dropout."""
         if self._joins(number):
-            x = joined_pairs(x)
+            x = stack_pairs(x)
         y = layer(self.norms[number](x))
         if self.training and self.config.dropout:
             y = locked_dropout(y, self.config.dropout, chunks)

@@ -99,7 +99,7 @@ class Direction(nn.Module):
         h = self.weight_hh.new_zeros(batch, self.output_size)
         return (h, h.new_zeros(batch, self.hidden_size)) if self.cell.memory else (h,)
 
-    def drawn_weights(self) -> dict[str, Tensor]:
+    def weights_with_dropout(self) -> dict[str, Tensor]:
         """The weights of a pass, without the recurrent weights that training drops."""
         weights: dict[str, Tensor] = dict(self.named_parameters(recurse=False))
         if self.training and self.weight_dropout:
@@ -123,7 +123,7 @@ class Direction(nn.Module):
         Shape: [B, T, I] -> [B, T, R].
         """
         state = self._checked(x, state)
-        weights = self.drawn_weights() if weights is None else weights
+        weights = self.weights_with_dropout() if weights is None else weights
         if not x.values.shape[1]:
             return Padded(x.values.new_zeros(len(x.lengths), 0, self.output_size), x.lengths), state
         ragged = final and bool((x.lengths < x.values.shape[1]).any())
@@ -168,7 +168,7 @@ class Direction(nn.Module):
             if gpu.serves(self.name, share):
                 return gpu.run(self.name, self.cell, share, state, weights)
         why = "zoneout" if self.zoneout else f"{share.dtype} on {share.device.type}"
-        reference.say_slow(self.name, why)
+        reference.warn_slow(self.name, why)
         return reference.run(self.cell, share, state, weights, self.zoneout, draw=self.training)
 
     def paths(self, values: Tensor, ragged: bool = False, directions: int = 1) -> list[str]:
@@ -268,7 +268,7 @@ class RecurrentLayer(nn.Module):
         Shape: [count * B, size + context, input_size] -> [count * B, size + context, output_size].
         """
         x = x.zeroed()
-        weights = self.ahead.drawn_weights()
+        weights = self.ahead.weights_with_dropout()
         mains = x.values[:, :size].chunk(count)
         lengths = x.lengths.clamp(max=size).chunk(count)
         outputs, after = [], []
@@ -322,7 +322,7 @@ class RecurrentLayer(nn.Module):
             return Padded(reverse(x.values, index), x.lengths)
 
         if path == PERSISTENT:
-            drawn = weights or [ahead.drawn_weights(), back.drawn_weights()]
+            drawn = weights or [ahead.weights_with_dropout(), back.weights_with_dropout()]
             shares = [
                 ahead.input_share(x, drawn[0]).transpose(0, 1),
                 back.input_share(reversed_(), drawn[1]).transpose(0, 1),

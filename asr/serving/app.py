@@ -12,13 +12,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from asr.serving import metrics, openai_api, page, realtime, vosk_api
 from asr.serving.auth import Access
 from asr.serving.config import ServeConfig
-from asr.serving.drained import Drained
+from asr.serving.drained import DrainBodyMiddleware
 from asr.serving.engine import Engine
 from asr.serving.errors import add_handlers
 from asr.serving.live_session import LiveSessions
-from asr.serving.metrics import Metrics, Watched
+from asr.serving.metrics import Metrics, MetricsMiddleware
 from asr.serving.review_api import ReviewRecognizer, review_router
-from asr.serving.upload import Held
+from asr.serving.upload import UploadMemory
 from asr.serving.wyoming_server import WyomingServer
 
 OPEN_PATHS = frozenset({"/health", *page.static_files()})
@@ -56,7 +56,7 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine, app.state.live = engine, live
     add_handlers(app)
-    app.state.held, app.state.metrics = Held(engine.limits), Metrics(engine, live)
+    app.state.held, app.state.metrics = UploadMemory(engine.limits), Metrics(engine, live)
     app.state.started = round(time.time())
     for api in (openai_api, realtime, vosk_api, metrics):
         app.include_router(api.router)
@@ -71,6 +71,8 @@ def build_app(engine: Engine, config: ServeConfig | None = None) -> FastAPI:
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )
-    app.add_middleware(Drained, most_seconds=engine.limits.idle_s)
-    app.add_middleware(Watched, metrics=app.state.metrics, most_seconds=engine.limits.request_s)
+    app.add_middleware(DrainBodyMiddleware, most_seconds=engine.limits.idle_s)
+    app.add_middleware(
+        MetricsMiddleware, metrics=app.state.metrics, most_seconds=engine.limits.request_s
+    )
     return app

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 TOO_SLOW = 408  # the status of an answer to a client that does not send
 
 
-class Drained:
+class DrainBodyMiddleware:
     """Drops the rest of a body before an answer, for a limited time."""
 
     def __init__(self, app: ASGIApp, most_seconds: float) -> None:

@@ -28,7 +28,7 @@ from asr.serving.decoding_pool import DecodingPool
 from asr.serving.fair_queue import FairQueue, Flow
 from asr.serving.hot_words import HotDecoders
 from asr.serving.limits import Limits
-from asr.serving.turns import Turns
+from asr.serving.turns import FairSemaphore
 
 BATCH_S = 30.0  # seconds of audio in a batch, with padding: others wait so long
 BATCH_PIECES = 16
@@ -95,7 +95,7 @@ class Engine:
         # torch uses all cores in one thread, and would have others for each further thread.
         exported = all(isinstance(model.bundle, OnnxModel) for model in self.models.values())
         count = _cores() if exported else 1
-        self.turns = Turns(count)
+        self.turns = FairSemaphore(count)
         """Every recognition, of these threads and of live sessions, is within a turn."""
         self._hot = {name: HotDecoders(model) for name, model in self.models.items()}
         self._decoders = DecodingPool(self.limits)

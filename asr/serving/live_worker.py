@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from asr.serving.turns import Turns
+from asr.serving.turns import FairSemaphore
 
 TURN_S = 0.3  # seconds of work in a turn
 
@@ -45,7 +45,7 @@ def _finish(done: asyncio.Future[Any], result: object, failure: Exception | None
 class LiveWorker:
     """Runs jobs of sessions, first come, first served."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: FairSemaphore) -> None:
         self._turns = turns
         self._jobs: deque[_Job[Any]] = deque()
         self._thread = ThreadPoolExecutor(1, "live")

@@ -75,7 +75,7 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
 
 
-class Watched:
+class MetricsMiddleware:
     """Middleware that counts requests, and ends those that take too long."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, most_seconds: float) -> None:

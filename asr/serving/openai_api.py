@@ -17,7 +17,7 @@ from asr.serving.engine import Engine
 from asr.serving.errors import about_audio, api_error
 from asr.serving.openai_answers import MEDIA_TYPES, json_answer, log_probs, text_answer, usage
 from asr.serving.openai_request import Wanted, read_request
-from asr.serving.upload import Held
+from asr.serving.upload import UploadMemory
 from asr.serving.while_connected import while_connected
 
 router = APIRouter()
@@ -27,7 +27,7 @@ router = APIRouter()
 async def transcriptions(request: Request) -> Response:
     """The text of an uploaded recording."""
     engine: Engine = request.app.state.engine
-    held: Held = request.app.state.held
+    held: UploadMemory = request.app.state.held
     async with AsyncExitStack() as kept:
         form = await kept.enter_async_context(held.form(request))
         wanted = read_request(form, engine)

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from asr.inference.formats import to_text
 from asr.inference.time_formats import Word
 from asr.inference.transcript import Segment, Transcript
-from asr.serving.upload import Held
+from asr.serving.upload import UploadMemory
 
 # The page runs its own scripts and speaks to its own server; all else is refused by the browser.
 POLICY = "; ".join(
@@ -118,7 +118,7 @@ def router(with_review: bool) -> APIRouter:
     async def format(request: Request, to: Literal["txt", "srt", "vtt", "json"]) -> Response:
         """A transcript that the page has, as a file: the rules of subtitles are those of `asr
         transcribe`."""
-        held: Held = request.app.state.held
+        held: UploadMemory = request.app.state.held
         transcript = (await held.json(request, _Transcript)).transcript()
         async with formatting:
             text = await run_in_threadpool(to_text, transcript, to, "recording")

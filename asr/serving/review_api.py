@@ -26,7 +26,7 @@ from asr.serving.engine import Busy, Engine, Options
 from asr.serving.errors import ApiError
 from asr.serving.page import HEADERS
 from asr.serving.review import ChangedError, Item, Review, Suggestion, TextError
-from asr.serving.upload import Held
+from asr.serving.upload import UploadMemory
 
 MOST_SECONDS = 600
 """Of a recording that is reviewed; it is loaded as a whole."""
@@ -160,7 +160,7 @@ def review_router(recognizer: ReviewRecognizer) -> APIRouter:
 
     @router.put("/item")
     async def decide(request: Request) -> dict[str, Any]:
-        held: Held = request.app.state.held
+        held: UploadMemory = request.app.state.held
         decision = await held.json(request, _Decision)
         _known(review.item(decision.id))
         return _detailed(await run_in_threadpool(_decide, review, decision))

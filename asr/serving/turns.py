@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turns:
+class FairSemaphore:
     """A semaphore with `places` slots for recognition, first come, first served."""
 
     def __init__(self, places: int = 1) -> None:

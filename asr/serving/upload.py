@@ -58,7 +58,7 @@ class Form:
         return [value for key, value in self._fields if key in (name, f"{name}[]")]
 
 
-class Held:
+class UploadMemory:
     """The bytes of all uploads in memory, within limits."""
 
     def __init__(self, limits: Limits) -> None:
@@ -94,7 +94,7 @@ class Held:
 class _Counted:
     """The bytes of one upload."""
 
-    def __init__(self, held: Held, limits: Limits | None = None) -> None:
+    def __init__(self, held: UploadMemory, limits: Limits | None = None) -> None:
         self._held, self.limits = held, limits or held.limits
         self.size = 0
 

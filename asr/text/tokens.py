@@ -48,7 +48,7 @@ class TokenConfig(Config):
     words that the lexicon lacks, or of all words without a lexicon. Requires the extra demo."""
 
     @model_validator(mode="after")
-    def _pronounces_what_it_is_meant_to(self) -> Self:
+    def _check_pronunciation(self) -> Self:
         given = self.lexicon is not None or bool(self.espeak)
         if given != (self.kind == "phones"):
             raise ValueError(

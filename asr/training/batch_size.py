@@ -33,7 +33,7 @@ TRIAL_SECONDS = 32.0
 MOMENTS_BYTES = 8  # of AdamW for each weight, allocated in the first step
 
 
-def settle(run: Run) -> None:
+def choose(run: Run) -> None:
     """Set the size of batches of a new training; a resumed one has it from its checkpoint."""
     given, progress, data = run.recipe.train.batch_seconds, run.progress, run.train
     if given != "auto":
@@ -110,7 +110,7 @@ def _of_any(run: Run, batch: Batch, own: str) -> str:
     if own:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        shares.make_up(len(batch.all_ids), run.exchanges)
+        shares.complete_with_zeros(len(batch.all_ids), run.exchanges)
         run.gradients.leave()
     if not distributed.all_reduce_max(bool(own)):
         return ""

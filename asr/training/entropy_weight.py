@@ -48,7 +48,7 @@ class EntropyWeight:
         entropies = path_entropy(log_probs, repeated)
         units = repeated.lengths * feasible(log_probs.lengths, repeated)
         own = torch.stack([entropies.detach(), units.to(entropies.dtype)], dim=1)
-        found = shares.whole(own.unflatten(0, (views, -1)).transpose(0, 1)).sum(dim=(0, 1))
+        found = shares.gather_batch(own.unflatten(0, (views, -1)).transpose(0, 1)).sum(dim=(0, 1))
         count = found[1].clamp(min=1)
         self.measured = found[0] / count
         return shares.objective(-self.weight * entropies.sum() / count)

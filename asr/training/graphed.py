@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from asr.ctc import kernel
 from asr.models.acoustic import AcousticModel
-from asr.models.kernels.streams import plainly
+from asr.models.kernels.streams import single_stream
 from asr.padded import Padded
 from asr.training import distributed
 from asr.training.loop import Loss
@@ -336,7 +336,7 @@ class Recorder:
         before = torch.cuda.current_stream(self._device)
         self._side.wait_stream(before)
         try:
-            with plainly(), torch.cuda.stream(self._side):
+            with single_stream(), torch.cuda.stream(self._side):
                 # Kernels are compiled and libraries set up at first use, which cannot be captured.
                 forward()
                 backward()

@@ -28,7 +28,7 @@ def decay_after(steps: int, decay: float) -> float:
 
 
 @torch.no_grad()
-def follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+def update(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     """Move the average towards the present weights: mean = decay * mean + (1 - decay) * weight.
 
     Running statistics of normalisation are averaged too; they approximate those of the averaged
@@ -55,7 +55,7 @@ def _averaged(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def in_place(average: dict[str, Tensor], model: nn.Module) -> Iterator[None]:
+def applied(average: dict[str, Tensor], model: nn.Module) -> Iterator[None]:
     """Give the model the averaged weights for a while; without an average, it keeps its own."""
     own = model.state_dict()
     before = {name: own[name].clone() for name in average}
@@ -72,14 +72,14 @@ def _put(values: dict[str, Tensor], own: dict[str, Tensor]) -> None:
         own[name].copy_(value)
 
 
-def share(run: Run) -> None:
+def broadcast(run: Run) -> None:
     """After a checkpoint has been read by the first process, give the average to all of them."""
     kept = distributed.broadcast(run.loop.kept)
     device = run.loop.accelerator.device
     run.loop.kept = {name: value.to(device) for name, value in kept.items()}
 
 
-def settle(run: Run) -> None:
+def finish(run: Run) -> None:
     """At the end, replace the weights by their average."""
     _put(run.loop.kept, run.model.state_dict())
     run.loop.kept = {}

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from asr.config import Config
-from asr.io.caches import settle
+from asr.io.caches import set_cache_folders
 
 # Settings with different defaults for every kind of training.
 Epochs = Annotated[int, Field(ge=1, description="Number of passes over the training set.")]
@@ -48,7 +48,7 @@ def build_optimizer(
     `factors` gives factors on the learning rate (see `set_rate`) by the start of a parameter's
     name; the longest start counts, and without one the factor is 1. Frozen parameters are left out.
     """
-    settle()  # torch creates a cache folder with the first optimiser
+    set_cache_folders()  # torch creates a cache folder with the first optimiser
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

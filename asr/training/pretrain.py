@@ -79,7 +79,7 @@ class PretrainConfig(OptimizationConfig):
     """Longest time between two checkpoints, which limits the loss from a crash."""
 
     @model_validator(mode="after")
-    def _streams_if_it_is_meant_to(self) -> Self:
+    def _check_streaming(self) -> Self:
         refuse_obstacles(self.features, self.model)
         return self
 

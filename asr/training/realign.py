@@ -33,7 +33,7 @@ from asr.training.run import Run
 ALIGN_EVERY = 0.1  # of the training
 
 
-def know_word_starts(run: Run) -> None:
+def update_word_starts(run: Run) -> None:
     """From the epoch in which splicing begins, provide the corpus with word starts.
 
     The alignment is repeated at intervals, since the model improves: on AN4, one word in eleven was

@@ -104,7 +104,7 @@ class Recipe(Config):
     about: AboutConfig = AboutConfig()
 
     @model_validator(mode="after")
-    def _writes_what_it_can_spell(self) -> Self:
+    def _check_phones(self) -> Self:
         if self.text.phones is not None:
             raise ValueError("expected tokens.lexicon or tokens.espeak, got text.phones: set those")
         if self.tokens.kind == "phones" and self.model.hierarchical_ctc_layer:
@@ -115,7 +115,7 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _preserves_a_model_that_writes(self) -> Self:
+    def _check_preserve(self) -> Self:
         if self.init.preserve and self.init.model is None:
             raise ValueError("expected init.model with init.preserve, got none: set it")
         if self.init.preserve and self.tokens.kind == "phones":
@@ -125,12 +125,12 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _streams_if_it_is_meant_to(self) -> Self:
+    def _check_streaming(self) -> Self:
         refuse_obstacles(self.features, self.model)
         return self
 
     @model_validator(mode="after")
-    def _fits_a_pretrained_network(self) -> Self:
+    def _check_pretrained(self) -> Self:
         features, model = self.features, self.model
         if features.network is not None:
             raise ValueError("expected no features.network, which is read from features.pretrained")
@@ -155,7 +155,7 @@ class Recipe(Config):
         return self.out / f"shards{own}"
 
     @model_validator(mode="after")
-    def _starts_from_a_model(self) -> Self:
+    def _check_init(self) -> Self:
         """Random layers that are frozen would never learn. Those above a pretrained network may
         have a rate of their own."""
         free = {"model", "preserve"}

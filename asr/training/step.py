@@ -184,7 +184,7 @@ def _ctc_of_views(
     kept = counted.masked_fill(torch.isposinf(losses), 0.0).sum()
     # All that other processes know of the batch, in one exchange.
     own = losses.detach().unflatten(0, (views, -1)).T
-    found = shares.whole(torch.cat([own, targets.lengths[:, None]], dim=1))
+    found = shares.gather_batch(torch.cat([own, targets.lengths[:, None]], dim=1))
     of_views, lengths = found[:, :-1], found[:, -1].long()
     units = (lengths[:, None] * torch.isfinite(of_views)).sum().clamp(min=1)
     objective = kept / units

@@ -49,7 +49,7 @@ from asr.training.prepare import (
     training_corpus,
     without_infeasible,
 )
-from asr.training.realign import know_word_starts
+from asr.training.realign import update_word_starts
 from asr.training.recipe import Recipe, as_json
 from asr.training.run import Run, needed_files, save
 from asr.training.step import SEED_STRIDE
@@ -96,7 +96,7 @@ def train(
         distributed.leave()
         if not distributed.is_first():
             return recipe.out / "model"
-        moving_average.settle(run)
+        moving_average.finish(run)
         return finish(run, lambda: int(task.validate()[0]["dev_errors"]))
 
 
@@ -144,10 +144,10 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     _set_up_steps(run)
     if run.replay is not None:
         state.update = GraphedUpdate(device, say)
-    batch_size.settle(run)
+    batch_size.choose(run)
     front_end.use_cache(model, recipe, state.audio_seconds + sum(dev_set.durations), say)
     if begun:
-        moving_average.share(run)
+        moving_average.broadcast(run)
         run.needed = needed_files(run)
     elif recipe.features.of_training_set and init.model is None:
         plan = distributed.own(plan_all(corpus, state.progress.batch_seconds))
@@ -198,7 +198,7 @@ def _is_out_of_patience(run: Run) -> bool:
 def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
     config, progress, device = run.recipe.train, run.progress, run.loop.accelerator.device
     front_end.begin_epoch(run.model, run.recipe.features, progress.epoch / config.epochs)
-    know_word_starts(run)
+    update_word_starts(run)
     plan = batch_size.plan(run)
     run.fill_share = fill_share(plan, run.corpus.durations)
     for module in run.frozen:
@@ -222,7 +222,7 @@ def _loss(run: Run, batch: Batch) -> loop.Loss:
 def _stepped(run: Run, state: loop.Loop, batch: Batch, loss: loop.Loss) -> None:
     if run.recipe.train.ema:
         decay = moving_average.decay_after(state.progress.step, run.recipe.train.ema)
-        moving_average.follow(state.kept, run.model, decay)
+        moving_average.update(state.kept, run.model, decay)
     if run.entropy is not None:
         run.entropy.adapt()
     count = partial(state.progress.health.count_losses, batch.all_ids or batch.ids)
@@ -231,7 +231,7 @@ def _stepped(run: Run, state: loop.Loop, batch: Batch, loss: loop.Loss) -> None:
 
 def _validate(run: Run) -> tuple[dict[str, Any], str]:
     """Errors on dev, in words, or in characters if the dev set has no spaces between words."""
-    with moving_average.in_place(run.loop.kept, run.model):
+    with moving_average.applied(run.loop.kept, run.model):
         hypotheses = _hypotheses(run, run.bundle)
     if advice := run.progress.health.observe_hypotheses(hypotheses):
         run.display.say(advice)
@@ -268,7 +268,7 @@ def _measure_initial_model(run: Run) -> None:
 
 def _scored(run: Run, hypotheses: Mapping[str, str]) -> tuple[Scoring, ErrorCounts]:
     """The errors of hypotheses of dev, by id, and what was scored."""
-    scoring = Scoring().settled(run.dev.references)
+    scoring = Scoring().with_units(run.dev.references)
     ids = (utterance.id for utterance in run.dev.utterances)
     references = dict(zip(ids, run.dev.references, strict=True))
     return scoring, score(scoring.apply_all(references), scoring.apply_all(hypotheses)).words
@@ -303,6 +303,6 @@ def _keep(run: Run, row: dict[str, Any]) -> None:
         return
     progress = run.progress
     if row["epoch"] in best_epochs(progress.history, run.recipe.train.average):
-        with moving_average.in_place(run.loop.kept, run.model):
+        with moving_average.applied(run.loop.kept, run.model):
             row["weights_sha256"] = save_epoch(run.epochs, row["epoch"], run.bundle)
     write_json(run.recipe.out / "history.json", progress.history)

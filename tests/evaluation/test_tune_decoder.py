@@ -191,7 +191,7 @@ def test_of_equals_the_middle_of_the_plain_wins(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tune_decoder, "WEIGHTS", (0, 1, 2, 3))
     monkeypatch.setattr(tune_decoder, "BONUSES", (0,))
     trials = [Trial(weight, 0, 1, errors) for weight, errors in enumerate((9, 5, 5, 6))]
-    assert tune_decoder._steadiest(trials).weight == 2
+    assert tune_decoder._most_robust(trials).weight == 2
 
 
 @pytest.mark.usefixtures("_few")

@@ -16,7 +16,7 @@ from asr.audio.load import write_wav
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AlignmentError
 from asr.inference.forced_alignment import align_words, time_words
-from asr.inference.time_formats import UnitTime, Word, to_textgrid
+from asr.inference.time_formats import TokenTime, Word, to_textgrid
 from asr.inference.transcribe import transcribe
 from asr.models.bundle import load_bundle
 from asr.text.tokens import TokenConfig, build_tokens
@@ -75,7 +75,7 @@ def test_a_word_begins_with_the_last_frame_of_its_mark() -> None:
 
 
 def test_textgrid_covers_the_recording() -> None:
-    units = (UnitTime("▁", 0.2, 0.3), UnitTime('"', 0.3, 0.4))
+    units = (TokenTime("▁", 0.2, 0.3), TokenTime('"', 0.3, 0.4))
     words = [Word('"', 0.2, 0.4, units=units), Word("b", 0.4, 0.5)]
     text = to_textgrid({"": words}, 1.0)
     tiers = re.split(r"item \[\d\]:", text)[1:]

@@ -21,13 +21,13 @@ from asr.errors import ConfigError
 from asr.inference.formats import FORMATS, Format, FormatConfig, to_srt, to_text, to_vtt
 from asr.inference.subtitle_text import text_of
 from asr.inference.subtitles import Cue, label_of, subtitles
-from asr.inference.time_formats import UnitTime, Word
+from asr.inference.time_formats import TokenTime, Word
 from asr.inference.transcript import Segment, Transcript
 from asr.io.printable import printable
 from tests.inference.test_subtitles import speech, spoken
 
 HELLO = (
-    Word("good", 0.5, 0.75, 0.9, (UnitTime("▁good", 0.5, 0.75),)),
+    Word("good", 0.5, 0.75, 0.9, (TokenTime("▁good", 0.5, 0.75),)),
     Word("day", 0.75, 1.0, 0.5),
 )
 CALL = Transcript(

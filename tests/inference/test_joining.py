@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.inference.joining import join_words
-from asr.inference.time_formats import UnitTime, Word
+from asr.inference.time_formats import TokenTime, Word
 
 WORDS = ("one", "two", "two", "four", "oh", "e", "seventeen")
 OVERLAP = 2.0
@@ -73,7 +73,7 @@ def test_no_word_is_lost_or_doubled(seed: int, count: int, longest: float) -> No
 def spelled(text: str, start: float, end: float, confidence: float | None = None) -> Word:
     """A word whose tokens last equally long."""
     times = np.linspace(start, end, len(text) + 1).round(3).tolist()
-    units = [UnitTime(c, a, b) for c, (a, b) in zip(text, itertools.pairwise(times), strict=True)]
+    units = [TokenTime(c, a, b) for c, (a, b) in zip(text, itertools.pairwise(times), strict=True)]
     units[0] = replace(units[0], unit="▁" + text[0])
     return Word(text, start, end, confidence, tuple(units))
 

@@ -24,7 +24,7 @@ from asr.inference.subtitles import (
     label_of,
     subtitles,
 )
-from asr.inference.time_formats import UnitTime, Word
+from asr.inference.time_formats import TokenTime, Word
 from asr.inference.transcript import Segment, Transcript
 
 ODD = [
@@ -224,7 +224,7 @@ def test_a_gap_that_is_too_short_to_see_is_closed() -> None:
 
 def test_chinese_is_broken_between_characters_at_their_times() -> None:
     text = "今天天气很好，我们一起去公园走走看看花草树木好不好呢朋友们快点来吧时间不多了大家准备好"
-    units = tuple(UnitTime(c, 0.2 * i, 0.2 * i + 0.2) for i, c in enumerate(text))
+    units = tuple(TokenTime(c, 0.2 * i, 0.2 * i + 0.2) for i, c in enumerate(text))
     cues = check(spoken((Word(text, 0.0, units[-1].end, units=units),)), SubtitleConfig())
     assert "".join(line for cue in cues for line in shown(cue)) == text
     assert len(cues) > 1

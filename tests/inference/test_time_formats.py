@@ -7,10 +7,10 @@ from dataclasses import fields
 
 from pydantic import TypeAdapter
 
-from asr.inference.time_formats import UnitTime, Word, to_ctm, to_json, to_textgrid
+from asr.inference.time_formats import TokenTime, Word, to_ctm, to_json, to_textgrid
 
 WORDS = (
-    Word("yes", 0.5, 0.75, 0.9, (UnitTime("▁y", 0.5, 0.6), UnitTime("es", 0.6, 0.75))),
+    Word("yes", 0.5, 0.75, 0.9, (TokenTime("▁y", 0.5, 0.6), TokenTime("es", 0.6, 0.75))),
     Word("no", 0.75, 1.0),
 )
 

@@ -1,4 +1,4 @@
-"""Covers `asr/inference/kept_pieces.py`."""
+"""Covers `asr/inference/cached_pieces.py`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from asr.audio.load import write_wav
 from asr.audio.vad import speech_detector
 from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import AudioError, ManifestError
-from asr.inference import kept_pieces as kept
+from asr.inference import cached_pieces as kept
 from asr.inference import untranscribed
-from asr.inference.kept_pieces import kept_pieces
+from asr.inference.cached_pieces import cached_pieces
 from asr.inference.untranscribed import Found, cut_recordings, find_recordings, hold_out, without
 from tests.tones import RATE, speak, write_recordings
 
@@ -68,7 +68,7 @@ def test_long_recordings_are_cut_and_silence_is_left_out(
     assert (found.short, found.silent, len(found.unreadable)) == (1, 1, 1)
     assert found.summary() == "1 too short, 1 without speech, 1 not readable"
     # Kept, until a file or a setting changes.
-    cut = partial(kept_pieces, tmp_path / "out" / "pieces.json", found_in(tmp_path), RATE)
+    cut = partial(cached_pieces, tmp_path / "out" / "pieces.json", found_in(tmp_path), RATE)
     assert cut(6.0, 0.3) == found
     with monkeypatch.context() as context:
         read: list[Utterance] = []

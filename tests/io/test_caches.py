@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.io.caches import private_folder, settle
+from asr.io.caches import private_folder, set_cache_folders
 
 VARIABLES = ["MPLCONFIGDIR", "TRITON_HOME", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR"]
 
@@ -28,10 +28,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         # Set first, so that what the code sets is taken back at the end.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    for function in (private_folder, settle):
+    for function in (private_folder, set_cache_folders):
         function.cache_clear()
     yield folder
-    for function in (private_folder, settle):
+    for function in (private_folder, set_cache_folders):
         function.cache_clear()
 
 
@@ -107,7 +107,7 @@ def test_a_folder_of_another_user_is_not_used(home: Path) -> None:
 
 def test_a_usable_home_changes_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "somebody")
-    settle()
+    set_cache_folders()
     assert not [name for name in VARIABLES if name in os.environ]
     assert not list(home.iterdir())
 
@@ -117,7 +117,7 @@ def test_nowhere_to_write_is_no_error(home: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tempfile, "tempdir", "/proc/no-temporary-files")
     monkeypatch.setenv("TRITON_HOME", "/chosen")
     monkeypatch.chdir(home)
-    settle(home / "corpus")
+    set_cache_folders(home / "corpus")
     assert private_folder() is None
     assert os.environ["TRITON_HOME"] == "/chosen"
     assert os.environ["HF_HOME"] == str(home / "corpus" / "huggingface")
@@ -129,5 +129,5 @@ def test_a_user_without_a_name_can_train(home: Path, monkeypatch: pytest.MonkeyP
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown_user)
-    settle()
+    set_cache_folders()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(home / ".cache" / "asr")

@@ -21,8 +21,8 @@ from asr.models.attention_decoder import (
     BOUNDARY,
     Attended,
     AttentionDecoder,
+    expected_token_counts,
     smoothed_losses,
-    tokens_before,
 )
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
@@ -143,7 +143,7 @@ def test_no_token_depends_on_those_after_it() -> None:
 def test_tokens_before_counts_what_ctc_emits_once() -> None:
     path = [0, 1, 1, 0, 1, 2, 0]
     sure = functional.one_hot(torch.tensor([path]), V).float().clamp(min=1e-9).log()
-    found = tokens_before(Padded(sure, torch.tensor([7])))
+    found = expected_token_counts(Padded(sure, torch.tensor([7])))
     torch.testing.assert_close(found, torch.tensor([[0.0, 1, 1, 1, 2, 3, 3]]), atol=1e-4, rtol=0)
 
 

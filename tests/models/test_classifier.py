@@ -16,8 +16,8 @@ from asr.models.classifier import (
     Classifier,
     ClassifierBundle,
     checked_classes,
-    levelled,
     load_classifier,
+    normalise_level,
     save_classifier,
 )
 from asr.models.config import ModelConfig
@@ -124,14 +124,14 @@ def test_recordings_of_any_level_give_the_same() -> None:
     model = make_bundle(RECORDINGS).model
     waves = ragged([3000, 800, 1000])
     waves.values[2] = 0.0
-    expected = levelled(waves, -40.0)
+    expected = normalise_level(waves, -40.0)
     assert not expected.values[2].any()
     for row in expected.unpad()[:2]:
         assert float(row.square().mean().sqrt()) == pytest.approx(0.01)
     gains = torch.tensor([0.01, 30.0, 1.0])
     louder = Padded(waves.values * gains[:, None], waves.lengths)
     torch.testing.assert_close(model.extract(louder).values, model.extract(waves).values)
-    louder = levelled(refilled(louder, math.nan, 9), -40.0)
+    louder = normalise_level(refilled(louder, math.nan, 9), -40.0)
     torch.testing.assert_close(louder.values[:, :3000], expected.values)
     assert not louder.values[~louder.mask()].any()
 

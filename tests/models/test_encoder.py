@@ -16,9 +16,9 @@ from asr.models.encoder import (
     Encoder,
     LookaheadConvolution,
     draw_chunk,
-    joined_pairs,
     locked_dropout,
-    overlapping,
+    split_chunks,
+    stack_pairs,
     strided,
 )
 from asr.padded import Padded, pad
@@ -122,10 +122,10 @@ def test_alternating_directions_need_both_and_the_whole(more: dict[str, Any]) ->
 
 def test_pairs_are_joined_and_an_odd_frame_is_joined_to_silence() -> None:
     x = pad([torch.arange(1.0, 7.0).reshape(3, 2), torch.tensor([[8.0, 9.0]])])
-    y = joined_pairs(x)
+    y = stack_pairs(x)
     assert y.lengths.tolist() == [2, 1]
     assert y.values.tolist() == [[[1, 2, 3, 4], [5, 6, 0, 0]], [[8, 9, 0, 0], [0, 0, 0, 0]]]
-    assert_contract(joined_pairs, ragged(LENGTHS, 3), lambda lengths: strided(lengths, 2))
+    assert_contract(stack_pairs, ragged(LENGTHS, 3), lambda lengths: strided(lengths, 2))
 
 
 def test_a_residual_connection_adds_the_input_of_layers_of_equal_width() -> None:
@@ -237,7 +237,7 @@ def test_dropout_is_the_same_in_every_chunk() -> None:
 
 def test_chunks_overlap_by_their_context() -> None:
     x = pad([torch.arange(1.0, 8.0)[:, None], torch.arange(11.0, 14.0)[:, None]])
-    pieces, count = overlapping(x, 3, 2)
+    pieces, count = split_chunks(x, 3, 2)
     assert count == 3
     assert pieces.values[:, :, 0].tolist() == [
         [1, 2, 3, 4, 5],

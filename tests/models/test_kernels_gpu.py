@@ -234,7 +234,7 @@ class TestInterpreted:
             def again() -> None:
                 replayed.append(type(tape).__name__)
                 tape.run()
-                tape.hand_on()
+                tape.carry_state()
 
             return again
 

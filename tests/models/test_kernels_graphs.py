@@ -33,7 +33,7 @@ class Empty:
     def run(self) -> None:
         self.ran.append(self.name)
 
-    def hand_on(self) -> None:
+    def carry_state(self) -> None:
         pass
 
 

@@ -304,7 +304,7 @@ def test_the_bfloat16_lstm_is_missed_without_avx_512() -> None:
 
 
 def test_a_slow_path_says_so_once(recwarn: pytest.WarningsRecorder) -> None:
-    reference.say_slow.cache_clear()
+    reference.warn_slow.cache_clear()
     for _ in range(2):
         layer_of("gru", zoneout=0.4)(ragged([3], INPUT))
         layer_of("gru").double()(Padded(torch.zeros(1, 2, INPUT).double(), torch.tensor([2])))

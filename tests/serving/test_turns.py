@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from asr.serving.turns import Turns
+from asr.serving.turns import FairSemaphore
 
 
 def test_first_come_first_served() -> None:
-    turns, order = Turns(), list[int]()
+    turns, order = FairSemaphore(), list[int]()
 
     def work(number: int) -> None:
         with turns.turn():
@@ -31,7 +31,7 @@ def test_first_come_first_served() -> None:
 
 
 def test_a_turn_ends_with_an_error_too() -> None:
-    turns = Turns()
+    turns = FairSemaphore()
     with pytest.raises(ValueError, match="nothing"), turns.turn():
         raise ValueError("nothing")
     with turns.turn():
@@ -39,7 +39,7 @@ def test_a_turn_ends_with_an_error_too() -> None:
 
 
 def test_several_have_turns_at_a_time() -> None:
-    turns, together = Turns(2), threading.Barrier(2)
+    turns, together = FairSemaphore(2), threading.Barrier(2)
 
     def work() -> None:
         with turns.turn():

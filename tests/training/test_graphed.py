@@ -197,8 +197,8 @@ def test_loops_run_plainly_while_a_step_is_recorded(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(graphs.Graphs, "captured", lambda *_: pytest.fail("a graph of its own"))
     ran: list[bool] = []
     tape: Any = type("", (), {"size": (40, 2), "run": lambda self: ran.append(True)})()
-    with streams.plainly():
-        assert streams.runs_plainly()
+    with streams.single_stream():
+        assert streams.is_single_stream()
         graphs.Graphs().run(tape)
     assert ran
     assert not streams._plain

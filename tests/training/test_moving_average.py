@@ -16,7 +16,7 @@ from asr.inference import decode
 from asr.io.files import read_json
 from asr.models.bundle import load_bundle
 from asr.training.loop import Loop, Loss, Task
-from asr.training.moving_average import decay_after, follow, in_place
+from asr.training.moving_average import applied, decay_after, update
 from tests.tones import run_quietly, tone_recipe, write_corpus
 
 DECAY = 0.6
@@ -27,7 +27,7 @@ def test_a_weight_trained_later_begins_with_its_value_and_counts_are_left_out() 
     model = nn.Sequential(linear, norm)
     linear.bias.requires_grad_(False)
     average: dict[str, Tensor] = {}
-    follow(average, model, DECAY)
+    update(average, model, DECAY)
     assert average.keys() == {
         "0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var"
     }  # fmt: skip
@@ -37,7 +37,7 @@ def test_a_weight_trained_later_begins_with_its_value_and_counts_are_left_out() 
         for value in model.parameters():
             value.add_(1.0)
         model.state_dict()["1.running_mean"].add_(2.0)
-    follow(average, model, DECAY)
+    update(average, model, DECAY)
     assert torch.equal(average["0.bias"], linear.bias)
     torch.testing.assert_close(average["0.weight"], first["0.weight"] + (1 - DECAY))
     torch.testing.assert_close(average["1.running_mean"], first["1.running_mean"] + 2 * (1 - DECAY))
@@ -50,7 +50,7 @@ def test_the_model_gets_its_own_weights_back_after_an_error() -> None:
     average = {"weight": torch.full((1, 2), 7.0)}
 
     def failing() -> None:
-        with in_place(average, model):
+        with applied(average, model):
             assert torch.equal(model.weight, average["weight"])
             raise InterruptedError
 

@@ -132,7 +132,7 @@ class _Norm(torch.autograd.Function):
             _launch("norm_backward", SUMS, divided, (*given, sums, slopes), before)
             slopes = sums.sum(dim=0)
             everyone = slopes.clone()
-            shares.add_up(everyone)
+            shares.all_reduce(everyone)
             if not ctx.real:  # a copy of another process's utterance is not in the statistics
                 everyone.zero_()
             unused = torch.empty_like(slopes)

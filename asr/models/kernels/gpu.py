@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.io.caches import settle
+from asr.io.caches import set_cache_folders
 from asr.models.cells import Cell, State, Weights
 from asr.models.kernels.gates import GATES
 from asr.models.kernels.gpu_loops import Backward, Forward
@@ -43,7 +43,7 @@ def _works(device: torch.device) -> bool:
 
     A warning gives the reason if not.
     """
-    settle()
+    set_cache_folders()
     try:
         one = torch.zeros(1, 1, 1, device=device)
         with torch.no_grad(), torch.cuda.device_of(one):

@@ -145,7 +145,7 @@ class Forward:
             tuple(torch.empty_like(vector) for vector in self.vectors),
         )
 
-    def hand_on(self) -> None:
+    def carry_state(self) -> None:
         self.hs[0].copy_(self.hs[-1])
         if self.cs is not None:
             self.cs[0].copy_(self.cs[-1])
@@ -280,7 +280,7 @@ class Backward:
             tuple(torch.empty_like(vector) for vector in self.vectors),
         )
 
-    def hand_on(self) -> None:
+    def carry_state(self) -> None:
         """Copy the gradients of the state to the input of the next chunk."""
 
 

@@ -19,7 +19,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from asr.models.kernels.streams import runs_plainly
+from asr.models.kernels.streams import is_single_stream
 
 FRAMES = 32  # in a graph: fewer would be copied more often, more would be wasted
 ROWS = 8  # rows of a batch take the same time as one
@@ -63,7 +63,7 @@ class Tape(Protocol):
 
     def run(self) -> None: ...
 
-    def hand_on(self) -> None:
+    def carry_state(self) -> None:
         """Make the state after the last frame the start of the next chunk."""
 
 
@@ -77,7 +77,7 @@ class Graphs:
 
     def run(self, tape: Tape) -> None:
         """Run the loop of `tape`, by a graph if possible."""
-        if self._failed or tape.size[0] < SHORTEST or runs_plainly():
+        if self._failed or tape.size[0] < SHORTEST or is_single_stream():
             return tape.run()
         stream = torch.cuda.current_stream(tape.parts().writes[0].device)
         with self._lock:
@@ -112,7 +112,7 @@ class Graphs:
 
 
 def capture(tape: Tape) -> Callable[[], None]:
-    """A function that repeats the loop of `tape` and its `hand_on` on the GPU."""
+    """A function that repeats the loop of `tape` and its `carry_state` on the GPU."""
     graph = torch.cuda.CUDAGraph()
     before = torch.cuda.current_stream()
     side = _side_stream(torch.cuda.current_device(), before.cuda_stream)
@@ -120,13 +120,13 @@ def capture(tape: Tape) -> Callable[[], None]:
     with torch.cuda.stream(side):
         # Kernels are compiled and libraries set up at first use, which cannot be captured.
         tape.run()
-        tape.hand_on()
+        tape.carry_state()
         # Not torch.cuda.graph(): it would first return all unused memory to the driver. Other
         # threads, such as a data loader, may run meanwhile.
         graph.capture_begin(capture_error_mode="thread_local")
         try:
             tape.run()
-            tape.hand_on()
+            tape.carry_state()
         finally:
             graph.capture_end()
     before.wait_stream(side)

@@ -43,7 +43,7 @@ def _zoneout(old: Tensor, new: Tensor, rate: float, draw: bool) -> Tensor:
 
 
 @functools.cache
-def say_slow(layer: str, why: str) -> None:
+def warn_slow(layer: str, why: str) -> None:
     """Warn that a layer runs as this loop, once per process for each reason."""
     warnings.warn(
         f"layers of {layer} run as a plain loop, which is slow: no fast path serves {why}",

@@ -16,7 +16,7 @@ _plain = False  # for all threads: autograd computes gradients in one of its own
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def single_stream() -> Iterator[None]:
     """Run on one stream, and loops without graphs of their own, as inside a CUDA graph."""
     global _plain
     before, _plain = _plain, True
@@ -26,8 +26,8 @@ def plainly() -> Iterator[None]:
         _plain = before
 
 
-def runs_plainly() -> bool:
-    """Whether `plainly` is entered, or the current stream is being captured."""
+def is_single_stream() -> bool:
+    """Whether `single_stream` is entered, or the current stream is being captured."""
     return _plain or torch.cuda.is_current_stream_capturing()
 
 
@@ -40,7 +40,7 @@ def side_by_side(
     A step of a recurrent layer uses a fraction of a large GPU, and its two directions are
     independent.
     """
-    if not shared[0].is_cuda or runs_plainly():
+    if not shared[0].is_cuda or is_single_stream():
         return first(), second()
     main, side = torch.cuda.current_stream(), _side(shared[0].device)
     side.wait_stream(main)

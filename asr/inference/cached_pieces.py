@@ -20,7 +20,7 @@ from asr.io.paths import as_stored
 VERSION = 2  # of what is kept; higher if the same recordings would be cut in another way
 
 
-def kept_pieces(
+def cached_pieces(
     place: Path,
     rows: Sequence[Utterance],
     rate: int,
