@@ -37,7 +37,7 @@ from asr.evaluation.evaluate import machine_name
 from asr.evaluation.misfit import misfits, rank
 from asr.evaluation.page import interval_text
 from asr.experiments.family import parser
-from asr.inference.decode import batch_seconds, evaluating, load_batches
+from asr.inference.decode import batch_seconds, evaluation_mode, load_batches
 from asr.io.files import write_json
 from asr.io.terminal import tell
 from asr.models.bundle import Bundle, load_bundle
@@ -160,7 +160,7 @@ def _outputs(bundle: Bundle, dev: Sequence[Utterance]) -> dict[str, dict[str, to
     """The output of each CTC layer by utterance. Shape: [T, V]."""
     data = SpeechDataset(dev, None, bundle.text, bundle.sample_rate)
     found = {}
-    with evaluating(bundle.model), torch.inference_mode():
+    with evaluation_mode(bundle.model), torch.inference_mode():
         for batch in load_batches(data, batch_seconds(bundle.model)):
             written, spelled = bundle.model.forward_and_spell(bundle.model.features(batch.waves))
             assert spelled is not None
