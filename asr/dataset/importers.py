@@ -36,6 +36,7 @@ from asr.dataset.tables import (
 from asr.errors import AsrError, TranscriptError
 from asr.io.foreign import kind_of
 from asr.io.paths import as_stored, composed, files_below
+from asr.io.printable import printable_name
 
 Kind = Literal["folder", "table", "metadata", "Kaldi", "Common Voice"]
 
@@ -99,16 +100,16 @@ def _read_folder(folder: Path) -> Source:
             f" recordings and {len(texts)} texts ({folder}): {hint}"
         )
     beside: dict[tuple[Path, str], Path] = {}
-    left_out = [LeftOut(*line.split(": ", 1)) for line in unreadable]
+    second: list[Path] = []
     for p in sorted(texts, key=lambda p: p.suffix.lower() != ".txt"):
-        first = beside.setdefault((p.parent, composed(p.stem)), p)
-        if first is not p:
-            left_out.append(LeftOut(str(p), f"{first.name} is used, of the same name"))
+        if beside.setdefault((p.parent, composed(p.stem)), p) is not p:
+            second.append(p)
     once = Counter(composed(p.stem) for p in texts)
     elsewhere = {composed(p.stem): p for p in texts if once[composed(p.stem)] == 1}
     stems = Counter(composed(p.stem) for p in recordings)
     speakers = folders_as_speakers(recordings, folder)
     used, found = set(), []
+    left_out = [LeftOut(*line.split(": ", 1)) for line in unreadable]
     for audio in recordings:
         stem = composed(audio.stem)
         text = beside.get((audio.parent, stem))
@@ -134,8 +135,16 @@ def _read_folder(folder: Path) -> Source:
     named = "the sub-folders" if speakers else ""
     kind = "a folder of recordings, each with a text of the same name"
     others = tuple(p for p in files if p not in taken)
-    note = passed_over(others, folder) if others else ""
+    notes = [passed_over(others, folder)] if others else []
+    notes += [_second_texts(second, folder)] if second else []
+    note = "; ".join(notes)
     return Source(kind, distinct_ids(found), tuple(left_out), named, note)
+
+
+def _second_texts(texts: Sequence[Path], folder: Path) -> str:
+    names = printable_name(texts[0].relative_to(folder)) + (" and others" if texts[1:] else "")
+    count = f"{len(texts)} text{'s' if texts[1:] else ''}"
+    return f"left {count} aside, since another of the same name is used: {names}"
 
 
 def folders_as_speakers(recordings: Sequence[Path], folder: Path) -> dict[Path, str]:

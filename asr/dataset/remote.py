@@ -64,8 +64,9 @@ class Supply:
             for place, batch in enumerate(plan):
                 while queue:
                     # First used shards, then those that are needed last.
-                    spare = [i for i in here - self.lasting if last.get(i, -1) < place]
-                    spare += [i for i in reversed(queue[1:]) if i in here - self.lasting]
+                    removable = here - self.lasting
+                    spare = [i for i in removable if last.get(i, -1) < place]
+                    spare += [i for i in reversed(queue[1:]) if i in removable]
                     if queue[0] not in wanted[place] and not self._fits(here, queue[0], spare):
                         break
                     here = self._with(here, queue[0], spare)

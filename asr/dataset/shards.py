@@ -209,9 +209,10 @@ class Packing:
             done += len(places)
 
     def is_here(self, name: str) -> bool:
-        """Whether a shard is in the folder as it was packed."""
+        """Whether a shard is in the folder, with all recordings."""
         path = self._folder / name
-        return _stamp_of(path) == self.stamp(name) and bool(_members(path))
+        is_same = _stamp_of(path) == self.stamp(name)
+        return is_same and len(_members(path)) == len(self._rows(name))
 
     def written(self, name: str, problems: Mapping[str, str]) -> Written:
         """A shard that another process has written. Raises AsrError if it is not here."""

@@ -131,7 +131,7 @@ def columns(names: Sequence[str], where: str) -> tuple[str, str, str | None]:
         )
     speaker = _first(names, SPEAKER_COLUMNS)
     for name in (audio, text, speaker):
-        if list(names).count(name or "") > 1:
+        if name is not None and list(names).count(name) > 1:
             raise AsrError(
                 f"expected one column '{name}', got {shown(', '.join(names))} ({where}): rename or "
                 "remove the others"

@@ -244,7 +244,8 @@ def _join_projections(weights: dict[str, Tensor], layer: str) -> None:
     """Of WavLM: the projections of queries, keys and values as one, under torchaudio's names."""
     for kind in ("weight", "bias"):
         names = [f"{layer}{which}_proj.{kind}" for which in "qkv"]
-        if len({weights[name].shape[1:] for name in names if name in weights}) > 1:
+        shapes = {weights[name].shape for name in names if name in weights}
+        if len({shape[1:] for shape in shapes}) > 1 or torch.Size() in shapes:
             continue  # of no WavLM; what is missing is named later
         if all(name in weights for name in names):
             weights[f"{layer}attention.in_proj_{kind}"] = torch.cat([weights.pop(n) for n in names])

@@ -33,6 +33,7 @@ def phrases_of(
     if decoder.config.rescore.every_step:  # takes no hot words
         return ()
     alphabet = {c for unit in decoder.tokens.units[1:] for c in unit}
+    words = None if decoder.lexicon is None else frozenset(decoder.lexicon)
     known = set()
     for keyword in keywords:
         with contextlib.suppress(AsrError):  # whoever decodes with it raises the error
@@ -44,13 +45,9 @@ def phrases_of(
             with contextlib.suppress(AsrError):
                 written = " ".join(normalise(part).split())
                 check_phrase(written, alphabet)
-                if written not in known and _has(decoder, written):
+                if written not in known and (words is None or words.issuperset(written.split())):
                     found.setdefault(written, " ".join(part.split()))
     return tuple(found.values())
-
-
-def _has(decoder: Decoder, phrase: str) -> bool:
-    return decoder.lexicon is None or set(phrase.split()) <= set(decoder.lexicon)
 
 
 class HotDecoders:

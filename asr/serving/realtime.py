@@ -12,6 +12,7 @@ import base64
 import binascii
 import math
 import secrets
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ from asr.serving.sockets import Socket, converse, json_object, pcm16
 MOST_ERRORS = 10
 """Events with errors; a client that sends more is cut off."""
 LONGEST_ID = 512  # characters
+MOST_EARLY = 4 << 20  # characters of messages that wait for the answer to another
 
 router = APIRouter()
 
@@ -161,26 +163,34 @@ class _Conversation:
         self._sent = self._errors = 0
         self._seconds = 0.0  # of audio so far
         self._handling, self._answered = False, -math.inf  # the latter in seconds of the loop
+        self._early: deque[str | bytes] = deque()
 
     async def run(self) -> None:
         self._audio = await self._listen(self._settings)
         await self._send({"type": "session.created", "session": self._settings.session(self._name)})
-        reading = self._receive()
+        self._reading = self._receive()
         try:
             while True:
-                await asyncio.wait(
-                    {reading, *self._audio.work}, return_when=asyncio.FIRST_COMPLETED
-                )
+                waits: set[asyncio.Task[Any]] = {self._reading, *self._audio.work}
+                if not self._early:
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 await self._send(*self._audio.taken())
-                if reading.done():
-                    if (message := reading.result()) is None:
+                if self._early or self._reading.done():
+                    if (message := self._next()) is None:
                         return
-                    reading = self._receive()
-                    if not await self._handle_while_connected(message, reading):
+                    if not await self._handle_while_connected(message):
                         return
         finally:
-            reading.cancel()
+            self._reading.cancel()
             self._audio.close()
+
+    def _next(self) -> str | bytes | None:
+        """The message that came first; None if the client has gone."""
+        if self._early:
+            return self._early.popleft()
+        message = self._reading.result()
+        self._reading = self._receive()
+        return message
 
     def _receive(self) -> asyncio.Task[str | bytes | None]:
         return asyncio.create_task(self._client.receive(self._is_answering))
@@ -190,18 +200,25 @@ class _Conversation:
         since = asyncio.get_running_loop().time() - self._answered
         return self._handling or since < self._engine.limits.live_idle_s / 2
 
-    async def _handle_while_connected(
-        self, message: str | bytes, reading: asyncio.Task[str | bytes | None]
-    ) -> bool:
+    async def _handle_while_connected(self, message: str | bytes) -> bool:
         """Handle a message; False, and the work ends, if the client leaves meanwhile: it could be
-        the recognition of hours of audio."""
+        the recognition of hours of audio. Messages that come during a commit wait in `_early`."""
         work = asyncio.create_task(self._handle(message))
-        both: set[asyncio.Task[Any]] = {work, reading}
         self._handling = True
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and reading.result() is None:
-                return False
+            while not work.done():
+                waits: set[asyncio.Task[Any]] = {work, self._reading}
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    break
+                early = self._reading.result()
+                if early is None:
+                    return False
+                is_live = not isinstance(self._audio, _Buffered)  # whose clients have to wait
+                if is_live or sum(map(len, self._early)) > MOST_EARLY:
+                    break
+                self._early.append(early)
+                self._reading = self._receive()
             await work
             return True
         finally:

@@ -277,7 +277,6 @@ def _digest(data: SpeechDataset, as_units: bool) -> str:
     for i, (u, units) in enumerate(zip(data.utterances, data.references, strict=True)):
         row = [u.id, units if as_units else u.text, u.duration, u.speaker]
         row += [data.weights[i]] if data.weights else []
-        row += [u.start, u.end] if u.start or u.end is not None else []
         total.update((", " if i else "[").encode() + json.dumps(row).encode())
     total.update(b"]")
     return total.hexdigest()[:16]

@@ -331,6 +331,7 @@ def test_what_a_client_has_committed_ends_when_it_leaves(
         update(connection, turn_detection=None)
         append(connection, talk()[:RATE])
         connection.input_audio_buffer.commit()
+        append(connection, talk()[:RATE])  # the microphone is still open
         assert begun.wait(20)
     assert ended.wait(20)
 

@@ -226,7 +226,7 @@ def test_a_training_that_writes_nothing_shows_the_advice(
     monkeypatch.setattr(trainer, "decode_dataset", write_nothing)
     recipe = tone_recipe(manifests, tmp_path / "out", epochs=PLATEAU_EPOCHS + 2, patience=99)
     _, shown = run_quietly(recipe)
-    assert shown.count("only blanks") == 1
+    assert shown.count("nearly empty") == 1
 
 
 # --- stopping early, and the largest batch first ---
