@@ -36,7 +36,7 @@ def _ogg_damage(stream: Stream) -> str:
         at += 27 + count + sum(head[27 : 27 + count])
         if at > total:
             return "cut off in its last page"
-        page = head + stream.read(at - stream.tell())
+        page = head + stream.read(max(0, at - stream.tell()))  # a short page is in the head
         page = page[: 27 + count + sum(head[27 : 27 + count])]
         track, number = page[14:18], int.from_bytes(page[18:22], "little")
         if not page.startswith(b"OggS\0") or number != numbers.get(track, number):

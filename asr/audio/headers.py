@@ -246,7 +246,9 @@ def _sphere(head: bytes) -> _Header | None:
         for name in (b"sample_count", b"channel_count", b"sample_n_bytes")
     ]
     size = re.match(rb"NIST_1A\n *(\d{1,9})\n", head)
-    if size is None or None in counts:
+    # Of compressed samples, the header states the size without compression.
+    embedded = re.search(rb"\nsample_coding -s\d+ [^\n]*embedded", head[:1024])
+    if size is None or None in counts or embedded:
         return None
     stated = math.prod(int(count[1]) for count in counts if count)
     return _Header(int(size[1]), stated, (), chunked=False, align=1)

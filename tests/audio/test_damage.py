@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr.audio.damage import damage
+from asr.audio.headers import with_true_size
 from asr.audio.load import audio_duration, load_audio
 from asr.errors import AudioError, AudioWarning
 from tests.recordings import FORMATS, STRETCHES, chirp, film, with_pyav, with_soundfile
@@ -19,6 +22,31 @@ def heard(content: bytes, **stretch: float) -> tuple[np.ndarray, list[str]]:
     """What is read of damaged content, and what is said of it."""
     said: list[str] = []
     return load_audio(content, say=said.append, **stretch), said  # type: ignore[arg-type]
+
+
+def test_short_pages_of_ogg_are_read_once() -> None:
+    class Counted(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            content = super().read(size)
+            self.count += len(content)
+            return content
+
+    stream = Counted(film("ogg", "libopus", 48000, [(0, 20)], page_duration="20000"))
+    assert damage(stream) == ""
+    pages = stream.getvalue().count(b"OggS")
+    assert pages > 500
+    assert stream.count < len(stream.getvalue()) + 300 * pages
+
+
+def test_compressed_sphere_files_are_not_cut_off() -> None:
+    plain = with_soundfile(chirp(1, 16000), 16000, "NIST")
+    header = plain[:1024].replace(
+        b"sample_coding -s3 pcm", b"sample_coding -s26 pcm,embedded-shorten-v2.00"
+    )
+    assert header != plain[:1024]
+    assert with_true_size(io.BytesIO(header[:1024] + plain[1024:9000]), pytest.fail)
 
 
 @pytest.mark.parametrize("kind", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "NIST"])
