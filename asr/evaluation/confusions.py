@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from asr.evaluation.classification import wilson_interval
 from asr.evaluation.error_rate import UtteranceScore
+from asr.evaluation.optional import plain
 
 EDGES = (0, 1, 10, 100, 1000)  # first count of each frequency class; it ends before the next
 
@@ -84,8 +85,8 @@ def errors_by_frequency(
     wrong = [0] * len(EDGES)
     for utterance in utterances:
         for column in utterance.alignment:
-            if column.reference is not None:
-                seen = training.get(column.reference, 0)
+            if column.reference is not None and not column.unsaid:
+                seen = training.get(plain(column.reference), 0)
                 place = max(i for i, edge in enumerate(EDGES) if seen >= edge)
                 words[place] += 1
                 wrong[place] += column.operation != "C"

@@ -26,7 +26,7 @@ _OPEN, _CLOSE = "❨", "❩"
 
 def mark(text: str) -> str:
     """A text of a trn or stm file with its optional words marked for normalisation."""
-    return _IN_FILE.sub(rf"{_BEGIN}\1{_END}", text)
+    return _IN_FILE.sub(rf"{_BEGIN} \1 {_END}", text)  # rules for words see the word
 
 
 def bracket(text: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from asr.errors import TranscriptError
 from asr.evaluation.compare import compare_reports
+from asr.evaluation.confusions import errors_by_frequency
 from asr.evaluation.error_rate import Scores, score
 from asr.evaluation.normalise import BUILT_IN, Profile, Rules
 from asr.evaluation.report_folder import read_report, write_report
@@ -83,6 +84,21 @@ def test_normalisation_keeps_words_optional(scoring: Scoring, tmp_path: Path) ->
     assert scored(tmp_path, "I (Well,) don't know", "i don't know", scoring).words.errors == 0
     assert scored(tmp_path, "I (Well,) don't know", "i well, don't know", scoring).words.errors == 0
     assert scored(tmp_path, "I (Well,) don't know", "i no", scoring).words.errors > 0
+
+
+def test_rules_for_words_apply_to_optional_words(tmp_path: Path) -> None:
+    english = Scoring(BUILT_IN["english"], "words")
+    assert scored(tmp_path, "(two) dogs (colour)", "two dogs color", english).words.errors == 0
+    assert scored(tmp_path, "(two) dogs (colour)", "dogs", english).words.errors == 0
+
+
+def test_optional_words_are_known_from_training(tmp_path: Path) -> None:
+    scores = scored(tmp_path, "i (uh) think", "i uh think", Scoring(units="words"))
+    rows = errors_by_frequency(scores.utterances, {"i": 5, "uh": 500, "think": 5})
+    assert [(row.label, row.words) for row in rows] == [
+        ("1 to 9 times", 2),
+        ("100 times or more", 1),
+    ]
 
 
 def test_stm_and_ctm_have_optional_words_and_alternatives_are_refused(tmp_path: Path) -> None:
