@@ -11,6 +11,7 @@ import typer
 
 from asr.cli.console import show_settings
 from asr.cli.loading import loading_fast
+from asr.errors import AsrError
 
 if TYPE_CHECKING:
     from asr.decoding.decoder import Decoder
@@ -94,7 +95,10 @@ class DecoderOptions:
         from asr.lm.words import parse_hot_words, read_hot_words
 
         hot = {} if self.hot_words is None else read_hot_words(self.hot_words)
-        hot |= parse_hot_words(self.hot_word or [], "--hot-word")
+        further = parse_hot_words(self.hot_word or [], "--hot-word")
+        replaced = {_spelling(phrase, bundle) for phrase in further}
+        hot = {p: boost for p, boost in hot.items() if _spelling(p, bundle) not in replaced}
+        hot |= further
         kind: Literal["greedy", "beam"] | None = (
             None if self.decoder is None else self.decoder.value
         )
@@ -109,3 +113,11 @@ class DecoderOptions:
             overrides=self.set_ or [],
             normalise=bundle.normalise,
         )
+
+
+def _spelling(phrase: str, bundle: Acoustics) -> str:
+    """The phrase as the model writes it, if it can."""
+    try:
+        return bundle.normalise(phrase)
+    except AsrError:
+        return phrase

@@ -13,8 +13,8 @@ numba, which takes half a second and 100 MB.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -86,6 +86,9 @@ class Decoder:
     ngram: NgramModel | None = None
     lexicon: tuple[str, ...] | None = None
     neural: NeuralLm | OnnxLm | None = None
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Hot words and words of the lexicon as they were given, by their spelling with the tokens,
+    where the two differ. They are stored as given."""
 
     def __post_init__(self) -> None:
         if self.config.rescore.every_step and self._knows_words:
@@ -218,7 +221,8 @@ class Decoder:
         """The whole batch at once, with the recurrent language model, if any, at every step."""
         from asr.decoding.beam_batched import batched_decode
 
-        weight, bonus = 0.0, self.config.language.word_bonus
+        greedy = self.config.kind == "greedy"  # whose beam, for confidences, has no bonus
+        weight, bonus = 0.0, 0.0 if greedy else self.config.language.word_bonus
         if neural is not None:
             neural.model.to(log_probs.values.device)
             weight, bonus = self.config.rescore.weight, self.config.rescore.word_bonus

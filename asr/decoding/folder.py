@@ -58,7 +58,9 @@ def load_decoder(
         return Decoder(tokens, config)
     alphabet = {c for unit in tokens.units[1:] for c in unit}
     spelled = _spelled(config.hot_words, hot_words or {}, normalise, alphabet)
-    config = config.model_copy(update={"hot_words": spelled})
+    boosts = {text: config.hot_words[phrase] for text, phrase in spelled.items()}
+    config = config.model_copy(update={"hot_words": boosts})
+    as_given = {text: phrase for text, phrase in spelled.items() if text != phrase}
     given = {"lm": lm, "lstm": rescore, "lexicon.txt": lexicon}
     for part in config.parts:
         if given[part] is None and not (folder / part).exists():
@@ -72,9 +74,11 @@ def load_decoder(
     _check_kinds(lm, rescore)
 
     def spell(word: str) -> str:
-        spelled = normalise(word)
-        check_word(spelled, alphabet)
-        return spelled
+        text = normalise(word)
+        check_word(text, alphabet)
+        if text != word:
+            as_given[text] = word
+        return text
 
     return Decoder(
         tokens,
@@ -82,6 +86,7 @@ def load_decoder(
         None if lm is None else _load_ngram(lm),
         None if lexicon is None else read_lexicon(lexicon, spell),
         None if rescore is None else _load_recurrent(rescore),
+        as_given,
     )
 
 
@@ -94,10 +99,11 @@ def with_hot_words(
     tokens cannot encode, ConfigError for a decoder that takes none.
     """
     alphabet = {c for unit in decoder.tokens.units[1:] for c in unit}
-    known = decoder.config.hot_words
-    spelled = _spelled(known | dict(hot_words), hot_words, normalise, alphabet)
-    changes = {"kind": "beam", "hot_words": spelled}
-    return replace(decoder, config=decoder.config.model_copy(update=changes))
+    spelled = _spelled(hot_words, hot_words, normalise, alphabet)
+    boosts = {text: hot_words[phrase] for text, phrase in spelled.items()}
+    changes = {"kind": "beam", "hot_words": decoder.config.hot_words | boosts}
+    config = decoder.config.model_copy(update=changes)
+    return replace(decoder, config=config, given={**decoder.given, **spelled})
 
 
 def _load_ngram(path: Path) -> NgramModel:
@@ -120,9 +126,9 @@ def _spelled(
     given: Mapping[str, float],
     normalise: Callable[[str], str],
     alphabet: Collection[str],
-) -> dict[str, float]:
-    """Hot words and phrases as the model writes them. Those in `given` replace others that are
-    written alike."""
+) -> dict[str, str]:
+    """The hot words and phrases by their spelling with the model's tokens. Those in `given` replace
+    others that are spelled alike."""
     written: dict[str, str] = {}
     for phrase in sorted(phrases, key=lambda phrase: phrase in given):
         try:
@@ -136,7 +142,7 @@ def _spelled(
                 f"which the model writes alike ({text!r}): leave one out"
             )
         written[text] = phrase
-    return {text: phrases[phrase] for text, phrase in written.items()}
+    return written
 
 
 def _check_kinds(lm: Path | None, rescore: Path | None) -> None:
@@ -176,10 +182,13 @@ def save_decoder(folder: Path, decoder: Decoder) -> None:
         parts.append("lstm")
     if decoder.lexicon is not None:
         with atomic_path(folder / "lexicon.txt") as temporary:
-            text = "".join(f"{word}\n" for word in decoder.lexicon)
+            words = (decoder.given.get(word, word) for word in decoder.lexicon)
+            text = "".join(f"{word}\n" for word in words)
             temporary.write_text(text, encoding="utf-8")
         parts.append("lexicon.txt")
-    write_json(folder / "decoder.json", decoder.config.model_dump() | {"parts": parts})
+    hot = {decoder.given.get(p, p): boost for p, boost in decoder.config.hot_words.items()}
+    changes = {"parts": parts, "hot_words": hot}
+    write_json(folder / "decoder.json", decoder.config.model_dump() | changes)
     _remove(folder, {"lm", "lexicon.txt"} - set(parts))
 
 

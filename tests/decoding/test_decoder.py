@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from asr.decoding.decoder import Decoder, DecoderConfig
-from asr.decoding.folder import load_decoder, remove_decoder, save_decoder
+from asr.decoding.folder import load_decoder, remove_decoder, save_decoder, with_hot_words
 from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.io.files import write_json
 from asr.lm.estimate import estimate
@@ -109,6 +109,14 @@ def test_a_language_model_asks_for_a_beam(tmp_path: Path) -> None:
     assert greedy.texts(A_AND_A_OR_B) == ["a a"]
 
 
+def test_a_closed_model_of_weight_0_forbids_nothing(tmp_path: Path) -> None:
+    save_ngram(tmp_path / "closed.arpa", estimate(["b b"], 2, closed=True))
+    settings = ["language.weight=0", "language.unknown_score=0"]
+    lm = tmp_path / "closed.arpa"
+    decoder = load_decoder(tmp_path, TOKENS, lm=lm, overrides=settings)
+    assert decoder.texts(A_AND_A_OR_B) == load_decoder(tmp_path, TOKENS).texts(A_AND_A_OR_B)
+
+
 def test_a_lexicon_and_hot_words(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("b\nbb\n\n")
     decoder = load_decoder(tmp_path, TOKENS, lexicon=tmp_path / "words.txt")
@@ -133,6 +141,24 @@ def test_words_are_spelled_as_the_model_writes(tmp_path: Path) -> None:
     assert decoder.config.hot_words == {"b": 2.0, "bb": 1.0}
     with pytest.raises(LanguageModelError, match="got 'bc' with c"):
         load_decoder(tmp_path, TOKENS, hot_words={"BC": 1.0}, normalise=str.lower)
+
+
+def test_what_is_saved_is_normalised_once(tmp_path: Path) -> None:
+    """As by a model of phones, which cannot convert its own phones."""
+    phones = {"bee": "b b", "ay": "a", "abe": "a b"}
+
+    def pronounce(text: str) -> str:
+        if missing := [word for word in text.split() if word not in phones]:
+            raise LanguageModelError(f"expected words of the lexicon, got {', '.join(missing)}")
+        return " ".join(phones[word] for word in text.split())
+
+    (tmp_path / "decoder.json").write_text('{"kind": "beam", "hot_words": {"bee": 3}}')
+    first = load_decoder(tmp_path, TOKENS, normalise=pronounce)
+    save_decoder(tmp_path, first)
+    again = load_decoder(tmp_path, TOKENS, normalise=pronounce)
+    assert again.config.hot_words == first.config.hot_words == {"b b": 3.0}
+    more = with_hot_words(again, {"abe": 2.0}, pronounce)
+    assert more.config.hot_words == {"b b": 3.0, "a b": 2.0}
 
 
 def test_what_is_saved_is_the_folders_own(tmp_path: Path) -> None:
