@@ -115,7 +115,7 @@ class BeamSearch:
                 if language.kind == CHARACTER_MODEL:
                     context = int(nodes.context[node])
                 end, _ = advance(*language.ngram, context, language.end)
-                score += language.weight * end
+                score += language.weight * end if language.weight else 0.0  # not 0 times -inf
             total = nodes.language[node] + score
             if total > -np.inf:
                 ctc = logadd(beam.blank[i], beam.label[i])

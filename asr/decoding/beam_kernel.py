@@ -25,6 +25,7 @@ from asr.decoding.fusion_kernel import (
     match_unit,
     spell_out,
     spell_unit,
+    weighted,
 )
 from asr.jit import compiled, inner
 from asr.lm.ngram import Ints
@@ -112,7 +113,7 @@ def extend(language, nodes, node, unit):
             context = nodes.end_context[node]
     if language.kind == CHARACTER_MODEL:
         known, context = spell_out(language, context, unit)
-        score += language.weight * known
+        score += weighted(language, known)
     if spelled == OFF and language.lexicon_only:
         score = -np.inf
     return score, context, spelled
@@ -263,7 +264,7 @@ def propose(row, order, nodes, beam, language, phrases, work, floor, least):
                 score += look_ahead(language, spelled)
                 if language.kind == CHARACTER_MODEL:
                     known, _ = spell_out(language, context, unit)
-                    score += language.weight * known
+                    score += weighted(language, known)
             if begins:
                 score += end
             if phrases is not None:

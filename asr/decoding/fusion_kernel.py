@@ -75,6 +75,12 @@ class Language(NamedTuple):
 
 
 @inner
+def weighted(language, score):
+    """A score of the n-gram model with its weight; 0 times minus infinity is 0 here."""
+    return language.weight * score if language.weight != 0.0 else 0.0
+
+
+@inner
 def spell(language, spelled, character):
     """The lexicon's node after one character, or OFF."""
     if spelled < 0:
@@ -140,7 +146,7 @@ def end_word(language, context, spelled):
     score = language.word_bonus
     if language.kind == WORD_MODEL:
         known, context = advance(*language.ngram, context, max(word, 0))
-        score += language.weight * known
+        score += weighted(language, known)
         if word <= 0:
             score += language.unknown_score
     return score, context
@@ -164,10 +170,10 @@ def look_ahead(language, spelled):
     1996, "Language-model look-ahead for large vocabulary speech recognition")."""
     if language.kind != WORD_MODEL:
         return 0.0
-    unknown = language.weight * language.unknown_ahead + language.unknown_score
+    unknown = weighted(language, language.unknown_ahead) + language.unknown_score
     if spelled < 0:
         return language.word_bonus + unknown
-    known = language.weight * language.ahead_score[spelled]
+    known = weighted(language, language.ahead_score[spelled])
     if not language.lexicon_only:
         known = max(known, unknown)
     return language.word_bonus + known
