@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.text.characters import canonical
 from asr.text.edit_distance import align_words
 
 SUREST = 1 - 1e-4  # limit of confidence, since other texts may have left the beam
@@ -40,5 +41,7 @@ def gather(text: str, others: Sequence[str], scores: Sequence[float]) -> Evidenc
         [column.operation == "C" for column in alignment if column.reference is not None]
         for alignment in align_words([text] * len(others), others)
     ]
-    shape = len(others), len(text.split())
-    return Evidence(np.array(agrees, bool).reshape(shape), np.array(scores))
+    seen = [bool(canonical(word)) for word in text.split()]  # the alignment drops invisible words
+    found = np.zeros((len(others), len(seen)), bool)
+    found[:, seen] = np.array(agrees, bool).reshape(len(others), sum(seen))
+    return Evidence(found, np.array(scores))

@@ -32,6 +32,11 @@ def test_texts_without_words() -> None:
     assert gather("", ["", "a"], [-1.0, -2.0]).confidences(1.0).tolist() == []
     assert gather("a", ["a", ""], [0.0, 0.0]).confidences(1.0) == pytest.approx([0.5])
     assert fit_scale([], []) == 1.0
+    # A word of joiners alone is none for the alignment.
+    assert gather("می \u200c", ["می \u200c"], [0.0]).confidences(1.0).tolist() == [
+        SUREST,
+        1 - SUREST,
+    ]
 
 
 def test_the_scale_makes_up_for_too_much_certainty() -> None:
