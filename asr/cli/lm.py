@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -106,7 +107,8 @@ def perplexity(
     if words:
         for sentence in sentences:
             for score in loaded.score_sentence(sentence):
-                row = {"word": score.word, "log10": score.log10, "words_used": score.length}
+                log10 = score.log10 if math.isfinite(score.log10) else None
+                row = {"word": score.word, "log10": log10, "words_used": score.length}
                 show(printable_json(row | ({"unknown": True} if score.unknown else {})))
     found = measure_perplexity(loaded, sentences)
     show(

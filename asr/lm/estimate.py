@@ -101,7 +101,8 @@ def _read(
     pieces = []
     for number, sentence in enumerate(sentences, start=1):
         words = sentence.split()
-        if marker := next((word for word in words if word in SPECIAL), None):
+        # ARPA files of other programs have <UNK> for <unk>.
+        if marker := next((w for w in words if w in SPECIAL or w == "<UNK>"), None):
             raise AsrError(f"expected words, got the marker {marker} in line {number}: remove it")
         if words:
             ids = [seen.setdefault(word, len(seen)) for word in words]

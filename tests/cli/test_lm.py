@@ -34,6 +34,16 @@ def test_a_language_model_of_characters(run: Command, tmp_path: Path) -> None:
     assert [json.loads(row)["word"] for row in rows[:-1]] == [*"▁ab▁ba", "</s>", *"▁ab", "</s>"]
 
 
+def test_a_word_without_probability(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a b c\na c\n")
+    (tmp_path / "new.txt").write_text("a zzz\n")
+    lm = tmp_path / "lm"
+    estimated = "lm", "estimate", tmp_path / "text.txt", "--order", "2", "--closed", "--out", lm
+    assert run(*estimated).status == 0
+    rows = run("lm", "perplexity", lm, tmp_path / "new.txt", "--words").out.splitlines()
+    assert json.loads(rows[1])["log10"] is None
+
+
 def test_prompts_and_words_in_capitals(
     run: Command, tones: tuple[dict[str, Path], Path], tmp_path: Path
 ) -> None:

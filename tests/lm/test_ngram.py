@@ -138,6 +138,7 @@ def test_the_order_of_the_sentences_does_not_matter() -> None:
         (["a"], {"order": 0}, "an order of at least 1"),
         (["a"], {"cutoffs": [2, 1]}, "cut-offs that never fall"),
         (["a b"], {"min_count": 2}, "expected words with 2 occurrences, got none"),
+        (["a <UNK>"], {}, "got the marker <UNK> in line 1"),
         (["a a"], {"min_count": 2, "closed": True}, "closed vocabulary of every word"),
     ],
 )
