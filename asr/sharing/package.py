@@ -85,6 +85,8 @@ def _without_folders(path: Path) -> Content:
     match info.get("blend"):
         case [str(initial), *rest] if ending(Path(initial)) != initial:
             info["blend"] = [ending(Path(initial)), *rest]
+            if "weights" in info:  # says of which models the weights are a mean
+                info["weights"] = str(info["weights"]).replace(initial, ending(Path(initial)))
             return (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode()
     return path
 

@@ -86,10 +86,13 @@ def test_files_of_others_are_left_out_and_named(tmp_path: Path) -> None:
 
 
 def test_folders_of_this_machine_stay_here(tmp_path: Path) -> None:
-    info = INFO | {"blend": ["/home/somebody/base/model", 0.3]}
+    place = "/home/somebody/base/model"
+    info = INFO | {"blend": [place, 0.3], "weights": f"epoch 2, and 0.3 of {place}"}
     pack(make_model(tmp_path / "run", info, report=None), tmp_path / "a.zip")
     unpack(tmp_path / "a.zip", tmp_path / "copy")
-    assert load_bundle(tmp_path / "copy").info == INFO | {"blend": ["base/model", 0.3]}
+    weights = "epoch 2, and 0.3 of base/model"
+    there = INFO | {"blend": ["base/model", 0.3], "weights": weights}
+    assert load_bundle(tmp_path / "copy").info == there
 
 
 def test_places_that_are_taken(packed: Path, tmp_path: Path) -> None:
