@@ -112,6 +112,7 @@ def _axis(
         if top - bottom > 2:
             ticks = ticks[::3]
         ticks = [tick for tick in ticks if bottom <= math.log10(tick) <= top]
+        ticks = ticks or sorted({low, high})
         return lambda v: start + (end - start) * (math.log10(v) - bottom) / (top - bottom), ticks
     span = high - low or 1.0
     step = 10 ** math.floor(math.log10(span / 3))
