@@ -69,7 +69,8 @@ def run_live(
     """
     if not options.live:
         for name in ("device", "delay", "stats"):
-            if getattr(options, name) not in (None, "", False):
+            given = getattr(options, name)
+            if given is not None and given is not False and given != "":
                 raise ConfigError(f"expected --live with --{name}, got none: add it")
         if options.rate is not None and Path("-") not in files:
             raise ConfigError("expected - or --live with --rate, got neither: add one")

@@ -70,6 +70,11 @@ def transcribe(
         raise ConfigError("expected --out with --resume, got none: name the folder to resume")
     if output.out is not None and live.live:
         raise ConfigError("expected --out without --live, got both: leave one out")
+    if live.live and (input, subtitles) != (InputOptions(), SubtitleOptions()):
+        raise ConfigError(
+            "expected --live without options of recordings and subtitles, got some: leave out "
+            "--start, --end, --channels and those of subtitles"
+        )
     if sharded and STDIN in files:
         raise ConfigError("expected files with --shard and --merge, got -: standard input is one")
     if run_live(lambda: options.recognizer(model), files, ",".join(formats), live):

@@ -221,6 +221,9 @@ def test_a_terminal_keeps_the_final_texts_only(
         (["--live", "-"], "expected --rate with --live -, got none"),
         (["--live", "-", "--device", "1"], "expected --device or standard input, got both"),
         (["a.wav", "--delay", "1"], "expected --live with --delay, got none"),
+        (["a.wav", "--delay", "0"], "expected --live with --delay, got none"),
+        (["--live", "--start", "5"], "leave out --start, --end, --channels"),
+        (["--live", "--line-width", "30"], "and those of subtitles"),
         (["--live", "--format", "ctm"], "expected --format txt or json with --live, got ctm"),
     ],
 )
