@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from data.text import read_columns
 
 # The archives in the dataset's repository on the Hugging Face hub.
 URL = "https://huggingface.co/datasets/google/fleurs/resolve/main/data/{language}/{file}"
+_LANGUAGE = re.compile(r"[a-z]{2,3}(_[a-z]{4})?_([a-z]{2}|\d{3})")  # de_de, cmn_hans_cn, es_419
 SPLITS = ("train", "dev", "test")
 COLUMNS = 7  # sentence, file, text as written, text, its characters, samples, gender
 
@@ -29,8 +31,12 @@ def prepare(
 
     The corpus names no speakers. A sentence is read by up to three people, so a recording's id is
     its file name. Rows without text or recording, and repeated recordings, are left out and
-    reported. Raises AsrError for a missing or malformed table or archive.
+    reported. Raises AsrError for a missing or malformed table or archive, and for another language.
     """
+    if not _LANGUAGE.fullmatch(language):
+        raise AsrError(
+            f"expected a language such as de_de or en_us, got {language[:50]!r}: check --language"
+        )
     splits = {}
     for split in SPLITS:
         table, audio = _locate(split, language, folder, source, progress)

@@ -20,7 +20,8 @@ URL = "https://www.openslr.org/resources/51/TEDLIUM_release-3.tgz"
 PUBLISHED = {"train": 2351, "dev": 8, "test": 11}  # talks
 IGNORED = "ignore_time_segment_in_scoring"
 LONGEST = 1e6  # seconds
-_NOT_SAID = re.compile(r"<[^>]*>|\{[^}]*\}|\(\d+\)|\([^ ]*\)$")
+# An unknown word goes with its endings: `<unk> 's`.
+_NOT_SAID = re.compile(r"<unk>(?: +'\S+)*|<[^>]*>|\{[^}]*\}|\(\d+\)|\([^ ]*\)$")
 _SUFFIX = re.compile(r" +(?=')")
 
 
@@ -88,6 +89,8 @@ def clean(text: str) -> str:
 
     >>> clean("<o,f0,male> <sil> and(2) it 's <unk> {NOISE} we 'll see (AlGore_2009)")
     "and it's we'll see"
+    >>> clean("<NA> the <unk> 's house")
+    'the house'
     """
     words = " ".join(_NOT_SAID.sub(" ", text).split())
     return _SUFFIX.sub("", words)

@@ -9,6 +9,7 @@ the same for all speakers, are left out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from asr.dataset.manifest import Utterance
@@ -63,7 +64,9 @@ def prepare(
         if place.endswith(".phn") and len(parts) >= 4 and not parts[-1].startswith("sa"):
             part = _part(parts[-4], parts[-2])
             if part:
-                splits[part].append(_utterance(files, place))
+                utterance = _utterance(files, place)
+                # Dev speakers lie in the folder TEST; the column says that they are no test set.
+                splits[part].append(replace(utterance, extra={**utterance.extra, "part": part}))
     if not any(splits.values()):
         raise AsrError(f"expected TRAIN/DR1/FCJF0/SI1027.PHN in {source}, got none: check --source")
     for part, utterances in splits.items():

@@ -218,9 +218,11 @@ def _anonymous(utterance: Utterance) -> Utterance:
 
 def refuse_test_set(model: Path | None, manifest: Path, utterances: Sequence[Utterance]) -> None:
     """Raise AsrError if the name of the manifest, the folders of its recordings, or the test report
-    of a recipe beside the model show that this is a test set."""
+    of a recipe beside the model show that this is a test set. Folders do not count for utterances
+    with the value "dev" in the column `part`."""
     reason = ""
-    folders = {name for u in utterances if (name := marking_folder(u.audio, manifest))}
+    others = (u for u in utterances if u.extra.get("part") != "dev")
+    folders = {name for u in others if (name := marking_folder(u.audio, manifest))}
     if TEST_NAME.search(manifest.stem):
         reason = "its name"
     elif folders:

@@ -61,6 +61,7 @@ def test_timit_in_either_case(tmp_path: Path) -> None:
         "dialect": "dr1",
         "gender": "m",
         "words": "she ought",
+        "part": "test",
     }
     assert first.duration == pytest.approx(0.1)
     assert said[0] == "not the whole published set: train, 2 of 3696 sentences"

@@ -242,6 +242,7 @@ def test_what_is_tested_on_is_refused(tones: Tones, model: Path, tmp_path: Path)
         ]
         with pytest.raises(AsrError, match=f"the folder {folder} of its recordings"):
             refuse_test_set(model, plain, moved)
+        refuse_test_set(model, plain, [replace(u, extra={"part": "dev"}) for u in moved])
     for folder in ("tester", "attested", "evaluator", "dev", "latest", "contest", "greatest hits"):
         moved = [
             replace(u, audio=tmp_path / "corpus" / folder / "speaker" / "a.wav") for u in utterances
