@@ -280,6 +280,11 @@ def _reusable(folder: Path, stamp: dict[str, object], manifests: Mapping[str, Pa
             f"{folder}: expected a new folder or an earlier spoken corpus, got something else; "
             "choose another folder or remove it"
         ) from None
+    if isinstance(found, dict) and found.get("version") == VERSION and found != stamp:
+        raise AsrError(
+            f"{folder}: expected the corpus of seed {stamp['seed']} and {stamp['per_voice']}, got "
+            "another; choose another folder or remove it"
+        )
     try:
         utterances = [u for path in manifests.values() for u in read_manifest(path)]
     except ManifestError:
