@@ -92,8 +92,9 @@ def measure(arguments: argparse.Namespace) -> None:
         write_manifest(manifest, utterances)
         settings = [*arguments.overrides, f"train.seed={seed}"]
         settings += [f"data.train={manifest}", f"data.dev={parts['dev']}"]
-        recipe = read_recipe(HERE / "family.yaml", [*settings, f"out={arguments.out / str(seed)}"])
-        bundle = load_bundle(train(recipe))
+        recipe = read_recipe(HERE / "family.yaml", settings)
+        out = arguments.out / f"{seed}-{recipe.train.epochs}"  # one folder per schedule
+        bundle = load_bundle(train(recipe.model_copy(update={"out": out})))
         on_dev, of_dev = compare_measures(bundle, read_manifest(parts["dev"]))
         ranked = rank(bundle, Decoder(bundle.tokens), utterances, _refuse)
         within = int(WORST * len(ranked))

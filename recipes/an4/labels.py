@@ -85,11 +85,12 @@ def one_seed(arguments: argparse.Namespace, parts: Mapping[str, Path], seed: int
     settings += [f"data.train={manifests['transcribed']}"]
 
     def trained(name: str, *own: str) -> tuple[Path, dict[str, ErrorCounts]]:
-        changes = [*settings, *own, *arguments.overrides, f"out={folder / name}"]
-        model = train(read_recipe(HERE / "family.yaml", changes))
+        recipe = read_recipe(HERE / "family.yaml", [*settings, *own, *arguments.overrides])
+        out = folder / f"{name}-{recipe.train.epochs}"  # one folder per schedule
+        model = train(recipe.model_copy(update={"out": out}))
         dev = evaluate(model, parts["dev"]).report
         tell(f"seed {seed}, {name}: dev {dev.scores.words}")
-        report = evaluate(model, parts["test"], folder / name / "test").report
+        report = evaluate(model, parts["test"], out / "test").report
         return model, {u.id: u.words for u in report.scores.utterances}
 
     model, alone = trained("alone", *ALONE)

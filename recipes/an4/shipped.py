@@ -46,13 +46,14 @@ def main() -> None:
 
 def work(arguments: argparse.Namespace) -> None:
     """Train with each seed, and test."""
-    read_recipe(HERE / "shipped.yaml", arguments.overrides)  # a wrong setting is told now
+    recipe = read_recipe(HERE / "shipped.yaml", arguments.overrides)  # errors come before the work
     tests = {"test": prepare(OUT / "data", arguments.source)}
     if arguments.fsdd is not None:
         splits = fsdd.prepare(OUT / "data" / "fsdd", arguments.fsdd)
         tests["fsdd"] = splits[fsdd.OFFICIAL]["test"]
     for seed in arguments.seeds:
-        settings = [f"train.seed={seed}", f"out={OUT / str(seed)}", *arguments.overrides]
+        out = OUT / f"{seed}-{recipe.train.epochs}"  # another schedule is another training
+        settings = [f"train.seed={seed}", f"out={out}", *arguments.overrides]
         run_recipe(HERE / "shipped.yaml", settings, tests)
 
 

@@ -35,6 +35,7 @@ from asr.evaluation.page import interval_text
 from asr.io.files import atomic_path, read_json, write_json
 from asr.io.terminal import tell
 from asr.models.bundle import load_bundle
+from asr.models.files import weights_digest
 from asr.project.defaults import examine
 from asr.project.initial import INCLUDED, proposed_recipe, read_initial
 from asr.text.normalise import TextConfig
@@ -147,10 +148,12 @@ def recipe_of(
         temporary.write_text(text, encoding="utf-8")
     places = [f"data.dev={manifests['dev']}", f"train.seed={seed}"]
     recipe = read_recipe(folder / "recipe.yaml", [*places, *changes, *arguments.overrides])
-    if arguments.most is None:
-        return recipe
-    epochs = min(recipe.train.epochs, max(1, round(arguments.most / minutes)))
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
+    epochs = recipe.train.epochs
+    if arguments.most is not None:
+        epochs = min(epochs, max(1, round(arguments.most / minutes)))
+    schedule = recipe.train.model_copy(update={"epochs": epochs})
+    # Another schedule is another training.
+    return recipe.model_copy(update={"train": schedule, "out": folder / f"run-{epochs}"})
 
 
 def trained(
@@ -205,9 +208,9 @@ def compare_rules(
 
 def given_rows(arguments: argparse.Namespace, manifests: Mapping[str, Path]) -> list[ErrorCounts]:
     """Errors on test of the other recogniser as it is, without its language models."""
-    done = arguments.out / "given.json"
+    folder = read_initial(arguments.model).folder
+    done = arguments.out / f"given-{weights_digest(folder)[:16]}.json"
     if not done.is_file():
-        folder = read_initial(arguments.model).folder
         greedy = Decoder(load_bundle(folder).tokens)
         report = evaluate(folder, manifests["test"], decoder=greedy).report
         write_json(done, [asdict(u.words) for u in report.scores.utterances])

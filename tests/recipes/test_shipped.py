@@ -13,4 +13,4 @@ def test_the_recipe_names_what_the_script_makes() -> None:
     assert recipe.data.dev.resolve() == data / "surroundings" / "dev.jsonl"
     assert recipe.augment.noise.folder is not None
     assert recipe.augment.noise.folder.resolve() == data / "noise"
-    assert recipe.out.resolve() == (shipped.OUT / "1").resolve()
+    assert recipe.out.resolve() == (shipped.OUT / f"1-{recipe.train.epochs}").resolve()
