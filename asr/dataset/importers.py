@@ -135,6 +135,7 @@ def _read_folder(folder: Path) -> Source:
     named = "the sub-folders" if speakers else ""
     kind = "a folder of recordings, each with a text of the same name"
     others = tuple(p for p in files if p not in taken)
+    second = [p for p in second if (p.parent, composed(p.stem)) in used]
     notes = [passed_over(others, folder)] if others else []
     notes += [_second_texts(second, folder)] if second else []
     note = "; ".join(notes)

@@ -49,18 +49,18 @@ def load_decoder(
         changes["kind"] = kind or "beam"
     values = with_overrides(config.model_dump() | changes, overrides)
     config = parse(DecoderConfig, values, "decoder settings")
-    if config.kind == "greedy":
-        if lm or lexicon or hot_words or rescore:
-            raise ConfigError(
-                "expected a beam for a language model, lexicon or hot words, got a greedy decoder, "
-                "which uses none: leave out one or the other"
-            )
-        return Decoder(tokens, config)
+    if config.kind == "greedy" and (lm or lexicon or hot_words or rescore):
+        raise ConfigError(
+            "expected a beam for a language model, lexicon or hot words, got a greedy decoder, "
+            "which uses none: leave out one or the other"
+        )
     alphabet = {c for unit in tokens.units[1:] for c in unit}
     spelled = _spelled(config.hot_words, hot_words or {}, normalise, alphabet)
     boosts = {text: config.hot_words[phrase] for text, phrase in spelled.items()}
     config = config.model_copy(update={"hot_words": boosts})
     as_given = {text: phrase for text, phrase in spelled.items() if text != phrase}
+    if config.kind == "greedy":
+        return Decoder(tokens, config, given=as_given)
     given = {"lm": lm, "lstm": rescore, "lexicon.txt": lexicon}
     for part in config.parts:
         if given[part] is None and not (folder / part).exists():

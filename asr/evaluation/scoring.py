@@ -88,7 +88,7 @@ def score_files(
             f"expected ids that {reference} and {hypothesis} share, got none, such as "
             f"'{next(iter(references))}' and '{next(iter(hypotheses), '')}': use the same ids"
         )
-    scoring = scoring.with_units(references.values())
+    scoring = scoring.with_units(map(bracket, references.values()))
     scores = score(scoring.apply_all(references), scoring.apply_all(hypotheses))
     facts = RunFacts(
         model=printable_name(os.path.relpath(hypothesis)),

@@ -185,7 +185,8 @@ class _Builder:
             return -self._settings.word_bonus, 0
         node = 1 + UNKNOWN_ID
         cost, after = self._context(node)
-        cost -= self._settings.weight * float(self._model.log_probs[node])
+        if self._settings.weight:  # 0 times minus infinity would be NaN
+            cost -= self._settings.weight * float(self._model.log_probs[node])
         return cost - self._settings.unknown_score - self._settings.word_bonus, after
 
     def _add_tree(

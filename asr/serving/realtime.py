@@ -34,6 +34,7 @@ MOST_ERRORS = 10
 """Events with errors; a client that sends more is cut off."""
 LONGEST_ID = 512  # characters
 MOST_EARLY = 4 << 20  # characters of messages that wait for the answer to another
+MESSAGE = 100  # characters that an empty message counts
 
 router = APIRouter()
 
@@ -164,6 +165,7 @@ class _Conversation:
         self._seconds = 0.0  # of audio so far
         self._handling, self._answered = False, -math.inf  # the latter in seconds of the loop
         self._early: deque[str | bytes] = deque()
+        self._early_size = 0
 
     async def run(self) -> None:
         self._audio = await self._listen(self._settings)
@@ -187,7 +189,9 @@ class _Conversation:
     def _next(self) -> str | bytes | None:
         """The message that came first; None if the client has gone."""
         if self._early:
-            return self._early.popleft()
+            first = self._early.popleft()
+            self._early_size -= len(first) + MESSAGE
+            return first
         message = self._reading.result()
         self._reading = self._receive()
         return message
@@ -215,9 +219,10 @@ class _Conversation:
                 if early is None:
                     return False
                 is_live = not isinstance(self._audio, _Buffered)  # whose clients have to wait
-                if is_live or sum(map(len, self._early)) > MOST_EARLY:
+                if is_live or self._early_size > MOST_EARLY:
                     break
                 self._early.append(early)
+                self._early_size += len(early) + MESSAGE
                 self._reading = self._receive()
             await work
             return True

@@ -66,7 +66,6 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The figures of other benchmarks stay, with the machine and date of each.
     rows = read_json(path)["benchmarks"] if path.is_file() else []
-    earlier = [row for row in rows if row["benchmark"] not in names]
     found, failed = [], []
     for name in names:
         before = len(timing.VERDICTS)
@@ -78,7 +77,9 @@ def main() -> None:
             failed.append(name)
         goals = [asdict(verdict) for verdict in timing.VERDICTS[before:]]
         found.append({"benchmark": name, "goals": goals, "details": details, **facts})
-        write_json(path, facts | {"failed": failed, "benchmarks": [*earlier, *found]})
+        done = {row["benchmark"] for row in found}
+        others = [row for row in rows if row["benchmark"] not in done]
+        write_json(path, facts | {"failed": failed, "benchmarks": [*others, *found]})
     _print_goals(found, failed, facts)
     print(f"written to {path}")
     if failed:

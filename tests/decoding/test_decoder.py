@@ -159,6 +159,9 @@ def test_what_is_saved_is_normalised_once(tmp_path: Path) -> None:
     assert again.config.hot_words == first.config.hot_words == {"b b": 3.0}
     more = with_hot_words(again, {"abe": 2.0}, pronounce)
     assert more.config.hot_words == {"b b": 3.0, "a b": 2.0}
+    (tmp_path / "decoder.json").write_text('{"hot_words": {"bee": 3}}')  # greedy, until words come
+    greedy = load_decoder(tmp_path, TOKENS, normalise=pronounce)
+    assert with_hot_words(greedy, {"abe": 2.0}, pronounce).config == more.config
 
 
 def test_what_is_saved_is_the_folders_own(tmp_path: Path) -> None:
