@@ -76,7 +76,7 @@ def compare_reports(folders: Sequence[str | Path]) -> Comparison:
     reports = [read_report(folder) for folder in folders]
     for report in reports[1:]:
         check_comparable(reports[0], report)
-    names = short_names([Path(folder) for folder in folders])
+    names = map(printable, short_names([Path(folder) for folder in folders]))
     systems = tuple(
         System(name, report, bootstrap_interval([u.words for u in report.scores.utterances]))
         for name, report in zip(names, reports, strict=True)

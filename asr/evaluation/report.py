@@ -33,6 +33,7 @@ from asr.evaluation.error_rate import (
 )
 from asr.evaluation.normalise import BUILT_IN
 from asr.evaluation.utterance import Details
+from asr.io.printable import printable
 
 VERSION = 2  # of the JSON layout: raised when a key changes its meaning or is removed
 CONFIDENCE = 0.95
@@ -236,7 +237,7 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
             }
             for utterance in report.worst[:WORST]
         ],
-        "unreadable": dict(report.unreadable),
+        "unreadable": {name: printable(why) for name, why in report.unreadable.items()},
         "columns_left_out": left_out(report.details),
         "missing": list(scores.missing),
         "unexpected": list(scores.unexpected),

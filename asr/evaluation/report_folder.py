@@ -49,6 +49,8 @@ def write_report(
     if report.calibration.words:
         title = f"{Path(report.facts.manifest).name}\n{report.facts.decoder}"
         write_picture(report.calibration, folder / "reliability.png", title)
+    else:  # that of an earlier report
+        (folder / "reliability.png").unlink(missing_ok=True)
     write_page(report, folder / "report.html", extras)
     _write_text(folder / "report.txt", to_text(report))
     write_json(folder / "report.json", to_json(report))

@@ -125,7 +125,7 @@ def network_section(proposal: Proposal, initial: Initial, init: InitConfig) -> s
 
 # Training starts from this model.{KEPT if init.preserve else ""}
 init:
-  model: {json.dumps(str(init.model))}
+  model: {json.dumps(str(init.model), ensure_ascii=False)}
   preserve: {json.dumps(init.preserve)}
   freeze_layers: {init.freeze_layers:<11}# number of the lowest layers that stay fixed
   lower_lr_factor: {init.lower_lr_factor:<9}# factor on the learning rate below the output
@@ -140,4 +140,6 @@ def _changed(config: Config, default: Config) -> dict[str, Any]:
 
 
 def _lines(values: Mapping[str, Any]) -> str:
-    return "\n".join(f"  {key}: {json.dumps(value)}" for key, value in values.items())
+    return "\n".join(
+        f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()
+    )

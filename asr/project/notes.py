@@ -36,16 +36,18 @@ def speaker_notes(kept: Sequence[Utterance], split: Split, origin: str) -> list[
     notes = []
     if names:
         more = ", ..." if len(names) > 3 else ""
-        notes.append(f"speakers: {len(names)}, from {origin}: {', '.join(names[:3])}{more}")
+        notes.append(
+            f"speakers: {len(names)}, from {origin}: {printable(', '.join(names[:3]))}{more}"
+        )
     else:
         notes.append("speakers: unknown (use a column `speaker`, or one sub-folder per speaker)")
     if split.all_marked:
         notes.append(
-            f"recordings are in a folder named {split.marked}: `asr tune` treats them as a test set"
-            " and refuses; to use it, rename the folder and start again"
+            f"recordings are in a folder named {printable(split.marked)}: `asr tune` treats them as"
+            " a test set and refuses; to use it, rename the folder and start again"
         )
     elif split.marked:
-        notes.append(f"the recordings in the folder {split.marked} are the test set")
+        notes.append(f"the recordings in the folder {printable(split.marked)} are the test set")
     if split.repeated:
         notes.append(
             "the same recordings are in several parts, because there are too few different ones:"

@@ -163,7 +163,7 @@ def test_it_filters_by_text_errors_pairs_and_groups(page: Page) -> None:
     assert ids(page) == ["u1"]
     page.click("#pair")
     assert len(ids(page)) == 4
-    page.click("button.link[data-label=eve]")
+    page.get_by_role("button", name="eve", exact=True).click()
     assert sorted(ids(page)) == ["u1", "u3"]
 
 

@@ -16,7 +16,7 @@ function showDetail(pane, utterance, symbols, labels) {
   pane.append(element("p", "note", factsOf(utterance, labels)));
   const audio = utterance.a ? element("audio") : null;
   pane.append(alignment(utterance, audio));
-  if (utterance.w) pane.append(asHeard(utterance, audio));
+  if (utterance.w) pane.append(beforeNormalisation(utterance, audio));
   if (!audio) return;
   audio.controls = true;
   audio.preload = "none";
@@ -40,6 +40,7 @@ function factsOf(utterance, labels) {
 // Reference above hypothesis, word by word; a click on a word plays it.
 function alignment(utterance, audio) {
   const box = element("div", "aligned");
+  box.dir = "auto"; // as the script runs
   for (const column of columnsOf(utterance)) {
     const both = element("span", "column");
     const wrong = column.operation !== "C";
@@ -55,8 +56,9 @@ function alignment(utterance, audio) {
   return box;
 }
 
-function asHeard(utterance, audio) {
+function beforeNormalisation(utterance, audio) {
   const box = element("div", "aligned");
+  box.dir = "auto";
   box.append(element("span", "pale", "before normalisation:"));
   utterance.w.forEach((word, place) => {
     const column = element("span", "column");

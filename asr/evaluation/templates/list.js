@@ -34,8 +34,8 @@ function createList(box, onSelect) {
     inner.replaceChildren(...shown.slice(first, last).map((u, i) => rowOf(u, first + i)));
   }
 
-  function select(utterance) {
-    selected = utterance;
+  // Scrolls to an utterance; its row is another one after sorting or filtering.
+  function reveal(utterance) {
     const place = shown.indexOf(utterance);
     if (place >= 0) {
       const top = place * ROW;
@@ -44,6 +44,11 @@ function createList(box, onSelect) {
     }
     render();
     if (place >= 0) box.setAttribute("aria-activedescendant", `row-${place}`);
+  }
+
+  function select(utterance) {
+    selected = utterance;
+    reveal(utterance);
     onSelect(utterance);
   }
 
@@ -62,7 +67,8 @@ function createList(box, onSelect) {
     shown = utterances;
     inner.style.height = `${shown.length * ROW}px`;
     box.scrollTop = 0;
-    if (shown.includes(selected)) render();
+    box.removeAttribute("aria-activedescendant");
+    if (shown.includes(selected)) reveal(selected);
     else select(shown[0] ?? null);
   };
 }

@@ -90,10 +90,9 @@ document.addEventListener("click", (event) => {
     return;
   }
   if (button.dataset.group !== undefined) {
-    const title = data.labels.findIndex((column) => column.title === button.dataset.group);
-    get("group-title").value = String(title);
+    get("group-title").value = button.dataset.group; // places: texts in the page are made visible
     fillLabels();
-    get("group-label").value = String(data.labels[title].names.indexOf(button.dataset.label));
+    get("group-label").value = button.dataset.label;
   } else {
     pair = {reference: button.dataset.reference, hypothesis: button.dataset.hypothesis};
   }

@@ -21,7 +21,12 @@ export async function request(path, options = {}) {
   for (;;) {
     const used = token();
     const headers = new Headers(options.headers);
-    if (used) headers.set("Authorization", `Bearer ${used}`);
+    try {
+      if (used) headers.set("Authorization", `Bearer ${used}`);
+    } catch { // a character that no header can have
+      await newToken(used);
+      continue;
+    }
     let answer;
     try {
       answer = await fetch(path, {...options, headers});

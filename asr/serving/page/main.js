@@ -159,7 +159,7 @@ function useMicrophone() {
     const partial = element("p", "partial");
     partial.setAttribute("aria-hidden", "true"); // it changes all the time
     const segments = [];
-    let rate = 0;
+    let rate = 0, failure = null;
     await recognizeLive(ending.signal, find("model").value, keywords(), {
       onStart(actual) {
         rate = actual;
@@ -182,14 +182,18 @@ function useMicrophone() {
         find("facts-label").hidden = find("legend").hidden = false;
         find("text").scrollTop = find("text").scrollHeight;
       },
+    }).catch((error) => {
+      failure = error; // what was said until then can still be saved
     });
     if (!isCurrent()) return;
+    if (failure && !blocks.length) throw failure;
     partial.remove();
     const seconds = blocks.reduce((sum, block) => sum + block.length, 0) / rate;
     words.clear();
     finish({seconds, segments});
     say(`Stopped after ${seconds.toFixed(1)} s.`);
     if (blocks.length) await showSound(wav(blocks, rate), isCurrent);
+    if (failure) throw failure;
   });
 }
 

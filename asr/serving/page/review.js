@@ -52,8 +52,9 @@ async function refresh() {
   find("share").hidden = false;
   find("share").max = total;
   find("share").value = checked + leftOut;
-  const place = [...find("queue").children].findIndex((line) => line.contains(document.activeElement));
+  const focused = document.activeElement?.dataset.id;
   find("queue").replaceChildren(...list.items.map(row));
+  const place = focused === undefined ? -1 : list.items.findIndex((entry) => entry.id === focused);
   find("queue").children[place]?.firstChild.focus();
   find("more").hidden = list.items.length === total;
   find("more").textContent = `The first ${list.items.length} of ${total}.`;
@@ -62,6 +63,7 @@ async function refresh() {
 function row(entry) {
   const line = element("li"), button = element("button");
   button.type = "button";
+  button.dataset.id = entry.id;
   const state = entry.checked ? "checked ✓" : entry.left_out ? "left out" : entry.error ? "not recognised"
     : entry.confidence === null ? "waiting" : `lowest confidence ${Math.round(100 * entry.confidence)} %`;
   button.append(element("span", "meta", `${entry.id} · ${state}`));
@@ -80,9 +82,21 @@ function isRecognising() {
 // Meanwhile the order changes.
 async function watch() {
   if (list.counts && isRecognising() && !busy) {
-    await refresh().catch(() => {}); // an error is shown when something is saved
+    await refresh().then(takeSuggestion).catch(() => {}); // an error is shown when something is saved
   }
   setTimeout(watch, WATCHED_MS);
+}
+
+// Shows what was recognised after the item was opened; a text that was begun stays.
+async function takeSuggestion() {
+  const entry = list.items.find((one) => one.id === item?.id);
+  if (!entry || item.suggestion || (entry.confidence === null && !entry.error)) return;
+  const found = await requestJson(address("item", entry.id));
+  if (busy || found.id !== item.id || found.version !== item.version) return;
+  const untouched = correct.value === item.text;
+  item = found;
+  showSuggestion();
+  if (untouched) correct.value = item.text;
 }
 
 // The first in the list after those that were skipped.
@@ -149,7 +163,8 @@ async function goOn() {
   const id = nextOf(skipped);
   if (id !== undefined) return open(id);
   if (item) await open(item.id, true);
-  say(`All ${list.counts.total} recordings are done.`);
+  const {total, checked, left_out: leftOut} = list.counts;
+  if (checked + leftOut === total) say(`All ${total} recordings are done.`);
 }
 
 // The text null leaves the recording out.
@@ -174,7 +189,9 @@ async function save(text, version = item.version) {
       localStorage.removeItem(draftKey(saving));
       guarded(() => open(saving.id, true));
     };
-    find("keep").onclick = () => guarded(() => save(text === null ? null : correct.value, theirs.version));
+    find("keep").onclick = () => {
+      guarded(() => save(text === null ? null : correct.value, theirs.version));
+    };
     return; // the focus stays: another Enter decides nothing
   }
   localStorage.removeItem(draftKey(saving));
@@ -223,7 +240,8 @@ find("use").onclick = () => {
 };
 correct.oninput = keepDraft;
 correct.onkeydown = (event) => {
-  if (event.key === "Enter" && !event.isComposing) {
+  // 229: Safari's Enter that ends a composition.
+  if (event.key === "Enter" && !event.isComposing && event.keyCode !== 229) {
     event.preventDefault(); // a text has one line
     find("form").requestSubmit();
   }

@@ -35,6 +35,7 @@ export class Words {
     const row = element("div", "segment");
     row.append(element("span", "clock", clock(segment.start)));
     const line = element("div", "words");
+    line.dir = "auto"; // words are boxes, which would otherwise stand from left to right
     if (segment.words?.length) {
       for (const word of segment.words) {
         line.append(this.#button(word), " ");
@@ -77,8 +78,9 @@ export class Words {
   #move(event) {
     const place = this.#buttons.indexOf(document.activeElement);
     const last = this.#buttons.length - 1;
+    const ahead = getComputedStyle(event.target).direction === "rtl" ? -1 : 1;
     const target = {
-      ArrowRight: place + 1, ArrowLeft: place - 1, ArrowDown: place + 1, ArrowUp: place - 1,
+      ArrowRight: place + ahead, ArrowLeft: place - ahead, ArrowDown: place + 1, ArrowUp: place - 1,
       Home: 0, End: last,
     }[event.key];
     if (place < 0 || target === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
