@@ -39,9 +39,10 @@ class AcousticModel(nn.Module):
             # A network that is trained further begins as it was.
             nn.init.zeros_(self.conditioning.weight)
 
-    def output_lengths(self, samples: Tensor) -> Tensor:
-        """Frames of log-probabilities for utterances with this many samples. Shape: [B] -> [B]."""
-        return self.encoder.output_lengths(self.features.output_lengths(samples))
+    def output_lengths(self, samples: Tensor, layer: int | None = None) -> Tensor:
+        """Frames of log-probabilities for utterances with this many samples, or of the output of a
+        recurrent layer, from 1. Shape: [B] -> [B]."""
+        return self.encoder.output_lengths(self.features.output_lengths(samples), layer)
 
     def forward(self, features: Padded) -> Padded:
         """Shape: features [B, T, F] -> log-probabilities [B, T', V] in float32."""

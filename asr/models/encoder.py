@@ -203,11 +203,13 @@ class Encoder(nn.Module):
     def _joins(self, number: int) -> bool:
         return 1 <= number <= self.config.pyramid
 
-    def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Encoder frames for this many feature frames. Shape: [B] -> [B]."""
+    def output_lengths(self, lengths: Tensor, layer: int | None = None) -> Tensor:
+        """Frames of a recurrent layer, from 1, or of the last one, for this many feature frames.
+        Shape: [B] -> [B]."""
         for stride in self.config.strides:
             lengths = strided(lengths, stride)
-        for _ in range(self.config.pyramid):
+        joins = self.config.pyramid if layer is None else min(layer - 1, self.config.pyramid)
+        for _ in range(joins):
             lengths = strided(lengths, 2)
         return lengths
 

@@ -52,10 +52,10 @@ PLATEAU_ADVICE = (
 def infeasible(model: AcousticModel, dataset: SpeechDataset, speed: float) -> dict[str, str]:
     """Utterances whose target needs more frames than the model outputs at `speed`, with details."""
     found = {}
-    frames = _frames(model, dataset, speed)
-    for i, (needed, given) in enumerate(zip(_needed(model, dataset), frames, strict=True)):
-        if given < needed:
-            found[dataset.utterances[i].id] = f"{needed} frames needed, {given} given"
+    for needed, layer in _needed(model, dataset):
+        for i, given in enumerate(_frames(model, dataset, speed, layer)):
+            if given < needed[i]:
+                found[dataset.utterances[i].id] = f"{needed[i]} frames needed, {given} given"
     return found
 
 
@@ -64,20 +64,32 @@ def fastest_speeds(
 ) -> list[float]:
     """The highest of `speeds` at which each target fits; the lowest if none does."""
     fastest = [min(speeds)] * len(dataset)
-    needed = _needed(model, dataset)
+    outputs = _needed(model, dataset)
     for speed in sorted(speeds):
-        for i, given in enumerate(_frames(model, dataset, speed)):
-            if given >= needed[i]:
+        frames = [_frames(model, dataset, speed, layer) for _, layer in outputs]
+        for i in range(len(dataset)):
+            if all(
+                given[i] >= needed[i] for given, (needed, _) in zip(frames, outputs, strict=True)
+            ):
                 fastest[i] = speed
     return fastest
 
 
-def _needed(model: AcousticModel, dataset: SpeechDataset) -> list[int]:
-    target = dataset.target if model.spelling is None else dataset.spelled
-    return [max(1, required_frames(target(i))) for i in range(len(dataset))]
+def _needed(model: AcousticModel, dataset: SpeechDataset) -> list[tuple[list[int], int | None]]:
+    """The fewest frames for each utterance, of the last output and of that of hierarchical CTC,
+    with its layer."""
+    outputs = [(dataset.target, None)]
+    if model.spelling is not None:
+        outputs.append((dataset.spelled, model.config.hierarchical_ctc_layer))
+    return [
+        ([max(1, required_frames(target(i))) for i in range(len(dataset))], layer)
+        for target, layer in outputs
+    ]
 
 
-def _frames(model: AcousticModel, dataset: SpeechDataset, speed: float) -> list[int]:
+def _frames(
+    model: AcousticModel, dataset: SpeechDataset, speed: float, layer: int | None
+) -> list[int]:
     samples = torch.tensor([int(d * dataset.sample_rate / speed) for d in dataset.durations])
-    frames: list[int] = model.output_lengths(samples).tolist()
+    frames: list[int] = model.output_lengths(samples, layer).tolist()
     return frames

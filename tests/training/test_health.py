@@ -21,6 +21,7 @@ from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
 from asr.padded import Padded
 from asr.text.normalise import TextConfig
+from asr.text.tokens import TokenConfig, build_tokens
 from asr.training import trainer
 from asr.training.health import PLATEAU_ADVICE, PLATEAU_EPOCHS, Health, fastest_speeds, infeasible
 from asr.training.loop import Loop, Loss, Task
@@ -99,6 +100,12 @@ def test_a_spelling_layer_needs_room_for_every_character() -> None:
     assert list(infeasible(model, data, 1.0)) == [f"{seconds[0]}"]
     assert not infeasible(untrained_bundle().model, data, 1.0)
     assert fastest_speeds(model, data, [1.0, 0.5]) == [0.5, 1.0]
+    # Pyramid layers above the spelling one have fewer frames, for words alone.
+    words = build_tokens(["low high"] * 9, TokenConfig(kind="words", word_count=1))
+    config = config.model_copy(update={"layers": 2, "pyramid": 1})
+    pyramid = AcousticModel(FEATURES, config, len(words))
+    data = SpeechDataset(utterances, words, TextConfig(), RATE)
+    assert list(infeasible(pyramid, data, 1.0)) == [f"{seconds[0]}"]
 
 
 # --- losses and gradients that are not finite ---
