@@ -99,9 +99,10 @@ def _with_cmvn(graph: Graph, extractor: FeatureExtractor, x: str, frames: str) -
 
 def _log_mel(graph: Graph, log_mel: LogMel, samples: str, lengths: str) -> tuple[str, str]:
     kernel = fourier(log_mel.window.numpy(), log_mel.fft_size)
-    half = len(log_mel.window) // 2
+    window = len(log_mel.window)
+    left = log_mel.fft_size // 2 - (log_mel.fft_size - window) // 2  # as torch.stft places it
     samples = _zeroed(graph, samples, lengths)
-    mel = _mel(graph, samples, kernel, log_mel, (half, half))
+    mel = _mel(graph, samples, kernel, log_mel, (left, window - left))
     frames = graph.add("Div", lengths, graph.constant(log_mel.shift, np.int64))
     frames = graph.add("Add", frames, graph.constant(1, np.int64))
     return _logarithm(graph, mel, frames, log_mel, POWER_FLOOR), frames
