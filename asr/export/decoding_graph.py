@@ -20,6 +20,7 @@ Without a lexicon, words that are not in the model are spelled by the characters
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -73,6 +74,8 @@ class _Builder:
         self._direct: dict[tuple[int, int], int] = {}
         self._direct_keys: list[tuple[int, int]] = []
         """The state of a context directly after a token that was the whole last word."""
+        self._speller: tuple[int, float, int] | None = None
+        """Of unknown words: the mark with which they begin, its cost, and the state after it."""
         self._tops: dict[int, dict[int, tuple[float, int]]] = {}
         """For each context, the first tokens of its words: cost and state."""
         spelling = self._spellings(decoder)
@@ -114,6 +117,9 @@ class _Builder:
             for other, (cost, end) in self._tops[context].items():
                 if other != token:
                     self._fst.add_arc(state, other + 1, cost, end)
+            if not context and self._speller is not None:
+                mark, cost, begun = self._speller
+                self._fst.add_arc(state, mark + 1, cost, begun)
             if context:
                 cost, shorter = self._backoff(context)
                 self._fst.add_arc(state, EPSILON, cost, self._direct_state(shorter, token))
@@ -170,10 +176,11 @@ class _Builder:
                 fst.add_arc(state, EPSILON, cost, self._state(shorter))
         if not context:
             cost, after_unknown = self._unknown_word()
-            for ids in self._unknown:
-                _insert(root, ids, cost, after_unknown)
-            if self._lexicon is None:
-                self._add_speller(state, cost, after_unknown)
+            if math.isfinite(cost):  # a closed model has no unknown words
+                for ids in self._unknown:
+                    _insert(root, ids, cost, after_unknown)
+                if self._lexicon is None:
+                    self._add_speller(state, cost, after_unknown)
         self._tops[context] = {
             token: (child.best, self._add_tree(child, token, [(state, child.best)], first=True))
             for token, child in root.children.items()
@@ -238,6 +245,7 @@ class _Builder:
         letters = _letters(self._tokens)
         mark = self._tokens.units.index(WORD_START)
         begun = self._add_token(mark, [(state, cost)])
+        self._speller = mark, cost, begun
         blank = fst.add_state()
         fst.add_arc(begun, BLANK, 0.0, blank)
         fst.add_arc(blank, BLANK, 0.0, blank)

@@ -122,6 +122,30 @@ def test_a_long_token_is_not_several_words() -> None:
     assert WHOLE.decode(words).split() == ["on"]
 
 
+def test_a_spelled_word_follows_a_long_token_at_once() -> None:
+    made = decoder(WHOLE)
+    ids = [WHOLE.units.index(unit) for unit in ("▁on", "▁", "o", "n", "o")]
+    scores = np.full((len(ids), len(WHOLE)), -20.0, np.float32)
+    scores[np.arange(len(ids)), ids] = 0.0
+    _, labels = best_path(build_decoding_graph(made), scores)
+    (text,) = made.texts(pad([torch.from_numpy(scores)]))
+    assert WHOLE.decode(labels) == text == "on ono"
+
+
+def test_a_closed_model_of_weight_0_forbids_nothing() -> None:
+    language = LanguageConfig(weight=0.0)
+    config = DecoderConfig(kind="beam", language=language)
+    closed = Decoder(SPELLED, config, estimate(TEXTS, 2, closed=True))
+    opened = Decoder(SPELLED, config, estimate(TEXTS, 2))
+    costs = [
+        sorted(cost for *_, cost, _ in build_decoding_graph(made).arcs) for made in (closed, opened)
+    ]
+    assert costs[0] == costs[1]
+    forbids = closed.config.model_copy(update={"language": LanguageConfig(weight=1.0)})
+    graph = build_decoding_graph(Decoder(SPELLED, forbids, closed.ngram))
+    assert all(math.isfinite(cost) for *_, cost, _ in graph.arcs)
+
+
 @pytest.mark.parametrize("tokens", [SPELLED, WHOLE], ids=["spelled", "whole"])
 def test_sherpa_finds_the_cheapest_path(tmp_path: Path, tokens: Tokens) -> None:
     sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs sherpa-onnx")
