@@ -180,10 +180,11 @@ def metadata(bundle: Bundle) -> dict[str, str]:
     """Facts that a program needs to use the graph, as text."""
     features = bundle.model.features
     stride = int(np.prod(bundle.model.config.strides)) << bundle.model.config.pyramid
+    stacked = features.config.stride  # frames from which a feature vector is joined to the next
     return {
         "sample_rate": str(bundle.sample_rate),
         "subsampling_factor": str(stride),
-        "frame_shift_ms": f"{1000 * features.shift * stride / bundle.sample_rate:g}",
+        "frame_shift_ms": f"{1000 * features.shift * stacked * stride / bundle.sample_rate:g}",
         "features": json.dumps(features.config.as_saved()),
         "tokens": json.dumps(bundle.tokens.to_json(), ensure_ascii=False),
         "blank_id": "0",

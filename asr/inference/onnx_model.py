@@ -30,6 +30,8 @@ from asr.text.normalise import TextConfig, normalise
 from asr.text.tokens import Tokens, read_tokens
 
 GRAPH = "model.onnx"
+_OUTPUTS = [("log_probs", 3), ("frames", 1), ("spelled", 3), ("spelled_frames", 1)]
+"""Outputs of a graph and the number of their axes; the latter two with hierarchical CTC."""
 Floats = NDArray[np.float32]
 
 
@@ -95,6 +97,12 @@ def load_onnx(folder: str | Path) -> OnnxModel:
         raise CheckpointError(
             f"{folder / GRAPH}: expected a graph with the inputs samples and lengths, got "
             f"{', '.join(sorted(inputs))}: export it without --features"
+        )
+    ranks = [(name, len(shape)) for name, shape in outputs.items()]
+    if ranks not in (_OUTPUTS[:2], _OUTPUTS):
+        raise CheckpointError(
+            f"{folder / GRAPH}: expected the outputs log_probs and frames, got "
+            f"{', '.join(outputs) or 'none'}, or of other ranks: export the model again"
         )
     stated = known.get("sample_rate", "")
     rate = int(stated) if re.fullmatch("[0-9]{1,9}", stated) else 0

@@ -6,6 +6,7 @@ Covers `asr/export/quantise.py`, `asr/inference/onnx_model.py`.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,14 @@ from asr.decoding.decoder import Decoder, DecoderConfig
 from asr.decoding.folder import load_decoder, save_decoder
 from asr.errors import AsrError, CheckpointError, ConfigError
 from asr.export import onnx_folder
-from asr.export.onnx_folder import TOLERANCE, build_graph, check_parity, export_onnx, torch_scores
+from asr.export.onnx_folder import (
+    TOLERANCE,
+    build_graph,
+    check_parity,
+    export_onnx,
+    metadata,
+    torch_scores,
+)
 from asr.features.extractor import FeatureConfig
 from asr.inference.onnx_model import GRAPH, OnnxModel, load_onnx
 from asr.io.onnx_session import open_graph
@@ -91,6 +99,32 @@ def test_a_graph_with_the_features_of_devices(kind: str) -> None:
     model = AcousticModel(features, other.model.config, len(other.tokens)).eval()
     made = replace(other, model=model)
     assert check_parity(model, build_graph(made), waveform=True) < TOLERANCE
+
+
+def test_a_window_of_an_odd_number_of_samples() -> None:
+    other = bundle()
+    features = FeatureConfig(bands=12, sample_rate=8000, window_ms=25.125)
+    model = AcousticModel(features, other.model.config, len(other.tokens)).eval()
+    made = replace(other, model=model)
+    assert check_parity(model, build_graph(made), waveform=True) < TOLERANCE
+
+
+def test_frames_of_stacked_features_are_as_long_as_stated() -> None:
+    made = bundle(FeatureConfig(bands=12, cmvn="none", stack=3, stride=3))
+    stated = float(metadata(made)["frame_shift_ms"])
+    assert made.output_frames(10.0) * stated == pytest.approx(10_000, rel=0.05)
+
+
+def test_a_graph_with_other_outputs_is_named(exported: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(exported["float"], tmp_path / "out")
+    graph = onnx.load(tmp_path / "out" / GRAPH)
+    for node in graph.graph.node:
+        node.output[:] = ["y" if name == "log_probs" else name for name in node.output]
+        node.input[:] = ["y" if name == "log_probs" else name for name in node.input]
+    graph.graph.output[0].name = "y"
+    onnx.save(graph, tmp_path / "out" / GRAPH)
+    with pytest.raises(CheckpointError, match="expected the outputs log_probs and frames, got y,"):
+        load_onnx(tmp_path / "out")
 
 
 def test_a_quantised_graph_takes_one_utterance(exported: dict[str, Path]) -> None:
