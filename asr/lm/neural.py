@@ -168,7 +168,8 @@ class NeuralLm:
         model = self.model.eval()
         given, states = torch.tensor([ids], device=model.bias.device), None
         while len(ids) <= longest:
-            scores, states = model(Padded(given, torch.tensor([given.shape[1]])), states)
+            lengths = torch.tensor([given.shape[1]], device=given.device)
+            scores, states = model(Padded(given, lengths), states)
             weights = (scores.values[0, -1].cpu() / temperature).softmax(dim=0)
             drawn = int(torch.multinomial(weights, 1, generator=random))
             if drawn == BOUNDARY:

@@ -4,7 +4,7 @@ The end of a step (`readings.finish_step`) takes dozens of launches, and no deci
 bad gradient, and the factor by which fp16 is scaled, are found and acted on by the GPU. Its memory
 is fixed, all but the gradient and the buffers before the step, which are copied into that of the
 recording unless they are there already. The learning rate becomes a tensor. The optimizer's moments
-must exist, so the first step is not recorded.
+must exist, and its kernels must have run, so the first step of a session is not recorded.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class GraphedUpdate:
         self._say = say
         self._kept: _Update | None = None
         self._off = False
+        self._warm = False
+        """Whether the kernels of the update have run in this process, as recording requires."""
 
     def __call__(
         self,
@@ -47,7 +49,9 @@ class GraphedUpdate:
     ) -> Tensor:
         used = [parameter for parameter in model.parameters() if parameter.grad is not None]
         moments = optimizer.optimizer.state
-        if not used or self._off or any(parameter not in moments for parameter in used):
+        ready = self._warm and all(parameter in moments for parameter in used)
+        if not used or self._off or not ready:
+            self._warm = True
             return finish_step(model, optimizer, accelerator, clip_norm, statistics)
         if self._kept is None or not self._kept.is_for(used):
             self._kept = None
