@@ -55,7 +55,12 @@ def load_decoder(
             "which uses none: leave out one or the other"
         )
     alphabet = {c for unit in tokens.units[1:] for c in unit}
-    spelled = _spelled(config.hot_words, hot_words or {}, normalise, alphabet)
+    try:
+        spelled = _spelled(config.hot_words, hot_words or {}, normalise, alphabet)
+    except LanguageModelError:
+        if config.kind == "greedy":  # uses none
+            return Decoder(tokens, config)
+        raise
     boosts = {text: config.hot_words[phrase] for text, phrase in spelled.items()}
     config = config.model_copy(update={"hot_words": boosts})
     as_given = {text: phrase for text, phrase in spelled.items() if text != phrase}

@@ -14,6 +14,7 @@ from asr.dataset.splits import total_seconds
 from asr.errors import ConfigError
 from asr.features.extractor import FeatureConfig
 from asr.inference.transcribe import trained_model
+from asr.io.printable import printable_json
 from asr.models.bundle import load_bundle
 from asr.models.config import ModelConfig
 from asr.models.encoder_folder import load_encoder
@@ -125,7 +126,7 @@ def network_section(proposal: Proposal, initial: Initial, init: InitConfig) -> s
 
 # Training starts from this model.{KEPT if init.preserve else ""}
 init:
-  model: {json.dumps(str(init.model), ensure_ascii=False)}
+  model: {printable_json(str(init.model))}
   preserve: {json.dumps(init.preserve)}
   freeze_layers: {init.freeze_layers:<11}# number of the lowest layers that stay fixed
   lower_lr_factor: {init.lower_lr_factor:<9}# factor on the learning rate below the output
@@ -140,6 +141,4 @@ def _changed(config: Config, default: Config) -> dict[str, Any]:
 
 
 def _lines(values: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()
-    )
+    return "\n".join(f"  {key}: {printable_json(value)}" for key, value in values.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -78,7 +78,7 @@ def fastest_speeds(
 def _needed(model: AcousticModel, dataset: SpeechDataset) -> list[tuple[list[int], int | None]]:
     """The fewest frames for each utterance, of the last output and of that of hierarchical CTC,
     with its layer."""
-    outputs = [(dataset.target, None)]
+    outputs: list[tuple[Callable[[int], list[int]], int | None]] = [(dataset.target, None)]
     if model.spelling is not None:
         outputs.append((dataset.spelled, model.config.hierarchical_ctc_layer))
     return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from asr.evaluation.compare import (
 )
 from asr.evaluation.error_rate import score
 from asr.evaluation.leaderboard import gather, ranks, write_board
-from asr.evaluation.report import RunFacts, build_report
+from asr.evaluation.report import RunFacts, build_report, to_json
 from asr.evaluation.report_folder import check_writable, read_report, write_report
 from asr.evaluation.report_texts import write_report_texts
 from asr.evaluation.utterance import Details
@@ -103,6 +104,22 @@ def test_a_report_comes_back_as_it_was(saved: Writer, tmp_path: Path) -> None:
         "2",
         "3",
     ]
+
+
+def test_the_picture_of_an_earlier_report_is_removed(saved: Writer, tmp_path: Path) -> None:
+    folder = saved("one", heard(1))
+    (folder / "reliability.png").write_bytes(b"of another system")
+    report = read_report(folder)
+    unsure = {name: replace(known, words=()) for name, known in report.details.items()}
+    write_report(build_report(report.scores, unsure, report.facts), folder)
+    assert not (folder / "reliability.png").exists()
+
+
+def test_what_is_not_readable_is_written_printably(saved: Writer) -> None:
+    report = read_report(saved("one", heard(1)))
+    unreadable = {"u00": "caf\udce9/a.wav: no such file"}
+    made = build_report(report.scores, report.details, report.facts, unreadable=unreadable)
+    json.dumps(to_json(made), ensure_ascii=False).encode()
 
 
 def test_what_cannot_be_read_is_told_in_one_line(saved: Writer, tmp_path: Path) -> None:

@@ -75,12 +75,12 @@ def test_features_network_and_text_are_those_of_the_model(
     text = TextConfig(case="upper", language="tr", punctuation="remove")
     tokens = build_tokens(["AB"], TokenConfig())
     bundle = Bundle(AcousticModel(features, model, len(tokens)), tokens, text)
-    save_bundle(tmp_path / 'a "model"', bundle)
-    initial = read_initial(str(tmp_path / 'a "model"'))
+    save_bundle(tmp_path / 'a "model 𠮷"', bundle)
+    initial = read_initial(str(tmp_path / 'a "model 𠮷"'))
     recipe = recipe_from(tmp_path, initial)
     assert (recipe.features, recipe.text) == (features, text)
     assert without_dropout(recipe.model) == without_dropout(model)
-    assert recipe.init.model == tmp_path / 'a "model"'
+    assert recipe.init.model == tmp_path / 'a "model 𠮷"'
     assert recipe.init.preserve
 
 

@@ -59,7 +59,9 @@ function alignment(utterance, audio) {
 function beforeNormalisation(utterance, audio) {
   const box = element("div", "aligned");
   box.dir = "auto";
-  box.append(element("span", "pale", "before normalisation:"));
+  const label = element("span", "pale", "before normalisation:");
+  label.dir = "ltr"; // of no account for the direction of the box
+  box.append(label);
   utterance.w.forEach((word, place) => {
     const column = element("span", "column");
     column.append(wordButton(utterance, audio, word, place));
@@ -82,7 +84,9 @@ function wordButton(utterance, audio, word, place) {
 
 function addConfidence(column, utterance, place) {
   if (utterance.c && place >= 0) {
-    column.append(element("span", "sure", `${Math.round(100 * utterance.c[place])} %`));
+    const sure = element("span", "sure", `${Math.round(100 * utterance.c[place])} %`);
+    sure.dir = "ltr";
+    column.append(sure);
   }
 }
 

@@ -186,14 +186,14 @@ function useMicrophone() {
       failure = error; // what was said until then can still be saved
     });
     if (!isCurrent()) return;
-    if (failure && !blocks.length) throw failure;
     partial.remove();
     const seconds = blocks.reduce((sum, block) => sum + block.length, 0) / rate;
+    if (failure && !segments.length && !(seconds >= 1)) throw failure;
     words.clear();
     finish({seconds, segments});
     say(`Stopped after ${seconds.toFixed(1)} s.`);
+    if (failure) fail(failure);
     if (blocks.length) await showSound(wav(blocks, rate), isCurrent);
-    if (failure) throw failure;
   });
 }
 

@@ -94,8 +94,9 @@ async function takeSuggestion() {
   const found = await requestJson(address("item", entry.id));
   if (busy || found.id !== item.id || found.version !== item.version) return;
   const untouched = correct.value === item.text;
-  item = found;
+  Object.assign(item, found); // its sound may still be on the way to this object
   showSuggestion();
+  views.setWords(words.all);
   if (untouched) correct.value = item.text;
 }
 
@@ -138,7 +139,8 @@ function showSuggestion() {
   words.clear();
   const {suggestion} = item;
   if (suggestion?.text) words.add({start: 0, text: suggestion.text, words: suggestion.words});
-  const note = !suggestion ? "Not recognised yet." : suggestion.error || (suggestion.text ? "" : "No speech was recognised.");
+  const note = !suggestion ? "Not recognised yet."
+    : suggestion.error || (suggestion.text ? "" : "No speech was recognised.");
   find("suggestion-note").textContent = note;
   find("suggestion-note").hidden = !note;
   find("use").disabled = !suggestion?.text;

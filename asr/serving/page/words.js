@@ -56,9 +56,13 @@ export class Words {
     const percent = sure == null ? "" : `${Math.round(100 * sure)} %`;
     if (sure != null && sure < DOUBTFUL) button.classList.add("doubtful");
     else if (sure != null && sure < UNSURE) button.classList.add("unsure");
-    if (sure != null && sure < UNSURE) button.append(element("span", "unseen", ", uncertain, "));
     const facts = [`${word.start.toFixed(2)} s`, percent].filter(Boolean).join(" · ");
-    button.append(element("span", "facts", facts));
+    for (const [kind, text] of [["unseen", sure != null && sure < UNSURE && ", uncertain, "], ["facts", facts]]) {
+      if (!text) continue;
+      const part = element("span", kind, text);
+      part.dir = "ltr"; // of no account for the direction of the line
+      button.append(part);
+    }
     button.title = `${word.start.toFixed(2)} to ${word.end.toFixed(2)} s`
       + (percent && `, confidence ${percent}`);
     // One of the words is reached by Tab, the others from there by arrow keys.
