@@ -14,6 +14,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from asr.audio.pcm import to_int16
+
 Codec = Literal["mp3", "opus", "vorbis"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
 
@@ -47,11 +49,12 @@ def through_codec(samples: NDArray[np.int16], sample_rate: int, codec: Codec) ->
             for at in range(0, len(at_rate), _MOST_AT_ONCE):
                 file.write(at_rate[at : at + _MOST_AT_ONCE])
     stream.seek(0)
-    decoded, rate = soundfile.read(stream, dtype="int16")
+    # As floating point: libsndfile does not clip what Vorbis decodes to integers.
+    decoded, rate = soundfile.read(stream, dtype="float32")
     if rate != sample_rate:
         decoded = soxr.resample(decoded, rate, sample_rate)
     output = np.zeros(len(samples), np.int16)
-    output[: len(decoded)] = decoded[: len(samples)]
+    output[: len(decoded)] = to_int16(decoded[: len(samples)])
     return output
 
 

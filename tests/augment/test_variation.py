@@ -45,6 +45,16 @@ def test_a_codec_changes_a_recording_and_not_its_length(codec: Codec, rate: int)
 
 
 @pytest.mark.parametrize("codec", CODECS)
+def test_a_codec_clips_what_it_makes_too_loud(codec: Codec) -> None:
+    wave = np.sign(np.sin(2 * np.pi * 200 * np.arange(32000) / 16000))
+    samples = (0.98 * 32767 * wave).astype(np.int16)
+    coded = through_codec(samples, 16000, codec).astype(np.int32)
+    # A value that wraps around jumps by twice the range between two samples of one half wave.
+    same = wave[1:] == wave[:-1]
+    assert np.abs(np.diff(coded))[same].max() < 50000
+
+
+@pytest.mark.parametrize("codec", CODECS)
 def test_a_codec_takes_a_word_of_any_length(codec: Codec) -> None:
     samples = (1000 * np.random.default_rng(0).standard_normal(17000)).astype(np.int16)
     for length in (1, 160, 845, 3377, 9074, 15826, 17000):
