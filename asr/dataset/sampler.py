@@ -51,6 +51,11 @@ def _plan(
     items = [whole(*group, speed=_speed(group, corpus, augment, random)) for group in groups]
     if corpus.word_starts:
         items = spliced(items, corpus, augment.splice_prob, random, places, augment.short_prob)
+        # The new words may have to be played slower than those that they replace.
+        items = [
+            replace(item, speed=_within(item.speed, item.indices, corpus, augment))
+            for item in items
+        ]
     items = [_varied(item, corpus, augment, random) for item in items]
     durations = corpus.durations
     lengths = np.array([item.seconds(durations) for item in items])
@@ -67,8 +72,15 @@ def _plan(
 def _speed(
     group: Sequence[int], corpus: Corpus, augment: AugmentConfig, random: np.random.Generator
 ) -> float:
-    drawn = float(random.choice(augment.speeds))
-    return min([drawn, *(corpus.fastest[index] for index in group if corpus.fastest)])
+    return _within(float(random.choice(augment.speeds)), group, corpus, augment)
+
+
+def _within(speed: float, indices: Sequence[int], corpus: Corpus, augment: AugmentConfig) -> float:
+    """The speed, or the highest of the recipe's at which the targets of all these fit."""
+    bound = min((corpus.fastest[i] for i in indices if corpus.fastest), default=speed)
+    if speed <= bound:
+        return speed
+    return max((s for s in augment.speeds if s <= bound), default=min(augment.speeds))
 
 
 def _varied(

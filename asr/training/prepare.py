@@ -210,10 +210,12 @@ def training_corpus(
 ) -> Corpus:
     """The corpus for the plan of batches. If not all shards fit, half of the space is for those in
     use, half for the next ones."""
+    augment = recipe.augment
+    speeds = {speed * tempo for speed in augment.speeds for tempo in augment.tempos}
     corpus = Corpus(
         durations=data.durations,
         speakers=data.speakers,
-        fastest=fastest_speeds(model, data, recipe.augment.speeds),
+        fastest=fastest_speeds(model, data, sorted(speeds)),
     )
     if shards is None:
         return corpus

@@ -154,6 +154,26 @@ def test_no_utterance_is_played_faster_than_its_transcript_fits() -> None:
     assert drawn == {0: {0.9, 1.0}, 1: {0.9}, 2: {0.9, 1.0, 1.1}}
 
 
+def test_tempos_above_one_are_played() -> None:
+    corpus = Corpus([1.0] * 3, ["ann"] * 3, fastest=[1.1, 0.99, 1.21])
+    augment = AugmentConfig(speeds=[0.9, 1.0, 1.1], tempos=[1.0, 1.1], concatenate_prob=0)
+    drawn: dict[int, set[tuple[float, float]]] = {0: set(), 1: set(), 2: set()}
+    for epoch in range(80):
+        for item in plan_epoch(corpus, augment, 9.0, 1, epoch)[0]:
+            drawn[first(item)].add((item.speed, round(item.tempo, 3)))
+    assert (1.1, 1.1) in drawn[2]
+    assert {speed for speed, _ in drawn[1]} == {0.9}  # a speed of the recipe, not 0.99
+    assert max(speed * tempo for speed, tempo in drawn[0]) <= 1.1001
+
+
+def test_new_words_are_not_played_faster_than_they_fit() -> None:
+    corpus = Corpus([1.0, 1.0], ["ann"] * 2, fastest=[1.1, 0.9], word_starts={1: [0.0, 0.5]})
+    augment = AugmentConfig(speeds=[0.9, 1.1], splice_prob=1.0, concatenate_prob=0)
+    items = [i for epoch in range(9) for b in plan_epoch(corpus, augment, 9.0, 1, epoch) for i in b]
+    assert {index for item in items for index in item.indices} == {1}
+    assert {item.speed for item in items} == {0.9}
+
+
 def test_nothing_to_plan_in_order() -> None:
     assert plan_in_order([], 10.0) == []
 
