@@ -114,7 +114,7 @@ class AugmentConfig(Config):
     frequency_masks: int = Field(2, ge=0)
     """SpecAugment: number of frequency masks per utterance."""
     frequency_mask_bands: int = Field(20, ge=1)
-    """Widest frequency mask, in features."""
+    """Widest frequency mask, in features; half of them if there are no more than this."""
 
     @model_validator(mode="after")
     def _check_speeds(self) -> Self:

@@ -66,7 +66,9 @@ def spec_augment(features: Padded, config: AugmentConfig) -> Padded:
     device = features.values.device
     longest = (features.lengths * LONGEST_MASK_SHARE).clamp(max=config.time_mask_frames)
     hidden = _stretches(config.time_masks, longest, features.lengths, T)
-    widest = torch.full((B,), float(min(config.frequency_mask_bands, F)), device=device)
+    # A mask must not hide all of few features.
+    bands = config.frequency_mask_bands if config.frequency_mask_bands < F else max(1, F // 2)
+    widest = torch.full((B,), float(bands), device=device)
     sizes = torch.full((B,), F, device=device)
     banded = _stretches(config.frequency_masks, widest, sizes, F)
     masked = hidden[:, :, None] | banded[:, None, :]
