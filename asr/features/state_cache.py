@@ -75,6 +75,8 @@ class StateCache:
     def put(self, path: Path, states: Tensor) -> None:
         """Store states, if there is room. Shape: [T, L + 1, D]."""
         size = states.numel() * states.element_size()
+        if size > self.limit:  # no room in any case: what is there stays
+            return
         if path in self._sizes:  # damaged
             self._total -= self._sizes.pop(path)
         while self._total + size > self.limit and self._unused:

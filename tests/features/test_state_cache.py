@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +59,21 @@ def test_what_this_training_uses_stays_and_the_rest_makes_room(tmp_path: Path) -
     assert second.path(wave(1)).is_file()
     assert not second.path(wave(0)).is_file()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= ROOM
+
+
+def test_a_full_disk_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = StateCache(tmp_path, "a", ROOM)
+    assert stored(first, 1)
+    again = StateCache(tmp_path, "a", ROOM)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr("asr.features.state_cache.write_tensors", full)
+        assert not stored(again, 2)
+    assert not stored(again, 3)
+    assert again.path(wave(1)).is_file()
 
 
 def test_a_killed_process_leaves_nothing(tmp_path: Path) -> None:
