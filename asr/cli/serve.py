@@ -80,7 +80,7 @@ class AccessOptions:
         from asr.serving.config import ServeConfig
 
         token = self._token()
-        origins = tuple(origin.rstrip("/") for origin in self.allow_origin or ())
+        origins = tuple(_as_sent(origin.rstrip("/")) for origin in self.allow_origin or ())
         for origin in origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ConfigError(
@@ -245,3 +245,14 @@ def _load(folders: dict[str, Path | None], delay: float | None) -> dict[str, Rec
             )
         models |= chosen
     return models
+
+
+def _as_sent(origin: str) -> str:
+    """An origin as browsers send it.
+
+    >>> _as_sent("https://Example.org:443"), _as_sent("http://localhost:8080")
+    ('https://example.org', 'http://localhost:8080')
+    """
+    origin = origin.lower()
+    usual = {"https:": ":443", "http:": ":80"}.get(origin.partition("//")[0], "")
+    return origin.removesuffix(usual)

@@ -56,6 +56,10 @@ class _Worker:
             raise
         return worker
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
     async def events(
         self, content: bytes | np.ndarray, reading: Reading
     ) -> AsyncGenerator[Event, None]:
@@ -147,13 +151,22 @@ class DecodingPool:
                 self._give_back(begun)
 
     async def _begin(self, content: bytes | np.ndarray, reading: Reading) -> _Begun:
-        worker = self._free.pop() if self._free else await _Worker.start(self._limits)
+        worker = self._idle() or await _Worker.start(self._limits)
         events = worker.events(content, reading)
         try:
             return _Begun(worker, await anext(events), events)
         except BaseException:
             self._end(worker)
             raise
+
+    def _idle(self) -> _Worker | None:
+        """A process that waits for work; those that have died meanwhile are dropped."""
+        while self._free:
+            worker = self._free.pop()
+            if worker.is_alive:
+                return worker
+            self._end(worker)
+        return None
 
     def _give_back(self, begun: _Begun) -> None:
         if begun.is_done and len(self._free) < self._limits.decoders:

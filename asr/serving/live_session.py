@@ -123,7 +123,9 @@ class LiveSession:
             self._work = asyncio.ensure_future(self._recognize())
         if self._work is not None:
             is_full = len(self._waiting) > AHEAD_S * rate
-            await asyncio.wait({self._work}, timeout=None if is_full else PATIENCE_S)
+            # At most half as long as the samples last: short messages must not fall behind.
+            patience = min(PATIENCE_S, 0.5 * len(samples) / rate)
+            await asyncio.wait({self._work}, timeout=None if is_full else patience)
         return found + self.taken()
 
     def taken(self) -> list[LiveText]:

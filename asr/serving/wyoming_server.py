@@ -33,6 +33,7 @@ class WyomingServer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._clients: dict[asyncio.Task[None], _Client] = {}
+        self._served = 0
         self._server: asyncio.Server | None = None
 
     async def start(self, listening: socket.socket) -> None:
@@ -58,10 +59,14 @@ class WyomingServer:
         assert task is not None
         self._clients[task] = client
         try:
-            if len(self._clients) > limits.live_sessions:
+            if self._served >= limits.live_sessions:
                 await client.refuse("expected fewer clients: try again later")
-            else:
+                return
+            self._served += 1
+            try:
                 await client.serve()
+            finally:
+                self._served -= 1
         finally:
             del self._clients[task]
 
