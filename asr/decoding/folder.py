@@ -55,15 +55,7 @@ def load_decoder(
             "which uses none: leave out one or the other"
         )
     alphabet = {c for unit in tokens.units[1:] for c in unit}
-    try:
-        spelled = _spelled(config.hot_words, hot_words or {}, normalise, alphabet)
-    except LanguageModelError:
-        if config.kind == "greedy":  # uses none
-            return Decoder(tokens, config)
-        raise
-    boosts = {text: config.hot_words[phrase] for text, phrase in spelled.items()}
-    config = config.model_copy(update={"hot_words": boosts})
-    as_given = {text: phrase for text, phrase in spelled.items() if text != phrase}
+    config, as_given = _with_spelled(config, hot_words or {}, normalise, alphabet)
     if config.kind == "greedy":
         return Decoder(tokens, config, given=as_given)
     given = {"lm": lm, "lstm": rescore, "lexicon.txt": lexicon}
@@ -124,6 +116,25 @@ def _load_recurrent(folder: Path) -> NeuralLm | OnnxLm:
     from asr.lm.neural import load_neural
 
     return load_neural(folder)
+
+
+def _with_spelled(
+    config: DecoderConfig,
+    given: Mapping[str, float],
+    normalise: Callable[[str], str],
+    alphabet: Collection[str],
+) -> tuple[DecoderConfig, dict[str, str]]:
+    """The settings with the hot words as the model spells them, and by their spelling those that
+    were given otherwise. A greedy decoder uses none and may have some that cannot be spelled."""
+    try:
+        spelled = _spelled(config.hot_words, given, normalise, alphabet)
+    except LanguageModelError:
+        if config.kind == "greedy":
+            return config, {}
+        raise
+    boosts = {text: config.hot_words[phrase] for text, phrase in spelled.items()}
+    as_given = {text: phrase for text, phrase in spelled.items() if text != phrase}
+    return config.model_copy(update={"hot_words": boosts}), as_given
 
 
 def _spelled(
