@@ -58,12 +58,7 @@ def load_decoder(
     config, as_given = _with_spelled(config, hot_words or {}, normalise, alphabet)
     if config.kind == "greedy":
         return Decoder(tokens, config, given=as_given)
-    given = {"lm": lm, "lstm": rescore, "lexicon.txt": lexicon}
-    for part in config.parts:
-        if given[part] is None and not (folder / part).exists():
-            raise CheckpointError(
-                f"expected {folder / part}, got no such file: copy the model's folder whole"
-            )
+    _check_parts(folder, config, {"lm": lm, "lstm": rescore, "lexicon.txt": lexicon})
     if not config.rescore.every_step:
         lm = lm or _there(folder / "lm")
         lexicon = lexicon or _there(folder / "lexicon.txt")
@@ -116,6 +111,15 @@ def _load_recurrent(folder: Path) -> NeuralLm | OnnxLm:
     from asr.lm.neural import load_neural
 
     return load_neural(folder)
+
+
+def _check_parts(folder: Path, config: DecoderConfig, given: Mapping[str, Path | None]) -> None:
+    """Raise CheckpointError for a file of the decoder that is neither in the folder nor given."""
+    for part in config.parts:
+        if given[part] is None and not (folder / part).exists():
+            raise CheckpointError(
+                f"expected {folder / part}, got no such file: copy the model's folder whole"
+            )
 
 
 def _with_spelled(
