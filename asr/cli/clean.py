@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr.cli.console import check_out
 from asr.cli.option_groups import with_options
 from asr.cli.sharding import ShardOptions, merged_rows
-from asr.errors import AudioError, ConfigError
+from asr.errors import AudioError
 from asr.evaluation import AUDIO_MEGABYTES
 from asr.io.terminal import progress_bar, tell
 
@@ -49,8 +50,7 @@ def clean(
     from asr.io.shard_results import file_size
 
     utterances = read_manifest(manifest)
-    if manifest.resolve() in {(out / name).resolve() for name in ("check.jsonl", "rest.jsonl")}:
-        raise ConfigError(f"expected --out that replaces no input, got {out}: choose another")
+    check_out(out, manifest, written=("check.jsonl", "rest.jsonl"))
     places = {u.id: place for place, u in enumerate(utterances)}
     work = sharding.work("clean", out, {"model": model, "manifest": manifest}, list(places))
 

@@ -8,12 +8,13 @@ import textwrap
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
 
 from asr.cli.loading import loading_shown
-from asr.errors import AsrError, AudioWarning, disk_trouble
+from asr.errors import AsrError, AudioWarning, ConfigError, disk_trouble
 from asr.io.extras import extras_explained
 from asr.io.terminal import tell
 from asr.training.interrupt import InterruptedTraining
@@ -131,3 +132,10 @@ def show_settings(config: type[Config], omit: Collection[str] = ()) -> NoReturn:
         if setting.meaning:
             print(textwrap.indent(textwrap.fill(setting.meaning, 84), "    "))
     raise typer.Exit
+
+
+def check_out(out: Path, *inputs: Path | None, written: Collection[str] = ()) -> None:
+    """Raise ConfigError if `out`, or the files `written` in that folder, replace an input."""
+    places = {(out / name).resolve() for name in written} or {out.resolve()}
+    if places & {path.resolve() for path in inputs if path is not None}:
+        raise ConfigError(f"expected --out that replaces no input, got {out}: choose another")

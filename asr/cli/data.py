@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr.cli.console import check_out
 from asr.cli.option_groups import with_options
 from asr.cli.sharding import ShardOptions, merged_rows
 from asr.errors import ConfigError
@@ -227,8 +228,7 @@ def cut(
     from asr.io.shard_results import Row, file_size
     from asr.models.bundle import load_bundle
 
-    if out.resolve() == manifest.resolve():
-        raise ConfigError(f"expected --out that replaces no input, got {out}: choose another")
+    check_out(out, manifest)
     utterances = read_manifest(manifest)
     places = {u.id: place for place, u in enumerate(utterances)}
     options = {"model": model, "manifest": manifest, "seconds": seconds}

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr.cli.console import check_out
 from asr.cli.decoder_options import DecoderOptions
 from asr.cli.option_groups import SectionedCommand, with_options
 from asr.cli.sharding import ShardOptions, merged_rows, run_shard
-from asr.errors import AudioError, ConfigError
+from asr.errors import AudioError
 from asr.io.terminal import progress_bar, tell
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def label(
     from asr.io.shard_results import file_size
     from asr.io.sharding import Shard
 
-    _check_out(out, source, dev)
+    check_out(out, source, dev)
     rows = {u.id: u for u in recordings(source, lambda note: tell(f"note: {note}"))}
     recognizer = options.recognizer(model)
     check_writes_words(recognizer)
@@ -112,11 +113,6 @@ def _label(
 
     for made in label_all(recognizer, [rows[id_] for id_ in ids], seconds):
         yield made.recording.id, Row(label_values(made), made.error)
-
-
-def _check_out(out: Path, *inputs: Path | None) -> None:
-    if out.resolve() in {path.resolve() for path in inputs if path is not None}:
-        raise ConfigError(f"expected --out that replaces no input, got {out}: choose another")
 
 
 def _tell_errors(found: Sequence[Labelled]) -> int:

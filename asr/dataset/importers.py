@@ -100,10 +100,8 @@ def _read_folder(folder: Path) -> Source:
             f" recordings and {len(texts)} texts ({folder}): {hint}"
         )
     beside: dict[tuple[Path, str], Path] = {}
-    second: list[Path] = []
     for p in sorted(texts, key=lambda p: p.suffix.lower() != ".txt"):
-        if beside.setdefault((p.parent, composed(p.stem)), p) is not p:
-            second.append(p)
+        beside.setdefault((p.parent, composed(p.stem)), p)
     once = Counter(composed(p.stem) for p in texts)
     elsewhere = {composed(p.stem): p for p in texts if once[composed(p.stem)] == 1}
     stems = Counter(composed(p.stem) for p in recordings)
@@ -135,7 +133,7 @@ def _read_folder(folder: Path) -> Source:
     named = "the sub-folders" if speakers else ""
     kind = "a folder of recordings, each with a text of the same name"
     others = tuple(p for p in files if p not in taken)
-    second = [p for p in second if (p.parent, composed(p.stem)) in used]
+    second = [p for p in texts if (k := (p.parent, composed(p.stem))) in used and beside[k] != p]
     notes = [passed_over(others, folder)] if others else []
     notes += [_second_texts(second, folder)] if second else []
     note = "; ".join(notes)
