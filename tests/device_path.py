@@ -16,7 +16,7 @@ from asr.augment import waveform
 from asr.models import convolution, encoder
 from asr.models.batch_norm import MaskedBatchNorm
 from asr.padded import Padded
-from asr.training import readings
+from asr.training import deferred
 
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique_dim"}
 """Operators whose result, or its size, the host must know: they wait for all queued work."""
@@ -29,7 +29,7 @@ def as_on_a_gpu() -> Iterator[None]:
         (MaskedBatchNorm, "_of_gathered", MaskedBatchNorm._of_masked),
         (waveform, "_stretched_singly", waveform._stretched),
         (encoder, "convolved", convolution._by_patches),
-        (readings, "is_on_host", lambda value: False),
+        (deferred, "is_on_host", lambda value: False),
         (Padded, "__post_init__", lambda self: None),  # a GPU's lengths are not checked
     ]
     with ExitStack() as stack:

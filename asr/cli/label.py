@@ -21,7 +21,7 @@ from asr.io.terminal import progress_bar, tell
 
 if TYPE_CHECKING:
     from asr.dataset.manifest import Utterance
-    from asr.evaluation.label_trust import Trust
+    from asr.evaluation.label_threshold import ConfidenceThreshold
     from asr.inference.label import Labelled
     from asr.inference.recognizer import Recognizer
     from asr.io.shard_results import Row
@@ -77,14 +77,14 @@ def label(
     if sharding.shard:
         sys.exit(min(1, sharding.run(work, size, results)))
     kept = set(rows) if dev is None else _not_in(dev, list(rows.values()))
-    trusted = None if dev is None else _trust(recognizer, dev, target)
+    threshold = None if dev is None else _threshold(recognizer, dev, target)
     failed = 0 if sharding.merge else run_shard(work, Shard(1, 1), size, results, named=False)
     with merged_rows(work, size) as row:
         read = ((u, row(u.id)) for u in rows.values())
         found = [read_labelled(made.value, u, made.error) for u, made in read]
     if sharding.merge:
         failed = _tell_errors(found)
-    _write(out, [labelled for labelled in found if labelled.recording.id in kept], trusted)
+    _write(out, [labelled for labelled in found if labelled.recording.id in kept], threshold)
     if failed:
         sys.exit(1)
     if not asked:
@@ -123,24 +123,24 @@ def _tell_errors(found: Sequence[Labelled]) -> int:
     return len(errors)
 
 
-def _write(out: Path, found: Sequence[Labelled], trusted: Trust | None) -> None:
+def _write(out: Path, found: Sequence[Labelled], threshold: ConfidenceThreshold | None) -> None:
     from asr.inference.label import write_labels
 
     ids = [labelled.recording.id for labelled in found]
-    written = write_labels(out, found, ids, 0.0 if trusted is None else trusted.confidence)
+    written = write_labels(out, found, ids, 0.0 if threshold is None else threshold.confidence)
     if written.empty:
         tell(f"{written.empty} recordings without a word")
-    if trusted is None:
+    if threshold is None:
         tell(f"kept all {written}: without --dev, nothing is known of their errors")
     else:
-        tell(f"kept {written}, of confidence {trusted.confidence:g} or more; {trusted}")
+        tell(f"kept {written}, of confidence {threshold.confidence:g} or more; {threshold}")
     tell(f"labels: {out}")
 
 
-def _trust(recognizer: Recognizer, dev: Path, target: float) -> Trust:
+def _threshold(recognizer: Recognizer, dev: Path, target: float) -> ConfidenceThreshold:
     from asr.dataset.manifest import read_manifest
-    from asr.evaluation.label_trust import recognize_dev, trust
+    from asr.evaluation.label_threshold import confidence_threshold, recognize_dev
 
     utterances = read_manifest(dev)
     with progress_bar("recognising dev") as progress:
-        return trust(recognize_dev(recognizer, utterances, progress), target / 100)
+        return confidence_threshold(recognize_dev(recognizer, utterances, progress), target / 100)

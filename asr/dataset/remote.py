@@ -30,7 +30,7 @@ WAIT_S = 2.0  # before the second try; twice as long before the third
 
 
 @dataclass(frozen=True)
-class Supply:
+class RemoteShards:
     """The shards of a training set: all are at `origin`, some of them on disk.
 
     The shards on disk were fetched and may be removed. They take at most `room` bytes, unless a
@@ -45,7 +45,7 @@ class Supply:
     lasting: frozenset[int] = frozenset()
     """Shards that are never removed."""
 
-    def arriving(
+    def fetched(
         self, plan: Sequence[list[Item]], say: Callable[[str], None]
     ) -> Iterator[list[Item]]:
         """The batches of a plan in order, each when its shards are on disk; waiting is reported.
@@ -103,20 +103,20 @@ class Supply:
         return here
 
 
-def at_hand(
-    plan: Sequence[list[Item]], shards: Supply | None, say: Callable[[str], None]
+def batches_on_disk(
+    plan: Sequence[list[Item]], shards: RemoteShards | None, say: Callable[[str], None]
 ) -> Iterator[list[Item]]:
     """The batches of a plan, each when its recordings can be read."""
-    return iter(plan) if shards is None else shards.arriving(plan, say)
+    return iter(plan) if shards is None else shards.fetched(plan, say)
 
 
-def supply(
+def remote_shards(
     origin: str,
     folder: Path,
     utterances: Sequence[Utterance],
     room: int,
     others: Sequence[Utterance] = (),
-) -> Supply:
+) -> RemoteShards:
     """The origin of the shards of these utterances; fetched shards are stored in `folder`. Shards
     that also hold some of `others` are not removed again.
 
@@ -125,7 +125,7 @@ def supply(
     shards, of = _shards_in(folder, utterances)
     needed = {shard.path for shard in _shards_in(folder, others)[0]}
     lasting = frozenset(i for i, shard in enumerate(shards) if shard.path in needed)
-    return Supply(origin, shards, of, room, lasting)
+    return RemoteShards(origin, shards, of, room, lasting)
 
 
 def _shards_in(folder: Path, utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:

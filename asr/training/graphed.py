@@ -124,12 +124,12 @@ def _put(fixed: Padded, given: Padded, views: int = 1) -> None:
 
 def replay(
     model: AcousticModel, device: torch.device, say: Callable[[str], None]
-) -> Graphed | None:
+) -> GraphReplay | None:
     """How steps of a training are replayed; None, after saying why, if they cannot be."""
     if reason := _obstacle(model, device):
         say(f"train.cuda_graphs is ignored: {reason}")
         return None
-    return Graphed(model, say)
+    return GraphReplay(model, say)
 
 
 def _obstacle(model: AcousticModel, device: torch.device) -> str | None:
@@ -144,7 +144,7 @@ def _obstacle(model: AcousticModel, device: torch.device) -> str | None:
     return None
 
 
-class Graphed:
+class GraphReplay:
     """Replays network, loss and gradient of batches. A `step.Replay`."""
 
     def __init__(
@@ -282,7 +282,7 @@ class _Replayed(torch.autograd.Function):
     def forward(ctx: Any, graph: _Graph, *parameters: Tensor) -> tuple[Tensor, ...]:
         graph.replays[0]()
         ctx.graph = graph
-        # Copies, because `Readings` may read them after the graph has been replayed again.
+        # Copies, because `DeferredValues` may read them after the graph has been replayed again.
         objective, items, units = (result.clone() for result in graph.results)
         ctx.mark_non_differentiable(items, units)
         return objective, items, units

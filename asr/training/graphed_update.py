@@ -1,6 +1,6 @@
 """Clipping, the optimizer's step and the check of the gradient as one CUDA graph.
 
-The end of a step (`readings.finish_step`) takes dozens of launches, and no decision on the host: a
+The end of a step (`deferred.finish_step`) takes dozens of launches, and no decision on the host: a
 bad gradient, and the factor by which fp16 is scaled, are found and acted on by the GPU. Its memory
 is fixed, all but the gradient and the buffers before the step, which are copied into that of the
 recording unless they are there already. The learning rate becomes a tensor. The optimizer's moments
@@ -17,12 +17,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from asr.training.deferred import finish_step
 from asr.training.graphed import Pass, Recorder
-from asr.training.readings import finish_step
 
 
 class GraphedUpdate:
-    """Replays the end of steps. A `readings.Update`."""
+    """Replays the end of steps. A `deferred.Update`."""
 
     def __init__(
         self,

@@ -28,11 +28,11 @@ from asr.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from asr.training.deferred import DeferredValues, Update, finish_step, restore
 from asr.training.device import build_accelerator, fits_or_raise, is_out_of_memory
 from asr.training.interrupt import InterruptedTraining
 from asr.training.optimizer import OptimizationConfig, build_optimizer, learning_rate, set_rate
 from asr.training.place import Place
-from asr.training.readings import Readings, Update, finish_step, restore
 
 B = TypeVar("B")
 
@@ -67,7 +67,7 @@ class Loop:
     """Time of the last checkpoint, or of the start of training."""
     kept: dict[str, Tensor] = field(default_factory=dict)
     """Further weights for checkpoints: of the best epoch, or the moving average."""
-    readings: Readings = field(default_factory=Readings)
+    deferred: DeferredValues = field(default_factory=DeferredValues)
     """Results of steps that are still on the GPU."""
     update: Update = finish_step
     """What ends a step."""
@@ -108,7 +108,7 @@ def refuse_bad_step(loop: Loop, _batch: object, loss: Loss) -> None:
                 "broken inputs"
             )
 
-    loop.readings.add(refuse, loss.objective)
+    loop.deferred.add(refuse, loss.objective)
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _save_if(loop: Loop, task: Task[B], due: bool = False) -> None:
 
 
 def _save(loop: Loop, task: Task[B]) -> None:
-    loop.readings.read()
+    loop.deferred.read()
     task.save(loop)
 
 
@@ -251,9 +251,9 @@ def _run_epoch(loop: Loop, task: Task[B]) -> bool:
             if progress.batch < count:
                 _save_if(loop, task)
                 before = max(before, loop.saved)
-            if loop.readings.due:
-                loop.readings.read()
-    loop.readings.read()
+            if loop.deferred.due:
+                loop.deferred.read()
+    loop.deferred.read()
     progress.seconds += time.monotonic() - before
     return True
 
@@ -279,7 +279,7 @@ def _step(loop: Loop, task: Task[B], batch: B) -> Loss | None:
         return None
     clip_norm = loop.config.clip_norm
     norm = loop.update(loop.model, loop.optimizer, accelerator, clip_norm, statistics)
-    loop.readings.add(partial(_count, loop), norm, loss.items, loss.units)
+    loop.deferred.add(partial(_count, loop), norm, loss.items, loss.units)
     return loss
 
 

@@ -15,7 +15,7 @@ import torch
 from asr.dataset.cuts import Corpus
 from asr.dataset.labels import confidences, join, usable
 from asr.dataset.manifest import Joined, Selection, Utterance, read_manifest
-from asr.dataset.remote import Supply, fetch_all, supply
+from asr.dataset.remote import RemoteShards, fetch_all, remote_shards
 from asr.dataset.speech_dataset import SpeechDataset, Stamp, stamp
 from asr.errors import AsrError, TrainingError
 from asr.features.extractor import OF_TRAINING
@@ -196,17 +196,19 @@ def without_infeasible(
     return SpeechDataset(kept, bundle.tokens, bundle.text, data.sample_rate, weights, data.stamps)
 
 
-def shard_supply(recipe: Recipe, data: SpeechDataset, dev: SpeechDataset) -> Supply | None:
+def remote_training_shards(
+    recipe: Recipe, data: SpeechDataset, dev: SpeechDataset
+) -> RemoteShards | None:
     """The origin of the shards of the training set; None if they are not fetched."""
     if recipe.shards is None:
         return None
     restore_folders(recipe.shards)
     room = round(recipe.data.keep_gb * 1e9)
-    return supply(recipe.data.origin, recipe.shards, data.utterances, room, dev.utterances)
+    return remote_shards(recipe.data.origin, recipe.shards, data.utterances, room, dev.utterances)
 
 
 def training_corpus(
-    recipe: Recipe, model: AcousticModel, data: SpeechDataset, shards: Supply | None = None
+    recipe: Recipe, model: AcousticModel, data: SpeechDataset, shards: RemoteShards | None = None
 ) -> Corpus:
     """The corpus for the plan of batches. If not all shards fit, half of the space is for those in
     use, half for the next ones."""

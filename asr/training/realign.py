@@ -19,7 +19,7 @@ from asr.audio.silence import quietest
 from asr.ctc.align import align
 from asr.ctc.loss import required_frames
 from asr.dataset.cuts import Item
-from asr.dataset.remote import at_hand
+from asr.dataset.remote import batches_on_disk
 from asr.dataset.sampler import plan_all
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.inference.decode import batch_seconds
@@ -65,7 +65,7 @@ def update_word_starts(run: Run) -> None:
 def _align(run: Run) -> None:
     run.display.say("aligning the training data for splicing")
     plan = plan_all(run.corpus, batch_seconds(run.model))
-    batches = at_hand(distributed.own(plan), run.shards, run.display.say)
+    batches = batches_on_disk(distributed.own(plan), run.shards, run.display.say)
     own = _answering(run, batches, len(plan) // distributed.world_size())
     parts = distributed.all_gather(word_starts(run.model, run.train, run.bundle.tokens, own))
     if distributed.is_first():

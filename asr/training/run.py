@@ -10,7 +10,7 @@ from torch import nn
 
 from asr.augment.noise import Sounds
 from asr.dataset.cuts import Corpus
-from asr.dataset.remote import Supply
+from asr.dataset.remote import RemoteShards
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
@@ -35,7 +35,7 @@ class Run:
     dev: SpeechDataset
     corpus: Corpus
     """Plan data of the training set; word starts are set when splicing begins."""
-    shards: Supply | None
+    shards: RemoteShards | None
     sounds: Sounds
     frozen: list[nn.Module]
     loop: Loop

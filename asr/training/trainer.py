@@ -13,7 +13,7 @@ from rich.console import Console
 
 from asr.augment.noise import load_sounds
 from asr.dataset.prefetch import prefetch
-from asr.dataset.remote import at_hand
+from asr.dataset.remote import batches_on_disk
 from asr.dataset.sampler import fill_share, plan_all, plan_in_order
 from asr.dataset.speech_dataset import Batch
 from asr.decoding.decoder import Decoder
@@ -45,7 +45,7 @@ from asr.training.prepare import (
     dev_share,
     identity,
     precision,
-    shard_supply,
+    remote_training_shards,
     training_corpus,
     without_infeasible,
 )
@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     front_end.load(model, recipe, network_folder)
     bundle = Bundle(model, tokens, text)
     train_set = without_infeasible(recipe, bundle, train_set, say)
-    shards = shard_supply(recipe, train_set, dev_set)
+    shards = remote_training_shards(recipe, train_set, dev_set)
     corpus = training_corpus(recipe, model, train_set, shards)
     fixed = identity(recipe, tokens, train_set, dev_set)
     distributed.require_same(fixed | alike(recipe, computed))
@@ -151,7 +151,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
         run.needed = needed_files(run)
     elif recipe.features.of_training_set and init.model is None:
         plan = distributed.own(plan_all(corpus, state.progress.batch_seconds))
-        for batch in at_hand(plan, shards, say):
+        for batch in batches_on_disk(plan, shards, say):
             model.features.observe(train_set.batch(batch).waves.to(device))
         if model.features.normalisation is not None:
             distributed.all_reduce(model.features.normalisation.buffers())
@@ -204,7 +204,7 @@ def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
     for module in run.frozen:
         module.eval()
     batch_size.rehearse(run)
-    left = at_hand(plan[progress.batch :], run.shards, run.display.say)
+    left = batches_on_disk(plan[progress.batch :], run.shards, run.display.say)
     if not distributed.is_joined():
         return len(plan), prefetch(lambda items: run.train.batch(items).to(device), left)
     rank, size = distributed.rank(), distributed.world_size()
@@ -226,7 +226,7 @@ def _stepped(run: Run, state: loop.Loop, batch: Batch, loss: loop.Loss) -> None:
     if run.entropy is not None:
         run.entropy.adapt()
     count = partial(state.progress.health.count_losses, batch.all_ids or batch.ids)
-    state.readings.add(count, loss.items)
+    state.deferred.add(count, loss.items)
 
 
 def _validate(run: Run) -> tuple[dict[str, Any], str]:

@@ -28,7 +28,7 @@ from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.evaluation.compare import spread_text
 from asr.evaluation.error_rate import ErrorCounts, score
 from asr.evaluation.evaluate import evaluate, machine_name
-from asr.evaluation.label_trust import recognize_dev, trust
+from asr.evaluation.label_threshold import confidence_threshold, recognize_dev
 from asr.evaluation.significance import paired_bootstrap
 from asr.experiments.family import parser
 from asr.inference.label import label_all, write_labels
@@ -52,7 +52,7 @@ class Result:
 
     seed: int
     labels: str
-    trusted: str
+    threshold: str
     wrong: str
     """The errors of the kept labels, by the transcripts that were withheld."""
     alone: dict[str, ErrorCounts]
@@ -95,14 +95,14 @@ def one_seed(arguments: argparse.Namespace, parts: Mapping[str, Path], seed: int
 
     model, alone = trained("alone", *ALONE)
     recognizer = load_recognizer(model)
-    trusted = trust(recognize_dev(recognizer, read_manifest(parts["dev"])), TARGET)
+    threshold = confidence_threshold(recognize_dev(recognizer, read_manifest(parts["dev"])), TARGET)
     found = list(label_all(recognizer, [replace(u, text="") for u in rest]))
     ids = [u.id for u in rest]
-    written = write_labels(manifests["labels"], found, ids, trusted.confidence)
+    written = write_labels(manifests["labels"], found, ids, threshold.confidence)
     _, both = trained("both", f"data.labels={manifests['labels']}")
     wrong = wrong_labels(read_manifest(manifests["labels"]), rest)
     today, machine = date.today().isoformat(), machine_name()
-    return Result(seed, str(written), str(trusted), str(wrong), alone, both, machine, today)
+    return Result(seed, str(written), str(threshold), str(wrong), alone, both, machine, today)
 
 
 def divided(utterances: Sequence[Utterance], seed: int) -> tuple[list[Utterance], list[Utterance]]:
@@ -129,7 +129,7 @@ def shown(results: Sequence[Result]) -> str:
         sums = [sum(part.values(), ErrorCounts()) for part in (result.alone, result.both)]
         lines.append(
             f"seed {result.seed}: 30 % alone {sums[0]}; with labels {sums[1]}; kept "
-            f"{result.labels}; {result.trusted}; labels wrong {result.wrong}"
+            f"{result.labels}; {result.threshold}; labels wrong {result.wrong}"
         )
         for total, part in zip(pooled, (result.alone, result.both), strict=True):
             for id_, counts in part.items():

@@ -27,14 +27,14 @@ from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
 from asr.padded import Padded
 from asr.training import step
+from asr.training.deferred import finish_step
 from asr.training.display import Display
-from asr.training.graphed import Graphed
+from asr.training.graphed import GraphReplay
 from asr.training.graphed_update import GraphedUpdate
 from asr.training.interrupt import StopRequest
 from asr.training.loop import Loss, Task, _step, begin
 from asr.training.optimizer import OptimizationConfig
 from asr.training.place import Place
-from asr.training.readings import finish_step
 from tests.bench.timing import print_table, verdict
 from tests.device_path import Reads, as_on_a_gpu
 
@@ -188,7 +188,7 @@ class _Bench:
         config = OptimizationConfig(learning_rate=1e-4)
         precision = "fp16" if device == "cuda" else "no"
         self._state = begin(self._model, config, place, {}, precision)
-        self._replay = Graphed(self._model, print) if graphs else None
+        self._replay = GraphReplay(self._model, print) if graphs else None
         if graphs:
             self._state.update = GraphedUpdate(self._state.accelerator.device, print)
         nothing: Any = None
@@ -210,8 +210,8 @@ class _Bench:
     def step(self, number: int) -> None:
         """A step of the training loop."""
         _step(self._state, self._task, self._batches[number % BATCHES])
-        if self._state.readings.due:
-            self._state.readings.read()
+        if self._state.deferred.due:
+            self._state.deferred.read()
 
     def phases(self, number: int, found: dict[str, float], rounds: int) -> None:
         """Add the milliseconds of each phase, divided by `rounds`."""

@@ -19,7 +19,7 @@ from asr.augment.config import AugmentConfig
 from asr.dataset import remote
 from asr.dataset.cuts import Corpus, Item, whole, windows
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
-from asr.dataset.remote import Supply, fetch_all, supply
+from asr.dataset.remote import RemoteShards, fetch_all, remote_shards
 from asr.dataset.sampler import plan_all, plan_epoch
 from asr.dataset.shards import Shard, pack
 from asr.errors import AsrError
@@ -46,24 +46,26 @@ def shards_here(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.glob("*.tar")}
 
 
-def make_supply(origin: object, folder: Path, room: int) -> Supply:
+def make_shards(origin: object, folder: Path, room: int) -> RemoteShards:
     shards = [Shard(folder / f"train-{number:05}.tar", SIZE) for number in range(10)]
-    return Supply(str(origin), shards, [number for number in range(10) for _ in range(2)], room)
+    return RemoteShards(
+        str(origin), shards, [number for number in range(10) for _ in range(2)], room
+    )
 
 
-def corpus_of(shards: Supply, room: int) -> Corpus:
+def corpus_of(shards: RemoteShards, room: int) -> Corpus:
     sizes = [shard.bytes for shard in shards.shards]
     return Corpus([1.0] * 20, shards=shards.of, shard_bytes=sizes, room=room)
 
 
 def test_batches_come_with_their_shards_and_within_the_room(origin: Path, tmp_path: Path) -> None:
     folder = tmp_path / "here"
-    shards = make_supply(origin, folder, 4 * SIZE)
+    shards = make_shards(origin, folder, 4 * SIZE)
     corpus = corpus_of(shards, 2 * SIZE)
     for epoch in range(3):
         plan = plan_epoch(corpus, AugmentConfig(), 2.5, seed=1, epoch=epoch)
         seen: list[int] = []
-        for batch in shards.arriving(plan, print):
+        for batch in shards.fetched(plan, print):
             seen += [i for item in batch for i in item.indices]
             wanted = {shards.shards[shards.of[i]].path for item in batch for i in item.indices}
             assert all(path.read_bytes()[:1] == bytes([int(path.stem[-5:])]) for path in wanted)
@@ -74,8 +76,8 @@ def test_batches_come_with_their_shards_and_within_the_room(origin: Path, tmp_pa
 def test_a_plan_that_wants_more_than_there_is_room_for_gets_it(
     origin: Path, tmp_path: Path
 ) -> None:
-    shards = make_supply(origin, tmp_path / "here", SIZE)
-    (batch,) = shards.arriving([[whole(i) for i in range(20)]], print)
+    shards = make_shards(origin, tmp_path / "here", SIZE)
+    (batch,) = shards.fetched([[whole(i) for i in range(20)]], print)
     assert len(batch) == 20
     assert len(shards_here(tmp_path / "here")) == 10
 
@@ -83,15 +85,15 @@ def test_a_plan_that_wants_more_than_there_is_room_for_gets_it(
 def test_what_is_here_is_not_fetched_again(
     origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards = make_supply(origin, tmp_path / "here", 10 * SIZE)
+    shards = make_shards(origin, tmp_path / "here", 10 * SIZE)
     plan = plan_all(corpus_of(shards, 10 * SIZE), 4.0)
-    assert len(list(shards.arriving(plan, print))) == len(plan)
+    assert len(list(shards.fetched(plan, print))) == len(plan)
 
     def copy(address: str, shard: Shard) -> None:
         raise AssertionError(address)
 
     monkeypatch.setattr(remote, "_copy", copy)
-    assert len(list(shards.arriving(plan, print))) == len(plan)
+    assert len(list(shards.fetched(plan, print))) == len(plan)
 
 
 def test_shards_of_dev_stay(origin: Path, tmp_path: Path) -> None:
@@ -101,13 +103,13 @@ def test_shards_of_dev_stay(origin: Path, tmp_path: Path) -> None:
         for i in range(20)
     ]
     fetch_all(str(origin), folder, rows[5:6])
-    shards = supply(str(origin), folder, rows, SIZE, rows[5:6])
-    for _ in shards.arriving([[whole(i)] for i in range(20)], print):
+    shards = remote_shards(str(origin), folder, rows, SIZE, rows[5:6])
+    for _ in shards.fetched([[whole(i)] for i in range(20)], print):
         assert "train-00002.tar" in shards_here(folder)
 
 
 def test_windows_hold_whole_shards_and_every_utterance_once(tmp_path: Path) -> None:
-    corpus = corpus_of(make_supply("", tmp_path, 0), 3 * SIZE)
+    corpus = corpus_of(make_shards("", tmp_path, 0), 3 * SIZE)
     batches = plan_epoch(corpus, AugmentConfig(), 4.0, seed=3, epoch=2)
     order = [corpus.shards[i] for batch in batches for item in batch for i in item.indices]
     assert sorted(order) == sorted(corpus.shards)
@@ -123,7 +125,7 @@ def test_windows_hold_whole_shards_and_every_utterance_once(tmp_path: Path) -> N
 
 
 def test_a_shard_larger_than_the_room_is_a_window_of_its_own(tmp_path: Path) -> None:
-    corpus = corpus_of(make_supply("", tmp_path, 0), SIZE // 2)
+    corpus = corpus_of(make_shards("", tmp_path, 0), SIZE // 2)
     parts = windows(corpus, np.random.default_rng(0))
     assert [len(part) for part in parts] == [2] * 10
 
@@ -132,7 +134,7 @@ def test_a_shard_larger_than_the_room_is_a_window_of_its_own(tmp_path: Path) -> 
 
 
 def one(origin: object, folder: Path) -> list[list[Item]]:
-    return list(make_supply(origin, folder, SIZE).arriving([[whole(0)]], print))
+    return list(make_shards(origin, folder, SIZE).fetched([[whole(0)]], print))
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ def test_a_shard_as_large_as_expected_may_take_the_reserve(
 
 def test_recordings_in_files_of_their_own_cannot_be_fetched(tmp_path: Path) -> None:
     with pytest.raises(AsrError, match="expected packed recordings, got u1 in a file of its own"):
-        supply("x", tmp_path, [Utterance("u1", tmp_path / "a.wav", "yes", 1.0)], SIZE)
+        remote_shards("x", tmp_path, [Utterance("u1", tmp_path / "a.wav", "yes", 1.0)], SIZE)
 
 
 @pytest.mark.parametrize("place", ["own", "here/../own", "here/below"])
@@ -207,7 +209,7 @@ def test_shards_of_somebody_are_neither_removed_nor_written(
     own = tmp_path / place / "train-00000.tar"
     utterances = [Utterance("u1", own, "yes", 1.0, packed=(0, 10))]
     with pytest.raises(AsrError, match=r"expected shards named without a folder .* got .*train-0"):
-        supply(str(origin), tmp_path / "here", utterances, SIZE)
+        remote_shards(str(origin), tmp_path / "here", utterances, SIZE)
     with pytest.raises(AsrError, match="take the manifests that asr pack wrote"):
         fetch_all(str(origin), tmp_path / "here", utterances)
     assert not own.exists()

@@ -28,12 +28,12 @@ from asr.models.config import ModelConfig
 from asr.models.kernels import dense, gpu
 from asr.padded import Padded
 from asr.text.normalise import TextConfig
+from asr.training.deferred import restore, step_if_finite
 from asr.training.display import Display
 from asr.training.interrupt import StopRequest
 from asr.training.loop import Loop, Task, _step, begin
 from asr.training.optimizer import OptimizationConfig, build_optimizer
 from asr.training.place import Place
-from asr.training.readings import restore, step_if_finite
 from asr.training.step import batch_loss
 from tests.device_path import Reads, as_on_a_gpu
 from tests.tones import RATE, untrained_bundle, write_corpus
@@ -90,7 +90,7 @@ def test_a_step_reads_nothing_until_it_must(batch: Batch) -> None:
                 task.stepped(state, batch, loss)
         assert reads.count == 2 * DRAWN, reads.found
         assert state.progress.loss_units == 0
-        state.readings.read()
+        state.deferred.read()
     assert state.progress.loss_units > 0
 
 
@@ -169,7 +169,7 @@ def test_a_step_does_not_wait_for_a_gpu(batch: Batch, precision: str) -> None:
     there = batch.to("cuda")
     for _ in range(3):  # compile kernels, measure paths, record graphs, allocate
         _step(state, task, there)
-    state.readings.read()
+    state.deferred.read()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -178,7 +178,7 @@ def test_a_step_does_not_wait_for_a_gpu(batch: Batch, precision: str) -> None:
         task.stepped(state, there, loss)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    state.readings.read()
+    state.deferred.read()
 
 
 @pytest.mark.gpu

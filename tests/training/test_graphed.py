@@ -34,7 +34,7 @@ from asr.models.kernels import dense, gpu, graphs, streams
 from asr.padded import Padded, pad
 from asr.training import distributed, graphed, trainer
 from asr.training.display import Display
-from asr.training.graphed import Graphed, Shape, fitted, shape_of
+from asr.training.graphed import GraphReplay, Shape, fitted, shape_of
 from asr.training.graphed_update import GraphedUpdate
 from asr.training.interrupt import StopRequest
 from asr.training.loop import Loop, Loss, Task, _step, begin
@@ -122,7 +122,7 @@ def test_padding_of_frames_draws_the_same() -> None:
 
 def test_steps_that_are_replayed_are_those_of_the_model() -> None:
     plain, model = a_model(), a_model()
-    replay = Graphed(model, pytest.fail, again)
+    replay = GraphReplay(model, pytest.fail, again)
     for number, frames in enumerate([[40, 9], [40, 30, 20], [33], [200, 100], [60, 60], [150]]):
         given = a_batch(frames, number, weighted=bool(number % 2))
         assert_same(outcome(model, replay(compute(), given)), eager(plain, given))
@@ -140,7 +140,7 @@ def test_frozen_and_unused_parameters_get_no_gradient() -> None:
     for each in (plain, model):
         each.encoder.layers[0].requires_grad_(False)
         each.register_parameter("unused", torch.nn.Parameter(torch.ones(2)))
-    replay = Graphed(model, pytest.fail, again)
+    replay = GraphReplay(model, pytest.fail, again)
     for number in range(3):
         given = a_batch([40], number)
         assert_same(outcome(model, replay(compute(), given)), eager(plain, given))
@@ -148,7 +148,7 @@ def test_frozen_and_unused_parameters_get_no_gradient() -> None:
 
 def test_few_shapes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphed, "KEPT", 2)
-    replay = Graphed(a_model(), pytest.fail, again)
+    replay = GraphReplay(a_model(), pytest.fail, again)
     for frames in (32, 64, 32, 96):
         replay(compute(), a_batch([frames]))
     shapes: list[Any] = list(replay._kept)
@@ -163,7 +163,7 @@ def test_what_cannot_be_recorded_is_eager_and_said_once() -> None:
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
     plain, model = a_model(), a_model()
-    replay = Graphed(model, said.append, refuse)
+    replay = GraphReplay(model, said.append, refuse)
     for number in range(4):
         given = a_batch([40], number)
         assert_same(outcome(model, replay(compute(), given)), eager(plain, given))
@@ -242,10 +242,12 @@ class Devices(TorchDispatchMode):
 
 def test_a_training_replays_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifests = write_corpus(tmp_path, {"train": 6, "dev": 2})
-    made: list[Graphed] = []
+    made: list[GraphReplay] = []
 
-    def replay(model: AcousticModel, device: torch.device, say: Callable[[str], None]) -> Graphed:
-        made.append(Graphed(model, pytest.fail, again))
+    def replay(
+        model: AcousticModel, device: torch.device, say: Callable[[str], None]
+    ) -> GraphReplay:
+        made.append(GraphReplay(model, pytest.fail, again))
         return made[-1]
 
     update = GraphedUpdate(torch.device("cpu"), pytest.fail, lambda work: work)
@@ -272,7 +274,7 @@ def on_a_gpu(dropout: float, precision: str, graphs_on: bool) -> tuple[Loop, Tas
         state.accelerator.scaler._init_scale = (
             1024.0  # the usual one makes the first steps overflow
         )
-    replay = Graphed(model, pytest.fail) if graphs_on else None
+    replay = GraphReplay(model, pytest.fail) if graphs_on else None
     if graphs_on:
         state.update = GraphedUpdate(state.accelerator.device, pytest.fail)
     loss: Callable[[Batch], Loss] = partial(
@@ -319,7 +321,7 @@ def test_graphs_train_as_eager_steps_do(
         for state, task in ((own, graphed_), (other, plain)):
             assert _step(state, task, batch) is not None
     for state in (own, other):
-        state.readings.read()
+        state.deferred.read()
     update: Any = own.update
     assert update._kept is not None
     weights = [state.model.state_dict().values() for state in (own, other)]
@@ -367,7 +369,7 @@ def test_a_refused_recording_leaves_torch_whole() -> None:
     said: list[str] = []
     config = FULL.model_copy(update={"attention_heads": 0, "hierarchical_ctc_layer": 0})
     model = a_model(config).cuda()
-    replay = Graphed(model, said.append)
+    replay = GraphReplay(model, said.append)
 
     def waits(network: Network, given: Masked) -> Loss:
         loss = compute()(network, given)

@@ -14,7 +14,8 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from asr.training import readings
+from asr.training import deferred
+from asr.training.deferred import finish_step
 from asr.training.display import Display
 from asr.training.graphed import Pass
 from asr.training.graphed_update import GraphedUpdate
@@ -22,7 +23,6 @@ from asr.training.interrupt import StopRequest
 from asr.training.loop import Loop, Loss, Task, _step, begin
 from asr.training.optimizer import OptimizationConfig, build_optimizer, set_rate
 from asr.training.place import Place
-from asr.training.readings import finish_step
 from tests.device_path import Reads
 from tests.training.test_graphed import Devices
 
@@ -30,7 +30,7 @@ from tests.training.test_graphed import Devices
 SCALES = [1.0, 1.0, 100.0, float("nan"), 1.0, float("inf"), 1.0, 1e36, 0.01, 1.0]
 
 
-def a_training(finish: readings.Update, scaled: bool) -> Loop:
+def a_training(finish: deferred.Update, scaled: bool) -> Loop:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
     model.register_parameter("unused", nn.Parameter(torch.ones(2)))

@@ -27,7 +27,7 @@ class DevResults:
 
 
 @dataclass(frozen=True)
-class Trust:
+class ConfidenceThreshold:
     """Labels of at least this confidence, and the errors of the transcribed recordings that have
     it."""
 
@@ -79,13 +79,13 @@ def recognize_dev(
     return DevResults(sure, [counts[id_] for id_ in texts], scoring.units or "words")
 
 
-def trust(dev: DevResults, target: float) -> Trust:
+def confidence_threshold(dev: DevResults, target: float) -> ConfidenceThreshold:
     """The lowest confidence at which the error rate of the recordings that have it is at most
     `target`, a fraction.
 
     Raises ReportError if there is none.
     """
-    best: Trust | None = None
+    best: ConfidenceThreshold | None = None
     kept: list[ErrorCounts] = []
     lowest: ErrorCounts | None = None
     pairs = sorted(zip(dev.confidences, dev.counts, strict=True), key=lambda pair: -pair[0])
@@ -97,7 +97,7 @@ def trust(dev: DevResults, target: float) -> Trust:
         if lowest is None or total.rate < lowest.rate:
             lowest = total
         if total.rate <= target:
-            best = Trust(confidence, len(kept), len(pairs), total, None, dev.units)
+            best = ConfidenceThreshold(confidence, len(kept), len(pairs), total, None, dev.units)
     if best is None:
         got = f"{percent(lowest.rate, 1)} % at least" if lowest else "no word in any recording"
         raise ReportError(
@@ -105,4 +105,6 @@ def trust(dev: DevResults, target: float) -> Trust:
             f"confidence, got {got}: raise --target, or train a better model first"
         )
     interval = bootstrap_interval(kept[: best.kept])
-    return Trust(best.confidence, best.kept, best.recordings, best.counts, interval, best.units)
+    return ConfidenceThreshold(
+        best.confidence, best.kept, best.recordings, best.counts, interval, best.units
+    )

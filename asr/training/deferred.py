@@ -22,7 +22,7 @@ def is_on_host(value: Tensor) -> bool:
     return value.device.type == "cpu"
 
 
-class Readings:
+class DeferredValues:
     """Values that wait to be read, each with the function that uses them."""
 
     def __init__(self) -> None:

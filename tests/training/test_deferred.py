@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from asr.errors import TrainingError
-from asr.training import readings
+from asr.training import deferred
+from asr.training.deferred import MOST, DeferredValues
 from asr.training.interrupt import InterruptedTraining
 from asr.training.loop import Hook, Loss, Task
-from asr.training.readings import MOST, Readings
 from tests.hooks import before_step
 from tests.training.test_loop import STEPS, Toy, assert_same, terminate, unchanged
 
@@ -21,7 +21,7 @@ from tests.training.test_loop import STEPS, Toy, assert_same, terminate, unchang
 @pytest.fixture
 def _on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results wait, as on a GPU."""
-    monkeypatch.setattr(readings, "is_on_host", lambda value: False)
+    monkeypatch.setattr(deferred, "is_on_host", lambda value: False)
 
 
 def taken(found: list[Any]) -> Callable[..., None]:
@@ -30,13 +30,13 @@ def taken(found: list[Any]) -> Callable[..., None]:
 
 def test_values_of_a_cpu_are_used_at_once() -> None:
     found: list[Any] = []
-    Readings().add(taken(found), torch.tensor(1.0), torch.tensor([2, 3]))
+    DeferredValues().add(taken(found), torch.tensor(1.0), torch.tensor([2, 3]))
     assert [value.tolist() for value in found[0]] == [1.0, [2, 3]]
 
 
 @pytest.mark.usefixtures("_on_a_gpu")
 def test_values_that_wait_are_used_in_order_with_their_shapes_and_types() -> None:
-    waiting = Readings()
+    waiting = DeferredValues()
     found: list[Any] = []
     values = [torch.tensor(0.1), torch.rand(2, 3, dtype=torch.float64), torch.tensor([1 << 60, 3])]
     for number in range(MOST):
@@ -75,7 +75,7 @@ def infinite_from(number: int) -> Hook:
 
 def test_a_training_whose_results_wait_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = Toy(None).train()
-    monkeypatch.setattr(readings, "is_on_host", lambda value: False)
+    monkeypatch.setattr(deferred, "is_on_host", lambda value: False)
     later = Toy(None).train()
     assert_same(later.model, at_once.model)
     for one, other in zip(later.progress.history, at_once.progress.history, strict=True):
