@@ -94,6 +94,22 @@ def test_commands_of_large_corpora(
     assert list((tmp_path / "run" / "shards").glob("train-*.tar"))
 
 
+def test_commands_of_training(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = write_corpus(tmp_path, {"train": 4, "dev": 2})
+    recipe = tone_recipe(manifests, tmp_path / "run", epochs=1)
+    (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json())
+    monkeypatch.chdir(tmp_path)
+    lines = blocks("", (DOCS / "training.md").read_text())[0].splitlines()
+    for line in lines:
+        command = shlex.split(line.replace("=80", "=2"), comments=True)
+        assert run(*command[1:]).status == 0, line
+    rows = (DOCS / "training.md").read_text().partition("## The folder")[2].partition("##")[0]
+    for name in re.findall(r"`([a-z-]+(?:/|\.json))`", rows):
+        assert (tmp_path / "run" / name).exists(), name
+
+
 def test_commands_of_labels(
     run: Command,
     tones: tuple[dict[str, Path], Path],

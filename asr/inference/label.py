@@ -1,8 +1,9 @@
 """Recordings without transcripts as labelled utterances: what a recogniser writes, and how certain
 it is.
 
-A recording of up to 30 seconds is one utterance. A longer one gives an utterance for each stretch
-of speech between pauses; a stretch without pauses is cut between words. No audio is written.
+A recording of more than 30 seconds gives an utterance for each stretch of speech between pauses.
+What is longer than half as much again as the wanted length is cut between words. No audio is
+written.
 """
 
 from __future__ import annotations

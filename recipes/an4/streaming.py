@@ -61,7 +61,7 @@ NETWORKS: dict[str, list[str]] = {
 }
 COLUMNS = (
     "network", "latency, s", "errors", "WER % (95 %)", "hidden", "parameters", "streamed RTF",
-    "streamed otherwise",
+    "texts that differ",
 )  # fmt: skip
 
 
