@@ -80,7 +80,7 @@ def clean(
                 failed += 1
     _require_any(found, manifest, out)
     ranked = worst_first(found[id_] for id_ in places if id_ in found)
-    count = math.ceil(worst / 100 * len(ranked))
+    count = math.ceil(worst * len(ranked) / 100)
     written = write_ranking(out, ranked, utterances, count)
     write_check_page(out / "check.html", ranked[:count], model, manifest, audio_mb)
     tell(f"{count} of {len(ranked)} transcripts to check, worst first: {out / 'check.html'}")

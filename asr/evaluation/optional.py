@@ -12,7 +12,8 @@ noncharacters of Unicode, which no rule changes. In aligned texts they are in or
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,6 +23,7 @@ _BEGIN, _END = "\ufdd0", "\ufdd1"
 _MARKED = re.compile(f"{_BEGIN}([^{_BEGIN}{_END}]*){_END}")
 _IN_FILE = re.compile(r"(?<!\S)\((\S+)\)(?!\S)")
 _OPEN, _CLOSE = "❨", "❩"
+MOST_CELLS = 1 << 22  # of a table of costs, 32 MB
 
 
 def mark(text: str) -> str:
@@ -67,30 +69,45 @@ def align_optional(reference: Sequence[str], hypothesis: Sequence[str]) -> list[
 
     Optional words of the hypothesis without a partner are left out.
     """
+    # The cost of an error outweighs any number of optional words. Omitting an optional word costs
+    # 1, so that a word in its place is a substitution.
+    return _aligned(reference, hypothesis, len(reference) + len(hypothesis) + 1)
+
+
+def _aligned(reference: Sequence[str], hypothesis: Sequence[str], error: int) -> list[Pair]:
+    if len(reference) < 2 or (len(reference) + 1) * (len(hypothesis) + 1) <= MOST_CELLS:
+        costs = np.stack(list(_rows(reference, hypothesis, error)))
+        return _traced(costs, reference, hypothesis, error)
+    # Divided where the best path crosses the middle, in memory that grows with the length only
+    # (Hirschberg 1975).
+    middle = len(reference) // 2
+    (before,) = deque(_rows(reference[:middle], hypothesis, error), maxlen=1)
+    (after,) = deque(_rows(reference[middle:][::-1], hypothesis[::-1], error), maxlen=1)
+    place = int(np.argmin(before + after[::-1]))
+    return _aligned(reference[:middle], hypothesis[:place], error) + _aligned(
+        reference[middle:], hypothesis[place:], error
+    )
+
+
+def _rows(reference: Sequence[str], hypothesis: Sequence[str], error: int) -> Iterator[np.ndarray]:
+    """The least costs of aligning the first words of the reference, none to all, with the first
+    words of the hypothesis. Shape: [len(hypothesis) + 1] each."""
     left, right = [plain(word) for word in reference], [plain(word) for word in hypothesis]
     ids = {word: i for i, word in enumerate({*left, *right})}
     said = np.array([ids[word] for word in right], np.int64)
-    # The cost of an error outweighs any number of optional words. Omitting an optional word costs
-    # 1, so that a word in its place is a substitution.
-    error = len(left) + len(right) + 1
     insertions = np.array([0, *(1 if is_optional(word) else error for word in hypothesis)])
     along = np.cumsum(insertions)
-    costs = np.empty((len(left) + 1, len(right) + 1), np.int64)
-    costs[0] = along
-    deletions = [1 if is_optional(word) else error for word in reference]
-    for i, word in enumerate(left):
-        row = costs[i] + deletions[i]
-        row[1:] = np.minimum(row[1:], costs[i, :-1] + error * (said != ids[word]))
-        costs[i + 1] = np.minimum.accumulate(row - along) + along
-    return _traced(costs, reference, hypothesis, deletions, error)
+    costs = along
+    yield costs
+    for marked, word in zip(reference, left, strict=True):
+        row = costs + (1 if is_optional(marked) else error)
+        row[1:] = np.minimum(row[1:], costs[:-1] + error * (said != ids[word]))
+        costs = np.minimum.accumulate(row - along) + along
+        yield costs
 
 
 def _traced(
-    costs: np.ndarray,
-    reference: Sequence[str],
-    hypothesis: Sequence[str],
-    deletions: Sequence[int],
-    error: int,
+    costs: np.ndarray, reference: Sequence[str], hypothesis: Sequence[str], error: int
 ) -> list[Pair]:
     pairs: list[Pair] = []
     i, j = len(reference), len(hypothesis)
@@ -100,7 +117,7 @@ def _traced(
         if i and j and costs[i, j] == costs[i - 1, j - 1] + beside:
             i, j = i - 1, j - 1
             pairs.append((reference[i], word))
-        elif i and costs[i, j] == costs[i - 1, j] + deletions[i - 1]:
+        elif i and costs[i, j] == costs[i - 1, j] + (1 if is_optional(reference[i - 1]) else error):
             i -= 1
             pairs.append((reference[i], None))
         else:

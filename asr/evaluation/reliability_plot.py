@@ -28,7 +28,7 @@ def write_picture(result: Calibration, path: str | Path, title: str) -> None:
     axes.set_ylabel("correct, % (95 %)")
     lines = [textwrap.fill(line, 80) for line in title.splitlines()]
     lines.append(f"expected calibration error {100 * result.error:.1f} %")
-    axes.set_title("\n".join(lines), fontsize=9)
+    axes.set_title("\n".join(lines), fontsize=9, parse_math=False)  # names may have a $
     axes.set_ylim(0, 103)
     axes.grid(alpha=0.3)
     middles = [(int(BINS * row.confidence) + 0.5) * 100 / BINS for row in result.bins]

@@ -100,4 +100,5 @@ def uvicorn_options(limits: Limits) -> dict[str, Any]:
         "backlog": 2 * limits.connections,
         "ws": limited_sockets(limits),
         "ws_max_size": 1 << 22,
+        "ws_per_message_deflate": False,  # a few bytes could be many messages of that size
     }

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
@@ -18,7 +18,9 @@ from starlette.concurrency import run_in_threadpool
 from asr.inference.formats import to_text
 from asr.inference.time_formats import Word
 from asr.inference.transcript import Segment, Transcript
-from asr.serving.upload import UploadMemory
+from asr.serving.engine import Busy
+from asr.serving.errors import ApiError
+from asr.serving.upload import RETRY_S, UploadMemory
 
 # The page runs its own scripts and speaks to its own server; all else is refused by the browser.
 POLICY = "; ".join(
@@ -54,6 +56,8 @@ _SHARED = {
     "pictures.js": "pictures.js",
 }
 LATEST = 1e9  # seconds
+MOST_CHARACTERS = 300_000  # four hours of speech have 200,000
+MOST_WAITING = 8  # transcripts that wait in memory to be formatted
 _TEXT_TYPE = "text/plain; charset=utf-8"
 
 
@@ -68,7 +72,7 @@ class _Segment(BaseModel):
     start: float = Field(ge=0, le=LATEST)
     end: float = Field(ge=0, le=LATEST)
     text: str
-    words: list[_Word] = []
+    words: list[_Word] = Field(default=[], fail_fast=True)
     channel: int | None = Field(default=None, ge=1)
 
     def segment(self) -> Segment:
@@ -80,11 +84,18 @@ class _Transcript(BaseModel):
     """A transcript as the page has it."""
 
     seconds: float = Field(ge=0, le=LATEST)
-    segments: list[_Segment]
+    segments: list[_Segment] = Field(fail_fast=True)  # an error for each would fill the memory
 
     def transcript(self) -> Transcript:
         segments = tuple(segment.segment() for segment in self.segments)
         return Transcript(None, segments, self.seconds)
+
+    def size(self) -> int:
+        """The number of characters to be laid out as subtitles."""
+        return sum(
+            max(len(segment.text), sum(len(word.word) + 1 for word in segment.words))
+            for segment in self.segments
+        )
 
 
 @cache
@@ -106,6 +117,7 @@ def router(with_review: bool) -> APIRouter:
     ask for besides recognition. Without a review, its page is missing."""
     router = APIRouter(include_in_schema=False)
     formatting = asyncio.Lock()  # a long transcript takes seconds of a core
+    waiting: set[asyncio.Task[Any] | None] = set()
     for path, (content, kind) in static_files().items():
         if with_review or path != "/review":
             router.add_api_route(path, _answer(content, kind), methods=["GET", "HEAD"])
@@ -119,9 +131,17 @@ def router(with_review: bool) -> APIRouter:
         """A transcript that the page has, as a file: the rules of subtitles are those of `asr
         transcribe`."""
         held: UploadMemory = request.app.state.held
-        transcript = (await held.json(request, _Transcript)).transcript()
-        async with formatting:
-            text = await run_in_threadpool(to_text, transcript, to, "recording")
+        given = await held.json(request, _Transcript)
+        if (size := given.size()) > MOST_CHARACTERS:
+            raise ApiError(413, f"expected at most {MOST_CHARACTERS} characters, got {size}")
+        if len(waiting) >= MOST_WAITING:
+            raise Busy("fewer transcripts to format", RETRY_S)
+        waiting.add(asyncio.current_task())
+        try:
+            async with formatting:
+                text = await run_in_threadpool(to_text, given.transcript(), to, "recording")
+        finally:
+            waiting.discard(asyncio.current_task())
         return Response(text.encode("utf-8", "replace"), media_type=_TEXT_TYPE, headers=HEADERS)
 
     return router

@@ -275,11 +275,11 @@ class _Conversation:
 
     async def _listen(self, settings: Settings) -> _Detected | _Buffered:
         recognizer = self._engine.model(settings.model)
+        most = self._engine.limits.keywords
+        _check_count(len(settings.keywords), most)  # before their spelling is looked at
         keywords = tuple(dict.fromkeys(settings.keywords))
         hot_words = keywords + phrases_of(settings.prompt, recognizer, keywords)
-        most = self._engine.limits.keywords
-        if (count := max(len(settings.keywords), len(hot_words))) > most:
-            raise ApiError(400, f"expected at most {most} keywords, got {count}")
+        _check_count(len(hot_words), most)
         if settings.silence_s is None:
             await self._engine.recognizer(settings.model, hot_words)  # checks the hot words
             return _Buffered(self._engine, settings, hot_words, self._items)
@@ -290,6 +290,11 @@ class _Conversation:
         for event in events:
             self._sent += 1
             await self._client.send({"event_id": f"event_{self._sent}", **event})
+
+
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise ApiError(400, f"expected at most {most} keywords, got {count}")
 
 
 def _samples(event: Event) -> np.ndarray:

@@ -32,7 +32,7 @@ class _Transcription(BaseModel):
     model: str | None = None
     language: str | None = Field(None, max_length=50)
     prompt: str | None = Field(None, max_length=10_000)
-    keywords: list[str] | None = None
+    keywords: list[str] | None = Field(None, fail_fast=True)
 
 
 class _Detection(BaseModel):

@@ -156,8 +156,8 @@ class Review:
     def items(self) -> list[Item]:
         """The open recordings, least certain first, those that were not recognised yet last; then
         the checked ones, as written, and those that were left out."""
-        found = [item for id in self._utterances if (item := self.item(id))]
         places = {id: place for place, id in enumerate(self._checked.utterances)}
+        found = [item for id in self._utterances if (item := self.item(id))]
         # Sorting keeps the order of the manifest among equals.
         return sorted(found, key=lambda item: _order(item, places))
 
@@ -313,7 +313,8 @@ def _order(item: Item, places: Mapping[str, int]) -> tuple[int, float]:
     if item.left_out:
         return 4, 0.0
     if item.checked is not None:
-        return 3, places[item.utterance.id]
+        # One that was checked after the order was read comes last.
+        return 3, places.get(item.utterance.id, len(places))
     if item.suggestion is None:
         return 1, 0.0
     return (2, 0.0) if item.suggestion.error else (0, item.suggestion.confidence)

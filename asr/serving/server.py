@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from asr.errors import AsrError
+from asr.errors import AsrError, reason
 from asr.serving.app import build_app
 from asr.serving.config import ServeConfig
 from asr.serving.connections import uvicorn_options
@@ -64,9 +64,9 @@ def listen(host: str, port: int, option: str = "--port") -> socket.socket:
         # client to confirm its head. Connections inherit it.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: a host name that cannot be one
         raise AsrError(
-            f"expected an address to listen at, got {host} port {port} ({error.strerror}): choose "
+            f"expected an address to listen at, got {host} port {port} ({reason(error)}): choose "
             f"another --host or {option}"
         ) from None
 

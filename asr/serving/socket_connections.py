@@ -1,5 +1,6 @@
 """WebSocket connections with limits that uvicorn lacks: a client that does not read is not read
-either, and its connection ends; and a message has a bounded number of frames."""
+either, and its connection ends; a message has a bounded number of frames; and one that is not UTF-8
+ends the connection without filling the log."""
 
 from __future__ import annotations
 
@@ -46,4 +47,20 @@ def limited_sockets(limits: Limits) -> type[WebSocketsSansIOProtocol]:
                 self.conn.fail(CloseCode.MESSAGE_TOO_BIG, "too many frames")
                 self.handle_parser_exception()
 
+        def send_receive_event_to_app(self) -> None:
+            if self.curr_msg_data_type != "text" or _is_utf8(b"".join(self.frames)):
+                super().send_receive_event_to_app()
+            elif self.conn.close_sent is None:
+                self.frames = []
+                self.conn.fail(CloseCode.INVALID_DATA)
+                self.handle_parser_exception()
+
     return Connection
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

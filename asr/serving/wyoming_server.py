@@ -81,8 +81,7 @@ class _Command:
 
     def add(self, data: Mapping[str, Any], content: bytes, most: int) -> None:
         """A chunk, of `most` samples with those before. Raises ApiError."""
-        rate: Any = data.get("rate")
-        width, channels = data.get("width"), data.get("channels")
+        rate, width, channels = (_whole(data.get(key)) for key in ("rate", "width", "channels"))
         if rate not in RATES or width != 2 or channels not in range(1, MOST_CHANNELS + 1):
             raise ApiError(
                 400,
@@ -91,7 +90,7 @@ class _Command:
             )
         if self.content and (rate, channels) != (self.rate, self.channels):
             raise ApiError(400, "expected chunks of one rate and number of channels, got several")
-        self.rate, self.channels = int(rate), int(channels)  # type: ignore[arg-type]
+        self.rate, self.channels = rate, channels
         self.content += content
         if len(self.content) > 2 * most:
             raise ApiError(400, f"expected a command of at most {most} samples, got a longer one")
@@ -102,6 +101,11 @@ class _Command:
         whole = len(self.content) - len(self.content) % (2 * self.channels)
         values = np.frombuffer(self.content[:whole], "<i2").reshape(-1, self.channels)
         return values.mean(axis=1, dtype=np.float32) / np.float32(INT16)
+
+
+def _whole(value: Any) -> Any:
+    """A float of a whole number as int, since a range is searched for floats one by one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _shown(value: object) -> str:

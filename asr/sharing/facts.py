@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from asr.config import parse
 from asr.errors import CheckpointError, ConfigError, reason
 from asr.io.files import read_json
+from asr.io.paths import files_below
 from asr.io.printable import printable_name
 from asr.models.about import AboutConfig
 from asr.models.files import is_model, is_model_file, refuse_encoder
@@ -235,11 +236,11 @@ def read_facts(folder: str | Path) -> ModelFacts:
 
 
 def _size(folder: Path) -> int:
-    inside = ((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*"))
+    inside = ((path.relative_to(folder).as_posix(), path) for path in files_below(folder))
     return sum(
         path.stat().st_size
         for name, path in inside
-        if is_model_file(name) and name not in ("README.md", EVALUATIONS) and path.is_file()
+        if is_model_file(name) and name not in ("README.md", EVALUATIONS)
     )
 
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from asr.errors import AsrError, CheckpointError
 from asr.io.files import atomic_path, digest, read_json
 from asr.io.foreign import which_is, zip_names
+from asr.io.paths import files_below
 from asr.io.printable import printable_name
 from asr.io.unpacking import unpack_files
 from asr.models.files import is_model_file
@@ -62,10 +63,10 @@ def contents(facts: ModelFacts, name: str) -> tuple[dict[str, Content], list[str
     names of other files in its folder."""
     found: dict[str, Content] = {}
     others = []
-    for path in sorted(facts.folder.rglob("*")):
+    # The first has what linked folders hold, the second hidden files, which are named.
+    every = {*files_below(facts.folder), *(p for p in facts.folder.rglob("*") if not p.is_dir())}
+    for path in sorted(every):
         inside = path.relative_to(facts.folder).as_posix()
-        if path.is_dir():
-            continue
         if is_model_file(inside):
             found[inside] = path
         else:

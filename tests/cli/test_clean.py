@@ -51,3 +51,13 @@ def test_without_recordings_the_earlier_result_stays(
     assert ended.status == 1
     assert "expected recordings that can be read, got none in" in ended.errors[-1]
     assert {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()} == before
+
+
+def test_the_share_is_not_rounded_up_by_an_error_of_floats(
+    run: Command, tones: Tones, tmp_path: Path
+) -> None:
+    rows = list(read_manifest(tones[0]["test"]))
+    rows = [replace(rows[i % 2], id=f"u{i}") for i in range(25)]
+    write_manifest(tmp_path / "m.jsonl", rows)
+    words = "clean", tones[1], tmp_path / "m.jsonl", "--out", tmp_path / "c", "--worst", "28"
+    assert "7 of 25 transcripts to check" in run(*words).err

@@ -79,6 +79,6 @@ def test_reliability_picture(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     sure = random.uniform(0.3, 1.0, 500)
     result = calibration(sure.tolist(), (random.random(500) < sure**2).tolist())
-    write_picture(result, tmp_path / "picture.png", "a title")
+    write_picture(result, tmp_path / "picture.png", "a title of $1 to_$5.jsonl")
     write_picture(Calibration(()), tmp_path / "empty.png", "nothing recognised")
     assert (tmp_path / "empty.png").stat().st_size > 1000

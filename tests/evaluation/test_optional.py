@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asr.errors import TranscriptError
@@ -12,6 +14,7 @@ from asr.evaluation.compare import compare_reports
 from asr.evaluation.confusions import errors_by_frequency
 from asr.evaluation.error_rate import Scores, score
 from asr.evaluation.normalise import BUILT_IN, Profile, Rules
+from asr.evaluation.optional import Pair, align_optional, bracket, is_optional, mark, plain
 from asr.evaluation.report_folder import read_report, write_report
 from asr.evaluation.report_texts import write_report_texts
 from asr.evaluation.scoring import Scoring, score_files
@@ -137,3 +140,34 @@ def test_reports_with_optional_words_are_read_again_compared_and_written(tmp_pat
     compare_reports([tmp_path / "one", tmp_path / "two"])
     write_report_texts(read_report(tmp_path / "one"), tmp_path / "out", "trn")
     assert "i (uh) think so (a)" in (tmp_path / "out" / "reference.trn").read_text()
+
+
+def test_a_long_text_is_aligned_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    reference = [f"{bracket(mark('(uh)'))}" if i % 7 == 0 else f"w{i % 50}" for i in range(400)]
+    hypothesis = [w for w in reference if random.random() > 0.2 and w.startswith("w")]
+    hypothesis[::9] = ["x"] * len(hypothesis[::9])
+
+    def errors(pairs: list[Pair]) -> int:
+        return sum(
+            plain(word or "") != (said or "") and not (said is None and is_optional(word or ""))
+            for word, said in pairs
+        )
+
+    whole = align_optional(reference, hypothesis)
+    monkeypatch.setattr("asr.evaluation.optional.MOST_CELLS", 100)
+    divided = align_optional(reference, hypothesis)
+    assert errors(divided) == errors(whole) > 50
+    for pairs in (whole, divided):
+        assert [word for word, _ in pairs if word is not None] == reference
+        assert [said for _, said in pairs if said is not None] == hypothesis
+
+
+def test_long_texts_take_little_memory() -> None:
+    words = [f"w{i % 997}" for i in range(5000)]
+    tracemalloc.start()
+    pairs = align_optional([*words, bracket(mark("(uh)"))], words[1:])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert pairs[0] == ("w0", None)
+    assert peak < 60e6  # a table of all costs takes 200

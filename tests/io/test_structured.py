@@ -162,3 +162,9 @@ def test_hostile_overrides_are_refused(value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         with_overrides({}, [f"seed={value}"])
     assert len(str(caught.value)) < 300
+
+
+def test_a_repeated_key_among_many_is_found() -> None:
+    names = [*map(str, range(100_000)), "99999"]
+    with pytest.raises(ValueError, match="99999"):
+        parse_json("{" + ", ".join(f'"{name}": 0' for name in names) + "}")

@@ -383,3 +383,6 @@ def test_a_port_in_use_is_one_line() -> None:
             listen("127.0.0.1", port)
     with pytest.raises(AsrError, match="expected an address to listen at"):
         listen("no-such-host.invalid", 0)
+    for host in ("a..b", "a" * 64 + ".org"):  # no host can have such a name
+        with pytest.raises(AsrError, match="expected an address to listen at"):
+            listen(host, 0)

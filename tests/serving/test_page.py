@@ -14,12 +14,13 @@ import pytest
 import soundfile
 import srt
 import webvtt
+from pydantic import ValidationError
 
 from asr.audio.load import write_wav
 from asr.inference.recognizer import Recognizer
 from asr.serving.config import ServeConfig
 from asr.serving.engine import Engine
-from asr.serving.page import static_files
+from asr.serving.page import MOST_CHARACTERS, _Transcript, static_files
 from tests.serving.browsing import launched, quiet, until
 from tests.serving.conftest import LIMITS
 from tests.serving.live_server import LiveServer
@@ -303,3 +304,23 @@ def test_what_is_no_transcript_is_refused(server: Running, to: str, content: str
     answer = httpx.post(f"{server.url}/page/format?to={to}", content=content, headers=kind)
     assert answer.status_code == 422
     assert answer.json()["error"]["message"]
+
+
+def test_one_error_is_made_of_many() -> None:
+    with pytest.raises(ValidationError) as caught:
+        _Transcript.model_validate({"seconds": 1, "segments": [{}] * 20_000})
+    assert caught.value.error_count() < 10
+    words: list[dict[str, str]] = [{}] * 20_000
+    segment = {"start": 0, "end": 1, "text": "", "words": words}
+    with pytest.raises(ValidationError) as caught:
+        _Transcript.model_validate({"seconds": 1, "segments": [segment]})
+    assert caught.value.error_count() < 10
+
+
+def test_a_transcript_that_would_take_minutes_is_refused(server: Running) -> None:
+    segment = {"start": 0, "end": 1, "text": "ก" * (MOST_CHARACTERS + 1)}
+    answer = httpx.post(
+        f"{server.url}/page/format?to=srt", json={"seconds": 1, "segments": [segment]}
+    )
+    assert answer.status_code == 413
+    assert f"at most {MOST_CHARACTERS} characters" in answer.json()["error"]["message"]

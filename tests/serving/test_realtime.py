@@ -354,6 +354,19 @@ def test_who_waits_for_a_transcript_is_not_cut_off(
         assert connection.recv().type == "error"  # nothing more is said
 
 
+def test_many_keywords_are_refused_before_they_are_looked_at(
+    live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected(live) as connection:
+        monkeypatch.setattr("asr.serving.realtime.phrases_of", pytest.fail)
+        for keyword in ("up", 1):
+            wishes: Any = {"model": "tones", "keywords": [keyword] * 20_000}
+            connection.session.update(
+                session={"type": "transcription", "audio": {"input": {"transcription": wishes}}}
+            )
+            assert "keywords" in until(connection, "error")[-1].error.message
+
+
 def test_a_phrase_may_be_keyword_and_prompt(live: LiveServer) -> None:
     with connected(live) as connection:
         wishes = {"model": "tones", "keywords": ["low high", "low high"], "prompt": "Low  high, up"}

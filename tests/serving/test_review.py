@@ -110,6 +110,22 @@ def test_the_least_certain_is_first_and_the_checked_are_last(manifest: Path) -> 
         assert [item.utterance.id for item in review.items()] == ["a3", "a0", "a2", "a1"]
 
 
+def test_a_text_that_is_checked_while_the_list_is_made(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_review(manifest, silent) as review:
+        review.check("a1", "text 1", "unchecked")
+        item = review.item
+
+        def another_checks(id: str) -> Item | None:
+            monkeypatch.setattr(review, "item", item)
+            review.check("a2", "text 2", "unchecked")
+            return item(id)
+
+        monkeypatch.setattr(review, "item", another_checks)
+        assert [row.utterance.id for row in review.items()][-2:] == ["a1", "a2"]
+
+
 def test_two_persons_do_not_overwrite_each_other(manifest: Path) -> None:
     with open_review(manifest, silent) as review:
         seen = found(review, "a0").version

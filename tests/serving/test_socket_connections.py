@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import websockets.sync.client as websockets
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
@@ -62,3 +63,20 @@ def test_a_message_of_crumbs_is_cut_off(live: LiveServer) -> None:
         assert protocol.close_rcvd is not None
         assert protocol.close_rcvd.code == 1009
         assert connected.recv(4096) == b""
+
+
+def test_sockets_are_not_compressed(live: LiveServer) -> None:
+    with websockets.connect(f"{live.address}/vosk") as connected:  # which offers compression
+        assert connected.response is not None
+        assert "Sec-WebSocket-Extensions" not in connected.response.headers
+
+
+def test_a_text_that_is_no_utf8_ends_the_connection(
+    live: LiveServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with raw(live) as (connected, protocol):
+        connected.sendall(Frame(Opcode.TEXT, b"\xff").serialize(mask=True))
+        protocol.receive_data(connected.recv(4096))
+        assert protocol.close_rcvd is not None
+        assert protocol.close_rcvd.code == 1007
+    assert capfd.readouterr().err == ""

@@ -232,3 +232,14 @@ def test_the_list_states_every_file(packed: Path, tmp_path: Path) -> None:
         archive.extract("package.json", tmp_path)
         names = set(archive.namelist()) - {"package.json"}
     assert read_json(tmp_path / "package.json")["files"].keys() == names
+
+
+def test_a_linked_part_is_packed(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "tones")
+    whole, _ = pack(model, tmp_path / "whole.zip")
+    (model / "lm").rename(tmp_path / "shared-lm")
+    (model / "lm").symlink_to(tmp_path / "shared-lm")
+    linked, others = pack(model, tmp_path / "linked.zip")
+    assert (tmp_path / "linked.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
+    assert linked == whole
+    assert others == []
