@@ -5,6 +5,7 @@ To import torch and what an optimiser needs of it takes longer than to train as 
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import sys
@@ -18,10 +19,22 @@ _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["asr.cli.main", "asr.training.trainer", "torch._dynamo"])
 
 
+_started: list[BaseProcess] = []
+
+
 def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
     process = _server.Process(target=function, args=arguments)
     process.start()
+    _started.append(process)
     return process
+
+
+@atexit.register
+def _end() -> None:
+    """Kill what a failed test has left running, for which Python would wait."""
+    for process in _started:
+        if process.is_alive():
+            process.kill()
 
 
 def start_asr(arguments: list[str], said: Path) -> BaseProcess:

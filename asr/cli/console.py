@@ -16,7 +16,7 @@ import typer
 from asr.cli.loading import loading_shown
 from asr.errors import AsrError, AudioWarning, ConfigError, disk_trouble
 from asr.io.extras import extras_explained
-from asr.io.terminal import tell
+from asr.io.terminal import show, tell
 from asr.training.interrupt import InterruptedTraining
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ def show_settings(config: type[Config], omit: Collection[str] = ()) -> NoReturn:
         if setting.key in omit:
             continue
         default = f" = {setting.default}" if setting.default else ""
-        print(f"{setting.key}{default}")
+        show(f"{setting.key}{default}")
         if setting.meaning:
-            print(textwrap.indent(textwrap.fill(setting.meaning, 84), "    "))
+            show(textwrap.indent(textwrap.fill(setting.meaning, 84), "    "))
     raise typer.Exit
 
 

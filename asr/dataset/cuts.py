@@ -10,6 +10,7 @@ import numpy as np
 from asr.augment.codecs import Codec
 
 LONGEST_STRETCH = 3  # most words of a stretch in a spliced sentence
+SHORTEST_S = 0.02  # a shorter word has no sound: its start was not found
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,10 @@ def spliced(
     near = set(places.tolist())
     for index, starts in corpus.word_starts.items():
         if index in near and (speaker := corpus.speakers[index]):
-            words.setdefault(speaker, []).extend((index, i) for i in range(len(starts)))
+            ends = [*starts[1:], corpus.durations[index]]
+            spans = enumerate(zip(starts, ends, strict=True))
+            heard = [(index, i) for i, (start, end) in spans if end - start >= SHORTEST_S]
+            words.setdefault(speaker, []).extend(heard)
     result = []
     for item in items:
         own = words.get(corpus.speakers[item.indices[0]])
@@ -166,6 +170,8 @@ def _new_sentence(
         index, first = words[int(random.integers(len(words)))]
         bounds = [*corpus.word_starts[index], corpus.durations[index]]
         last = min(first + int(random.integers(1, LONGEST_STRETCH + 1)), len(bounds) - 1)
+        if bounds[last] - bounds[first] < SHORTEST_S:
+            last = first + 1
         length = bounds[last] - bounds[first]
         if chosen and total + length / 2 > seconds:
             break

@@ -29,6 +29,7 @@ from asr.dataset.tables import (
     delimiter_of,
     extra,
     field,
+    file_name,
     find_recording,
     read_rows,
     stretch,
@@ -183,7 +184,7 @@ def _read_tables(paths: Sequence[Path], folder: Path) -> Source:
     for path in paths:
         for number, where, row in read_rows(path):
             audio, text, speaker = columns(list(row), where)
-            name, words = field(row, audio, where), field(row, text, where)
+            name, words = file_name(row, audio, where), field(row, text, where)
             recording = find_recording(path.parent, name) if name else None
             start, end = stretch(row, where)
             own = field(row, "id", where) if "id" in row else ""

@@ -101,7 +101,8 @@ class Manifest(Sequence[Utterance]):
         start = self._starts[index]
         end = self._content.find(b"\n", start)
         line = self._content[start : end if end >= 0 else None]
-        return _utterance(json.loads(line.decode("utf-8")), self._folder)
+        # As when the line was checked: joined files may have a mark at the start of any line.
+        return _utterance(json.loads(line.decode("utf-8").removeprefix("\ufeff")), self._folder)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,11 @@ def field(row: Mapping[str, Any], key: str, where: str) -> str:
     return " ".join((value or "").split())
 
 
+def file_name(row: Mapping[str, Any], key: str, where: str) -> str:
+    """As `field`, with the spaces that the file has in its name: several, or no-break ones."""
+    return str(row[key]).strip(" \t\r\n") if field(row, key, where) else ""
+
+
 def stretch(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:
     """Start and end in seconds, from start or NeMo's offset, and from end or duration. A duration
     alone is that of the whole recording."""

@@ -135,7 +135,8 @@ def with_findings(row: Ranked) -> Utterance:
     }
     if row.problem:
         findings["problem"] = row.problem
-    return replace(row.utterance, extra={**row.utterance.extra, **findings})
+    others = {key: value for key, value in row.utterance.extra.items() if key != "problem"}
+    return replace(row.utterance, extra=others | findings)
 
 
 def write_ranking(

@@ -7,6 +7,8 @@ training of that network. Files are written under a temporary name and renamed.
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -46,7 +48,10 @@ class StateCache:
         restore_folders(folder)  # without what killed processes left
         self.folder, self.limit = folder, limit
         self._network = network.encode()
-        found = [(path, path.stat()) for path in folder.glob(f"*{SUFFIX}")]
+        found = []
+        for path in folder.glob(f"*{SUFFIX}"):
+            with suppress(FileNotFoundError):  # another training may remove it
+                found.append((path, path.stat()))
         found.sort(key=lambda pair: pair[1].st_mtime)
         self._sizes = {path: stat.st_size for path, stat in found}
         self._unused = [path for path, _ in found]
@@ -66,7 +71,7 @@ class StateCache:
             return None
         try:
             states = read_tensors(path)[NAME].clone()
-            path.touch()
+            os.utime(path)
         except (AsrError, KeyError, OSError):
             return None
         self._used.add(path)

@@ -22,7 +22,7 @@ from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.dataset.segments import segments
 from asr.dataset.shards import load_recording
 from asr.errors import AudioError, ConfigError, ReportError
-from asr.inference.output_names import output_names
+from asr.inference.output_names import recording_ids
 from asr.inference.recognizer import Recognizer
 from asr.inference.time_formats import Word
 from asr.inference.transcribe import Source
@@ -70,10 +70,10 @@ def recordings(source: Path, say: Say) -> Sequence[Utterance]:
     """
     if source.suffix == ".jsonl":
         return read_manifest(source)
-    names = output_names([(source, find_audio([source], say))])
+    names = recording_ids(source, find_audio([source], say), say)
     if not names:
         raise AudioError(f"expected recordings to label, got none in {source}: check the folder")
-    return [Utterance(name.as_posix(), path, "", 0.0) for path, name in names.items()]
+    return [Utterance(name, path, "", 0.0) for path, name in names.items()]
 
 
 def check_writes_words(recognizer: Recognizer) -> None:

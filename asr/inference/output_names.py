@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
-from asr.io.paths import as_stored
+from asr.dataset.lines import is_whole
+from asr.io.paths import Say, as_stored
 from asr.io.patterns import is_pattern
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, some of which a suffix needs
@@ -45,6 +46,19 @@ def output_names(found: Iterable[tuple[Path, Sequence[Path]]]) -> dict[Path, Pur
         path: next((form for form in row if taken[_key(form)] == 1), row[-1])
         for path, row in forms.items()
     }
+
+
+def recording_ids(folder: Path, paths: Sequence[Path], say: Say) -> dict[Path, str]:
+    """The ids that the recordings of a folder have in a manifest, as `output_names`. `say` reports
+    those whose name no manifest can hold, which are left out."""
+    ids = {}
+    for path, name in output_names([(folder, paths)]).items():
+        id_ = name.as_posix()
+        if is_whole(f"{id_}{path}") and id_.strip():
+            ids[path] = id_
+        else:
+            say(f"skipped {os.fspath(path)!a}: expected a file name in UTF-8; rename it")
+    return ids
 
 
 def _root(argument: Path) -> Path:

@@ -23,7 +23,7 @@ from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.shards import load_recording
 from asr.dataset.splits import held_out, total_seconds
 from asr.errors import AudioError
-from asr.inference.output_names import output_names
+from asr.inference.output_names import recording_ids
 from asr.inference.speech_pieces import speech_pieces
 from asr.io.paths import Say, as_stored
 
@@ -76,8 +76,8 @@ def find_recordings(sources: Sequence[Path], say: Say) -> list[Utterance]:
                 f"{source}: expected recordings, got a folder without any: check the path"
             )
         speakers = folders_as_speakers(paths, source) if source.is_dir() else {}
-        for path, name in output_names([(source, paths)]).items():
-            rows.append(Utterance(name.as_posix(), path, "", 0.0, speakers.get(path, "")))
+        for path, name in recording_ids(source, paths, say).items():
+            rows.append(Utterance(name, path, "", 0.0, speakers.get(path, "")))
     return list(distinct_ids(rows))  # manifests may use the same ids
 
 

@@ -36,7 +36,7 @@ class OptimizationConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's decay of the weight matrices towards zero."""
     clip_norm: ClipNorm = 5.0
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, lt=1 << 40)
     """Seed of the initial weights, the batches and all random draws."""
 
 

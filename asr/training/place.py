@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,8 @@ def working_in(
 ) -> Iterator[Place]:
     """Hold the folder of a training, show its progress and turn signals into a stop request.
 
-    A `lasting` folder also gets curves; any other is removed after the training. Without a folder
+    A `lasting` folder also gets curves. From any other, checkpoints are removed after the training,
+    and the folder if it is empty. Without a folder
     nothing is saved, and signals are not handled.
 
     Of several processes, only the first writes to the folder and shows progress.
@@ -96,7 +97,11 @@ def working_in(
             restore_folders(folder)
             yield Place(folder, display, stop, hint)
             if not lasting:
-                shutil.rmtree(folder)
+                for state in folder.glob("checkpoint*"):  # and no files of the user
+                    shutil.rmtree(state)
+        if not lasting:
+            with suppress(OSError):  # there is something else in it
+                folder.rmdir()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -180,7 +180,8 @@ def without_infeasible(
     say: Callable[[str], None],
 ) -> SpeechDataset:
     """Leave out, by name, targets that fit at no speed. Raises TrainingError if these are most."""
-    bad = infeasible(bundle.model, data, min(recipe.augment.speeds))
+    slowest = min(recipe.augment.speeds) * min(1.0, *recipe.augment.tempos)
+    bad = infeasible(bundle.model, data, slowest)
     for name, why in bad.items():
         say(f"left out, transcript does not fit: {name}: {why}")
     if not bad:
@@ -213,7 +214,8 @@ def training_corpus(
     """The corpus for the plan of batches. If not all shards fit, half of the space is for those in
     use, half for the next ones."""
     augment = recipe.augment
-    speeds = {speed * tempo for speed in augment.speeds for tempo in augment.tempos}
+    # A tempo is lowered to 1 where a target would not fit else.
+    speeds = {s * tempo for s in augment.speeds for tempo in (1.0, *augment.tempos)}
     corpus = Corpus(
         durations=data.durations,
         speakers=data.speakers,

@@ -193,6 +193,14 @@ def refuse_obstacles(features: FeatureConfig, model: ModelConfig) -> None:
         )
 
 
+_PATHS = {
+    "": ("out",),
+    "data": ("train", "dev", "labels"),
+    "init": ("model",),
+    "tokens": ("lexicon",),
+}
+
+
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `key.sub=value` overrides.
 
@@ -203,17 +211,18 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     values = read_yaml(path)
     base = path.resolve().parent
-    _rebase(values, base, ("out",))
-    _rebase(values.get("data"), base, ("train", "dev", "labels"))
-    _rebase(values.get("init"), base, ("model",))
-    _rebase(values.get("tokens"), base, ("lexicon",))
+    for section, keys in _PATHS.items():
+        _rebase(values.get(section) if section else values, base, keys)
     _rebase_folder(values.get("features"), base, "pretrained")
     _rebase_folder(values.get("data"), base, "origin")
     augment = values.get("augment")
     if isinstance(augment, dict):
         for section in ("noise", "reverb"):
             _rebase(augment.get(section), base, ("folder",))
-    return parse(Recipe, with_overrides(values, overrides), str(path))
+    values = with_overrides(values, overrides)
+    for section, keys in _PATHS.items():
+        _rebase(values.get(section) if section else values, Path(), keys)
+    return parse(Recipe, values, str(path))
 
 
 def _rebase(section: object, base: Path, keys: Sequence[str]) -> None:

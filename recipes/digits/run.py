@@ -66,7 +66,14 @@ def work(overrides: Sequence[str]) -> None:
         Sequences(list(images[part]), names[part], CLASSES) for part in (TRAIN, DEV, TEST)
     )
     bundle = train_classifier(
-        ROWS, settings.model, CLASSES, train, dev, settings.train, settings.augment
+        ROWS,
+        settings.model,
+        CLASSES,
+        train,
+        dev,
+        settings.train,
+        settings.augment,
+        folder=EXPERIMENTS / "training",  # so that a stopped training resumes
     )
     save_classifier(EXPERIMENTS / "model", bundle)
     result = confusion(CLASSES, names[TEST], predict(bundle, test))

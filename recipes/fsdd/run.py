@@ -179,6 +179,7 @@ def learn(
         settings.train,
         settings.augment,
         level_db=settings.level_db,
+        folder=EXPERIMENTS / "training" / name,  # so that a stopped training resumes
     )
     save_classifier(EXPERIMENTS / "models" / name, bundle)
     said = predict(bundle, Recordings(test, fsdd.DIGITS, rate))

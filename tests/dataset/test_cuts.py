@@ -143,3 +143,12 @@ def test_alignment_spells_the_target_on_the_best_path() -> None:
         )
         got = sum(float(scores[t, u]) for t, u in enumerate(path))
         assert got == pytest.approx(best, abs=1e-4)
+
+
+def test_words_without_sound_are_not_taken() -> None:
+    starts = {0: [0.0, 0.515, 0.505, 1.0], 1: [0.0, 0.5, 0.5]}
+    corpus = Corpus([2.0, 1.0], ["ann", "ann"], word_starts=starts)
+    items = [whole(0)] * 200
+    for item in spliced(items, corpus, 1.0, np.random.default_rng(0), np.arange(2)):
+        for stretch in item.stretches:
+            assert stretch.seconds(corpus.durations) > 0.015

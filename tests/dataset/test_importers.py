@@ -136,6 +136,22 @@ def test_tables(folder: Path, tmp_path: Path, kind: str, columns: tuple[str, ...
     check(read_source(path), spoken, speakers=True)
 
 
+def test_names_of_recordings_keep_their_spaces(folder: Path, tmp_path: Path) -> None:
+    flat(folder, tmp_path / "flat")
+    names = ["my  talk.wav", "Recording at 3.14\u202fPM.wav"]
+    for name, old in zip(names, NAMES, strict=False):
+        (tmp_path / "flat" / f"{old}.wav").rename(tmp_path / "flat" / name)
+    csv = "".join(f" {name} , yes  no \n" for name in names)
+    lines = "".join(json.dumps({"audio": name, "text": "yes no"}) + "\n" for name in names)
+    (tmp_path / "flat" / "list.csv").write_text("audio,text\n" + csv)
+    (tmp_path / "flat" / "list.jsonl").write_text(lines)
+    for table in ("list.csv", "list.jsonl"):
+        source = read_source(tmp_path / "flat" / table)
+        assert [(u.audio.name, u.text) for u in source.utterances] == [
+            (name, "yes no") for name in names
+        ]
+
+
 def test_json_of_texts_by_recording(folder: Path, tmp_path: Path) -> None:
     spoken = flat(folder, tmp_path / "flat")
     path = tmp_path / "flat" / "texts.json"

@@ -86,6 +86,10 @@ def test_byte_order_mark_blank_lines_and_windows_line_ends(tmp_path: Path) -> No
     path.write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\r\n  \n" + line.replace(b"u1", b"u2"))
     assert [(u.id, u.text) for u in read_manifest(path)] == [("u1", "\u2028 é"), ("u2", "\u2028 é")]
     assert [line for line, _ in read_entries(path)] == [1, 4]
+    mark = b"\xef\xbb\xbf"  # of two joined files
+    path.write_bytes(mark + line + b"\n" + mark + line.replace(b"u1", b"u2") + b"\n")
+    assert [u.id for u in read_manifest(path)] == ["u1", "u2"]
+    assert [line for line, _ in read_entries(path)] == [1, 2]
 
 
 WRONG = [

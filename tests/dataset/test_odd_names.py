@@ -13,6 +13,7 @@ import pytest
 
 from asr.dataset.manifest import read_manifest, write_manifest
 from asr.inference.time_formats import ctm_names
+from asr.inference.untranscribed import find_recordings
 from tests.commands import Command
 
 NAMES = (
@@ -31,6 +32,19 @@ def folder(tmp_path: Path, tones: Tones) -> Path:
     for name in NAMES:
         shutil.copy(source, folder / os.fsdecode(name))
     return folder
+
+
+def test_what_no_manifest_can_hold_is_skipped(
+    run: Command, tones: Tones, folder: Path, tmp_path: Path
+) -> None:
+    ended = run("label", tones[1], folder, "--out", tmp_path / "labels.jsonl")
+    assert ended.status == 0
+    assert "bad-\\udcff.wav': expected a file name in UTF-8; rename it" in ended.err
+    assert len({u.audio for u in read_manifest(tmp_path / "labels.jsonl")}) == len(NAMES) - 1
+    said: list[str] = []
+    found = find_recordings([folder], said.append)
+    assert len(found) == len(NAMES) - 1
+    assert len(said) == 1
 
 
 def test_txt_is_one_printable_line_a_file(run: Command, tones: Tones, folder: Path) -> None:

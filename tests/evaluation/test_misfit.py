@@ -123,3 +123,9 @@ def test_the_page(utterances: list[Utterance], tmp_path: Path) -> None:
     write_check_page(tmp_path / "check.html", rows, Path("exp/model"), Path("train.jsonl"), 0.0)
     assert "data:audio" not in (tmp_path / "check.html").read_text()
     write_check_page(tmp_path / "check.html", [], Path("exp/model"), Path("train.jsonl"), 0.0)
+
+
+def test_the_problem_of_an_earlier_round_is_forgotten(utterances: list[Utterance]) -> None:
+    corrected = replace(utterances[0], extra={"problem": "got '@'", "room": "hall"})
+    found = with_findings(Ranked(corrected, 0.3, "low", "low"))
+    assert found.extra == {"room": "hall", "misfit": 0.3, "hypothesis": "low"}

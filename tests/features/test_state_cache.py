@@ -90,3 +90,11 @@ def test_the_digest_is_of_all_weights() -> None:
     with torch.no_grad():
         layer.bias[1] += 1
     assert weights_digest(layer) != first
+
+
+def test_a_file_that_another_training_removes_is_not_counted(tmp_path: Path) -> None:
+    cache = StateCache(tmp_path, "a", ROOM)
+    path = cache.path(wave(1))
+    cache.put(path, STATES)
+    path.with_name(f"gone{path.suffix}").symlink_to(tmp_path / "removed")
+    assert StateCache(tmp_path, "a", ROOM).get(path) is not None

@@ -66,6 +66,7 @@ def test_what_the_model_can_write_need_not_be_learnt() -> None:
             FeatureConfig(cmvn="global", kind="mfcc"),
             ModelConfig(hidden=8, cell="projected", projection=4, lookahead=2, bidirectional=False),
         ),
+        (FEATURES, ModelConfig(channels=(4,), strides=(2,), hidden=8, attention_heads=4)),
         (FeatureConfig(kind="nemo"), ModelConfig(layers=2, hidden=8, channels=(), strides=())),
     ],
 )
@@ -82,6 +83,19 @@ def test_features_network_and_text_are_those_of_the_model(
     assert without_dropout(recipe.model) == without_dropout(model)
     assert recipe.init.model == tmp_path / 'a "model 𠮷"'
     assert recipe.init.preserve
+
+
+def test_a_model_with_attention_is_trained_further(
+    run: Command, tones: Tones, tmp_path: Path
+) -> None:
+    given = load_bundle(tones[1])
+    network = ModelConfig(channels=(4,), strides=(2,), hidden=8, attention_heads=4)
+    model = AcousticModel(FEATURES, network, len(given.tokens))
+    save_bundle(tmp_path / "model", Bundle(model, given.tokens, given.text))
+    write_recordings(tmp_path / "rec", FIVE)
+    ended = run("new", tmp_path / "p", tmp_path / "rec", "--from", tmp_path / "model")
+    assert ended.status == 0, ended.err
+    assert read_recipe(tmp_path / "p" / "recipe.yaml").model.attention_heads == 4
 
 
 def test_an_encoder_that_no_training_can_use_is_refused(tmp_path: Path) -> None:

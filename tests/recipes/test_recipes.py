@@ -42,7 +42,9 @@ def test_a_recipe_parses_and_has_its_script_and_its_page(folder: Path) -> None:
     assert f"recipes/{folder.name}/run.py" in (ast.get_docstring(ast.parse(script)) or "")
 
 
-def test_mini_librispeech_for_two_cores_differs_in_size_tokens_and_schedule_alone() -> None:
+def test_mini_librispeech_for_two_cores_differs_in_size_tokens_splicing_and_schedule_alone() -> (
+    None
+):
     folder = ROOT / "recipes" / "mini_librispeech"
     both = [read_recipe(folder / f"{name}.yaml") for name in ("recipe", "two_cores")]
     large, small = both
@@ -52,6 +54,9 @@ def test_mini_librispeech_for_two_cores_differs_in_size_tokens_and_schedule_alon
     own = {"hidden", "dropout", "hierarchical_ctc_layer"}
     assert small.model.model_dump(exclude=own) == large.model.model_dump(exclude=own)
     assert (small.features, small.init) == (large.features, large.init)
+    splicing = {"splice_prob", "splice_from"}
+    assert small.augment.model_dump(exclude=splicing) == large.augment.model_dump(exclude=splicing)
+    assert small.text == large.text
 
 
 class ParsedError(Exception):

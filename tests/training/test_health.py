@@ -25,6 +25,7 @@ from asr.text.tokens import TokenConfig, build_tokens
 from asr.training import trainer
 from asr.training.health import PLATEAU_ADVICE, PLATEAU_EPOCHS, Health, fastest_speeds, infeasible
 from asr.training.loop import Loop, Loss, Task
+from asr.training.prepare import training_corpus, without_infeasible
 from asr.training.recipe import Recipe
 from tests.hooks import watching, with_dev_errors
 from tests.tones import (
@@ -87,6 +88,26 @@ def test_what_fits_depends_on_the_speed(speed: float, fits: bool) -> None:
     assert int(bundle.model.output_lengths(torch.tensor(samples))) == needed
     assert list(infeasible(bundle.model, data, speed)) == ([] if fits else ["tight"])
     assert fastest_speeds(bundle.model, data, [1.25, 0.9, 1.0, 1.1]) == [1.0]
+
+
+def test_what_fits_without_a_tempo_is_trained_on(tmp_path: Path) -> None:
+    manifests = write_corpus(tmp_path, {"train": 2, "dev": 1})
+    recipe = tone_recipe(manifests, tmp_path / "run", epochs=1)
+    bundle = untrained_bundle()
+    text = "low high " * 10
+    samples = 80 * (2 * required_frames(bundle.tokens.encode(text)) - 1)
+    utterance = Utterance("tight", Path("tight.wav"), text, samples / RATE)
+    data = SpeechDataset([utterance], bundle.tokens, TextConfig(), RATE)
+    augment = AugmentConfig(speeds=[1.0], tempos=[1.1, 1.2], concatenate_prob=0)
+    corpus = training_corpus(recipe.model_copy(update={"augment": augment}), bundle.model, data)
+    for epoch in range(20):
+        ((item,),) = plan_epoch(corpus, augment, 9.0, 1, epoch)
+        assert not infeasible(bundle.model, data, item.speed * item.tempo)
+    augment = AugmentConfig(speeds=[1.0], tempos=[0.8, 1.0])
+    slow = recipe.model_copy(update={"augment": augment})
+    fast = Utterance("fast", Path("fast.wav"), text, 0.85 * samples / RATE)
+    data = SpeechDataset([fast], bundle.tokens, TextConfig(), RATE)
+    assert len(without_infeasible(slow, bundle, data, pytest.fail)) == 1
 
 
 def test_a_spelling_layer_needs_room_for_every_character() -> None:

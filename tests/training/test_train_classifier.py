@@ -151,6 +151,21 @@ def test_without_dev_the_last_epoch_is_taken() -> None:
     assert predict(bundle, test).count("rising") == pytest.approx(names.count("rising"), abs=2)
 
 
+def test_only_what_a_training_wrote_is_removed(tmp_path: Path) -> None:
+    for name, kept in (("new", False), ("used", True)):
+        folder = tmp_path / name
+        if kept:
+            folder.mkdir()
+            (folder / "report.json").write_text("{}")
+        config = ClassifyConfig(epochs=1, batch_seconds=100)
+        data = slopes(8, 0), slopes(4, 1)
+        train_classifier(
+            1, MODEL, ("falling", "rising"), *data, config, console=QUIET, folder=folder
+        )
+        assert folder.exists() == kept
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["report.json"]
+
+
 def test_scores_do_not_depend_on_the_batches() -> None:
     model = trained().model
     examples = slopes(9, 3)
