@@ -92,8 +92,8 @@ def format_transcript(transcript: Transcript, format: str) -> str:
     """The content of a file in one of the formats of `asr transcribe`: "txt", "json", "srt", "vtt",
     "tsv", "ctm", "textgrid" or "trn".
 
-    Times come from the words, so that a transcript without words has no subtitles. Raises AsrError
-    for another format.
+    Times come from the words. Without words, the subtitles of a segment share its time evenly, and
+    ctm has no lines. Raises AsrError for another format.
 
     >>> from asr import Segment, Transcript
     >>> transcript = Transcript(Path("a.wav"), (Segment(0, 1, "yes no"),))

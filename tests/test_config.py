@@ -135,7 +135,7 @@ def test_a_file_reads_back(tmp_path: Path) -> None:
     assert values == {"out": "été", "train": {"epochs": 7}}
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.text(alphabet="abc.=:-[]{}'\"#&*!|>%@,?0123 \n\t", max_size=20))
 def test_any_text_is_a_configuration_or_one_line(text: str) -> None:
     try:

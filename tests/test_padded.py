@@ -12,7 +12,7 @@ from asr.padded import Padded, pad, pad_in_parts, pad_on
 from tests.contracts import GARBAGE, ragged, refilled
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.sampled_from([(), (1,), (2, 3)]))
 def test_pad_and_unpad_are_inverse(lengths: list[int], shape: tuple[int, ...]) -> None:
     rows = [torch.full((length, *shape), float(i + 1)) for i, length in enumerate(lengths)]

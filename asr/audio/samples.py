@@ -11,6 +11,7 @@ import soundfile
 from asr.errors import AudioError
 
 RATES = range(1_000, 1_000_001)  # Hz
+MOST_CHANNELS = 1024  # of libsndfile
 _SUBTYPES = {"float32": "FLOAT", "float64": "FLOAT", "int16": "PCM_16", "int32": "PCM_32"}
 
 
@@ -41,7 +42,8 @@ def as_recording(samples: Any, sample_rate: int | None) -> BinaryIO:
     array = as_array(samples)
     subtype = _SUBTYPES.get(array.dtype.name)
     channels = array.shape[1] if array.ndim == 2 else 1
-    if array.ndim not in (1, 2) or subtype is None or not 0 < channels <= max(1, len(array)):
+    most = min(MOST_CHANNELS, max(1, len(array)))  # else the axes are probably exchanged
+    if array.ndim not in (1, 2) or subtype is None or not 0 < channels <= most:
         raise AudioError(
             "<samples>: expected floating-point, 16-bit or 32-bit samples of shape [S] or"
             f" [S, channels], got {array.dtype} of shape {list(array.shape)}; convert them"

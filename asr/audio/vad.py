@@ -14,6 +14,7 @@ S samples, N windows, W samples of a window.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -133,7 +134,7 @@ def speech_detector(rate: int, kind: str | None = None) -> SpeechDetector:
         session = _silero_session()
         return SpeechDetector(kind, rate, lambda: _Silero(session))
     if kind == "webrtc":
-        if find_spec("webrtcvad") is None:
+        if not _has_webrtc():
             raise ConfigError(
                 "expected the Python module webrtcvad, got none; install it with:"
                 " pip install webrtcvad-wheels"
@@ -148,7 +149,19 @@ def best_kind() -> str:
     """The kind of detector that is used by default here."""
     if _silero_path() is not None:
         return "silero"
-    return "energy" if find_spec("webrtcvad") is None else "webrtc"
+    return "webrtc" if _has_webrtc() else "energy"
+
+
+def _has_webrtc() -> bool:
+    """Whether webrtcvad can be imported: the package of that name, unlike webrtcvad-wheels, needs
+    pkg_resources, which newer environments lack."""
+    if find_spec("webrtcvad") is None:
+        return False
+    try:
+        importlib.import_module("webrtcvad")
+    except ImportError:
+        return False
+    return True
 
 
 # --- silero ---

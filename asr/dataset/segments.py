@@ -3,33 +3,92 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from asr.audio.silence import Gap, cuts
 from asr.dataset.manifest import Utterance
+from asr.text.characters import UNSPACED
+
+
+@dataclass(frozen=True)
+class Part:
+    """A normalised word, or a token of a long one; `glued` continues the word before."""
+
+    text: str
+    glued: bool = False
 
 
 def segments(
-    u: Utterance, words: Sequence[str], gaps: Sequence[Gap], duration: float, seconds: float
+    u: Utterance,
+    parts: Sequence[Part],
+    gaps: Sequence[Gap],
+    duration: float,
+    seconds: float,
+    normalise: Callable[[str], str],
 ) -> Iterator[Utterance]:
     """An utterance of `duration` seconds, cut into segments of about `seconds` with the ids ID-1,
-    ID-2 and so on; a short one stays whole. `words` are those of the utterance, `gaps[i]` is the
-    quietest moment between words i and i + 1."""
-    chosen = cuts(gaps, duration, seconds)
+    ID-2 and so on; a short one stays whole. `parts` are the words of its normalised text, `gaps[i]`
+    is the quietest moment between parts i and i + 1."""
+    written = _written(u.text, parts, normalise)
+    places = [i for i in range(len(gaps)) if written[i + 1] is not None]
+    chosen = [places[i] for i in cuts([gaps[place] for place in places], duration, seconds)]
     if not chosen:
         yield u
         return
-    # Original words, unless normalisation changes their number.
-    written = u.text.split()
-    words = written if len(written) == len(words) else words
-    bounds = [(0, 0.0), *((i + 1, gaps[i].second) for i in chosen), (len(words), duration)]
+    bounds = [(0, 0.0), *((i + 1, gaps[i].second) for i in chosen), (len(parts), duration)]
     for number, ((first, start), (last, end)) in enumerate(itertools.pairwise(bounds), start=1):
         yield replace(
             u,
             id=f"{u.id}-{number}",
-            text=" ".join(words[first:last]),
+            text=_joined(
+                (text, part.glued)
+                for text, part in zip(written[first:last], parts[first:last], strict=True)
+                if text is not None
+            ),
             duration=round(end - start, 4),
             start=round(u.start + start, 4),
-            end=u.end if last == len(words) else round(u.start + end, 4),
+            end=u.end if last == len(parts) else round(u.start + end, 4),
         )
+
+
+def _joined(parts: Iterable[tuple[str, bool]]) -> str:
+    return "".join(text if glued else f" {text}" for text, glued in parts).strip()
+
+
+def _written(text: str, parts: Sequence[Part], normalise: Callable[[str], str]) -> list[str | None]:
+    """What the text has for each part: None within a written word, which is divided in scripts
+    without spaces only.
+
+    A dash, of which normalisation leaves nothing, is written with the word before it. The
+    normalised parts themselves, if they are not those of the written words.
+    """
+    found: list[str | None] = []
+    ahead = ""  # of the first word
+    for word in text.split():
+        spoken = normalise(word)
+        if not spoken:
+            last = next((i for i in reversed(range(len(found))) if found[i] is not None), None)
+            if last is None:
+                ahead += f"{word} "
+            else:
+                found[last] = f"{found[last]} {word}"
+            continue
+        own: list[Part] = []
+        while _spoken(own) != spoken and len(found) + len(own) < len(parts):
+            own.append(parts[len(found) + len(own)])
+        if _spoken(own) != spoken:
+            break
+        divides = word == spoken and UNSPACED.search(word) and all(p.glued for p in own[1:])
+        if divides:
+            found += [part.text for part in own]
+        else:
+            found += [word, *[None] * (len(own) - 1)]
+        if ahead:
+            first = len(found) - len(own)
+            found[first], ahead = f"{ahead}{found[first]}", ""
+    return found if len(found) == len(parts) else [part.text for part in parts]
+
+
+def _spoken(parts: Sequence[Part]) -> str:
+    return _joined((part.text, part.glued) for part in parts)

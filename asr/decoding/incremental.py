@@ -5,6 +5,7 @@ N frames, V tokens.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from asr.decoding.decoder import Decoder
@@ -42,6 +43,9 @@ class IncrementalDecoder:
                 beam = beam.model_copy(update={"recombine": False})
             language = decoder.language or build_language(decoder.tokens)
             self._search = BeamSearch(language, beam)
+            # Where unknown words are impossible, a partial word may prove so, and is dropped.
+            closed = language.weight > 0 and math.isinf(language.unknown_ahead)
+            self._drops_words = decoder.lexicon is not None or closed
 
     def push(self, log_probs: Any) -> tuple[str, str]:
         """The final start of the text, and the best text so far.
@@ -58,7 +62,7 @@ class IncrementalDecoder:
             return text, text
         self._search.push(log_probs)
         final, best = decode(self._search.stable()), decode(self._search.best()[0].ids)
-        if self._decoder.lexicon is not None:  # a partial word may prove impossible, and is dropped
+        if self._drops_words:
             final = final.rpartition(" ")[0]
         return final, best if best.startswith(final) else final
 

@@ -40,14 +40,14 @@ def build_trie(
     """
     lengths = np.array([len(word) for word in words], np.int64)
     longest = int(lengths.max(initial=0))
-    spelled = np.full((len(words), longest), -1, np.int64)
-    for row, word in zip(spelled, words, strict=True):
-        row[: len(word)] = [alphabet[c] for c in word]
+    # One after the other: a table would have the width of the longest word.
+    spelled = np.fromiter((alphabet[c] for word in words for c in word), np.int64, lengths.sum())
+    begins = np.cumsum(lengths) - lengths
     parents, characters = [np.zeros(1, np.int64)], [np.full(1, -1)]
     nodes, total = np.zeros(len(words), np.int64), 1
     for place in range(longest):
-        inside = lengths > place
-        keys = nodes[inside] * len(alphabet) + spelled[inside, place]
+        inside = np.flatnonzero(lengths > place)
+        keys = nodes[inside] * len(alphabet) + spelled[begins[inside] + place]
         distinct, inverse = np.unique(keys, return_inverse=True)
         nodes[inside] = total + inverse
         parents.append(distinct // len(alphabet))

@@ -22,12 +22,8 @@ from asr.evaluation.timed_formats import read_stm
 from asr.evaluation.utterance import Details, details_of
 from asr.io.files import digest
 from asr.io.printable import printable_name
-from asr.text.characters import lower
+from asr.text.characters import UNSPACED, lower
 
-# Letters of scripts without spaces between words.
-_UNPARTED = regex.compile(
-    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
-)
 _LETTER = regex.compile(r"\p{L}")
 # In segmented text of these scripts, a space comes every two letters (Chinese) to four (Thai).
 _LETTERS_A_SPACE = 6
@@ -65,7 +61,7 @@ def guess_units(texts: Iterable[str]) -> Units:
     letters = unparted = spaces = 0
     for text in texts:
         letters += len(_LETTER.findall(text))
-        unparted += len(_UNPARTED.findall(text))
+        unparted += len(UNSPACED.findall(text))
         spaces += max(0, len(text.split()) - 1)
     return "characters" if max(letters / 2, _LETTERS_A_SPACE * spaces) < unparted else "words"
 

@@ -26,11 +26,6 @@ def batch_seconds(model: AcousticModel) -> float:
     return GPU_SECONDS if next(model.parameters()).is_cuda else BATCH_SECONDS
 
 
-def decode_waves(model: AcousticModel, waves: Padded, decoder: Decoder) -> list[str]:
-    """Hypotheses of a batch. Shape: waves [B, S] -> B texts."""
-    return decoder.texts(score_waves(model, waves))
-
-
 @torch.inference_mode()
 def score_waves(model: AcousticModel, waves: Padded) -> Padded:
     """Log-probabilities, on the model's device. Shape: [B, S] -> [B, T, V]."""
@@ -43,12 +38,12 @@ def decode_dataset(
     model: AcousticModel,
     dataset: SpeechDataset,
     decoder: Decoder,
-    on_error: Callable[[str, AudioError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
-    """Hypotheses by utterance id; `on_error` and `progress` as in `load_batches`."""
+    """Hypotheses by utterance id; `progress` as in `load_batches`. Raises AudioError for a
+    recording that cannot be read."""
     hypotheses: dict[str, str] = {}
-    for ids, log_probs in score_dataset(model, dataset, on_error, progress):
+    for ids, log_probs in score_dataset(model, dataset, progress=progress):
         hypotheses.update(zip(ids, decoder.texts(log_probs), strict=True))
     return hypotheses
 

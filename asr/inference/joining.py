@@ -11,7 +11,7 @@ from asr.text.tokens import WORD_START
 
 
 @dataclass(frozen=True)
-class _Item:
+class Item:
     """A word, or a token of a long one."""
 
     word: Word
@@ -34,7 +34,7 @@ def join_words(
     scripts without spaces, a whole text) is joined by its tokens.
     """
     longest = (end - start) / 2
-    left, right = _items(before, longest), _items(after, longest)
+    left, right = items_of(before, longest), items_of(after, longest)
     middle = (start + end) / 2
     shared = [
         (i, j)
@@ -50,12 +50,14 @@ def join_words(
     return _words([*(a for a in left if a.middle < at), *(b for b in right if b.middle >= at)])
 
 
-def _items(words: Sequence[Word], longest: float) -> list[_Item]:
-    items: list[_Item] = []
+def items_of(words: Sequence[Word], longest: float) -> list[Item]:
+    """The words; of those that last longer than `longest` seconds, as a whole text does in scripts
+    without spaces, the tokens."""
+    items: list[Item] = []
     for word in words:
         spelled = "".join(unit.unit for unit in word.units).replace(WORD_START, "")
         if word.end - word.start <= longest or len(word.units) < 2 or spelled != word.text:
-            items.append(_Item(word, glued=False))
+            items.append(Item(word, glued=False))
             continue
         marks = 1 if word.units[0].unit == WORD_START else 0
         groups = [word.units[: marks + 1], *((unit,) for unit in word.units[marks + 1 :])]
@@ -63,18 +65,18 @@ def _items(words: Sequence[Word], longest: float) -> list[_Item]:
             text = "".join(unit.unit for unit in units).replace(WORD_START, "")
             begin = word.start if number == 0 else units[0].start
             part = Word(text, begin, units[-1].end, word.confidence, units)
-            items.append(_Item(part, glued=number > 0))
+            items.append(Item(part, glued=number > 0))
     return items
 
 
-def _same(a: _Item, b: _Item) -> bool:
+def _same(a: Item, b: Item) -> bool:
     """Whether two items are the same words at about the same time."""
     common = min(a.word.end, b.word.end) - max(a.word.start, b.word.start)
     shorter = min(a.word.end - a.word.start, b.word.end - b.word.start)
     return a.word.text == b.word.text and common > shorter / 2
 
 
-def _between(left: Sequence[_Item], right: Sequence[_Item], start: float, end: float) -> float:
+def _between(left: Sequence[Item], right: Sequence[Item], start: float, end: float) -> float:
     """The moment of an overlap at which fewest words are spoken, the closest to its middle."""
     words = [item.word for item in (*left, *right)]
     middle = (start + end) / 2
@@ -86,7 +88,7 @@ def _between(left: Sequence[_Item], right: Sequence[_Item], start: float, end: f
     return min((at for at in edges if start <= at <= end), key=cost)
 
 
-def _words(items: Sequence[_Item]) -> tuple[Word, ...]:
+def _words(items: Sequence[Item]) -> tuple[Word, ...]:
     words: list[Word] = []
     for item in items:
         word = item.word

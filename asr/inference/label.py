@@ -19,9 +19,10 @@ from asr.audio.files import find_audio
 from asr.audio.silence import quietest
 from asr.dataset.labels import CONFIDENCE
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
-from asr.dataset.segments import segments
+from asr.dataset.segments import Part, segments
 from asr.dataset.shards import load_recording
 from asr.errors import AudioError, ConfigError, ReportError
+from asr.inference.joining import items_of
 from asr.inference.output_names import recording_ids
 from asr.inference.recognizer import Recognizer
 from asr.inference.time_formats import Word
@@ -131,9 +132,13 @@ def _utterances(
         if not whole:
             start, end = u.start + segment.start, u.start + segment.end
             own = replace(own, start=round(start, 4), end=round(end, 4))
+        parts = list(_cut(own, segment, rate, seconds))
+        counts = [len(part.text.split()) for part in parts]
         words = iter(segment.words)
-        for part in _cut(own, segment, rate, seconds):
-            said = list(itertools.islice(words, len(part.text.split())))
+        for part, count in zip(parts, counts, strict=True):
+            said = list(itertools.islice(words, count))
+            if sum(counts) > len(segment.words):  # a word was divided: all have its confidence
+                said = list(segment.words)
             yield replace(part, id=u.id, extra={**u.extra, CONFIDENCE: _mean(said)})
 
 
@@ -147,16 +152,18 @@ def _mean(words: Sequence[Word]) -> float:
 
 
 def _cut(u: Utterance, segment: Segment, rate: int, seconds: float) -> Iterable[Utterance]:
-    """A segment, cut at the quietest moments between its words if it is long."""
-    if u.duration <= 1.5 * seconds or len(segment.words) < 2:
+    """A segment, cut at the quietest moments between its words if it is long; in scripts without
+    spaces, between tokens."""
+    items = items_of(segment.words, seconds / 2)
+    if u.duration <= 1.5 * seconds or len(items) < 2:
         return [u]
     samples = load_recording(u.audio, rate, u.start, u.end, u.packed)
     gaps = [
-        quietest(samples, a.end - segment.start, b.start - segment.start, rate)
-        for a, b in itertools.pairwise(segment.words)
+        quietest(samples, a.word.end - segment.start, b.word.start - segment.start, rate)
+        for a, b in itertools.pairwise(items)
     ]
-    texts = [word.text for word in segment.words]
-    return segments(u, texts, gaps, len(samples) / rate, seconds)
+    parts = [Part(item.word.text, item.glued) for item in items]
+    return segments(u, parts, gaps, len(samples) / rate, seconds, str)
 
 
 # --- plain values ---

@@ -19,10 +19,11 @@ import torch
 
 from asr.audio.silence import quietest
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
-from asr.dataset.segments import segments
+from asr.dataset.segments import Part, segments
 from asr.dataset.shards import load_recording
-from asr.errors import AlignmentError, AudioError
+from asr.errors import AlignmentError, AudioError, ConfigError
 from asr.inference.forced_alignment import align_words
+from asr.inference.joining import items_of
 from asr.models.bundle import Bundle, load_bundle
 
 SECONDS = 4.0  # approximate length of a segment
@@ -111,11 +112,17 @@ def read_cut(values: Iterable[Mapping[str, Any]], u: Utterance, error: str | Non
 
 
 def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> Iterator[Cut]:
-    """Each utterance in segments of about `seconds`, in order; a bad one is left whole.
+    """Each utterance in segments of about `seconds`, in order; a bad one is left whole. Raises
+    ConfigError for a model of phones, which does not know where words end.
 
     Words are located with the bundle's model. Segments refer to the same recordings: no audio is
     written. Their ids are the utterance's with -1, -2 and so on; one that is not cut keeps its id.
     """
+    if bundle.text.phones is not None:
+        raise ConfigError(
+            "expected a model that writes words, got one of phones: cut with one of characters, "
+            "words or subwords"
+        )
     bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     for u in utterances:
         try:
@@ -124,9 +131,11 @@ def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> 
         except (AudioError, AlignmentError) as error:
             yield Cut((u,), str(error))
             continue
+        items = items_of(words, seconds / 2)
         gaps = [
-            quietest(samples, a.end, b.start, bundle.sample_rate)
-            for a, b in itertools.pairwise(words)
+            quietest(samples, a.word.end, b.word.start, bundle.sample_rate)
+            for a, b in itertools.pairwise(items)
         ]
+        parts = [Part(item.word.text, item.glued) for item in items]
         duration = len(samples) / bundle.sample_rate
-        yield Cut(tuple(segments(u, [w.text for w in words], gaps, duration, seconds)))
+        yield Cut(tuple(segments(u, parts, gaps, duration, seconds, bundle.normalise)))

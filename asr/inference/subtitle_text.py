@@ -16,10 +16,9 @@ import regex
 from asr.inference.time_formats import Word
 from asr.inference.transcript import Segment
 from asr.io.printable import printable
+from asr.text.characters import UNSPACED
 from asr.text.tokens import WORD_START
 
-# Scripts without spaces: a "word" between spaces is a whole sentence, which has to be broken.
-_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 _OPENING = frozenset({"Ps", "Pi"})  # categories of brackets and quotation marks
 _SENTENCE_END = regex.compile(r"[.?!…。？！]\p{P}*$")
 _PHRASE_END = regex.compile(r"[,;:，、；：–—]\p{P}*$")
@@ -124,7 +123,7 @@ def _breakable(text: str) -> list[str]:
     >>> _breakable("他说「好」，iphone坏了。"), _breakable("don't")
     (['他', '说', '「好」，', 'iphone', '坏', '了。'], ["don't"])
     """
-    if not _UNSPACED.search(text):
+    if not UNSPACED.search(text):
         return [text]
     parts: list[str] = []
     for character in regex.findall(r"\X", text):
@@ -134,7 +133,7 @@ def _breakable(text: str) -> list[str]:
             (category.startswith("P") and not opening)
             or unicodedata.category(parts[-1][-1]) in _OPENING
         )
-        alone = opening or not parts or _UNSPACED.search(parts[-1] + character)
+        alone = opening or not parts or UNSPACED.search(parts[-1] + character)
         if alone and not belongs:
             parts.append(character)
         else:

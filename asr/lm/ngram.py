@@ -125,6 +125,18 @@ class WordScore:
         return self.log_prob / math.log(10)
 
 
+LARGEST_NATS = 700.0  # whose exponential is still finite
+
+
+def exp_or_inf(nats: float) -> float:
+    """The exponential; infinite if a float cannot hold it.
+
+    >>> exp_or_inf(1000.0)
+    inf
+    """
+    return math.exp(nats) if nats < LARGEST_NATS else math.inf
+
+
 @dataclass(frozen=True)
 class Perplexity:
     """Sums over a text. Ends of sentences count as words, as is usual."""
@@ -138,12 +150,12 @@ class Perplexity:
     @property
     def perplexity(self) -> float:
         """Of all words; infinite if a closed vocabulary lacks one."""
-        return math.exp(-self.log_prob / self.words) if math.isfinite(self.log_prob) else math.inf
+        return exp_or_inf(-self.log_prob / self.words)
 
     @property
     def known_perplexity(self) -> float:
         """Of the known words only."""
-        return math.exp(-self.known_log_prob / max(1, self.words - self.unknown))
+        return exp_or_inf(-self.known_log_prob / max(1, self.words - self.unknown))
 
 
 class Scorer(Protocol):

@@ -14,6 +14,11 @@ from typing import Annotated
 import regex
 from pydantic import BeforeValidator
 
+UNSPACED = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+)
+"""Letters of scripts without spaces between words: there, a whole sentence looks like a word."""
+
 # ZWNJ and ZWJ are part of the spelling between letters of cursive and Indic scripts, and after a
 # virama. Mongolian selectors and vowel separators belong to the preceding letter.
 _SHAPED = (

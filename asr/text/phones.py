@@ -8,6 +8,7 @@ pronunciations of its training.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from asr.text.espeak import phones_of
 
 # As in the CMU Pronouncing Dictionary, whose lines may also end in a comment.
 COMMENT, REMARK = ";;;", " #"
+_NUMBER = re.compile(r"\(\d+\)$")
 NAMED = 10  # missing words named in one error
 
 
@@ -34,7 +36,8 @@ class Phones(Config):
 
 def read_lexicon(path: Path, normalise: Callable[[str], str]) -> dict[str, str]:
     """One word and its phones per line, separated by a tab or spaces. The first line of a word
-    counts; " #" begins a comment.
+    counts, or the first that is written like it: where normalisation removes apostrophes, CMUdict's
+    'cause and cause are one word. WORD(2) is another line of WORD; " #" begins a comment.
 
     Raises ManifestError naming file and line.
     """
@@ -46,6 +49,7 @@ def read_lexicon(path: Path, normalise: Callable[[str], str]) -> dict[str, str]:
             "tokens.lexicon or the file"
         ) from None
     found: dict[str, str] = {}
+    exact: set[str] = set()
     for number, line in enumerate(lines, start=1):
         if not line.partition(REMARK)[0].strip() or line.startswith(COMMENT):
             continue
@@ -55,7 +59,12 @@ def read_lexicon(path: Path, normalise: Callable[[str], str]) -> dict[str, str]:
                 f"{path}:{number}: expected a word and its phones, got {word!r} alone: add them "
                 "or remove the line"
             )
-        found.setdefault(normalise(word), " ".join(phones))
+        word = _NUMBER.sub("", word)
+        key = normalise(word)
+        if key not in found or (key not in exact and key.casefold() == word.casefold()):
+            found[key] = " ".join(phones)
+        if key.casefold() == word.casefold():
+            exact.add(key)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from asr.errors import LanguageModelError, TrainingError
 from asr.io.files import check_replaceable
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, save_neural
+from asr.lm.ngram import exp_or_inf
 from asr.padded import pad
 from asr.text.normalise import TextConfig
 from asr.text.tokens import Tokens
@@ -23,8 +24,6 @@ from asr.training import loop
 from asr.training.checkpoint import Progress
 from asr.training.optimizer import ClipNorm, LearningRate, OptimizationConfig, fixed_settings
 from asr.training.place import working_in
-
-LARGEST = 700.0  # nats whose exponential is still finite
 
 
 class LanguageTraining(OptimizationConfig):
@@ -74,7 +73,7 @@ def train_language_model(
         state = loop.begin(model, config, place, fixed)
 
         def written(row: dict[str, Any]) -> NeuralLm:
-            perplexity = round(row["dev_perplexity"], 4)
+            perplexity = row["dev_perplexity"] and round(row["dev_perplexity"], 4)
             info = {"epoch": row["epoch"], "dev_perplexity": perplexity, "seed": config.seed}
             chosen = NeuralLm(model.eval(), tokens, info, text)
             save_neural(out, chosen)
@@ -92,11 +91,14 @@ def train_language_model(
         return written(_chosen(state))  # again: it may have been removed since
 
 
-def word_perplexity(lm: NeuralLm, sentences: Sequence[str]) -> float:
-    """Perplexity by word, counting the end of each sentence as one, as for n-gram models."""
-    words = sum(len(sentence.split()) + 1 for sentence in sentences)
-    surprise = -math.fsum(lm.score(sentences)) / words
-    return math.exp(surprise) if surprise < LARGEST else math.inf
+def word_nats(lm: NeuralLm, sentences: Sequence[str]) -> float:
+    """The logarithm of the perplexity by word, counting the end of each sentence as one, as for
+    n-gram models. Without spaces, a sentence is one word, and its perplexity may be infinite."""
+    return -math.fsum(lm.score(sentences)) / _count_words(sentences)
+
+
+def _count_words(sentences: Sequence[str]) -> int:
+    return sum(len(sentence.split()) + 1 for sentence in sentences)
 
 
 def _batches(
@@ -127,14 +129,22 @@ def _loss(model: NeuralModel, batch: Sequence[Tensor]) -> loop.Loss:
 
 
 def _validate(lm: NeuralLm, dev: Sequence[str]) -> tuple[dict[str, Any], str]:
-    perplexity = word_perplexity(lm, dev)
-    if not math.isfinite(perplexity):
+    nats = word_nats(lm, dev)
+    a_token = nats * _count_words(dev) / sum(len(lm.encode(sentence)) - 1 for sentence in dev)
+    if math.isinf(found := exp_or_inf(a_token)):
         raise TrainingError(
-            f"expected a finite perplexity on dev, got {perplexity}: lower the learning rate "
+            f"expected a finite perplexity of a token on dev, got {found}: lower the learning rate "
             "(learning_rate)"
         )
-    return {"dev_perplexity": perplexity}, f"dev perplexity {perplexity:.2f} a word"
+    perplexity = exp_or_inf(nats)
+    shown = perplexity if math.isfinite(perplexity) else None  # which JSON can hold
+    return {"dev_nats": nats, "dev_perplexity": shown}, f"dev perplexity {perplexity:.2f} a word"
 
 
 def _chosen(state: loop.Loop) -> dict[str, Any]:
-    return min(state.progress.history, key=lambda row: float(row["dev_perplexity"]))
+    return min(state.progress.history, key=_nats)
+
+
+def _nats(row: Mapping[str, Any]) -> float:
+    """Of an epoch; an earlier version wrote the perplexity alone."""
+    return float(row["dev_nats"] if "dev_nats" in row else math.log(row["dev_perplexity"]))

@@ -269,13 +269,13 @@ MAGIC = [b"", b"RIFF\0\0\0\0WAVEfmt ", b"fLaC", b"OggS", b"NIST_1A\n   1024\n", 
 MAGIC += [b"\0\0\0\x18ftypmp42", b"\x1a\x45\xdf\xa3", b"\xff\xf1"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(MAGIC), st.binary(max_size=400))
 def test_random_bytes_are_audio_or_an_error(magic: bytes, content: bytes) -> None:
     assert "\n" not in (audio_or_error(magic + content) or "")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(FORMATS)), st.data())
 def test_damaged_files_are_audio_or_an_error(name: str, data: st.DataObject) -> None:
     content = bytearray(FORMATS[name])

@@ -157,3 +157,15 @@ def test_a_missing_package_and_other_kinds_are_named(monkeypatch: pytest.MonkeyP
         speech_detector(RATE, "x")
     with pytest.raises(AudioError, match="got 0"):
         speech_detector(0)
+
+
+def test_a_webrtcvad_that_cannot_be_imported_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "webrtcvad.py").write_text("import pkg_resources_of_an_old_python\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "webrtcvad", raising=False)
+    monkeypatch.setattr(vad, "_silero_path", lambda: None)
+    assert best_kind() == "energy"
+    with pytest.raises(ConfigError, match="pip install webrtcvad-wheels"):
+        speech_detector(RATE, "webrtc")

@@ -33,7 +33,7 @@ def test_speed_is_torchaudios_resampling() -> None:
     assert torch.equal(played.zeroed().values, played.values)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.integers(0, 3000), st.sampled_from([0.8, 0.9, 0.95, 1.0, 1.1, 1.25])),
@@ -138,7 +138,7 @@ configs = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(configs, st.lists(st.integers(0, 120), min_size=1, max_size=4), st.integers(0, 2**31))
 def test_masks_are_rectangles_within_bounds(
     config: AugmentConfig, lengths: list[int], seed: int

@@ -7,16 +7,20 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from asr.cli.serve import _load, name_models
+from asr.cli.serve import LOOPBACK, AccessOptions, _load, _warn, name_models
 from asr.errors import ConfigError
+from asr.inference.recognizer import load_recognizer
 from asr.models.bundle import Bundle, save_bundle
+from asr.serving.config import ServeConfig
+from asr.serving.engine import Engine
 from tests.commands import Command
 from tests.inference.test_text_stream import ranged_bundle, streaming_bundle
-from tests.serving.conftest import exported  # noqa: F401
+from tests.serving.conftest import LIMITS, exported  # noqa: F401
 
 
 def test_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +57,41 @@ def test_wrong_options(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for blank_or_odd in ("é", " ", "two words"):
         monkeypatch.setenv("ASR_TOKEN", blank_or_odd)
         assert "$ASR_TOKEN: expected a token" in run("serve").error()
+
+
+def test_who_can_use_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASR_TOKEN", raising=False)
+    assert AccessOptions().config() == ServeConfig(None, (), LOOPBACK)
+    # Other names of this machine are let in by a token only, or if all addresses are listened at.
+    assert AccessOptions(host="127.0.0.5").config().hosts == LOOPBACK | {"127.0.0.5"}
+    assert AccessOptions(host="0.0.0.0").config().hosts is None
+    origins = ["https://Example.org/", "http://localhost:3000"]
+    found = AccessOptions(allow_origin=origins).config().origins
+    assert found == ("https://example.org", "http://localhost:3000")
+    monkeypatch.setenv("ASR_TOKEN", "of the environment".replace(" ", "-"))
+    assert AccessOptions().config() == ServeConfig("of-the-environment", (), None)
+    (tmp_path / "token").write_text("of-the-file\n")
+    assert AccessOptions(token_file=tmp_path / "token").config().token == "of-the-file"
+
+
+def test_what_lets_everyone_in_is_warned_of(
+    exported: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    engine = Engine({"tones": load_recognizer(exported)}, LIMITS, "energy")
+
+    def warned(host: str, **options: Any) -> list[str]:
+        _warn(host, ServeConfig(**options), engine)
+        return capsys.readouterr().err.splitlines()
+
+    with socket.socket() as wyoming:
+        assert warned("127.0.0.1") == []
+        (line,) = warned("0.0.0.0")
+        assert "everyone who reaches this machine can use the server" in line
+        assert warned("0.0.0.0", token="x") == []
+        first, second = warned("0.0.0.0", token="x", wyoming=wyoming)
+        assert "can use --wyoming, which has no token" in first
+        assert "expected the languages of tones, got none" in second
 
 
 def test_a_delay_is_for_the_models_with_a_choice(run: Command, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_no_other_path_is_better(target: list[int]) -> None:
         assert score(log_probs, align(log_probs, target), target) == pytest.approx(best, abs=1e-4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_as_good_as_torchaudios_and_the_same_in_pieces(data: st.DataObject) -> None:
     target = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=12))

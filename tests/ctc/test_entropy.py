@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from asr.ctc.entropy import path_entropy
-from asr.ctc.reference import collapse
 from asr.padded import Padded, pad
 from tests.contracts import assert_loss_contract, ragged
+from tests.ctc.reference import collapse
 
 TARGETS = [[1, 2], [1, 1], [], [2], [1, 2, 1, 2]]
 FRAMES = [5, 4, 3, 1, 3]  # the last does not fit

@@ -1,4 +1,4 @@
-"""Covers `asr/ctc/reference.py`."""
+"""The CTC loss against all paths written out (`tests/ctc/reference.py`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asr.ctc.loss import ctc_loss, feasible, required_frames
-from asr.ctc.reference import collapse, enumerate_loss, forward_loss
 from asr.decoding.greedy import greedy_decode
 from asr.padded import Padded, pad
 from asr.text.tokens import BLANK_ID
 from tests.contracts import assert_decoder_contract, assert_loss_contract, ragged
+from tests.ctc.reference import collapse, enumerate_loss, forward_loss
 
 # Frames, units (blank included), target: small enough to visit all V ** T paths.
 targets_3 = st.lists(st.integers(1, 2), max_size=4)
@@ -35,7 +35,7 @@ def one_loss(scores: Tensor, target: list[int]) -> float:
     return float(ctc_loss(pad([scores]), units(target)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 6), targets_3, st.integers(0, 1000))
 def test_loss_is_that_of_every_path_summed(T: int, target: list[int], seed: int) -> None:
     scores = log_probs([T], 3, seed).values[0]
@@ -53,7 +53,7 @@ def test_loss_of_one_path_by_hand() -> None:
     assert one_loss(scores, []) == pytest.approx(-math.log(0.125))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.integers(1, 30), st.lists(st.integers(1, 6), max_size=12)),
@@ -126,7 +126,6 @@ def test_nan_scores_are_not_hidden() -> None:
     assert losses.isnan().tolist() == [True, False]
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(1, 3), max_size=6), min_size=1, max_size=4))
 def test_required_frames_decide_what_is_feasible(targets: list[list[int]]) -> None:
     needed = [required_frames(target) for target in targets]
@@ -162,7 +161,6 @@ def test_half_precision_scores_are_summed_in_float32() -> None:
     torch.testing.assert_close(loss, ctc_loss(exact, units([1, 2])))
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), max_size=8), min_size=1, max_size=4))
 def test_greedy_is_the_collapsed_best_path(paths: list[list[int]]) -> None:
     random = torch.Generator().manual_seed(0)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from asr.ctc.align import align
-from asr.ctc.reference import collapse
 from asr.dataset.cuts import Corpus, Item, spliced, whole
 from asr.dataset.manifest import Utterance
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.text.normalise import TextConfig
 from asr.text.tokens import TokenConfig, build_tokens
+from tests.ctc.reference import collapse
 
 SPEAKERS = ["ann", "bob", "ann", "", "bob"]
 DURATIONS = [2.0, 3.0, 1.0, 2.0, 4.0]

@@ -209,7 +209,7 @@ utterance = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(utterance, min_size=1, max_size=5, unique_by=lambda u: u.id))
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance]
@@ -231,7 +231,7 @@ json_value = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(st.sampled_from([*GOOD, "speaker", "start", "end", "packed", "x"]), json_value),
     st.sets(st.sampled_from(sorted(GOOD))),
@@ -244,7 +244,7 @@ def test_any_object_is_an_utterance_or_an_error(
     check_outcome(write_lines(path, record))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_any_bytes_are_utterances_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

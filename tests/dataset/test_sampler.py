@@ -44,7 +44,7 @@ def padded_seconds(batch: Sequence[Item], durations: Sequence[float]) -> float:
     return len(batch) * max(lasts)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     durations_lists,
     st.floats(1, 100),
@@ -67,7 +67,7 @@ def test_every_utterance_once_within_the_limit(
     assert batches == plan(list(durations), limit, list(speeds), seed, epoch)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(durations_lists, st.floats(1, 100))
 def test_in_order_every_utterance_once_unchanged_longest_first(
     durations: list[float], limit: float
@@ -82,7 +82,7 @@ def test_in_order_every_utterance_once_unchanged_longest_first(
         assert len(batch) == 1 or padded_seconds(batch, durations) <= limit * (1 + 1e-9)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.floats(0.05, 30), st.sampled_from(["", "ann", "bob"])), min_size=1),
     st.floats(1, 100),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,7 @@ from asr.decoding.config import BeamConfig, LanguageConfig
 from asr.decoding.fusion import build_language
 from asr.decoding.fusion_kernel import Language
 from asr.decoding.greedy import greedy_decode
+from asr.decoding.trie import build_trie
 from asr.errors import LanguageModelError
 from asr.lm.estimate import estimate
 from asr.lm.ngram import NgramModel
@@ -177,7 +179,7 @@ def test_hot_words_score_more(model: NgramModel | None) -> None:
 # --- a narrow beam ---
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 1000), st.integers(1, 6), st.sampled_from([None, WORDS, CHARACTERS]))
 def test_a_narrow_beam_never_overrates_a_text(
     seed: int, size: int, model: NgramModel | None
@@ -224,7 +226,7 @@ def test_pruning_drops_only_what_is_far_behind() -> None:
     assert min(h.score for h in near) > near[0].score - 3 - 1e-9
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-50, 0) | st.just(-math.inf), min_size=1, max_size=40), st.data())
 def test_the_kth_largest(values: list[float], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(values)))
@@ -269,6 +271,17 @@ def test_a_batch_is_its_utterances_and_padding_does_not_matter() -> None:
     together = beam_decode(Padded(values, lengths), language, BeamConfig(size=5), 2)
     assert together == [decoded(row, language, BeamConfig(size=5), 2) for row in rows]
     assert together[1][0].ids == ()
+
+
+def test_one_long_word_takes_no_room_for_the_others() -> None:
+    words = [f"{number:05d}" for number in range(5000)]
+    alphabet = {c: i for i, c in enumerate("0123456789")}
+    tracemalloc.start()
+    _, characters, _, _ = build_trie([*words, "7" * 5000], alphabet)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6  # a table of all words has 200 MB
+    assert len(characters) == 1 + (1 + 5 + 50 + 500 + 5000) + 5000
 
 
 def test_without_a_frame_nothing_was_said() -> None:

@@ -70,7 +70,7 @@ phrases = st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=3
 hot_lists = st.dictionaries(phrases, st.floats(-3, 6), max_size=5)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 1000),
     st.integers(1, 12),
@@ -102,7 +102,7 @@ def test_a_narrow_beam_gives_each_text_its_bonus(
         assert found.language == pytest.approx(expected, abs=1e-4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 1000),
     st.integers(1, 12),

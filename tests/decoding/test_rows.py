@@ -15,6 +15,7 @@ from asr.decoding.greedy import greedy_decode
 from asr.decoding.incremental import IncrementalDecoder
 from asr.decoding.rows import as_rows
 from asr.errors import ConfigError
+from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel
 from asr.padded import pad
 from asr.text.tokens import Tokens
@@ -55,3 +56,19 @@ def test_decoding_and_alignment_do_not_import_torch() -> None:
     code = "import asr.decoding.folder, asr.ctc.align, asr.inference.onnx_model, sys; "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_closed_vocabulary_made_final_stays() -> None:
+    tokens = Tokens(("<blank>", "▁", "a", "b", "c"))
+    closed = estimate(["ab cab", "ab", "cab ab"] * 3, 2, closed=True)
+    decoder = Decoder(tokens, DecoderConfig(kind="beam", beam=BeamConfig(size=8)), closed)
+    for seed in range(60):
+        torch.manual_seed(seed)
+        log_probs = torch.randn(20, len(tokens)).mul(3).log_softmax(dim=1)
+        stream, before = IncrementalDecoder(decoder), ""
+        for part in log_probs.split(2):
+            final, best = stream.push(part)
+            assert final.startswith(before)
+            assert best.startswith(final)
+            before = final
+        assert stream.finish().startswith(before)

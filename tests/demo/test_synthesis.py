@@ -196,7 +196,7 @@ def test_words_that_are_run_together_stay_one_entry() -> None:
     assert " ".join(word for word, _ in times) == "turn on the lights"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(1, 1500), seed=st.integers(0, 2**32))
 def test_sentences_are_different_plain_and_repeatable(count: int, seed: int) -> None:
     drawn = sentences(count, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -31,7 +31,6 @@ def starts(row: str) -> list[int]:
     return [cell_len(row[: match.start()]) for match in re.finditer(r"\S+", row)]
 
 
-@settings(deadline=None)  # a busy machine is not a failure
 @given(st.lists(words, max_size=12), st.lists(words, max_size=12), st.integers(1, 60))
 def test_rows_line_up_and_lose_no_word(left: list[str], right: list[str], width: int) -> None:
     (utterance,) = score({"u": " ".join(left)}, {"u": " ".join(right)}).utterances

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jiwer
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import AsrError
@@ -92,7 +92,6 @@ def test_agrees_with_jiwer_on_a_corpus() -> None:
     assert scores.characters.rate == pytest.approx(jiwer.cer(r, h), abs=1e-12)
 
 
-@settings(deadline=None)  # a busy machine is not a failure
 @given(texts, texts)
 def test_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
     scores, swapped = score_one(reference, hypothesis), score_one(hypothesis, reference)
@@ -106,7 +105,6 @@ def test_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
         assert ours.reference_length == len(left)
 
 
-@settings(deadline=None)  # a busy machine is not a failure
 @given(texts, texts)
 def test_alignment_spells_both_sides_and_carries_the_counts(
     reference: str, hypothesis: str
@@ -125,7 +123,6 @@ def test_alignment_spells_both_sides_and_carries_the_counts(
     assert operations.count("I") == words.insertions
 
 
-@settings(deadline=None)  # a busy machine is not a failure
 @given(corpora, st.randoms(use_true_random=False))
 def test_order_of_utterances_changes_no_figure(
     pairs: dict[str, tuple[str, str]], chance: random.Random
@@ -146,7 +143,6 @@ def test_order_of_utterances_changes_no_figure(
     assert intervals[0] == intervals[1]
 
 
-@settings(deadline=None)  # a busy machine is not a failure
 @given(corpora)
 def test_totals_are_sums_and_alone_equals_together(pairs: dict[str, tuple[str, str]]) -> None:
     scores = score_pairs(pairs)

@@ -220,7 +220,7 @@ whole = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
 @pytest.mark.parametrize("format", TEXT_FORMATS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(texts=st.dictionaries(plain, spoken, min_size=1, max_size=4))
 def test_usual_texts_are_read_as_written(
     format: Format, texts: dict[str, str], tmp_path_factory: pytest.TempPathFactory
@@ -231,7 +231,7 @@ def test_usual_texts_are_read_as_written(
 
 
 @pytest.mark.parametrize("format", TEXT_FORMATS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts=st.dictionaries(whole, whole, max_size=3))
 @example(texts={"\ufeffa": "b", "c": '"'})
 @example(texts={"a": "one\r\ntwo", "b": "three\n", "c": "\rfour"})
@@ -293,7 +293,7 @@ def test_no_texts_no_place_and_an_object_that_seems_an_utterance(tmp_path: Path)
         write_texts(tmp_path / "x", {"id": "a", "text": "b"}, "json")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from(sorted(EXAMPLES)), st.integers(0, 200), st.integers(0, 4), st.binary(max_size=6)
 )

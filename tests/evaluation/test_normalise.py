@@ -74,7 +74,7 @@ choices = st.fixed_dictionaries(
 texts = st.text(max_size=12) | st.text("aB'’.-, $5é\u0301", max_size=12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(choices, texts)
 @example({"unicode": "NFC", "lowercase": True}, "\u0130\u0327")
 @example({"unicode": "NFC", "remove_punctuation": True}, "a-\u0301")
@@ -87,7 +87,7 @@ def test_results_have_single_spaces_and_one_form(rules: dict[str, Any], text: st
     assert used.apply(f" {text}\n") == found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(texts)
 def test_without_punctuation_none_is_left_but_apostrophes_in_words(text: str) -> None:
     found = profile(remove_punctuation=True).apply(text)
@@ -201,7 +201,7 @@ def test_characters_as_words(text: str, expected: str) -> None:
     assert split_characters(text) == expected
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.text(max_size=20) | st.text("aか\u3099\u0301 \u3000한\r\n", max_size=20))
 @example("a \u0301b")
 def test_splitting_loses_nothing_but_blanks(text: str) -> None:

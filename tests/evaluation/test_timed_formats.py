@@ -99,7 +99,7 @@ def test_a_pair_of_stm_and_ctm(tmp_path: Path) -> None:
         )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.floats(0, 40), st.floats(0, 3)), min_size=1, max_size=20),
     st.lists(st.integers(0, 40), min_size=2, max_size=8, unique=True).map(sorted),
@@ -143,7 +143,7 @@ segment = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(ctm_word, min_size=1, max_size=5, unique_by=lambda word: word.source))
 def test_words_with_times_are_read_as_written(
     tmp_path_factory: pytest.TempPathFactory, words: list[CtmWord]
@@ -153,7 +153,7 @@ def test_words_with_times_are_read_as_written(
     assert read_ctm(path) == words
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(segment, min_size=1, max_size=5, unique_by=lambda segment: segment.id))
 def test_segments_are_read_as_written(
     tmp_path_factory: pytest.TempPathFactory, segments: list[Segment]

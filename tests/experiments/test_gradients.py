@@ -112,7 +112,7 @@ def test_every_cell_agrees_with_finite_differences(name: str) -> None:
     assert flow_back(trial).state_norms == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.floats(-1.5, 1.5), min_size=1, max_size=4),
     st.integers(1, 12),
@@ -152,7 +152,7 @@ def test_clipping_in_every_frame_by_hand() -> None:
     assert flow_back(trial, clip=0.5).state_norms == (0.5,) * 5
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.sampled_from(sorted(CELLS)), st.floats(0.1, 20), st.floats(1e-3, 10), st.integers(0, 1000)
 )
@@ -165,7 +165,7 @@ def test_nothing_is_longer_than_the_clip(name: str, scale: float, clip: float, s
         assert torch.equal(bounded.weight_gradient, free.weight_gradient)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5), st.floats(1e-3, 1e3))
 def test_clipping_keeps_the_direction(values: list[float], longest: float) -> None:
     gradient = torch.tensor(values, dtype=F64)

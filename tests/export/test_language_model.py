@@ -47,7 +47,7 @@ def test_a_cell_without_operator_and_a_wrong_graph_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path / "projected", "peephole")
-    monkeypatch.setattr(language_model, "TOLERANCE", 0.0)
+    monkeypatch.setattr(language_model, "TOLERANCE", -1.0)
     with pytest.raises(AsrError, match="cannot be exported"):
         export_lm(tmp_path / "projected", tmp_path / "out")
     monkeypatch.setattr(language_model, "CELLS", {})

@@ -27,7 +27,7 @@ from asr.evaluation.evaluate import evaluate
 from asr.evaluation.normalise import Profile, Rules
 from asr.evaluation.scoring import Scoring
 from asr.inference import decode
-from asr.inference.decode import decode_dataset, decode_waves
+from asr.inference.decode import decode_dataset, score_dataset, score_waves
 from asr.inference.recognize_dataset import recognize_dataset
 from asr.inference.word_times import recognize_waves
 from asr.io.files import read_json
@@ -128,10 +128,10 @@ def test_padding_does_not_change_a_hypothesis(bundle: Bundle, utterances: list[U
     data = dataset(utterances)
     waves = pad([torch.from_numpy(data.waveform(i)).float() / 32768 for i in range(4)])
     garbage = torch.where(waves.mask(), waves.values, torch.nan)
-    clean = decode_waves(bundle.model, waves, Decoder(bundle.tokens))
-    assert (
-        decode_waves(bundle.model, Padded(garbage, waves.lengths), Decoder(bundle.tokens)) == clean
-    )
+    decoder = Decoder(bundle.tokens)
+    clean = decoder.texts(score_waves(bundle.model, waves))
+    padded = Padded(garbage, waves.lengths)
+    assert decoder.texts(score_waves(bundle.model, padded)) == clean
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -179,12 +179,13 @@ def test_bad_recordings_are_told_and_passed_over(
     bundle: Bundle, utterances: list[Utterance], tmp_path: Path
 ) -> None:
     told: dict[str, str] = {}
-    hypotheses = decode_dataset(
+    decoder, hypotheses = Decoder(bundle.tokens), {}
+    for ids, log_probs in score_dataset(
         bundle.model,
         dataset(with_bad_ones(utterances, tmp_path)),
-        Decoder(bundle.tokens),
         on_error=lambda name, error: told.update({name: str(error)}),
-    )
+    ):
+        hypotheses.update(zip(ids, decoder.texts(log_probs), strict=True))
     assert hypotheses == decode_dataset(
         bundle.model, dataset(utterances[:3]), Decoder(bundle.tokens)
     )

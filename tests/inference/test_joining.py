@@ -48,7 +48,7 @@ def recognised(
     return found
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.integers(0, 10**6), st.integers(1, 40), st.floats(2.5, 6.0))
 def test_no_word_is_lost_or_doubled(seed: int, count: int, longest: float) -> None:
     words = spoken(seed, count)

@@ -22,6 +22,7 @@ from asr.dataset.shards import load_recording
 from asr.errors import AsrError, ConfigError, ReportError
 from asr.inference.label import (
     Labelled,
+    _utterances,
     check_writes_words,
     confidence_of,
     label_all,
@@ -31,6 +32,8 @@ from asr.inference.label import (
     write_labels,
 )
 from asr.inference.recognizer import Recognizer, load_recognizer
+from asr.inference.time_formats import TokenTime, Word
+from asr.inference.transcript import Segment, Transcript
 from tests.tones import RATE, WORDS, one_thread, speak, trained_tones
 
 transcribing = importlib.import_module("asr.inference.transcribe")
@@ -127,6 +130,20 @@ def test_a_long_recording_gives_an_utterance_for_each_stretch_of_speech(
     write_labels(tmp_path / "out.jsonl", [row], ["talk", "talk-2"])
     ids = [part.id for part in read_manifest(tmp_path / "out.jsonl")]
     assert ids[:3] == ["talk-1", "talk-2x", "talk-3"]
+
+
+def test_a_script_without_spaces_is_cut_between_tokens(tmp_path: Path) -> None:
+    text = "甲乙丙丁戊己庚辛" * 4
+    units = tuple(TokenTime(c, float(i), i + 0.8) for i, c in enumerate(text))
+    segment = Segment(0.0, 32.0, text, (Word(text, 0.0, 32.0, 0.5, units),))
+    samples = np.random.default_rng(0).normal(0, 0.1, 32 * RATE).astype(np.float32)
+    write_wav(tmp_path / "a.wav", samples, RATE)
+    u = Utterance("a", tmp_path / "a.wav", "", 32.0)
+    parts = list(_utterances(u, Transcript(u.audio, (segment,), 32.0), RATE, 4.0))
+    assert len(parts) > 5
+    assert all(2.0 <= part.duration <= 6.0 for part in parts)
+    assert "".join(part.text for part in parts) == text
+    assert {confidence_of(part) for part in parts} == {0.5}
 
 
 def test_nothing_said_is_no_label(recognizer: Recognizer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Covers `asr/audio/silence.py` and `asr/dataset/segments.py`.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,12 @@ from asr.audio.load import write_wav
 from asr.audio.silence import Gap, cuts
 from asr.cli.recipes import shorten_recordings
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
+from asr.dataset.segments import Part, segments
+from asr.errors import ConfigError
 from asr.inference.segment import Cut, cut_all, write_cuts
 from asr.models.bundle import load_bundle
+from asr.text.normalise import TextConfig, normalise
+from asr.text.phones import Phones
 from tests.commands import Command
 from tests.tones import GAP_SECONDS, RATE, TONE_SECONDS, speak, tone_recipe, write_corpus
 
@@ -61,6 +66,44 @@ def test_pieces_hold_every_word_once(tones: Tones, tmp_path: Path, lead: float) 
         whole.duration, abs=0.01
     )
     assert {segment.speaker for segment in cut.segments} == {"ann"}
+
+
+def cut_text(text: str, spoken: str, after: int, *, glued: bool = False) -> list[str]:
+    """The texts of two segments, divided after so many normalised words."""
+    words = list(spoken) if glued else spoken.split()
+    parts = [Part(word, glued and i > 0) for i, word in enumerate(words)]
+    gaps = [Gap(i + 1.0, 0.0 if i + 1 == after else 9.0) for i in range(len(words) - 1)]
+    u = Utterance("a", Path("/a.wav"), text, float(len(words)))
+
+    def plain(written: str) -> str:
+        return normalise(written, TextConfig(punctuation="remove"))
+
+    found = list(segments(u, parts, gaps, u.duration, u.duration / 1.6, plain))
+    assert "".join(plain(part.text) for part in found).replace(" ", "") == spoken.replace(" ", "")
+    return [part.text for part in found]
+
+
+def test_words_are_written_where_they_are_said() -> None:
+    text, spoken = "Well – the well-known story ends here", "well the well known story ends here"
+    assert len(text.split()) == len(spoken.split())
+    assert cut_text(text, spoken, 4) == ["Well – the well-known", "story ends here"]
+    # Nobody knows where a written word of two spoken ones divides.
+    assert "well-known" in cut_text(text, spoken, 3)[0]
+    assert cut_text("– No, no!", "no no", 1) == ["– No,", "no!"]
+    # A normalised text of other words than those that are written.
+    assert cut_text("three four", "three four", 1) == ["three", "four"]
+
+
+def test_scripts_without_spaces_are_cut_between_characters() -> None:
+    assert cut_text("你好世界", "你好世界", 2, glued=True) == ["你好", "世界"]
+    assert cut_text("abracadabra", "abracadabra", 5, glued=True) == ["abracadabra"]
+
+
+def test_a_model_of_phones_does_not_know_where_words_end(tones: Tones, tmp_path: Path) -> None:
+    bundle = load_bundle(tones[1])
+    text = bundle.text.model_copy(update={"phones": Phones(words={"low": "L OW"})})
+    with pytest.raises(ConfigError, match="got one of phones"):
+        list(cut_all(replace(bundle, text=text), [long_recording(tmp_path, 5)], 1.0))
 
 
 def test_no_id_is_given_twice(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.audio.speech_regions import RegionConfig
@@ -53,7 +53,6 @@ def recording(seconds: list[float], seed: int = 0) -> np.ndarray:
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0.2, 12.0), max_size=8),
     st.lists(st.integers(0, 60_000), max_size=6),

@@ -72,7 +72,7 @@ def streamed(acoustic: AcousticModel, samples: Tensor, sizes: list[int]) -> Tens
     return torch.cat(scores)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.sampled_from(sorted(MODELS)),
     st.sampled_from(KINDS),

@@ -5,8 +5,10 @@ Covers `asr/inference/transcript.py`.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
+import io
 import itertools
 import time
 import tracemalloc
@@ -24,10 +26,10 @@ from asr.decoding.decoder import Decoder
 from asr.decoding.rows import as_rows
 from asr.errors import CheckpointError
 from asr.inference.onnx_model import load_onnx
-from asr.inference.recognizer import load_model
+from asr.inference.recognizer import Recognizer, load_model
 from asr.inference.transcribe import default_model, trained_model, transcribe
 from asr.models.bundle import Bundle, load_bundle
-from tests.tones import RATE, one_thread, trained_tones
+from tests.tones import RATE, one_thread, speak, trained_tones
 
 # By name, because `asr.inference.transcribe` is also the function that the package offers.
 module = importlib.import_module("asr.inference.transcribe")
@@ -200,6 +202,35 @@ def test_a_bad_file_is_an_entry_of_its_own(
         assert result.error is not None
         assert str(path) in result.error
         assert "\n" not in result.error
+
+
+class Broken(io.BytesIO):
+    """An open file on a drive that has gone."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def closed() -> io.BytesIO:
+    file = io.BytesIO(b"RIFF")
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["x" * 300, Broken(), closed(), np.zeros((1700, 1600), np.float32)],
+    ids=["a long name", "a broken drive", "a closed file", "axes exchanged"],
+)
+def test_a_source_that_fails_does_not_end_the_others(
+    tones: tuple[Bundle, list[Utterance]], bad: object
+) -> None:
+    recognizer = Recognizer(tones[0], Decoder(tones[0].tokens))
+    good = speak("low high")
+    first, middle, last = recognizer.transcribe([good, bad, good], RATE)
+    assert first.text == last.text != ""
+    assert middle.error is not None
+    assert "expected" in middle.error
 
 
 def test_only_bad_files_and_no_files(tones: tuple[Bundle, list[Utterance]], tmp_path: Path) -> None:

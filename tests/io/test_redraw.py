@@ -79,7 +79,7 @@ def opened(columns: int, height: int) -> tuple[Screen, Redrawn]:
 WORDS = st.text(st.sampled_from("ab 語\x1b\n"), max_size=60)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(4, 30), st.integers(2, 6), st.lists(st.tuples(WORDS, WORDS), max_size=5))
 def test_only_the_last_text_is_on_the_screen(
     columns: int, height: int, texts: list[tuple[str, str]]

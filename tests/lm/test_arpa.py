@@ -109,7 +109,7 @@ def test_cut_and_garbled_files(tmp_path: Path) -> None:
             read_arpa(path)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_damaged_arpa_file_is_an_error_or_a_model(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

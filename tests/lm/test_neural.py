@@ -29,7 +29,12 @@ from asr.lm.storage import save_ngram
 from asr.padded import pad
 from asr.text.tokens import TokenConfig, Tokens, build_tokens
 from asr.training.interrupt import InterruptedTraining
-from asr.training.train_lm import LanguageTraining, train_language_model, word_perplexity
+from asr.training.train_lm import (
+    LanguageTraining,
+    _validate,
+    train_language_model,
+    word_nats,
+)
 from tests.commands import Command
 
 TEXT = ["one two", "one two three", "two three", "three four one", "four"] * 6
@@ -85,13 +90,14 @@ def test_words_add_up_to_the_sentence() -> None:
     assert [score.word for score in scores] == ["two", "one", "</s>"]
     assert math.fsum(score.log_prob for score in scores) == pytest.approx(lm.score(["two one"])[0])
     found = measure_perplexity(lm, [["two", "one"]])
-    assert found.perplexity == pytest.approx(word_perplexity(lm, ["two one"]))
+    assert math.log(found.perplexity) == pytest.approx(word_nats(lm, ["two one"]))
 
 
 def test_it_learns_what_follows(trained: NeuralLm) -> None:
-    assert trained.info["dev_perplexity"] == pytest.approx(word_perplexity(trained, TEXT[:5]), 1e-3)
+    perplexity = math.exp(word_nats(trained, TEXT[:5]))
+    assert trained.info["dev_perplexity"] == pytest.approx(perplexity, 1e-3)
     # Five sentences, of which each is foretold by its first word.
-    assert word_perplexity(trained, TEXT) < 2.3 < word_perplexity(untrained(), TEXT)
+    assert word_nats(trained, TEXT) < math.log(2.3) < word_nats(untrained(), TEXT)
     likely, unlikely = trained.score(["one two three", "three two one"])
     assert likely > unlikely + 3
 
@@ -230,3 +236,10 @@ def test_a_second_training_of_a_model_is_refused(tmp_path: Path) -> None:
         train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm")
     train_language_model(TEXT, TEXT[:5], WORDS, config, tmp_path / "lm")
     assert [path.name for path in tmp_path.iterdir()] == ["lm"]
+
+
+def test_a_line_without_spaces_is_no_divergence() -> None:
+    lm = untrained(build_tokens(["甲乙丙丁" * 99], TokenConfig()))
+    values, text = _validate(lm, ["甲乙丙丁" * 299])
+    assert math.isfinite(values["dev_nats"])
+    assert (values["dev_perplexity"], text) == (None, "dev perplexity inf a word")

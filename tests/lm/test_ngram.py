@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from asr.errors import AsrError
 from asr.lm.arpa import read_arpa
 from asr.lm.estimate import FALLBACK, discounts, estimate
-from asr.lm.ngram import START_ID, UNKNOWN_ID, NgramModel, measure_perplexity
+from asr.lm.ngram import START_ID, UNKNOWN_ID, NgramModel, Perplexity, measure_perplexity
 from asr.lm.storage import load_ngram, save_ngram
 
 LMPLZ = Path(__file__).parents[1] / "lmplz"
@@ -83,7 +83,7 @@ def test_every_context_sums_to_one(
     assert (unknown == -math.inf) == closed
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=6), min_size=1, max_size=12),
     st.integers(1, 3),
@@ -210,3 +210,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path, name: str, closed: bool) -> Non
         assert ours.log_prob == pytest.approx(theirs.log_prob, abs=1e-5)
         assert ours.length == theirs.length
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_perplexity_that_no_float_holds_is_infinite() -> None:
+    found = Perplexity(1, 2, 0, -1500.0, -1500.0)
+    assert found.perplexity == found.known_perplexity == math.inf

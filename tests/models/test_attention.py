@@ -70,7 +70,7 @@ def banded(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: int) -> Ten
     return torch.where(real, torch.softmax(scores, dim=3) @ v, 0.0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 150), min_size=1, max_size=4), st.integers(0, 80), st.integers(0, 3))
 def test_windowed_equals_full_attention_with_a_band(
     lengths: list[int], window: int, spare: int

@@ -151,7 +151,7 @@ def outcome(fast: bool, given: list[Tensor], slope: Tensor) -> list[Tensor]:
     return [v.double() for v in (y.detach(), x.grad, weight.grad, peephole.grad)]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.integers(1, 12),
     st.integers(1, 4),

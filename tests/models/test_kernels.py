@@ -81,7 +81,7 @@ def test_every_cell_has_a_compiled_path(name: str) -> None:
         assert_equal(name, on_cpu(name), drawn(name, T, B, 5, R, seed=T))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.sampled_from(sorted(GATES)),
     st.integers(1, 33),

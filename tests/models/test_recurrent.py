@@ -96,7 +96,7 @@ def _named(name: str, difference: str) -> str:
     return f"{name}: {difference}"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5))
 def test_equal_to_packed_lstm_in_float64(lengths: list[int]) -> None:
     assert_equal_to_packed(lengths, (INPUT, HIDDEN), torch.float64, 1e-11)
@@ -111,7 +111,7 @@ def test_equal_to_packed_lstm_at_a_larger_size() -> None:
     assert_equal_to_packed([60, 50, 37, 1], (48, 32), torch.float32, 1e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 3))
 def test_reversal_is_its_own_inverse_and_keeps_padding(lengths: list[int], spare: int) -> None:
     T = max(lengths) + spare

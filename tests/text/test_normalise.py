@@ -3,7 +3,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asr.config import parse
@@ -27,7 +27,6 @@ def test_other_spellings_of_the_same_character_agree() -> None:
     assert normalise("\u212b", TextConfig()) == normalise("A\u030a", TextConfig()) == "å"
 
 
-@settings(deadline=None)
 @given(st.text(), st.sampled_from(CONFIGS))
 @example("\u0390", TextConfig(case="upper"))  # its upper case is three code points
 @example("\u01f0", TextConfig(case="upper"))
@@ -40,7 +39,6 @@ def test_the_result_is_canonical_and_stable(text: str, config: TextConfig) -> No
     assert " ".join(once.split()) == once
 
 
-@settings(deadline=None)
 @given(st.text(), st.sampled_from(CONFIGS))
 def test_every_spelling_of_a_text_gives_the_same(text: str, config: TextConfig) -> None:
     expected = normalise(text, config)

@@ -148,3 +148,13 @@ def test_a_model_of_phones(run: Command, tmp_path: Path, lexicon: Path) -> None:
     ended = run("check", tmp_path / "odd.jsonl", "--model", model)
     assert "words without phones: 1" in ended.out
     assert run("check", manifests["test"], "--model", model).status == 0
+
+
+def test_a_word_with_an_apostrophe_is_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "cmudict.txt"
+    path.write_text(
+        "'CAUSE  K AH0 Z\n'GAIN  G EH1 N\nCAUSE  K AA1 Z\nCAUSE(2)  K AO1 Z\nGAIN  G EY1 N\n"
+        "'TIS  T IH1 Z\n"
+    )
+    found = read_lexicon(path, lambda word: normalise(word, TextConfig(punctuation="remove")))
+    assert found == {"cause": "K AA1 Z", "gain": "G EY1 N", "tis": "T IH1 Z"}

@@ -67,7 +67,7 @@ def test_every_script_comes_back(script: str, kind: Literal["bpe", "unigram"]) -
     assert Tokens.from_json(tokens.to_json()) == tokens
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.text(alphabet="abcé' \u3000中\u200c\u0301म\u093f", max_size=12), max_size=6),
     st.text(alphabet="abcdé▁ <\u200c\u0301中", max_size=10),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asr.errors import AsrError, CheckpointError
@@ -30,7 +30,6 @@ def test_frequent_words_are_units() -> None:
     assert tokens.decode(tokens.encode("two no one")) == "two no one"
 
 
-@settings(deadline=None)
 @given(texts, st.sampled_from(CONFIGS))
 def test_round_trip(corpus: list[str], config: TokenConfig) -> None:
     tokens = build_tokens(corpus, config)
@@ -44,7 +43,6 @@ def test_round_trip(corpus: list[str], config: TokenConfig) -> None:
         assert all(len(tokens.units[i]) == 1 for i in spelled)
 
 
-@settings(deadline=None)
 @given(texts, st.text(alphabet="abcdé▁ <", max_size=10), st.sampled_from(CONFIGS))
 @example(["a"], "a▁a", CHARACTERS)
 @example(["a a"], "▁a", WORDS)
@@ -80,7 +78,6 @@ def test_the_word_mark_is_refused_in_transcripts() -> None:
         build_tokens(["a▁b"], CHARACTERS)
 
 
-@settings(deadline=None)
 @given(texts, st.sampled_from(CONFIGS))
 def test_json_round_trip(corpus: list[str], config: TokenConfig) -> None:
     tokens = build_tokens(corpus, config)
