@@ -80,6 +80,14 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`asr tune` tries 6 pairs of weight and bonus and 2 beams in place of 110 and 5."""
+    monkeypatch.setattr("asr.evaluation.tune_decoder.WEIGHTS", (0.0, 0.3, 2.0))
+    monkeypatch.setattr("asr.evaluation.tune_decoder.BONUSES", (-50.0, 0.0))
+    monkeypatch.setattr("asr.evaluation.tune_decoder.SIZES", (1, 4))
+
+
+@pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     """Runs `asr` with arguments, or a function as the recipes run theirs."""
     from asr.cli.console import run_command

@@ -47,7 +47,7 @@ def blocks(language: str, page: str = DECODING) -> list[str]:
     return [text for name, text in fenced if name == language]
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "small_grid")
 def test_commands(
     run: Command,
     tones: tuple[dict[str, Path], Path],

@@ -73,6 +73,7 @@ def test_files_named_exist() -> None:
             assert (ROOT / name).exists(), name
 
 
+@pytest.mark.usefixtures("small_grid")
 def test_own_recordings_as_described(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

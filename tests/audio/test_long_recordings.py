@@ -51,16 +51,19 @@ def long_file(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
-def test_memory_does_not_grow_with_the_length(suffix: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=["wav", "flac", "mp3"])
+def long(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return long_file(tmp_path_factory.mktemp("long") / f"a.{request.param}")
+
+
+def test_memory_does_not_grow_with_the_length(long: Path) -> None:
     """All samples would take 77 MB, those of the mp3 38 MB."""
-    path = long_file(tmp_path / f"a.{suffix}")
     done = subprocess.run(
-        [sys.executable, "-c", GROWTH, str(path)],
+        [sys.executable, "-c", GROWTH, str(long)],
         check=True, capture_output=True, text=True, env=dict(os.environ),
     )  # fmt: skip
     count, growth = map(int, done.stdout.split())
-    assert abs(count / RATE / SECONDS[path.suffix] - 1) < 0.01
+    assert abs(count / RATE / SECONDS[long.suffix] - 1) < 0.01
     assert growth < 15e6
 
 
@@ -90,10 +93,8 @@ def test_the_stated_length(name: str, tmp_path: Path) -> None:
     assert abs(stated_seconds(path) - 0.5) < 0.15
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
-def test_the_stated_length_of_a_long_file(suffix: str, tmp_path: Path) -> None:
-    path = long_file(tmp_path / f"a.{suffix}")
-    assert abs(stated_seconds(path) / SECONDS[path.suffix] - 1) < 0.01
+def test_the_stated_length_of_a_long_file(long: Path) -> None:
+    assert abs(stated_seconds(long) / SECONDS[long.suffix] - 1) < 0.01
 
 
 def test_a_length_estimated_from_the_bit_rate(tmp_path: Path) -> None:

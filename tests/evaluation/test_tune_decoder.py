@@ -48,14 +48,7 @@ def random() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture
-def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune_decoder, "WEIGHTS", (0.0, 0.3, 2.0))
-    monkeypatch.setattr(tune_decoder, "BONUSES", (-50.0, 0.0))
-    monkeypatch.setattr(tune_decoder, "SIZES", (1, 4))
-
-
-@pytest.mark.usefixtures("_few")
+@pytest.mark.usefixtures("small_grid")
 def test_the_best_settings_are_found_and_used(tones: Tones, model: Path, tmp_path: Path) -> None:
     dev = tones[0]["dev"]
     tokens = load_bundle(model).tokens
@@ -84,7 +77,7 @@ def test_the_best_settings_are_found_and_used(tones: Tones, model: Path, tmp_pat
     assert (tmp_path / "tuning" / "tuning.png").stat().st_size > 10_000
 
 
-@pytest.mark.usefixtures("_few")
+@pytest.mark.usefixtures("small_grid")
 def test_an_attention_decoder_is_weighed_too(
     run: Command, tones: Tones, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +118,7 @@ def test_an_attention_decoder_is_weighed_too(
     assert best["attention"] > 0
 
 
-@pytest.mark.usefixtures("_few")
+@pytest.mark.usefixtures("small_grid")
 def test_a_recurrent_language_model_is_weighed_too(
     run: Command, tones: Tones, model: Path, tmp_path: Path
 ) -> None:
@@ -143,7 +136,7 @@ def test_a_recurrent_language_model_is_weighed_too(
     assert kept == (model / "lstm").exists() == ("not rescored" not in ended.out)
 
 
-@pytest.mark.usefixtures("_few")
+@pytest.mark.usefixtures("small_grid")
 def test_a_recurrent_language_model_that_gains_nothing_stays_in_the_folder(
     run: Command, tones: Tones, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +158,7 @@ def test_a_recurrent_language_model_that_gains_nothing_stays_in_the_folder(
     assert load_decoder(model, tokens, rescore=model / "lstm").neural is not None
 
 
-@pytest.mark.usefixtures("_few")
+@pytest.mark.usefixtures("small_grid")
 def test_a_recurrent_language_model_may_choose_from_a_larger_beam(
     tones: Tones, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +187,7 @@ def test_of_equals_the_middle_of_the_plain_wins(monkeypatch: pytest.MonkeyPatch)
     assert tune_decoder._most_robust(trials).weight == 2
 
 
-@pytest.mark.usefixtures("_few")
+@pytest.mark.usefixtures("small_grid")
 def test_the_command_keeps_the_decoder(
     run: Command, tones: Tones, model: Path, tmp_path: Path
 ) -> None:
@@ -259,7 +252,7 @@ def test_without_a_beam_there_is_nothing_to_tune(tones: Tones, model: Path) -> N
         tune(model, tones[0]["dev"], decoder)
 
 
-@pytest.mark.usefixtures("_few")
+@pytest.mark.usefixtures("small_grid")
 def test_a_folder_that_cannot_be_written_is_told_at_once_and_costs_no_choice(
     run: Command, tones: Tones, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def parts(project: Path) -> dict[str, list[Utterance]]:
 # --- the page, and the command ---
 
 
+@pytest.mark.usefixtures("small_grid")
 def test_the_page_is_run_as_it_stands(
     run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +141,7 @@ def test_capitals_and_letters_of_turkish_are_told(tmp_path: Path) -> None:
 def test_the_time_of_a_training_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("asr.project.new.measure_training", measure_training)
     write_recordings(tmp_path / "rec", FIVE)
     said = made(tmp_path / "p", tmp_path / "rec")
     assert re.search(r"epochs; about .* on this machine, from measured training steps", said)

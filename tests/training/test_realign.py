@@ -16,6 +16,7 @@ from asr.dataset.manifest import read_manifest
 from asr.dataset.sampler import plan_all
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.models.bundle import load_bundle
+from asr.training import realign
 from asr.training.loop import Loop, Loss, Task
 from asr.training.realign import word_starts
 from asr.training.recipe import Recipe
@@ -80,11 +81,11 @@ def test_a_text_too_long_for_its_recording_is_left_out(tmp_path_factory: Factory
 
 def test_words_are_aligned_again_as_training_goes_on(tmp_path: Path) -> None:
     manifests = write_corpus(tmp_path, {"train": 8, "dev": 2})
-    plain = tone_recipe(manifests, tmp_path / "out", epochs=20)
+    plain = tone_recipe(manifests, tmp_path / "out", epochs=11)
     augment = AugmentConfig(speeds=[1.0], splice_prob=0.5, splice_from=0.5, time_masks=0)
     _, shown = run_quietly(plain.model_copy(update={"augment": augment}))
-    # From the eleventh of twenty epochs on, every second one.
-    assert shown.count("aligning the training data") == 5
+    # From the seventh of eleven epochs on, every second one.
+    assert shown.count("aligning the training data") == 3
 
 
 def spliced(manifests: dict[str, Path], out: Path, epochs: int) -> Recipe:
@@ -123,12 +124,15 @@ def test_an_epoch_is_resumed_with_the_word_starts_it_began_with(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_damaged_word_starts_are_aligned_again(tmp_path: Path) -> None:
+def test_damaged_word_starts_are_aligned_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(realign, "ALIGN_EVERY", 0.5)
     manifests = write_corpus(tmp_path / "corpus", {"train": 8, "dev": 2})
     run_quietly(spliced(manifests, tmp_path / "out", 1))
     for file in (tmp_path / "out").glob("word_starts-*"):
         file.write_text("{}")
-    # With twelve epochs words are aligned anew in every second one, so not in the next.
-    recipe = spliced(manifests, tmp_path / "out", 12)
+    # Of three epochs words are aligned anew in the third, so not in the next.
+    recipe = spliced(manifests, tmp_path / "out", 3)
     _, shown = run_quietly(recipe)
     assert "expected word_starts-0001.json as it was saved, got something else" in shown
