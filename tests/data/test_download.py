@@ -358,7 +358,7 @@ def test_a_server_that_stalls_is_left(
         refused(server.url, tmp_path / "file")
     finally:
         ended.set()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 4.5  # and not the five seconds of the server
 
 
 def test_two_processes_do_not_write_one_download(server: Server, tmp_path: Path) -> None:

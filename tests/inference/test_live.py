@@ -272,7 +272,7 @@ def test_a_streaming_model_gives_its_text_as_it_becomes_final(
             heard = samples[round(event.start * RATE) : read]
             assert event.text == recognizer.transcribe(heard, RATE, words=False).text
             assert event.text == " ".join(word.text for word in event.words)
-            assert all(0 <= late < 5 for late in event.latencies)
+            assert all(0 <= late < 60 for late in event.latencies)
             assert len(event.latencies) == len(event.words)
             before, count = replace(before, text=""), count + 1
     assert count == 3
