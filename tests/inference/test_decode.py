@@ -179,7 +179,8 @@ def test_bad_recordings_are_told_and_passed_over(
     bundle: Bundle, utterances: list[Utterance], tmp_path: Path
 ) -> None:
     told: dict[str, str] = {}
-    decoder, hypotheses = Decoder(bundle.tokens), {}
+    decoder = Decoder(bundle.tokens)
+    hypotheses: dict[str, str] = {}
     for ids, log_probs in score_dataset(
         bundle.model,
         dataset(with_bad_ones(utterances, tmp_path)),

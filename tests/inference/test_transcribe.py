@@ -14,6 +14,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -223,7 +224,7 @@ def closed() -> io.BytesIO:
     ids=["a long name", "a broken drive", "a closed file", "axes exchanged"],
 )
 def test_a_source_that_fails_does_not_end_the_others(
-    tones: tuple[Bundle, list[Utterance]], bad: object
+    tones: tuple[Bundle, list[Utterance]], bad: Any
 ) -> None:
     recognizer = Recognizer(tones[0], Decoder(tones[0].tokens))
     good = speak("low high")
