@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from asr.errors import ConfigError
+from asr.errors import CheckpointError, ConfigError
 from asr.io.structured import DEEPEST, LARGEST, parse_yaml
 
 LONGEST_SHOWN = 120  # characters of a value in an error
@@ -125,6 +125,14 @@ def parse(model: type[C], values: Mapping[str, Any], source: str) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{source}: {_explain(model, first)}") from None
+
+
+def parse_saved(model: type[C], values: Mapping[str, Any], source: str) -> C:
+    """`parse` for a file that was saved with a model. Raises CheckpointError."""
+    try:
+        return parse(model, values, source)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import fsspec
 
 from asr.dataset.cuts import Item
 from asr.dataset.manifest import Utterance
-from asr.dataset.shards import Shard, by_shard
+from asr.dataset.shards import Archive, by_shard
 from asr.errors import AsrError, disk_trouble
 from asr.io.files import atomic_path
 
@@ -38,7 +38,7 @@ class RemoteShards:
     """
 
     origin: str
-    shards: Sequence[Shard]
+    shards: Sequence[Archive]
     of: Sequence[int]
     """The index in `shards` for each utterance."""
     room: int
@@ -128,7 +128,9 @@ def remote_shards(
     return RemoteShards(origin, shards, of, room, lasting)
 
 
-def _shards_in(folder: Path, utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:
+def _shards_in(
+    folder: Path, utterances: Sequence[Utterance]
+) -> tuple[list[Archive], Sequence[int]]:
     # Files outside the folder belong to the user: they must be neither removed nor overwritten.
     shards, of = by_shard(utterances)
     for shard in shards:
@@ -148,7 +150,7 @@ def fetch_all(origin: str, folder: Path, utterances: Sequence[Utterance]) -> Non
             pass
 
 
-def fetch(origin: str, shard: Shard) -> None:
+def fetch(origin: str, shard: Archive) -> None:
     """Copy a shard from its origin atomically if it is not on disk.
 
     Raises AsrError naming the address, after a few tries.
@@ -174,7 +176,7 @@ def fetch(origin: str, shard: Shard) -> None:
     raise AsrError(f"expected a shard at {address}, got {reason}: check data.origin, and run again")
 
 
-def _copy(address: str, shard: Shard) -> None:
+def _copy(address: str, shard: Archive) -> None:
     """Raises ValueError if the source is larger than the manifest implies and would leave less than
     `RESERVE` of the disk: the true size is unknown, because other manifests may list more of the
     shard."""
@@ -197,7 +199,7 @@ def _copy(address: str, shard: Shard) -> None:
             raise OSError(f"{target.tell()} of {shard.bytes} bytes")
 
 
-def _too_large(size: int, shard: Shard) -> str:
+def _too_large(size: int, shard: Archive) -> str:
     return (
         f"{size:,} bytes or more instead of the {shard.bytes:,} of the manifest, which would fill "
         "the disk"

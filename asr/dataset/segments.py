@@ -12,7 +12,7 @@ from asr.text.characters import UNSPACED
 
 
 @dataclass(frozen=True)
-class Part:
+class WordPart:
     """A normalised word, or a token of a long one; `glued` continues the word before."""
 
     text: str
@@ -21,7 +21,7 @@ class Part:
 
 def segments(
     u: Utterance,
-    parts: Sequence[Part],
+    parts: Sequence[WordPart],
     gaps: Sequence[Gap],
     duration: float,
     seconds: float,
@@ -56,7 +56,9 @@ def _joined(parts: Iterable[tuple[str, bool]]) -> str:
     return "".join(text if glued else f" {text}" for text, glued in parts).strip()
 
 
-def _written(text: str, parts: Sequence[Part], normalise: Callable[[str], str]) -> list[str | None]:
+def _written(
+    text: str, parts: Sequence[WordPart], normalise: Callable[[str], str]
+) -> list[str | None]:
     """What the text has for each part: None within a written word, which is divided in scripts
     without spaces only.
 
@@ -74,7 +76,7 @@ def _written(text: str, parts: Sequence[Part], normalise: Callable[[str], str]) 
             else:
                 found[last] = f"{found[last]} {word}"
             continue
-        own: list[Part] = []
+        own: list[WordPart] = []
         while _spoken(own) != spoken and len(found) + len(own) < len(parts):
             own.append(parts[len(found) + len(own)])
         if _spoken(own) != spoken:
@@ -90,5 +92,5 @@ def _written(text: str, parts: Sequence[Part], normalise: Callable[[str], str]) 
     return found if len(found) == len(parts) else [part.text for part in parts]
 
 
-def _spoken(parts: Sequence[Part]) -> str:
+def _spoken(parts: Sequence[WordPart]) -> str:
     return _joined((part.text, part.glued) for part in parts)

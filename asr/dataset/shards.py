@@ -44,7 +44,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Shard:
+class Archive:
     """An archive, and the number of bytes up to the end of its recordings."""
 
     path: Path
@@ -104,7 +104,7 @@ def load_recording(
     )
 
 
-def by_shard(utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int]]:
+def by_shard(utterances: Sequence[Utterance]) -> tuple[list[Archive], Sequence[int]]:
     """The shards of packed utterances, and the index of each utterance's shard.
 
     Raises AsrError for an utterance that is not packed.
@@ -119,7 +119,7 @@ def by_shard(utterances: Sequence[Utterance]) -> tuple[list[Shard], Sequence[int
             )
         of.append(places.setdefault(u.audio, len(places)))
         sizes[u.audio] = max(sizes.get(u.audio, 0), sum(u.packed))
-    return [Shard(path, size) for path, size in sizes.items()], of
+    return [Archive(path, size) for path, size in sizes.items()], of
 
 
 def pack(

@@ -94,7 +94,7 @@ class Located:
 
 
 @dataclass(frozen=True)
-class Corpus:
+class CheckedCorpus:
     """The manifests of one corpus, their utterances in order, and the problems with their lines."""
 
     manifests: Sequence[Path]
@@ -179,7 +179,7 @@ def check_manifests(
 
 def read_corpus(
     paths: Iterable[str | Path], normalise: Callable[[str], str] | None = None
-) -> Corpus:
+) -> CheckedCorpus:
     """Read manifests and find the problems that are seen without audio.
 
     Raises ManifestError as `check_manifests` does.
@@ -187,11 +187,11 @@ def read_corpus(
     manifests, repeated = _distinct(paths)
     located, problems = _read(manifests, normalise)
     problems += repeated + _duplicate_ids(located) + _shared_speakers(located)
-    return Corpus(manifests, located, problems)
+    return CheckedCorpus(manifests, located, problems)
 
 
 def check_corpus(
-    corpus: Corpus,
+    corpus: CheckedCorpus,
     audio: Callable[[int], AudioCheck],
     tokens: Tokens | None = None,
     output_frames: Callable[[float], int] | None = None,

@@ -30,7 +30,7 @@ LEAST = -1e9  # replaces minus infinity, whose differences are undefined
 
 
 @dataclass(frozen=True)
-class Hypothesis:
+class BeamHypothesis:
     """A possible text. `score` is the sum of `ctc`, the log-probability of all its paths that were
     kept, and `language`, in nats."""
 
@@ -94,14 +94,14 @@ class BeamSearch:
         order = np.argsort(-values, axis=1).astype(np.int32)
         search(values, order, self._nodes, self._beam, self._work, *arguments)
 
-    def best(self, count: int = 1) -> list[Hypothesis]:
+    def best(self, count: int = 1) -> list[BeamHypothesis]:
         """The best texts if no frames follow, best first.
 
         If the lexicon allows none of them, since all end within a word, that word is dropped.
         """
         finished = sorted(self._finished(), key=lambda row: -row[0] - row[1])[:count]
         if finished:
-            return [Hypothesis(self._path(node), ctc, score) for ctc, score, node in finished]
+            return [BeamHypothesis(self._path(node), ctc, score) for ctc, score, node in finished]
         return self._without_last_word()[:count]
 
     def _finished(self) -> list[tuple[float, float, int]]:
@@ -122,16 +122,16 @@ class BeamSearch:
                 found.append((float(ctc), float(total), node))
         return found
 
-    def _without_last_word(self) -> list[Hypothesis]:
+    def _without_last_word(self) -> list[BeamHypothesis]:
         """Each prefix up to its last word-start mark, best first; of equal ones the best."""
-        found: dict[tuple[int, ...], Hypothesis] = {}
+        found: dict[tuple[int, ...], BeamHypothesis] = {}
         for i in range(self._beam.used[0]):
             node = int(self._beam.node[i])
             ids = self._path(node)
             starts = [k for k, unit in enumerate(ids) if self._language.starts_word[unit]]
             ids = ids[: starts[-1]] if starts else ()
             ctc = float(logadd(self._beam.blank[i], self._beam.label[i]))
-            row = Hypothesis(ids, ctc, float(self._nodes.language[node]))
+            row = BeamHypothesis(ids, ctc, float(self._nodes.language[node]))
             if ids not in found or row.score > found[ids].score:
                 found[ids] = row
         return sorted(found.values(), key=lambda row: -row.score)
@@ -199,13 +199,13 @@ def _nodes(count: int) -> Nodes:
 
 def beam_decode(
     log_probs: Padded | Rows, language: Language, config: BeamConfig, count: int = 1
-) -> list[list[Hypothesis]]:
+) -> list[list[BeamHypothesis]]:
     """Up to `count` best texts of each utterance, on all cores. Shape: [B, T, V] -> B lists.
 
     Raises ValueError as `BeamSearch.push` does.
     """
 
-    def decode(row: NDArray[np.float32]) -> list[Hypothesis]:
+    def decode(row: NDArray[np.float32]) -> list[BeamHypothesis]:
         beam = BeamSearch(language, config)
         beam.push(row)
         return beam.best(count)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.decoding.beam import LEAST, Hypothesis
+from asr.decoding.beam import LEAST, BeamHypothesis
 from asr.decoding.config import BeamConfig
 from asr.errors import ConfigError
 from asr.lm.neural import BOUNDARY, NeuralLm
@@ -65,7 +65,7 @@ def batched_decode(
     neural: NeuralLm | None = None,
     weight: float = 0.0,
     word_bonus: float = 0.0,
-) -> list[list[Hypothesis]]:
+) -> list[list[BeamHypothesis]]:
     """Up to `count` best texts of each utterance, on the device of the log-probabilities.
 
     The language model's log-probabilities are multiplied by `weight`, and every word adds
@@ -216,7 +216,7 @@ def _hypotheses(
     came: Sequence[tuple[Tensor, Tensor]],
     count: int,
     ended: bool,
-) -> list[list[Hypothesis]]:
+) -> list[list[BeamHypothesis]]:
     """The texts, traced back from the last frame, best first."""
     language = beams.language + (context.following[:, :, BOUNDARY] if ended else 0.0)
     paths, texts = beams.paths.cpu(), language.cpu()
@@ -232,6 +232,8 @@ def _hypotheses(
                 if unit[b, place] != BLANK_ID:
                     ids.append(int(unit[b, place]))
                 place = int(source[b, place])
-            rows.append(Hypothesis(tuple(reversed(ids)), float(paths[b, k]), float(texts[b, k])))
+            rows.append(
+                BeamHypothesis(tuple(reversed(ids)), float(paths[b, k]), float(texts[b, k]))
+            )
         found.append(rows)
     return found

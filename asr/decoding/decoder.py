@@ -30,7 +30,7 @@ from asr.lm.words import MOST_BOOST
 from asr.text.tokens import WORD_START, Tokens
 
 if TYPE_CHECKING:
-    from asr.decoding.beam import Hypothesis as Found
+    from asr.decoding.beam import BeamHypothesis
     from asr.decoding.confidence import Evidence
     from asr.decoding.fusion_kernel import Language
     from asr.lm.neural import NeuralLm
@@ -156,7 +156,7 @@ class Decoder:
         return [row[:count] for row in self.ranked(found, log_probs)]
 
     def ranked(
-        self, found: Sequence[Sequence[Found]], log_probs: Padded | Rows = ()
+        self, found: Sequence[Sequence[BeamHypothesis]], log_probs: Padded | Rows = ()
     ) -> list[list[Scored]]:
         """The texts found by a search in `log_probs`, best first after rescoring, if there is any:
         by a recurrent language model, and by the attention decoder of the model, if both the
@@ -196,7 +196,7 @@ class Decoder:
     def _knows_words(self) -> bool:
         return bool(self.ngram or self.lexicon or self.config.hot_words)
 
-    def _searched(self, log_probs: Padded | Rows, count: int) -> list[list[Found]]:
+    def _searched(self, log_probs: Padded | Rows, count: int) -> list[list[BeamHypothesis]]:
         from asr.decoding.beam import beam_decode
         from asr.decoding.fusion import build_language
 
@@ -217,7 +217,9 @@ class Decoder:
             )
         return self.neural
 
-    def _batched(self, log_probs: Padded, count: int, neural: NeuralLm | None) -> list[list[Found]]:
+    def _batched(
+        self, log_probs: Padded, count: int, neural: NeuralLm | None
+    ) -> list[list[BeamHypothesis]]:
         """The whole batch at once, with the recurrent language model, if any, at every step."""
         from asr.decoding.beam_batched import batched_decode
 

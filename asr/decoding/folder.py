@@ -15,7 +15,7 @@ from asr.errors import AsrError, CheckpointError, ConfigError, LanguageModelErro
 from asr.io.files import atomic_path, read_json, write_json
 from asr.lm.encoding import is_neural
 from asr.lm.onnx_lm import OnnxLm, is_onnx_lm, load_onnx_lm
-from asr.lm.words import check_phrase, check_word, read_lexicon
+from asr.lm.words import check_phrase, check_word, read_word_list
 from asr.text.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def load_decoder(
         tokens,
         config,
         None if lm is None else _load_ngram(lm),
-        None if lexicon is None else read_lexicon(lexicon, spell),
+        None if lexicon is None else read_word_list(lexicon, spell),
         None if rescore is None else _load_recurrent(rescore),
         as_given,
     )

@@ -58,7 +58,17 @@ def build_phrases(
         steps[0] = False
         np.maximum.at(most, parent[steps], reach[steps])
         combine(most, np.maximum)
-    return Phrases(mark, first_child, characters, fallback, begins_word, bonus, ahead, within, new)
+    return Phrases(
+        mark=mark,
+        first_child=first_child,
+        character=characters,
+        fallback=fallback,
+        begins_word=begins_word,
+        bonus=bonus,
+        ahead=ahead,
+        ahead_within=within,
+        ahead_new=new,
+    )
 
 
 def _fallbacks(characters: Ints, parent: NDArray[np.int64], mark: int) -> Ints:

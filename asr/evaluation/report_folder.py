@@ -23,7 +23,7 @@ from asr.errors import ReportError, reason
 from asr.evaluation.error_rate import Scores, UtteranceScore, score
 from asr.evaluation.page import Extras, write_page
 from asr.evaluation.reliability_plot import write_picture
-from asr.evaluation.report import PLAIN, VERSION, EvaluationReport, RunFacts, Units, to_json
+from asr.evaluation.report import VERSION, EvaluationReport, RunFacts, Units, to_json
 from asr.evaluation.report_text import to_text
 from asr.evaluation.utterance import Details
 from asr.inference.time_formats import Word
@@ -132,23 +132,6 @@ class _Line(BaseModel):
     columns: dict[str, str] = {}
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    model: str
-    manifest: str
-    manifest_sha256: str
-    date: str
-    parameters: int | None = None
-    decoder: str = ""
-    normalisation: str = PLAIN
-    audio_seconds: float | None = None
-    processing_seconds: float | None = None
-    peak_memory_mib: float | None = None
-    machine: str = ""
-    weights_sha256: str = ""
-
-
 class _Counts(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
@@ -164,7 +147,7 @@ class _Figures(BaseModel):
     units: Units = "words"  # version 1 had only words
     wer: _Counts | None = None
     cer: _Counts
-    run: _Facts
+    run: RunFacts
 
 
 def read_report(folder: str | Path) -> Saved:
@@ -190,9 +173,8 @@ def read_report(folder: str | Path) -> Saved:
             f"{folder}: expected the errors of report.json, {counts}, got {found.errors} "
             f"of {found.reference_length} from hypotheses.jsonl: evaluate again"
         )
-    facts = RunFacts(**figures.run.model_dump())
     details = {line.id: _details(line, folder) for line in lines}
-    return Saved(folder, facts, figures.units, scores, details)
+    return Saved(folder, figures.run, figures.units, scores, details)
 
 
 def _read_figures(path: Path) -> _Figures:

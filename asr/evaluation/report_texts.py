@@ -8,7 +8,7 @@ from asr.errors import ReportError
 from asr.evaluation.formats import Format, write_texts
 from asr.evaluation.optional import as_in_file
 from asr.evaluation.report_folder import Saved
-from asr.evaluation.timed_formats import CtmWord, Segment, write_ctm, write_stm
+from asr.evaluation.timed_formats import CtmWord, StmSegment, write_ctm, write_stm
 
 
 def write_report_texts(report: Saved, folder: Path, format: Format) -> list[Path]:
@@ -53,7 +53,9 @@ def _write_timed(report: Saved, folder: Path) -> list[Path]:
         ]
         speaker = "_".join(known.speaker.split()) or "unknown"  # a space would begin a field
         segments.append(
-            Segment(utterance.id, "1", speaker, 0.0, known.seconds, as_in_file(utterance.reference))
+            StmSegment(
+                utterance.id, "1", speaker, 0.0, known.seconds, as_in_file(utterance.reference)
+            )
         )
     if not words:  # no file is written if one of them is impossible
         raise ReportError(

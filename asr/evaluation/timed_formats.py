@@ -60,7 +60,7 @@ class CtmWord:
 
 
 @dataclass(frozen=True)
-class Segment:
+class StmSegment:
     """A segment of a recording, and the text of one speaker in it."""
 
     file: str
@@ -79,7 +79,7 @@ class Segment:
     def id(self) -> str:
         """The utterance id of the segment; without the speaker, which a hypothesis may not contain.
 
-        >>> Segment("talk", "A", "ann", 0.5, 12.25, "yes").id
+        >>> StmSegment("talk", "A", "ann", 0.5, 12.25, "yes").id
         'talk-0.500-12.250'
         """
         return f"{self.source}-{self.start:.3f}-{self.end:.3f}"
@@ -151,7 +151,7 @@ def _ctm_word(line: str) -> CtmWord:
     return CtmWord(fields[0], fields[1], start, duration, fields[4], sure)
 
 
-def read_stm(path: str | Path) -> list[Segment]:
+def read_stm(path: str | Path) -> list[StmSegment]:
     """The segments of an stm file, in order, including those that are not `scored`.
 
     Labels (<o,f0,male>) are ignored, so a text whose first word is in angle brackets needs one.
@@ -159,7 +159,7 @@ def read_stm(path: str | Path) -> list[Segment]:
     Raises TranscriptError: the first wrong line; alternatives ({ a / b }); two scored segments of
     one file and channel with the same times; a file that is missing, empty or not UTF-8.
     """
-    segments: list[Segment] = []
+    segments: list[StmSegment] = []
     seen: dict[str, int] = {}
     for number, line in numbered_lines(path, comments=True):
         try:
@@ -176,7 +176,7 @@ def read_stm(path: str | Path) -> list[Segment]:
     return segments
 
 
-def _segment(line: str) -> Segment:
+def _segment(line: str) -> StmSegment:
     """The segment of a line. Raises ValueError saying what is wrong with it."""
     fields = split_fields(line)
     if len(fields) < 5:
@@ -190,7 +190,7 @@ def _segment(line: str) -> Segment:
     text = " ".join(" ".join(fields[5:]).split())
     text = _LABEL.sub("", text, count=1).strip() if _LABEL.match(text) else text
     check_alternation(text)
-    return Segment(fields[0], fields[1], fields[2], start, end, text)
+    return StmSegment(fields[0], fields[1], fields[2], start, end, text)
 
 
 def check_alternation(text: str) -> None:
@@ -224,12 +224,12 @@ def _joined(words: Iterable[CtmWord]) -> str:
     return " ".join(word.word for word in sorted(words, key=lambda word: word.start))
 
 
-def stm_texts(segments: Iterable[Segment]) -> dict[str, str]:
+def stm_texts(segments: Iterable[StmSegment]) -> dict[str, str]:
     """The texts of the scored segments, by their ids."""
     return {segment.id: segment.text for segment in segments if segment.scored}
 
 
-def cut_texts(words: Sequence[CtmWord], segments: Sequence[Segment]) -> dict[str, str]:
+def cut_texts(words: Sequence[CtmWord], segments: Sequence[StmSegment]) -> dict[str, str]:
     """The recognised words by the ids of their scored segments.
 
     A word lies where its middle is, as in NIST's sclite: in a scored segment, else in an ignored
@@ -240,11 +240,12 @@ def cut_texts(words: Sequence[CtmWord], segments: Sequence[Segment]) -> dict[str
 
     Raises TranscriptError if no word lies in a segment, that is, names or times differ.
 
-    >>> segments = [Segment("a", "1", "ann", 0, 1, "yes"), Segment("a", "1", "bob", 2, 3, "no")]
-    >>> cut_texts([CtmWord("a", "1", 0.9, 0.4, "yet"), CtmWord("a", "1", 2, 0.5, "no")], segments)
+    >>> yes = StmSegment("a", "1", "ann", 0, 1, "yes")
+    >>> no = StmSegment("a", "1", "bob", 2, 3, "no")
+    >>> cut_texts([CtmWord("a", "1", 0.9, 0.4, "yet"), CtmWord("a", "1", 2, 0.5, "no")], [yes, no])
     {'a-0.000-1.000': 'yet', 'a-2.000-3.000': 'no'}
     """
-    by_source: dict[str, list[Segment]] = defaultdict(list)
+    by_source: dict[str, list[StmSegment]] = defaultdict(list)
     for segment in segments:
         by_source[canonical(segment.source)].append(segment)
     spoken: dict[str, list[CtmWord]] = defaultdict(list)
@@ -264,7 +265,7 @@ def cut_texts(words: Sequence[CtmWord], segments: Sequence[Segment]) -> dict[str
     return texts
 
 
-def _cut(words: Sequence[CtmWord], segments: Sequence[Segment]) -> tuple[dict[str, str], int]:
+def _cut(words: Sequence[CtmWord], segments: Sequence[StmSegment]) -> tuple[dict[str, str], int]:
     """The texts of one file and channel, and how many of its words lie in a segment."""
     scored = [segment for segment in segments if segment.scored]
     bounds = _bounds(scored)
@@ -283,7 +284,7 @@ def _cut(words: Sequence[CtmWord], segments: Sequence[Segment]) -> tuple[dict[st
     return {id_: _joined(found) for id_, found in placed.items()}, inside
 
 
-def _bounds(segments: Sequence[Segment]) -> np.ndarray:
+def _bounds(segments: Sequence[StmSegment]) -> np.ndarray:
     """Start and end of each segment. Shape: [segments, 2]."""
     return np.array([(segment.start, segment.end) for segment in segments]).reshape(-1, 2)
 
@@ -324,7 +325,7 @@ def write_ctm(path: str | Path, words: Iterable[CtmWord]) -> None:
     write_lines(path, lines)
 
 
-def write_stm(path: str | Path, segments: Iterable[Segment]) -> None:
+def write_stm(path: str | Path, segments: Iterable[StmSegment]) -> None:
     """Write segments as an stm file, atomically; spaces in texts are collapsed.
 
     Raises TranscriptError: segments that `read_stm` would refuse or misread, a text of several

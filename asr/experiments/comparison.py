@@ -40,7 +40,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunSettings:
     """The common settings of all runs of a comparison."""
 
     recipe: Path
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def train_member(
-    shared: Comparison, member: str, seed: int, settings: Sequence[str], hidden: int | None = None
+    shared: RunSettings, member: str, seed: int, settings: Sequence[str], hidden: int | None = None
 ) -> Run:
     """Train one member, or reuse an earlier training, and evaluate it.
 
@@ -85,7 +85,7 @@ def train_member(
     )
 
 
-def hidden_for(shared: Comparison, settings: Sequence[str]) -> int:
+def hidden_for(shared: RunSettings, settings: Sequence[str]) -> int:
     """The number of cells per direction for which the parameters come closest to the budget.
 
     Raises AsrError if even the smallest number is too large.

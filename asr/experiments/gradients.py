@@ -201,7 +201,7 @@ def draw_trial(curve: CurveConfig, config: GradientConfig, seed: int) -> Trial:
         if curve.forget_bias is not None:
             layer.bias.view(layer.cell.gates, -1)[layer.cell.forget_gate] = curve.forget_bias
         values = torch.randn(1, config.frames, config.hidden)
-        share = layer.input_share(Padded(values, torch.tensor([config.frames])))
+        share = layer.input_projection(Padded(values, torch.tensor([config.frames])))
         slope = torch.randn(layer.output_size, dtype=torch.float64)
         state = tuple(part.double() for part in layer.initial_state(1))
         named = layer.named_parameters(recurse=False)

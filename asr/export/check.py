@@ -11,12 +11,12 @@ from asr.dataset.shards import load_recording
 from asr.decoding.greedy import greedy_decode
 from asr.errors import AsrError
 from asr.evaluation.error_rate import ErrorCounts, score
-from asr.inference.onnx_model import Floats, Scores
+from asr.inference.onnx_model import Floats, LogProbs
 from asr.models.bundle import Bundle
 
 MOST_WORSE = 0.5  # percentage points of word error rate
 
-Score = Callable[[list[Floats]], list[Scores]]
+Score = Callable[[list[Floats]], list[LogProbs]]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from asr.export.check import Comparison, compare_words
 from asr.export.graph import FLOAT, INT64, Graph, Shape
 from asr.export.language_model import export_lm
 from asr.export.quantise import quantised
-from asr.inference.onnx_model import GRAPH, Floats, Scores, run_graph
+from asr.inference.onnx_model import GRAPH, Floats, LogProbs, run_graph
 from asr.inference.streaming import fix_chunk
 from asr.io.files import atomic_path, check_replaceable, write_json
 from asr.io.model_files import read_facts
@@ -222,7 +222,7 @@ def _noise(model: AcousticModel, waveform: bool) -> list[Floats]:
 
 
 @torch.inference_mode()
-def torch_scores(model: AcousticModel, inputs: Sequence[Floats], waveform: bool) -> list[Scores]:
+def torch_scores(model: AcousticModel, inputs: Sequence[Floats], waveform: bool) -> list[LogProbs]:
     """What `run_graph` returns, by torch on the CPU."""
     batch = pad([torch.from_numpy(row) for row in inputs])
     scores, spelled = (
@@ -230,12 +230,12 @@ def torch_scores(model: AcousticModel, inputs: Sequence[Floats], waveform: bool)
     )
     others: list[Any] = [None] * len(inputs) if spelled is None else spelled.unpad()
     return [
-        Scores(row.numpy(), None if other is None else other.numpy())
+        LogProbs(row.numpy(), None if other is None else other.numpy())
         for row, other in zip(scores.unpad(), others, strict=True)
     ]
 
 
-def _difference(expected: Scores, found: Scores) -> float:
+def _difference(expected: LogProbs, found: LogProbs) -> float:
     worst = 0.0
     for a, b in ((expected.log_probs, found.log_probs), (expected.spelled, found.spelled)):
         if a is None or b is None:

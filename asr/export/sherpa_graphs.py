@@ -21,7 +21,7 @@ from asr.export.onnx_folder import FAINTEST, TOLERANCE, metadata, torch_scores
 from asr.export.sherpa_files import KALDI, NEMO, SAMPLES, STREAM, Slot
 from asr.export.streaming import build_streaming_graph, chunks_of, tail_seconds
 from asr.features.kaldi import FramedLogMel
-from asr.inference.onnx_model import Floats, Scores
+from asr.inference.onnx_model import Floats, LogProbs
 from asr.io.onnx_session import open_graph
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
@@ -170,13 +170,13 @@ def check_parity(bundle: Bundle, graph: onnx.ModelProto, slot: Slot, exact: bool
 
 def graph_scores(
     bundle: Bundle, graph: onnx.ModelProto, slot: Slot
-) -> Callable[[list[Floats]], list[Scores]]:
+) -> Callable[[list[Floats]], list[LogProbs]]:
     """A function from recordings to the graph's output, one recording at a time, as sherpa-onnx
     would run it."""
     session = open_graph(graph.SerializeToString())
 
-    def score(waves: list[Floats]) -> list[Scores]:
-        return [Scores(run(wave)) for wave in waves]
+    def score(waves: list[Floats]) -> list[LogProbs]:
+        return [LogProbs(run(wave)) for wave in waves]
 
     def run(wave: Floats) -> Floats:
         if slot is SAMPLES:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asr.config import parse
-from asr.errors import CheckpointError, ConfigError
+from asr.config import parse_saved
+from asr.errors import CheckpointError
 from asr.features.pretrained_config import KINDS, PretrainedNetwork
 from asr.features.pretrained_network import build
 from asr.io.files import digest
@@ -119,10 +119,7 @@ def read_structure(folder: Path, name: str) -> PretrainedNetwork:
         del values["buckets"], values["distance"]
     values |= {"kind": kind, "name": name, "sha256": _digest(folder)}
     values |= _of_waveforms(preprocessor, folder / PREPROCESSOR)
-    try:
-        return parse(PretrainedNetwork, values, str(path))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
+    return parse_saved(PretrainedNetwork, values, str(path))
 
 
 def _of_waveforms(preprocessor: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from asr.inference.subtitle_text import Piece, space
+from asr.inference.subtitle_text import SubtitleWord, space
 from asr.inference.subtitles import Cue, SubtitleConfig, label_of, subtitles
 from asr.inference.time_formats import Word, to_ctm, to_json, to_textgrid
 from asr.inference.transcript import Segment, Transcript
@@ -168,7 +168,9 @@ def _shown(
             yield start, end, voice + "\n".join(lines)
 
 
-def _marked(pieces: Sequence[Piece], said: int, escape: Callable[[str], str]) -> Iterator[str]:
+def _marked(
+    pieces: Sequence[SubtitleWord], said: int, escape: Callable[[str], str]
+) -> Iterator[str]:
     """The pieces of a line, with the one at `said` underlined."""
     for at, piece in enumerate(pieces):
         text = escape(piece.text)

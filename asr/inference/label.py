@@ -19,7 +19,7 @@ from asr.audio.files import find_audio
 from asr.audio.silence import quietest
 from asr.dataset.labels import CONFIDENCE
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
-from asr.dataset.segments import Part, segments
+from asr.dataset.segments import WordPart, segments
 from asr.dataset.shards import load_recording
 from asr.errors import AudioError, ConfigError, ReportError
 from asr.inference.joining import items_of
@@ -162,7 +162,7 @@ def _cut(u: Utterance, segment: Segment, rate: int, seconds: float) -> Iterable[
         quietest(samples, a.word.end - segment.start, b.word.start - segment.start, rate)
         for a, b in itertools.pairwise(items)
     ]
-    parts = [Part(item.word.text, item.glued) for item in items]
+    parts = [WordPart(item.word.text, item.glued) for item in items]
     return segments(u, parts, gaps, len(samples) / rate, seconds, str)
 
 

@@ -23,7 +23,7 @@ from asr.decoding.decoder import Decoder
 from asr.errors import AsrError, StreamError
 from asr.inference.acoustics import Acoustics
 from asr.inference.live_clock import Clock
-from asr.inference.live_utterance import Audio, LiveText, Utterance, WholeUtterance
+from asr.inference.live_utterance import Audio, GrowingUtterance, LiveText, WholeUtterance
 from asr.inference.onnx_model import OnnxModel
 from asr.inference.word_times import recognize_scores
 
@@ -169,7 +169,9 @@ class _Pieces:
             yield rest
 
 
-def _kind(model: Acoustics, decoder: Decoder) -> Callable[[Any, Decoder, Clock, int], Utterance]:
+def _kind(
+    model: Acoustics, decoder: Decoder
+) -> Callable[[Any, Decoder, Clock, int], GrowingUtterance]:
     """How utterances are recognised. An exported model needs them whole."""
     if isinstance(model, OnnxModel):
         return WholeUtterance
@@ -196,7 +198,7 @@ class _Session:
         self._detector = speech_detector(self._rate)
         self._finder = RegionFinder(self._detector.window_s, regions)
         self._audio = Audio()
-        self._utterance: Utterance | None = None
+        self._utterance: GrowingUtterance | None = None
         self._done = 0  # the audio before belongs to utterances that have ended
 
     def push(self, piece: np.ndarray) -> Iterator[LiveText]:
@@ -220,11 +222,11 @@ class _Session:
     def _at(self, second: float) -> int:
         return round(second * self._rate)
 
-    def utterance(self, start: int) -> Utterance:
+    def utterance(self, start: int) -> GrowingUtterance:
         """A new utterance."""
         return self._kind(self._model, self._decoder, self._clock, start)
 
-    def _current(self, region: Region) -> Utterance:
+    def _current(self, region: Region) -> GrowingUtterance:
         if self._utterance is None:
             start = max(self._at(region.start), self._done, self._audio.start)
             self._utterance = self.utterance(start)

@@ -67,7 +67,7 @@ class Audio:
             self.start = before
 
 
-class Utterance(Protocol):
+class GrowingUtterance(Protocol):
     """An utterance that grows until `finish` or `cut`."""
 
     start: int

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.audio.samples import RATES
-from asr.config import Config, parse
+from asr.config import Config, parse_saved
 from asr.decoding.rows import Rows
-from asr.errors import CheckpointError, ConfigError
+from asr.errors import CheckpointError
 from asr.io.model_files import read_facts
 from asr.io.onnx_session import open_graph
 from asr.text.normalise import TextConfig, normalise
@@ -36,7 +36,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Scores:
+class LogProbs:
     """Log-probabilities of an utterance, and those of its hierarchical CTC layer, if there is one.
 
     Shape: [T, V] and [T', V].
@@ -84,10 +84,7 @@ def load_onnx(folder: str | Path) -> OnnxModel:
     """Read an exported folder. Raises CheckpointError naming the missing or damaged file."""
     folder = Path(folder)
     config = read_facts(folder / "config.json")
-    try:
-        text = parse(_Text, {"text": config.get("text")}, str(folder / "config.json")).text
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
+    text = parse_saved(_Text, {"text": config.get("text")}, str(folder / "config.json")).text
     tokens = read_tokens(folder)
     session = open_graph(folder / GRAPH)
     known = session.get_modelmeta().custom_metadata_map
@@ -119,7 +116,7 @@ def load_onnx(folder: str | Path) -> OnnxModel:
     return OnnxModel(session, tokens, text, rate, read_facts(folder / "info.json"))
 
 
-def run_graph(session: Any, sequences: Sequence[Floats]) -> list[Scores]:
+def run_graph(session: Any, sequences: Sequence[Floats]) -> list[LogProbs]:
     """The output for each utterance of a batch. Shape: N times samples [S] or features [T, F]."""
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     first, second = (value.name for value in session.get_inputs())
@@ -128,10 +125,10 @@ def run_graph(session: Any, sequences: Sequence[Floats]) -> list[Scores]:
         row[: len(sequence)] = sequence
     log_probs, frames, *others = session.run(None, {first: values, second: lengths})
     if not others:
-        return [Scores(row[:n]) for row, n in zip(log_probs, frames, strict=True)]
+        return [LogProbs(row[:n]) for row, n in zip(log_probs, frames, strict=True)]
     spelled, spelled_frames = others
     return [
-        Scores(row[:n], other[:m])
+        LogProbs(row[:n], other[:m])
         for row, n, other, m in zip(log_probs, frames, spelled, spelled_frames, strict=True)
     ]
 

@@ -19,7 +19,7 @@ import torch
 
 from asr.audio.silence import quietest
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
-from asr.dataset.segments import Part, segments
+from asr.dataset.segments import WordPart, segments
 from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AudioError, ConfigError
 from asr.inference.forced_alignment import align_words
@@ -136,6 +136,6 @@ def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> 
             quietest(samples, a.word.end, b.word.start, bundle.sample_rate)
             for a, b in itertools.pairwise(items)
         ]
-        parts = [Part(item.word.text, item.glued) for item in items]
+        parts = [WordPart(item.word.text, item.glued) for item in items]
         duration = len(samples) / bundle.sample_rate
         yield Cut(tuple(segments(u, parts, gaps, duration, seconds, bundle.normalise)))

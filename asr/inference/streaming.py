@@ -49,7 +49,8 @@ class Stream:
         self._inputs: _Buffer | None = None
         self._outputs: _Buffer | None = None
         self._states: Sequence[State] | None = None
-        self._done = [0, 0, 0, 0]  # features, encoder inputs, outputs, scores computed so far
+        # Numbers of those computed so far.
+        self._features_done = self._inputs_done = self._outputs_done = self._scores_done = 0
         self._finished = False
 
     @torch.inference_mode()
@@ -85,41 +86,41 @@ class Stream:
         received = self._samples.end
         whole = int(self._model.features.output_lengths(torch.tensor(received)))
         certain = whole if self._finished else max(0, whole - self._frame_margin)
-        if certain <= self._done[0]:
+        if certain <= self._features_done:
             return
-        first = max(0, self._done[0] - self._frame_margin)
+        first = max(0, self._features_done - self._frame_margin)
         piece = self._samples.since(first * self._shift)
         features = self._model.features(_alone(piece))
-        self._features.append(features.values[0, self._done[0] - first : certain - first])
-        self._done[0] = certain
+        self._features.append(features.values[0, self._features_done - first : certain - first])
+        self._features_done = certain
         self._samples.drop((certain - self._frame_margin) * self._shift)
 
     def _make_inputs(self) -> None:
         encoder = self._model.encoder
-        frames = self._done[0]
+        frames = self._features_done
         certain = -(-frames // self._stride)
         if not self._finished:
             certain = max(0, frames // self._stride - self._block_margin)
-        if certain <= self._done[1]:
+        if certain <= self._inputs_done:
             return
-        first = max(0, self._done[1] - self._block_margin)
+        first = max(0, self._inputs_done - self._block_margin)
         piece = self._features.since(first * self._stride)
         inputs = encoder.front(_alone(piece))
-        made = inputs.values[0, self._done[1] - first : certain - first]
+        made = inputs.values[0, self._inputs_done - first : certain - first]
         self._inputs = self._inputs or _Buffer(made[:0])
         self._inputs.append(made)
-        self._done[1] = certain
+        self._inputs_done = certain
         self._features.drop((certain - self._block_margin) * self._stride)
 
     def _make_outputs(self) -> None:
         if self._inputs is None:
             return
-        while self._done[2] < self._done[1]:
-            start = self._done[2]
+        while self._outputs_done < self._inputs_done:
+            start = self._outputs_done
             # One direction processes all available frames.
-            size = self._chunk or self._done[1] - start
-            end = min(start + size, self._done[1])
-            if start + size + self._context > self._done[1] and not self._finished:
+            size = self._chunk or self._inputs_done - start
+            end = min(start + size, self._inputs_done)
+            if start + size + self._context > self._inputs_done and not self._finished:
                 return
             piece = self._inputs.since(start)[: size + self._context]
             x = _alone(piece)
@@ -129,21 +130,21 @@ class Stream:
             y = layers[-1].values[0]
             self._outputs = self._outputs or _Buffer(y[:0])
             self._outputs.append(y)
-            self._done[2] = end
+            self._outputs_done = end
             self._inputs.drop(end)
 
     def _make_scores(self) -> Tensor:
         units = self._model.output.out_features
         ahead = self._model.config.lookahead
-        certain = self._done[2] if self._finished else max(0, self._done[2] - ahead)
-        if self._outputs is None or certain <= self._done[3]:
+        certain = self._outputs_done if self._finished else max(0, self._outputs_done - ahead)
+        if self._outputs is None or certain <= self._scores_done:
             return torch.zeros(0, units, device=self._samples.values.device)
-        piece = self._outputs.since(self._done[3])
+        piece = self._outputs.since(self._scores_done)
         y = _alone(piece)
         if self._model.encoder.lookahead is not None:
             y = self._model.encoder.lookahead(y)
-        scores = self._model.scores(y).values[0, : certain - self._done[3]]
-        self._done[3] = certain
+        scores = self._model.scores(y).values[0, : certain - self._scores_done]
+        self._scores_done = certain
         self._outputs.drop(certain)
         return scores
 

@@ -30,7 +30,7 @@ LONG_PAUSE = 500
 
 
 @dataclass(frozen=True)
-class Piece:
+class SubtitleWord:
     """What is not broken: a word; in scripts without spaces a character."""
 
     text: str
@@ -61,16 +61,17 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
 
 
-def text_of(pieces: Sequence[Piece]) -> str:
+def text_of(pieces: Sequence[SubtitleWord]) -> str:
     """Pieces as one text.
 
-    >>> text_of([Piece("a", 0, 1), Piece("b", 1, 2), Piece("c", 2, 3, joined=True)])
+    >>> words = [SubtitleWord("a", 0, 1), SubtitleWord("b", 1, 2)]
+    >>> text_of([*words, SubtitleWord("c", 2, 3, joined=True)])
     'a bc'
     """
     return "".join(f"{space(p) if at else ''}{p.text}" for at, p in enumerate(pieces))
 
 
-def space(piece: Piece) -> str:
+def space(piece: SubtitleWord) -> str:
     """What separates a piece from the one before it on the same line."""
     return "" if piece.joined else " "
 
@@ -78,7 +79,7 @@ def space(piece: Piece) -> str:
 # --- from words ---
 
 
-def pieces_of(segments: Iterable[Segment]) -> list[Piece]:
+def pieces_of(segments: Iterable[Segment]) -> list[SubtitleWord]:
     """The pieces of one speaker, sorted by time. Words that overlap are cut at the next one's
     start; the words of a segment that has only its text are spread over its time."""
     words = [
@@ -93,14 +94,14 @@ def pieces_of(segments: Iterable[Segment]) -> list[Piece]:
     return found
 
 
-def _pieces(word: Word) -> Iterator[Piece]:
+def _pieces(word: Word) -> Iterator[SubtitleWord]:
     times = list(_character_times(word))
     for part in re.finditer(r"\S+", word.text):
         at = part.start()
         for text in _breakable(part.group()):
             start, end = times[at][0], times[at + len(text) - 1][1]
             first = max(0, round(1000 * start))
-            yield Piece(
+            yield SubtitleWord(
                 printable(text), first, max(first, round(1000 * end)), joined=at > part.start()
             )
             at += len(text)
@@ -144,7 +145,7 @@ def _breakable(text: str) -> list[str]:
 # --- breaks ---
 
 
-def break_cost(before: Piece, after: Piece) -> float:
+def break_cost(before: SubtitleWord, after: SubtitleWord) -> float:
     """How bad a break between two pieces is: 0 at the end of a sentence or in a long pause, 1
     within a phrase, and more after a short word, which is mostly an article, a pronoun or a
     preposition and belongs to the next word."""
@@ -156,11 +157,11 @@ def break_cost(before: Piece, after: Piece) -> float:
     return (1.0 - pause) * (1.4 if before.columns <= SHORT_WORD else 1.0)
 
 
-def ends_sentence(piece: Piece) -> bool:
+def ends_sentence(piece: SubtitleWord) -> bool:
     return bool(_SENTENCE_END.search(piece.text))
 
 
-def lines_needed(pieces: Sequence[Piece], width: int, label: int = 0) -> int:
+def lines_needed(pieces: Sequence[SubtitleWord], width: int, label: int = 0) -> int:
     """Lines of at most `width` columns. A wider piece has a line to itself; `label` columns precede
     the first piece."""
     counter = LineCounter(width, label)
@@ -176,7 +177,7 @@ class LineCounter:
         self.width, self.lines = width, 0
         self._used = label
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: SubtitleWord) -> None:
         own = piece.columns
         gap = 0 if piece.joined or not self.lines else 1
         if self.lines and self._used + gap + own <= self.width:
@@ -186,7 +187,9 @@ class LineCounter:
             self.lines += 1
 
 
-def lay_out(pieces: Sequence[Piece], width: int, label: int = 0) -> list[Sequence[Piece]]:
+def lay_out(
+    pieces: Sequence[SubtitleWord], width: int, label: int = 0
+) -> list[Sequence[SubtitleWord]]:
     """Pieces as the fewest lines of at most `width` columns: of similar length, broken at
     punctuation and pauses rather than within a phrase."""
     count = lines_needed(pieces, width, label)

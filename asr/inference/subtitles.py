@@ -29,7 +29,7 @@ from asr.errors import ConfigError
 from asr.inference.subtitle_text import (
     LONG_PAUSE,
     LineCounter,
-    Piece,
+    SubtitleWord,
     break_cost,
     columns,
     ends_sentence,
@@ -86,11 +86,11 @@ class Cue:
 
     start: int
     end: int
-    lines: tuple[tuple[Piece, ...], ...]
+    lines: tuple[tuple[SubtitleWord, ...], ...]
     channel: int | None = None
 
     @property
-    def pieces(self) -> tuple[Piece, ...]:
+    def pieces(self) -> tuple[SubtitleWord, ...]:
         return tuple(itertools.chain.from_iterable(self.lines))
 
     def highlights(self) -> Iterator[tuple[int, int, int]]:
@@ -133,7 +133,7 @@ class _Group:
     """The words of a cue."""
 
     channel: int | None
-    pieces: Sequence[Piece]
+    pieces: Sequence[SubtitleWord]
 
     @property
     def start(self) -> int:
@@ -144,7 +144,7 @@ class _Group:
         return columns(text_of(self.pieces))
 
 
-def _runs(pieces: Sequence[Piece], pause: int) -> Iterator[Sequence[Piece]]:
+def _runs(pieces: Sequence[SubtitleWord], pause: int) -> Iterator[Sequence[SubtitleWord]]:
     """The pieces between pauses that always end a cue."""
     first = 0
     for at in range(1, len(pieces) + 1):
@@ -162,14 +162,16 @@ class _Grouping:
     A cue costs 1, and more for every rule that it breaks; the weights are in their order.
     """
 
-    def __init__(self, config: SubtitleConfig, channel: int | None, run: Sequence[Piece]) -> None:
+    def __init__(
+        self, config: SubtitleConfig, channel: int | None, run: Sequence[SubtitleWord]
+    ) -> None:
         self.config, self.run = config, run
         self.label = columns(label_of(channel))
         self.ends = [0, *itertools.accumulate(p.columns + (not p.joined) for p in run)]
         inner = (self._inner(a, b) for a, b in itertools.pairwise(run))
         self.inner = [0.0, *itertools.accumulate(inner)]  # costs of breaks that are not used
 
-    def groups(self) -> list[Sequence[Piece]]:
+    def groups(self) -> list[Sequence[SubtitleWord]]:
         count = len(self.run)
         best = [0.0] + [math.inf] * count  # for the first pieces
         firsts = [0] * (count + 1)
@@ -190,7 +192,7 @@ class _Grouping:
             stop = firsts[stop]
         return found[::-1]
 
-    def _inner(self, before: Piece, after: Piece) -> float:
+    def _inner(self, before: SubtitleWord, after: SubtitleWord) -> float:
         """Cost of two pieces in one cue: of a pause within it, or of two sentences."""
         pause = max(0, after.start - before.end) / (1000 * self.config.pause)
         return 2 * pause**2 + (0.7 if ends_sentence(before) else 0.0)

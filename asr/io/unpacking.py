@@ -49,7 +49,7 @@ _UNSOUND = (
 # Errors of the operating system that are caused by names in an archive.
 _NAMES = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
-Parts = tuple[str, ...]
+PathParts = tuple[str, ...]
 Progress = Callable[[int, int], None]
 
 
@@ -137,8 +137,8 @@ def _write_all(
     progress: Progress | None,
 ) -> None:
     room, most = max(SMALL, GROWTH * packed), max(FEW, packed // MEMBER)
-    made: set[Parts] = {()}
-    links: list[tuple[Parts, Parts]] = []
+    made: set[PathParts] = {()}
+    links: list[tuple[PathParts, PathParts]] = []
     for count, member in enumerate(members, start=1):
         parts = _parts(member.name)
         room -= member.size
@@ -159,7 +159,7 @@ def _write_all(
     _make_links(links, folder, room)
 
 
-def _parts(name: str, beside: Parts = ()) -> Parts:
+def _parts(name: str, beside: PathParts = ()) -> PathParts:
     """A name split into folders. One relative to `beside` may go up, but not out."""
     if _UNSAFE.search(name) or len(os.fsencode(name)) > LONGEST_NAME:
         raise ValueError(f"{name[:60]!r} would be outside, or is not a name")
@@ -176,14 +176,14 @@ def _parts(name: str, beside: Parts = ()) -> Parts:
     return tuple(parts)
 
 
-def _target(member: Member, beside: Parts) -> Parts:
+def _target(member: Member, beside: PathParts) -> PathParts:
     try:
         return _parts(member.target(), beside)
     except ValueError as error:
         raise ValueError(f"the link {member.name[:60]!r} leads outside: {error}") from None
 
 
-def _make_folders(parts: Parts, folder: Path, made: set[Parts]) -> None:
+def _make_folders(parts: PathParts, folder: Path, made: set[PathParts]) -> None:
     for depth in range(1, len(parts) + 1):
         if parts[:depth] not in made:
             folder.joinpath(*parts[:depth]).mkdir(exist_ok=True)
@@ -204,7 +204,7 @@ def _write(member: Member, path: Path) -> None:
             left -= len(block)
 
 
-def _make_links(links: Sequence[tuple[Parts, Parts]], folder: Path, room: int) -> None:
+def _make_links(links: Sequence[tuple[PathParts, PathParts]], folder: Path, room: int) -> None:
     """Make links to files as hard links, then links to folders."""
     waiting = list(links)
     for _ in range(CHAIN):

@@ -23,8 +23,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr.config import Config, parse
-from asr.errors import CheckpointError, ConfigError
+from asr.config import Config, parse_saved
+from asr.errors import CheckpointError
 from asr.io.files import atomic_path, check_replaceable, write_json
 from asr.io.foreign import which_is
 from asr.io.model_files import read_facts
@@ -210,10 +210,7 @@ def load_neural(folder: str | Path) -> NeuralLm:
         raise CheckpointError(
             f"expected a language model of format {FORMAT}, got {folder / 'lstm.json'}: train it"
         )
-    try:
-        saved = parse(_Saved, facts, str(folder / "lstm.json"))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
+    saved = parse_saved(_Saved, facts, str(folder / "lstm.json"))
     tokens = read_tokens(folder)
     path = folder / "model.safetensors"
     model = load_model(lambda: NeuralModel(saved.model, len(tokens)), path)

@@ -16,7 +16,7 @@ MOST_BOOST = 1000.0  # of either sign
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # unlike "nan"
 
 
-def read_lexicon(path: Path, spell: Callable[[str], str] = canonical) -> tuple[str, ...]:
+def read_word_list(path: Path, spell: Callable[[str], str] = canonical) -> tuple[str, ...]:
     """The word of every line, normalised by `spell`; text after a tab, such as a pronunciation, is
     ignored.
 

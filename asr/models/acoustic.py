@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,15 @@ from asr.models.attention_decoder import Attended, AttentionDecoder
 from asr.models.config import ModelConfig
 from asr.models.encoder import Encoder
 from asr.padded import Padded
+
+
+class Outputs(NamedTuple):
+    """What training reads of a batch; its parts are described in `AcousticModel.outputs`."""
+
+    log_probs: Padded
+    spelled: Padded | None
+    intermediate: list[Padded]
+    attended: Padded | None = None
 
 
 class AcousticModel(nn.Module):
@@ -61,7 +72,7 @@ class AcousticModel(nn.Module):
         hidden, spelled = self._last_and_spelled(layers)
         return self.scores(hidden), spelled
 
-    def outputs(self, features: Padded, targets: Padded | None = None) -> tuple[Padded | None, ...]:
+    def outputs(self, features: Padded, targets: Padded | None = None) -> Outputs:
         """What training reads: the result of `forward_and_spell`, the scores of each layer of
         `model.intermediate_ctc` by the output layer of the last one (Lee and Watanabe 2021,
         "Intermediate loss regularization for CTC-based speech recognition") and, with targets, the
@@ -76,10 +87,11 @@ class AcousticModel(nn.Module):
         scores = self.scores(hidden)
         earlier = [self.scores(layers[number - 1]) for number in self.config.intermediate_ctc]
         if self.attention_decoder is None or targets is None:
-            return scores, spelled, *earlier
+            return Outputs(scores, spelled, earlier)
         views = len(features.lengths) // max(1, len(targets.lengths))
         tokens = targets.repeated(views)
-        return scores, spelled, *earlier, self.attention_decoder(hidden, scores, tokens)
+        attended = self.attention_decoder(hidden, scores, tokens)
+        return Outputs(scores, spelled, earlier, attended)
 
     def _last_and_spelled(self, layers: list[Padded]) -> tuple[Padded, Padded | None]:
         """The encoder's frames, and the output of the hierarchical CTC layer, if there is one."""

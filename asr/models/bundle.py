@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asr.config import Config, parse
-from asr.errors import CheckpointError, ConfigError
+from asr.config import Config, parse_saved
+from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig
 from asr.io.files import atomic_path, write_json
 from asr.io.foreign import kind_of, which_is
@@ -153,11 +153,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             f"expected a model of format {FORMAT}, got {folder / 'config.json'}{other}: train it"
             " again"
         )
-    try:
-        source = str(folder / "config.json")
-        saved = parse(_SavedConfig, config, source)
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
+    saved = parse_saved(_SavedConfig, config, str(folder / "config.json"))
     info = read_facts(folder / "info.json")
     tokens = read_tokens(folder)
     model = load_model(

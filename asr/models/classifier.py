@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, FiniteFloat
 from torch import Tensor, nn
 
-from asr.config import Config, parse
+from asr.config import Config, parse_saved
 from asr.errors import CheckpointError, ConfigError
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import Distortion
@@ -164,10 +164,7 @@ def load_classifier(folder: str | Path) -> ClassifierBundle:
     config, info = read_facts(path), read_facts(folder / "info.json")
     if config.get("format") != FORMAT or "classes" not in config:
         raise CheckpointError(f"expected a classifier of format {FORMAT}, got {path}: train it")
-    try:
-        saved = parse(_SavedConfig, config, str(path))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
+    saved = parse_saved(_SavedConfig, config, str(path))
     try:
         classes = checked_classes(saved.classes)
     except ConfigError as error:

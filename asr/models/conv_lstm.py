@@ -75,16 +75,16 @@ class ConvDirection(nn.Module):
     def forward(self, x: Padded) -> Padded:
         """Shape: [B, T, F, C_in] -> [B, T, F, C_out]."""
         B, _, F, _ = x.values.shape
-        share = functional.linear(neighbours(x.values, self.kernel), self.weight_ih, self.bias)
+        projected = functional.linear(neighbours(x.values, self.kernel), self.weight_ih, self.bias)
         # Autocast gives the input's contribution less precision; sums over frames stay float32.
-        share = share.to(self.bias.dtype).transpose(0, 1)
-        h = share.new_zeros(B, F, self.channels)
-        if cpu.serves("peephole", share):
-            values = _Recurrence.apply(share, self.weight_hh, self.peephole)
+        projected = projected.to(self.bias.dtype).transpose(0, 1)
+        h = projected.new_zeros(B, F, self.channels)
+        if cpu.serves("peephole", projected):
+            values = _Recurrence.apply(projected, self.weight_hh, self.peephole)
         else:
-            reference.warn_slow("conv_lstm", f"{share.dtype} on {share.device.type}")
+            reference.warn_slow("conv_lstm", f"{projected.dtype} on {projected.device.type}")
             weights = dict(self.named_parameters())
-            values = reference.run(CELL, share, (h, h), weights)[0]
+            values = reference.run(CELL, projected, (h, h), weights)[0]
         return Padded(values.transpose(0, 1), x.lengths)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from asr.config import Config, parse
-from asr.errors import CheckpointError, ConfigError
+from asr.config import Config, parse_saved
 from asr.features.extractor import FeatureConfig
 from asr.io.files import atomic_path, write_json
 from asr.io.model_files import read_facts
@@ -51,10 +50,7 @@ def load_encoder(folder: Path) -> tuple[SpeechEncoder, dict[str, Any]]:
     file."""
     path = folder / "config.json"
     config, info = read_facts(path), read_facts(folder / "info.json")
-    try:
-        saved = parse(_SavedConfig, config, str(path))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
+    saved = parse_saved(_SavedConfig, config, str(path))
     encoder = load_model(
         lambda: SpeechEncoder(saved.features, saved.model), folder / "model.safetensors"
     )

@@ -131,14 +131,14 @@ class Direction(nn.Module):
         if path == LIBRARY:
             values, after = dense.run(self.name, x.values, state, weights)
             return Padded(values, x.lengths), after
-        share = self.input_share(x, weights).transpose(0, 1)
-        if share.device.type == "cpu":
+        projected = self.input_projection(x, weights).transpose(0, 1)
+        if projected.device.type == "cpu":
             # Autocast gives the contribution less precision; sums over frames stay float32.
-            share = share.to(self.weight_hh.dtype)
+            projected = projected.to(self.weight_hh.dtype)
         if path == PERSISTENT:
-            (states,) = persistent.run([share], [state], [weights])
+            (states,) = persistent.run([projected], [state], [weights])
         else:
-            states = self._frame_by_frame(share, state, weights)
+            states = self._frame_by_frame(projected, state, weights)
         if final:
             pairs = zip(states, state, strict=True)
             state = tuple(_last(part, before, x.lengths) for part, before in pairs)
@@ -161,15 +161,15 @@ class Direction(nn.Module):
             raise ValueError(f"expected a state of shapes {shapes[0]}, got {shapes[1]}")
         return state
 
-    def _frame_by_frame(self, share: Tensor, state: State, weights: dict[str, Tensor]) -> State:
+    def _frame_by_frame(self, projected: Tensor, state: State, weights: dict[str, Tensor]) -> State:
         if not self.zoneout:
-            if cpu.serves(self.name, share):
-                return cpu.run(self.name, self.cell, share, state, weights)
-            if gpu.serves(self.name, share):
-                return gpu.run(self.name, self.cell, share, state, weights)
-        why = "zoneout" if self.zoneout else f"{share.dtype} on {share.device.type}"
+            if cpu.serves(self.name, projected):
+                return cpu.run(self.name, self.cell, projected, state, weights)
+            if gpu.serves(self.name, projected):
+                return gpu.run(self.name, self.cell, projected, state, weights)
+        why = "zoneout" if self.zoneout else f"{projected.dtype} on {projected.device.type}"
         reference.warn_slow(self.name, why)
-        return reference.run(self.cell, share, state, weights, self.zoneout, draw=self.training)
+        return reference.run(self.cell, projected, state, weights, self.zoneout, draw=self.training)
 
     def paths(self, values: Tensor, ragged: bool = False, directions: int = 1) -> list[str]:
         """The paths that can process this input; without measurements the first one is used.
@@ -207,22 +207,24 @@ class Direction(nn.Module):
             return self.forward(padded, before, weights=copies[0], path=path)[0].values
 
         rehearsals = {
-            path: choice.rehearsal(functools.partial(run, path), x.values, [weights])
+            path: choice.timed_pass(functools.partial(run, path), x.values, [weights])
             for path in paths
         }
         with torch.cuda.device_of(x.values):
             return choice.CHOICES.fastest((1, self.size(x.values)), rehearsals)
 
-    def input_share(self, x: Padded, weights: dict[str, Tensor] | None = None) -> Tensor:
+    def input_projection(self, x: Padded, weights: dict[str, Tensor] | None = None) -> Tensor:
         """The contribution of the input to every gate. Shape: [B, T, I] -> [B, T, G*H]."""
         weights = weights or dict(self.named_parameters(recurse=False))
         if self.cell.input_norm is None:
             return functional.linear(x.values, weights["weight_ih"], weights["bias"])
-        share = functional.linear(x.values, weights["weight_ih"])
+        projected = functional.linear(x.values, weights["weight_ih"])
         if self.cell.input_norm == "batch":
-            normalised: Padded = self.norm(Padded(share, x.lengths))
+            normalised: Padded = self.norm(Padded(projected, x.lengths))
             return normalised.values
-        return functional.layer_norm(share, share.shape[2:], weights["gain_x"], weights["bias"])
+        return functional.layer_norm(
+            projected, projected.shape[2:], weights["gain_x"], weights["bias"]
+        )
 
 
 class RecurrentLayer(nn.Module):
@@ -323,12 +325,12 @@ class RecurrentLayer(nn.Module):
 
         if path == PERSISTENT:
             drawn = weights or [ahead.weights_with_dropout(), back.weights_with_dropout()]
-            shares = [
-                ahead.input_share(x, drawn[0]).transpose(0, 1),
-                back.input_share(reversed_(), drawn[1]).transpose(0, 1),
+            projections = [
+                ahead.input_projection(x, drawn[0]).transpose(0, 1),
+                back.input_projection(reversed_(), drawn[1]).transpose(0, 1),
             ]
             states = [part.initial_state(len(x.lengths)) for part in (ahead, back)]
-            (one, _), (other, _) = persistent.run(shares, states, drawn)
+            (one, _), (other, _) = persistent.run(projections, states, drawn)
             return torch.cat([one.transpose(0, 1), reverse(other.transpose(0, 1), index)], dim=2)
         both = side_by_side(
             lambda: ahead(x, weights=own[0], path=path)[0].values,
@@ -349,7 +351,7 @@ class RecurrentLayer(nn.Module):
 
         weights = [dict(part.named_parameters(recurse=False)) for part in (self.ahead, self.back)]
         rehearsals = {
-            path: choice.rehearsal(functools.partial(run, path), x.values, weights)
+            path: choice.timed_pass(functools.partial(run, path), x.values, weights)
             for path in paths
         }
         with torch.cuda.device_of(x.values):

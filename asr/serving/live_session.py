@@ -33,7 +33,7 @@ _NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
-class LiveOptions:
+class SessionOptions:
     """How a session recognises."""
 
     model: str
@@ -71,7 +71,7 @@ class LiveSessions:
         finally:
             self.count -= 1
 
-    async def start(self, options: LiveOptions, start: float = 0.0) -> LiveSession:
+    async def start(self, options: SessionOptions, start: float = 0.0) -> LiveSession:
         """A session whose first sample is at second `start`; `close` it in the end.
 
         Raises UnknownModel, StreamError for a wrong rate, and LanguageModelError or ConfigError for
@@ -89,7 +89,7 @@ class LiveSession:
     """Utterances of one client. One call at a time."""
 
     def __init__(
-        self, recognizer: Recognizer, options: LiveOptions, worker: LiveWorker, start: float
+        self, recognizer: Recognizer, options: SessionOptions, worker: LiveWorker, start: float
     ) -> None:
         self._recognizer, self._options, self._worker = recognizer, options, worker
         self._start = start

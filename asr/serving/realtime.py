@@ -25,7 +25,7 @@ from asr.inference.live_utterance import LiveText
 from asr.serving.engine import Engine, Options
 from asr.serving.errors import ApiError, api_error
 from asr.serving.hot_words import phrases_of
-from asr.serving.live_session import LiveOptions, LiveSession, LiveSessions
+from asr.serving.live_session import LiveSession, LiveSessions, SessionOptions
 from asr.serving.realtime_items import Event, Items
 from asr.serving.realtime_settings import Settings
 from asr.serving.sockets import Socket, converse, json_object, pcm16
@@ -283,7 +283,9 @@ class _Conversation:
         if settings.silence_s is None:
             await self._engine.recognizer(settings.model, hot_words)  # checks the hot words
             return _Buffered(self._engine, settings, hot_words, self._items)
-        options = LiveOptions(settings.model, settings.sample_rate, hot_words, settings.silence_s)
+        options = SessionOptions(
+            settings.model, settings.sample_rate, hot_words, settings.silence_s
+        )
         return _Detected(await self._sessions.start(options, self._seconds), self._items)
 
     async def _send(self, *events: Event) -> None:

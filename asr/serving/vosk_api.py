@@ -18,7 +18,7 @@ from asr.audio.samples import RATES
 from asr.inference.live_utterance import LiveText
 from asr.inference.time_formats import Word
 from asr.serving.errors import ApiError
-from asr.serving.live_session import LiveOptions, LiveSession, LiveSessions
+from asr.serving.live_session import LiveSession, LiveSessions, SessionOptions
 from asr.serving.sockets import Socket, converse, json_object, pcm16
 
 RATE = 8000
@@ -156,7 +156,7 @@ async def _talk(client: Socket, sessions: LiveSessions, config: VoskConfig) -> N
                 if not is_last:
                     raise ApiError(400, "expected audio or eof, or before both config")
             if session is None:
-                options = LiveOptions(config.model, config.sample_rate, config.phrase_list)
+                options = SessionOptions(config.model, config.sample_rate, config.phrase_list)
                 session, answers = await sessions.start(options), Answers(config)
             texts = await (
                 session.push(pcm16(message))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,16 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
-from asr.config import parse
-from asr.errors import CheckpointError, ConfigError, reason
-from asr.io.files import read_json
+from asr.config import parse_saved
+from asr.errors import CheckpointError, reason
+from asr.io import model_files
 from asr.io.paths import files_below
 from asr.io.printable import printable_name
 from asr.models.about import AboutConfig
 from asr.models.files import is_model, is_model_file, refuse_encoder
 from asr.sharing.evaluations import FILE as EVALUATIONS
 from asr.sharing.evaluations import Evaluation, evaluations_of
-from asr.text.tokens import Tokens
+from asr.text.tokens import Tokens, read_tokens
 
 # Buffers of the network, which are not parameters (`asr/models/batch_norm.py`,
 # `asr/features/transforms.py`).
@@ -208,15 +209,10 @@ def read_facts(folder: str | Path) -> ModelFacts:
     if not is_model(folder):
         raise CheckpointError(f"expected a model folder, got {folder}: check the path")
     config = _parsed(_Config, folder / "config.json")
-    values = _values(folder / "info.json")
+    values = model_files.read_facts(folder / "info.json")
     info = _parsed(Info, folder / "info.json")
-    try:
-        about = parse(AboutConfig, values.get("about") or {}, f"{folder / 'info.json'}: about")
-        tokens = Tokens.from_json(_json(folder / "tokens.json"))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder / 'tokens.json'}: {error}") from None
+    about = parse_saved(AboutConfig, values.get("about") or {}, f"{folder / 'info.json'}: about")
+    tokens = read_tokens(folder)
     parameters, precision = _weights(folder, info)
     phones = config.text.phones is not None
     return ModelFacts(
@@ -283,9 +279,7 @@ def _weights(folder: Path, info: Info) -> tuple[int | None, str]:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (no mapping)
                 tensor = file.get_slice(name)
-                size = 1
-                for dimension in tensor.get_shape():
-                    size *= dimension
+                size = math.prod(tensor.get_shape())
                 sizes[tensor.get_dtype()] = sizes.get(tensor.get_dtype(), 0) + size
                 apart = name.rpartition(".")[2] in _BUFFERS or name.startswith(_AID)
                 total += 0 if apart else size
@@ -314,25 +308,9 @@ def _decoder_text(folder: Path) -> str:
     return ", ".join(parts) + (f" (tuned on {decoder.tuned})" if decoder.tuned else "")
 
 
-def _json(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"expected JSON, got {path}: {reason(error)}; copy it again"
-        ) from None
-
-
-def _values(path: Path) -> dict[str, Any]:
-    values = _json(path)
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got other JSON: copy it again")
-    return values
-
-
 def _parsed(kind: type[P], path: Path) -> P:
     try:
-        return kind.model_validate(_values(path))
+        return kind.model_validate(model_files.read_facts(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

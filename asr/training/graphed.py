@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from asr.ctc import kernel
-from asr.models.acoustic import AcousticModel
+from asr.models.acoustic import AcousticModel, Outputs
 from asr.models.kernels.streams import single_stream
 from asr.padded import Padded
 from asr.training import distributed
@@ -247,7 +247,7 @@ class _Graph:
     def forward(self) -> None:
         kind = self.fixed.features.values.device.type
 
-        def network(*read: Padded) -> tuple[Any, ...]:
+        def network(*read: Padded) -> Outputs:
             # Weights that autocast keeps in half precision would be those of the recording.
             with torch.autocast(
                 kind,
@@ -317,7 +317,7 @@ class _Whole(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *read: Padded) -> tuple[Any, ...]:
+    def forward(self, *read: Padded) -> Outputs:
         return self.model.outputs(*read)
 
 

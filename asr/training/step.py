@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from asr.augment.specaugment import draw_distortion, spec_augment, warp_time
 from asr.augment.waveform import change_tempo, length_at_speed, perturb_gain, perturb_speed
 from asr.ctc.loss import ctc_loss, feasible
 from asr.dataset.speech_dataset import Batch
-from asr.models.acoustic import AcousticModel
+from asr.models.acoustic import AcousticModel, Outputs
 from asr.models.attention_decoder import smoothed_losses
 from asr.padded import Padded
 from asr.training.entropy_weight import EntropyWeight
@@ -28,7 +27,7 @@ from asr.training.loop import Loss
 SEED_STRIDE = 1_000_003  # separates the seeds of the steps of two trainings
 
 Autocast = Callable[[], AbstractContextManager[None]]
-Network = Callable[..., tuple[Any, ...]]
+Network = Callable[..., Outputs]
 """`AcousticModel.outputs`, or the same with the weights in another place."""
 
 
@@ -131,8 +130,7 @@ def masked_loss(
     views, weights = given.views, given.weights
     read = (given.features, given.targets) if attention_weight else (given.features,)
     with autocast():
-        log_probs, spelled, *earlier = network(*read)
-    attended = earlier.pop() if attention_weight else None
+        log_probs, spelled, earlier, attended = network(*read)
     loss = _ctc_of_views(log_probs, given.targets, views, cr_ctc_weight, weights)
     objective = loss.objective
     if earlier:

@@ -26,7 +26,7 @@ from asr.evaluation.page import interval_text
 from asr.evaluation.report import EvaluationReport
 from asr.evaluation.significance import paired_bootstrap
 from asr.evaluation.tune_decoder import tune
-from asr.experiments.comparison import Comparison, train_member
+from asr.experiments.comparison import RunSettings, train_member
 from asr.experiments.family import parser
 from asr.io.files import atomic_path, write_json
 from asr.io.terminal import tell
@@ -67,7 +67,7 @@ def main() -> None:
 def compare(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write attention.json and attention.md."""
     data = an4.prepare(arguments.out / "data", arguments.source)
-    shared = Comparison(HERE / "family.yaml", arguments.out, data["test"], 1e6)
+    shared = RunSettings(HERE / "family.yaml", arguments.out, data["test"], 1e6)
     given = [f"data.{part}={data[part]}" for part in ("train", "dev")]
     outcomes: list[Outcome] = []
     for seed in arguments.seeds:

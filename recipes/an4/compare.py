@@ -22,7 +22,7 @@ from asr.evaluation.compare import spread_text
 from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.page import interval_text
 from asr.evaluation.significance import Difference, paired_bootstrap
-from asr.experiments.comparison import Comparison, Run, pooled, train_member
+from asr.experiments.comparison import Run, RunSettings, pooled, train_member
 from asr.io.files import atomic_path, write_json
 from asr.io.terminal import tell
 from asr.plotting import pyplot
@@ -85,7 +85,7 @@ def main() -> None:
 def compare(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the table, its numbers and its picture."""
     test = an4.prepare(HERE.parents[1] / "exp" / "an4" / "data", arguments.source)["test"]
-    shared = Comparison(HERE / "family.yaml", OUT, test, arguments.parameters * 1e6)
+    shared = RunSettings(HERE / "family.yaml", OUT, test, arguments.parameters * 1e6)
     runs = []
     for seed in arguments.seeds:
         for member in dict.fromkeys([BASELINE, *arguments.members]):

@@ -30,7 +30,7 @@ from asr.evaluation.compare import spread_text
 from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.page import interval_text
 from asr.evaluation.significance import paired_bootstrap
-from asr.experiments.comparison import Comparison, Run, hidden_for, pooled, train_member
+from asr.experiments.comparison import Run, RunSettings, hidden_for, pooled, train_member
 from asr.experiments.family import parser
 from asr.io.files import atomic_path, read_json, write_json
 from asr.io.terminal import tell
@@ -70,7 +70,7 @@ def compare(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the table and its numbers."""
     out: Path = arguments.out
     parts = an4.prepare(out / "data", arguments.source)
-    shared = Comparison(HERE / "family.yaml", out, parts["test"], arguments.parameters * 1e6)
+    shared = RunSettings(HERE / "family.yaml", out, parts["test"], arguments.parameters * 1e6)
     train = read_manifest(parts["train"])
     places = [f"data.train={parts['train']}", f"data.dev={parts['dev']}", f"out={out}"]
     common = [*places, *arguments.overrides]
@@ -91,7 +91,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def pretrained(
-    shared: Comparison,
+    shared: RunSettings,
     seed: int,
     parts: dict[str, Path],
     settings: Sequence[str],

@@ -30,7 +30,7 @@ from asr.decoding.decoder import Decoder
 from asr.decoding.greedy import greedy_decode
 from asr.evaluation.error_rate import bootstrap_interval
 from asr.evaluation.evaluate import evaluate
-from asr.experiments.comparison import Comparison, Run, pooled, train_member
+from asr.experiments.comparison import Run, RunSettings, pooled, train_member
 from asr.inference.decode import decode_dataset
 from asr.inference.streaming import Stream, fix_chunk, latency
 from asr.io.files import atomic_path, write_json
@@ -95,7 +95,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the table, its numbers and its picture."""
     test = an4.prepare(OUT.parent / "an4" / "data", arguments.source)["test"]
-    shared = Comparison(HERE / "family.yaml", OUT, test, arguments.parameters * 1e6)
+    shared = RunSettings(HERE / "family.yaml", OUT, test, arguments.parameters * 1e6)
     outcomes: list[Outcome] = []
     for seed in arguments.seeds:
         for name in arguments.networks:

@@ -75,7 +75,7 @@ def difference_from_reference(layer: Direction, values: torch.Tensor) -> float:
     """Largest difference of outputs from the plain loop. Raises AssertionError beyond `SAME`."""
     x = Padded(values, torch.full((len(values),), values.shape[1]))
     with torch.no_grad():
-        share = layer.input_share(x).transpose(0, 1)
+        share = layer.input_projection(x).transpose(0, 1)
         weights = dict(layer.named_parameters(recurse=False))
         expected = reference.run(layer.cell, share, layer.initial_state(len(values)), weights)[0]
         difference = float((layer(x)[0].values.transpose(0, 1) - expected).abs().max())

@@ -21,7 +21,7 @@ from asr.dataset.cuts import Corpus, Item, whole, windows
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.dataset.remote import RemoteShards, fetch_all, remote_shards
 from asr.dataset.sampler import plan_all, plan_epoch
-from asr.dataset.shards import Shard, pack
+from asr.dataset.shards import Archive, pack
 from asr.errors import AsrError
 from asr.io.files import read_json
 from asr.training.preview import write_examples
@@ -47,7 +47,7 @@ def shards_here(folder: Path) -> dict[str, int]:
 
 
 def make_shards(origin: object, folder: Path, room: int) -> RemoteShards:
-    shards = [Shard(folder / f"train-{number:05}.tar", SIZE) for number in range(10)]
+    shards = [Archive(folder / f"train-{number:05}.tar", SIZE) for number in range(10)]
     return RemoteShards(
         str(origin), shards, [number for number in range(10) for _ in range(2)], room
     )
@@ -89,7 +89,7 @@ def test_what_is_here_is_not_fetched_again(
     plan = plan_all(corpus_of(shards, 10 * SIZE), 4.0)
     assert len(list(shards.fetched(plan, print))) == len(plan)
 
-    def copy(address: str, shard: Shard) -> None:
+    def copy(address: str, shard: Archive) -> None:
         raise AssertionError(address)
 
     monkeypatch.setattr(remote, "_copy", copy)

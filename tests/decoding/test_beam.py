@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asr.decoding.beam import BeamSearch, Hypothesis, beam_decode
+from asr.decoding.beam import BeamHypothesis, BeamSearch, beam_decode
 from asr.decoding.beam_kernel import kth_largest
 from asr.decoding.config import BeamConfig, LanguageConfig
 from asr.decoding.fusion import build_language
@@ -59,7 +59,7 @@ def every_text(log_probs: Tensor) -> dict[tuple[int, ...], float]:
 
 def decoded(
     log_probs: Tensor, language: Language, config: BeamConfig, count: int = 1
-) -> list[Hypothesis]:
+) -> list[BeamHypothesis]:
     beam = BeamSearch(language, config)
     beam.push(log_probs)
     return beam.best(count)
@@ -286,7 +286,7 @@ def test_one_long_word_takes_no_room_for_the_others() -> None:
 
 def test_without_a_frame_nothing_was_said() -> None:
     (nothing,) = decoded(torch.zeros(0, 4), PLAIN, BeamConfig(), 5)
-    assert nothing == Hypothesis((), 0.0, 0.0)
+    assert nothing == BeamHypothesis((), 0.0, 0.0)
 
 
 def test_impossible_units_do_no_harm() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from asr.decoding.beam import Hypothesis, beam_decode
+from asr.decoding.beam import BeamHypothesis, beam_decode
 from asr.decoding.beam_batched import batched_decode
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion import build_language
@@ -28,7 +28,7 @@ def language_model(tokens: Tokens) -> NeuralLm:
     return NeuralLm(model.eval(), tokens)
 
 
-def same(ours: list[Hypothesis], theirs: list[Hypothesis]) -> None:
+def same(ours: list[BeamHypothesis], theirs: list[BeamHypothesis]) -> None:
     assert [row.ids for row in ours] == [row.ids for row in theirs]
     assert [row.score for row in ours] == pytest.approx([row.score for row in theirs], abs=1e-6)
 

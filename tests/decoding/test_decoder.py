@@ -19,7 +19,7 @@ from asr.errors import CheckpointError, ConfigError, LanguageModelError
 from asr.io.files import write_json
 from asr.lm.estimate import estimate
 from asr.lm.storage import save_ngram
-from asr.lm.words import BOOST, parse_hot_words, read_hot_words, read_lexicon
+from asr.lm.words import BOOST, parse_hot_words, read_hot_words, read_word_list
 from asr.models.attention_decoder import Attended
 from asr.padded import Padded
 from asr.text.tokens import BLANK, WORD_START, Tokens
@@ -226,7 +226,7 @@ def test_lines_that_are_no_hot_words(tmp_path: Path, line: str, message: str) ->
 def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("\ufeffespoo\n", encoding="utf-8")
     assert read_hot_words(tmp_path / "words.txt") == {"espoo": BOOST}
-    assert read_lexicon(tmp_path / "words.txt") == ("espoo",)
+    assert read_word_list(tmp_path / "words.txt") == ("espoo",)
 
 
 def test_hot_words_with_a_mark() -> None:
@@ -266,11 +266,11 @@ def test_phrases_that_are_none(tmp_path: Path) -> None:
 
 def test_a_line_of_a_lexicon_is_one_word(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("ab\tAH B\n \nba \t0.5\tB AH\nab\tAE B\n")
-    assert read_lexicon(tmp_path / "words.txt") == ("ab", "ba")
+    assert read_word_list(tmp_path / "words.txt") == ("ab", "ba")
     for line in ("new york", "hello HH AH L OW", "new york\tN Y"):
         (tmp_path / "words.txt").write_text(f"ab\n{line}\n")
         with pytest.raises(LanguageModelError, match=r"words\.txt:2: expected one word, got '"):
-            read_lexicon(tmp_path / "words.txt")
+            read_word_list(tmp_path / "words.txt")
 
 
 def test_settings_that_are_none(tmp_path: Path) -> None:
@@ -287,15 +287,15 @@ def test_settings_that_are_none(tmp_path: Path) -> None:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(LanguageModelError, match="expected a lexicon, got no such file: correct"):
-        read_lexicon(tmp_path / "none.txt")
+        read_word_list(tmp_path / "none.txt")
     with pytest.raises(LanguageModelError, match="expected hot words, got a folder: correct"):
         read_hot_words(tmp_path)
     (tmp_path / "latin.txt").write_bytes(b"\xe4")
     with pytest.raises(LanguageModelError, match="got text that is not UTF-8: correct"):
-        read_lexicon(tmp_path / "latin.txt")
+        read_word_list(tmp_path / "latin.txt")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(LanguageModelError, match="a word per line, got none"):
-        read_lexicon(tmp_path / "empty.txt")
+        read_word_list(tmp_path / "empty.txt")
     with pytest.raises(LanguageModelError, match="no such file"):
         load_decoder(tmp_path, TOKENS, lm=tmp_path / "none.arpa")
     (tmp_path / "decoder.json").write_text(json.dumps({"kind": "beam"}))

@@ -9,7 +9,7 @@ import pytest
 from asr.dataset.manifest import Utterance, write_manifest
 from asr.errors import AsrError
 from asr.evaluation.error_rate import ErrorCounts
-from asr.experiments.comparison import Comparison, hidden_for, train_member
+from asr.experiments.comparison import RunSettings, hidden_for, train_member
 from asr.io.files import read_json
 from asr.models.acoustic import AcousticModel
 from asr.training.recipe import read_recipe
@@ -27,8 +27,8 @@ def data(tmp_path: Path) -> list[str]:
     return [f"data.train={path}", f"data.dev={path}"]
 
 
-def within(tmp_path: Path, budget: float = 1e6) -> Comparison:
-    return Comparison(RECIPE, tmp_path / "out", tmp_path / "test.jsonl", budget)
+def within(tmp_path: Path, budget: float = 1e6) -> RunSettings:
+    return RunSettings(RECIPE, tmp_path / "out", tmp_path / "test.jsonl", budget)
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -79,7 +79,7 @@ def test_a_member_is_trained_once_for_every_number_of_epochs(tmp_path: Path) -> 
     manifests = write_corpus(tmp_path, {"train": 4, "dev": 2, "test": 2})
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("data: {train: train.jsonl, dev: dev.jsonl}\nout: unused\n")
-    shared = Comparison(recipe, tmp_path / "out", manifests["test"], 12_000)
+    shared = RunSettings(recipe, tmp_path / "out", manifests["test"], 12_000)
     small = ["features.sample_rate=8000", "features.bands=16", "model.channels=[4]"]
     small += ["model.strides=[2]", "model.layers=1", "train.precision=fp32", "augment.vtlp=0"]
     settings = [*small, "train.epochs=1"]

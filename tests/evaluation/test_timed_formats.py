@@ -14,7 +14,7 @@ from asr.errors import TranscriptError
 from asr.evaluation.formats import read_pair
 from asr.evaluation.timed_formats import (
     CtmWord,
-    Segment,
+    StmSegment,
     cut_texts,
     read_ctm,
     read_stm,
@@ -26,12 +26,12 @@ from tests.texts import plain, spoken
 # --- words cut to segments ---
 
 SEGMENTS = [
-    Segment("x", "A", "ann", 1, 2, "one"),
-    Segment("x", "A", "bob", 2, 4, "two"),
-    Segment("x", "A", "none", 4, 6, "ignore_time_segment_in_scoring"),
-    Segment("x", "A", "inter_segment_gap", 6, 8, ""),
-    Segment("x", "A", "ann", 8, 9, "three"),
-    Segment("y", "2", "ann", 0, 5, "four"),
+    StmSegment("x", "A", "ann", 1, 2, "one"),
+    StmSegment("x", "A", "bob", 2, 4, "two"),
+    StmSegment("x", "A", "none", 4, 6, "ignore_time_segment_in_scoring"),
+    StmSegment("x", "A", "inter_segment_gap", 6, 8, ""),
+    StmSegment("x", "A", "ann", 8, 9, "three"),
+    StmSegment("y", "2", "ann", 0, 5, "four"),
 ]
 
 
@@ -73,8 +73,8 @@ def test_words_in_ignored_segments_and_unknown_files() -> None:
 
 
 def test_what_is_ignored_lies_within_and_yields_to_what_is_scored() -> None:
-    ignored = Segment("x", "1", "none", 0, 9, "ignore_time_segment_in_scoring")
-    scored = Segment("x", "1", "ann", 2, 4, "one")
+    ignored = StmSegment("x", "1", "none", 0, 9, "ignore_time_segment_in_scoring")
+    scored = StmSegment("x", "1", "ann", 2, 4, "one")
     words = [CtmWord("x", "1", 1.0, 0.5, "noise")]
     assert cut_texts(words, [ignored, scored]) == {"x-2.000-4.000": ""}
     words.append(CtmWord("x", "1", 2.5, 0.5, "one"))
@@ -106,7 +106,7 @@ def test_a_pair_of_stm_and_ctm(tmp_path: Path) -> None:
 )
 def test_no_word_is_lost_in_cutting(times: list[tuple[float, float]], borders: list[int]) -> None:
     segments = [
-        Segment("x", "1", "ann", start, end, "said")
+        StmSegment("x", "1", "ann", start, end, "said")
         for start, end in zip(borders[::2], borders[1::2], strict=False)
     ]
     words = [CtmWord("x", "1", start, length, str(n)) for n, (start, length) in enumerate(times)]
@@ -133,7 +133,7 @@ ctm_word = st.builds(
     confidence=st.none() | st.floats(0, 1),
 )
 segment = st.builds(
-    lambda length, **fields: Segment(end=fields["start"] + length, **fields),
+    lambda length, **fields: StmSegment(end=fields["start"] + length, **fields),
     length=times,
     file=plain,
     channel=st.sampled_from(["1", "B"]),
@@ -156,7 +156,7 @@ def test_words_with_times_are_read_as_written(
 @settings(max_examples=40)
 @given(st.lists(segment, min_size=1, max_size=5, unique_by=lambda segment: segment.id))
 def test_segments_are_read_as_written(
-    tmp_path_factory: pytest.TempPathFactory, segments: list[Segment]
+    tmp_path_factory: pytest.TempPathFactory, segments: list[StmSegment]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "round.stm"
     write_stm(path, segments)
@@ -164,7 +164,7 @@ def test_segments_are_read_as_written(
 
 
 WORD = CtmWord("x", "1", 0.5, 0.25, "yes", 0.9)
-SEGMENT = Segment("x", "1", "ann", 0.5, 1.0, "yes")
+SEGMENT = StmSegment("x", "1", "ann", 0.5, 1.0, "yes")
 
 
 def test_times_are_written_as_people_write_them(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from asr.errors import ConfigError
 from asr.export.network import check_exportable
 from asr.export.onnx_folder import build_graph, torch_scores
 from asr.features.extractor import FeatureConfig
-from asr.inference.onnx_model import Scores, run_graph
+from asr.inference.onnx_model import LogProbs, run_graph
 from asr.io.onnx_session import open_graph
 from asr.models.acoustic import AcousticModel
 from asr.models.batch_norm import MaskedBatchNorm
@@ -43,7 +43,7 @@ def bundle(features: FeatureConfig = FEATURES, **settings: Any) -> Bundle:
     return Bundle(model.eval(), TOKENS, TextConfig())
 
 
-def assert_equal(expected: list[Scores], found: list[Scores]) -> None:
+def assert_equal(expected: list[LogProbs], found: list[LogProbs]) -> None:
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(a.log_probs, b.log_probs, atol=2e-5)
         assert (a.spelled is None) == (b.spelled is None)

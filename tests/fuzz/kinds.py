@@ -30,7 +30,7 @@ from asr.lm.arpa import read_arpa, write_arpa
 from asr.lm.estimate import estimate
 from asr.lm.neural import NeuralConfig, NeuralLm, NeuralModel, load_neural, save_neural
 from asr.lm.storage import load_ngram, save_ngram
-from asr.lm.words import read_hot_words, read_lexicon
+from asr.lm.words import read_hot_words, read_word_list
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle, save_bundle
 from asr.models.classifier import Classifier, ClassifierBundle, load_classifier, save_classifier
@@ -213,7 +213,7 @@ def _words(folder: Path) -> None:
 
 
 def _read_words(path: Path) -> None:
-    read_hot_words(path) if path.name == "hot.txt" else read_lexicon(path)
+    read_hot_words(path) if path.name == "hot.txt" else read_word_list(path)
 
 
 def _table(folder: Path) -> None:

@@ -18,7 +18,7 @@ from asr.audio.load import write_wav
 from asr.dataset.manifest import Utterance, read_manifest
 from asr.decoding.decoder import Decoder, DecoderConfig
 from asr.decoding.folder import save_decoder
-from asr.lm.words import read_lexicon
+from asr.lm.words import read_word_list
 from tests.commands import Command
 from tests.tones import RATE, one_thread
 
@@ -38,7 +38,7 @@ def folder(tones: tuple[dict[str, Path], Path], tmp_path_factory: pytest.TempPat
     shutil.copytree(tones[1], copy)
     (copy.parent / "words").write_text(LEXICON)
     tokens = asr.load(copy).bundle.tokens
-    lexicon = read_lexicon(copy.parent / "words", str)
+    lexicon = read_word_list(copy.parent / "words", str)
     save_decoder(copy, Decoder(tokens, DecoderConfig(kind="beam"), lexicon=lexicon))
     return copy
 

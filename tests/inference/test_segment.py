@@ -18,7 +18,7 @@ from asr.audio.load import write_wav
 from asr.audio.silence import Gap, cuts
 from asr.cli.recipes import shorten_recordings
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
-from asr.dataset.segments import Part, segments
+from asr.dataset.segments import WordPart, segments
 from asr.errors import ConfigError
 from asr.inference.segment import Cut, cut_all, write_cuts
 from asr.models.bundle import load_bundle
@@ -71,7 +71,7 @@ def test_pieces_hold_every_word_once(tones: Tones, tmp_path: Path, lead: float) 
 def cut_text(text: str, spoken: str, after: int, *, glued: bool = False) -> list[str]:
     """The texts of two segments, divided after so many normalised words."""
     words = list(spoken) if glued else spoken.split()
-    parts = [Part(word, glued and i > 0) for i, word in enumerate(words)]
+    parts = [WordPart(word, glued and i > 0) for i, word in enumerate(words)]
     gaps = [Gap(i + 1.0, 0.0 if i + 1 == after else 9.0) for i in range(len(words) - 1)]
     u = Utterance("a", Path("/a.wav"), text, float(len(words)))
 

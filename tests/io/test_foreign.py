@@ -20,7 +20,7 @@ from asr.errors import AsrError, CheckpointError, LanguageModelError, Transcript
 from asr.io.foreign import kind_of
 from asr.lm.neural import load_neural
 from asr.lm.storage import load_ngram
-from asr.lm.words import read_lexicon
+from asr.lm.words import read_word_list
 from asr.models.bundle import load_bundle
 
 
@@ -105,7 +105,7 @@ def test_a_binary_table_or_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(TranscriptError, match="got an Office document: save it as csv"):
         read_utf8(tmp_path / "table.csv")
     with pytest.raises(LanguageModelError, match="expected a lexicon, got an Office document"):
-        read_lexicon(tmp_path / "table.csv")
+        read_word_list(tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,7 @@ def conditioned_model(**settings: Any) -> AcousticModel:
 def test_posteriors_condition_the_next_layer() -> None:
     acoustic = conditioned_model().eval()
     x = ragged([13, 1, 20], 16)
-    outputs: Any = acoustic.outputs(x)
-    written, spelled, *earlier = outputs
+    written, spelled, earlier, _ = acoustic.outputs(x)
     assert spelled is None
     assert torch.equal(written.values, acoustic(x).values)
     assert torch.equal(written.values, acoustic.forward_and_spell(x)[0].values)

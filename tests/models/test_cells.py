@@ -16,7 +16,7 @@ F64 = torch.float64
 
 
 def drawn(name: str, R: int = H, seed: int = 0) -> tuple[Tensor, State, dict[str, Tensor]]:
-    """An input share, a state and weights for a cell, all random."""
+    """An input projection, a state and weights for a cell, all random."""
     random = torch.Generator().manual_seed(seed)
     cell = CELLS[name]
 

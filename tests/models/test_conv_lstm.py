@@ -135,7 +135,7 @@ def test_gradients_in_float64(kernel: int) -> None:
 
 
 def outcome(fast: bool, given: list[Tensor], slope: Tensor) -> list[Tensor]:
-    """Outputs, and the gradients of the input's share, the recurrent kernel and the peepholes."""
+    """Outputs, and the gradients of the input projection, recurrent kernel and peepholes."""
     dtype = torch.float32 if fast else torch.float64
     x, weight, peephole = (v.to(dtype, copy=True).requires_grad_() for v in given)
     if fast:

@@ -81,7 +81,7 @@ def test_a_path_whose_results_are_nan_has_failed() -> None:
 
 def test_a_bad_batch_is_no_fault_of_a_path() -> None:
     values = torch.tensor([[1.0, torch.nan, torch.inf]])
-    once = choice.rehearsal(lambda x, copies: x * copies[0]["w"], values, [{"w": torch.ones(3)}])
+    once = choice.timed_pass(lambda x, copies: x * copies[0]["w"], values, [{"w": torch.ones(3)}])
     assert not any(result.isnan().any() for result in once())
 
 
@@ -241,7 +241,7 @@ def test_measuring_is_done_in_the_precision_of_the_caller() -> None:
         assert not torch.is_autocast_cache_enabled()
         return outputs
 
-    once = choice.rehearsal(run, torch.randn(2, 3), [{"weight": torch.randn(4, 3)}])
+    once = choice.timed_pass(run, torch.randn(2, 3), [{"weight": torch.randn(4, 3)}])
     once()
     with torch.autocast("cpu", torch.bfloat16):
         once()

@@ -38,9 +38,9 @@ def cases(T: int, B: int, H: int, directions: int) -> list[Case]:
 
 
 def loop(
-    shares: Sequence[Tensor], states: Sequence[State], weights: Sequence[Weights]
+    projections: Sequence[Tensor], states: Sequence[State], weights: Sequence[Weights]
 ) -> list[State]:
-    given = zip(shares, states, weights, strict=True)
+    given = zip(projections, states, weights, strict=True)
     return [reference.run(CELLS["lstm"], *direction) for direction in given]
 
 
@@ -61,8 +61,8 @@ def outcome(
     xs = [leaf(x.transpose(0, 1) if batch_first else x) for x, _, _ in given]
     states: list[State] = [(leaf(h), leaf(c)) for _, (h, c), _ in given]
     weights: list[Weights] = [{"weight_hh": leaf(w["weight_hh"])} for _, _, w in given]
-    shares = [x.transpose(0, 1) if batch_first else x for x in xs]
-    after = [state if memory else state[:1] for state in run(shares, states, weights)]
+    projections = [x.transpose(0, 1) if batch_first else x for x in xs]
+    after = [state if memory else state[:1] for state in run(projections, states, weights)]
     random = torch.Generator().manual_seed(9)
     total = torch.zeros((), dtype=torch.float64, device=device)
     for part in (part for state in after for part in state):
@@ -313,7 +313,7 @@ def test_the_barrier_on_a_full_gpu(served: None) -> None:
 @pytest.mark.gpu
 def test_a_wait_in_vain_ends_in_nan_there(served: None, monkeypatch: pytest.MonkeyPatch) -> None:
     ((x, (h, c), weights),) = cases(20, 8, 64, 1)
-    share, weight = x.cuda().half(), weights["weight_hh"].cuda().half()
+    projected, weight = x.cuda().half(), weights["weight_hh"].cuda().half()
     state = h.cuda().half(), c.cuda().half()
 
     def too_low(*size: int, **kind: Any) -> Tensor:
@@ -321,7 +321,7 @@ def test_a_wait_in_vain_ends_in_nan_there(served: None, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch, "zeros", too_low)  # of the counters
     with torch.no_grad():
-        got = persistent.run([share], [state], [{"weight_hh": weight}])[0][0]
+        got = persistent.run([projected], [state], [{"weight_hh": weight}])[0][0]
     assert got.isnan().all()
 
 
@@ -334,12 +334,12 @@ def test_a_layer_there(other: str, served: None) -> None:
 @pytest.mark.gpu
 def test_in_a_graph_there(served: None) -> None:
     ((x, (h, c), weights),) = cases(20, 8, 64, 1)
-    share, weight = x.cuda().half(), weights["weight_hh"].cuda().half()
+    projected, weight = x.cuda().half(), weights["weight_hh"].cuda().half()
     state = h.cuda().half(), c.cuda().half()
 
     def run() -> Tensor:
         with torch.no_grad():
-            return persistent.run([share], [state], [{"weight_hh": weight}])[0][0]
+            return persistent.run([projected], [state], [{"weight_hh": weight}])[0][0]
 
     wanted, graph, side = run().clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

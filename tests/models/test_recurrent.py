@@ -236,7 +236,7 @@ def test_both_directions_are_the_reference_utterance_by_utterance(name: str) -> 
         for number, direction in enumerate([twin.ahead, twin.back]):
             assert direction is not None
             turned = values.flip(0) if number else values
-            share = direction.input_share(
+            share = direction.input_projection(
                 Padded(turned[None].double(), torch.tensor([len(values)]))
             )
             state = tuple(part[i : i + 1].double() for part in before[number])

@@ -24,11 +24,11 @@ from asr.inference.live_utterance import LiveText
 from asr.inference.recognizer import Recognizer
 from asr.serving.engine import Busy, Engine
 from asr.serving.limits import Limits
-from asr.serving.live_session import AHEAD_S, LiveOptions, LiveSessions
+from asr.serving.live_session import AHEAD_S, LiveSessions, SessionOptions
 from tests.serving.live_server import talk
 from tests.tones import RATE
 
-OPTIONS = LiveOptions("tones", RATE)
+OPTIONS = SessionOptions("tones", RATE)
 BLOCK = RATE // 10
 
 
@@ -181,7 +181,7 @@ def test_clear_drops_what_was_said(recognizer: Recognizer) -> None:
 def test_a_failure_reaches_the_client(recognizer: Recognizer) -> None:
     async def check(sessions: LiveSessions) -> None:
         with pytest.raises(StreamError, match="expected a sample_rate"):
-            await sessions.start(LiveOptions("tones", 7))
+            await sessions.start(SessionOptions("tones", 7))
         session = await sessions.start(OPTIONS)
         with pytest.raises(StreamError, match="expected mono"):
             await session.push(np.zeros((2, 2), np.int16))

@@ -13,7 +13,7 @@ from asr.evaluation.error_rate import score
 from asr.evaluation.normalise import Profile, Rules
 from asr.evaluation.scoring import Scoring, errors_of_case, score_files
 from asr.lm.text import plain, read_sentences
-from asr.lm.words import parse_hot_words, read_lexicon
+from asr.lm.words import parse_hot_words, read_word_list
 from asr.text.characters import canonical, lower, unseen, upper
 from asr.text.edit_distance import align_words
 from asr.text.normalise import TextConfig, normalise
@@ -81,7 +81,7 @@ def test_what_is_not_seen_is_dropped_everywhere(text: str, expected: str, tmp_pa
     assert list(read_sentences([tmp_path / "text.txt"], plain)) == [expected]
     if " " not in expected:
         (tmp_path / "words.txt").write_text(f"\ufeff{text}\tsaid so\n", encoding="utf-8")
-        assert read_lexicon(tmp_path / "words.txt") == (expected,)
+        assert read_word_list(tmp_path / "words.txt") == (expected,)
         assert parse_hot_words([text], "line ") == {expected: 6.0}
 
 

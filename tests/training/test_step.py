@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -128,8 +127,7 @@ def test_intermediate_layers_share_the_loss(tones_batch: Batch) -> None:
         SILENCE,
         intermediate_ctc_weight=0.25,
     )
-    outputs: Any = model.outputs(model.features(tones_batch.waves))
-    written, _, *earlier = outputs
+    written, _, earlier, _ = model.outputs(model.features(tones_batch.waves))
     last, first, second = (
         ctc_loss(scores, tones_batch.targets).sum() for scores in (written, *earlier)
     )

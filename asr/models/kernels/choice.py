@@ -134,7 +134,7 @@ def rounded(size: int) -> int:
     return -(-size // step) * step
 
 
-def rehearsal(
+def timed_pass(
     run: Callable[[Tensor, list[dict[str, Tensor]]], Tensor],
     values: Tensor,
     weights: Sequence[Weights],

@@ -79,22 +79,24 @@ def serves(name: str, x: Tensor, dtype: torch.dtype, H: int, directions: int) ->
 
 
 def run(
-    shares: Sequence[Tensor], states: Sequence[State], weights: Sequence[Weights]
+    projections: Sequence[Tensor], states: Sequence[State], weights: Sequence[Weights]
 ) -> list[State]:
     """The states after every frame of each direction; c in float32.
 
-    Shape: each share [T, B, 4*H], state h and c [B, H] -> h and c [T, B, H].
+    Shape: each projected [T, B, 4*H], state h and c [B, H] -> h and c [T, B, H].
     """
-    kind = shares[0].device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else shares[0].dtype
+    kind = projections[0].device.type
+    dtype = (
+        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else projections[0].dtype
+    )
     results = _Recurrence.apply(
-        len(shares),
-        *(share.to(dtype) for share in shares),
+        len(projections),
+        *(projected.to(dtype) for projected in projections),
         *(state[0].to(dtype) for state in states),
         *(state[1].float() for state in states),
         *(part["weight_hh"].to(dtype) for part in weights),
     )
-    return [(results[d], results[len(shares) + d]) for d in range(len(shares))]
+    return [(results[d], results[len(projections) + d]) for d in range(len(projections))]
 
 
 class _Recurrence(torch.autograd.Function):
