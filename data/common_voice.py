@@ -118,7 +118,8 @@ def _utterances(root: Path, table: str, durations: Mapping[str, float]) -> Itera
                 f"({root / table}:{line}): unpack the release again"
             )
         extra = {name: row[name] for name in EXTRA if row.get(name)}
-        seconds = durations.get(row["path"], -1.0)
+        # Some older releases have clips without a byte, and no table of durations.
+        seconds = durations.get(row["path"], -1.0) if clip.stat().st_size else 0.0
         text = row["sentence"].strip()
         name = Path(row["path"]).stem  # a clip may be a link to a file with a different name
         yield Utterance(name, clip, text, seconds, row["client_id"], extra=extra)

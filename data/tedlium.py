@@ -33,8 +33,8 @@ def prepare(
 ) -> dict[str, Path]:
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
 
-    Utterances are segments of talks; a talk counts as a speaker, so that DanBarber_2010 and
-    DanBarber_2010_S103 are two. Raises AsrError for a malformed line of a transcript and for a talk
+    Utterances are segments of talks. A talk counts as one speaker, although other people may speak
+    in it, and a person who gave two talks counts as two. Raises AsrError for a malformed line of a transcript and for a talk
     without its recording.
     """
     if source is None:

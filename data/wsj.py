@@ -27,6 +27,7 @@ ABSENT = "wsj0/si_tr_s/401/"  # indexed, but on no disc
 AUDIO = (".wv1", ".wav", ".sph", ".flac")  # the close microphone; .wv2 is the other one
 
 _NO_WORD = re.compile(r"\[[^\]]*\]|[.~]")
+_NOT_SPOKEN = re.compile(r"-?\([A-Z']+\)-?")  # of a fragment: COM(PANY)-
 # ,COMMA --DASH "DOUBLE-QUOTE 'SINGLE-QUOTE 'QUOTE (LEFT-PAREN %PERCENT .POINT ...ELLIPSIS; an
 # apostrophe alone begins words such as 'CAUSE.
 _VERBALISED = re.compile(r"(?:[^\w'*<]+|'(?=(?:[A-Z]+-)*QUOTE\b|APOSTROPHE\b))(?=[A-Z])(.+)")
@@ -57,7 +58,10 @@ def prepare(
         wanted = [place for index in indices for place in _places(source, files, index)]
         there = [place for place in dict.fromkeys(wanted) if place in audio]
         tell_incomplete(say, part, len(there), PUBLISHED[part], "recordings")
-        splits[part] = [_utterance(audio[place], texts) for place in there]
+        utterances = [_utterance(audio[place], texts) for place in there]
+        splits[part] = [u for u in utterances if u.text]  # 46uc030b and 47hc0418 are empty
+        if silent := len(utterances) - len(splits[part]):
+            say(f"left out of {part}: {silent} recordings without words")
     return write_splits(folder, {p: with_durations(utts, progress) for p, utts in splits.items()})
 
 
@@ -116,17 +120,20 @@ def _utterance(path: Path, texts: dict[str, str]) -> Utterance:
 
 
 def clean(sentence: str) -> str:
-    """The spoken words, in upper case: without backslashes, noises in brackets, pauses or marks of
-    stress, length and cut-off; <words> that were to be omitted but were spoken, and *words* that
+    """The spoken words, in upper case: without backslashes, noises in brackets, pauses, the part of
+    a fragment that was not said, or marks of stress, length and cut-off; <words> that were to be omitted but were spoken, and *words* that
     were mispronounced, stay; verbalised punctuation becomes its words.
 
     >>> clean("[loud_breath] The *firm* 's <two> B\\\\. ,COMMA --DASH . %PERCENT [<door_slam]")
     "THE FIRM 'S TWO B. COMMA DASH PERCENT"
+    >>> clean("com(pany)- -(inter)national ~~")
+    'COM NATIONAL'
     """
     words = []
     for word in sentence.replace("\\", "").upper().split():
         if _NO_WORD.fullmatch(word):
             continue
+        word = _NOT_SPOKEN.sub("", word)
         if match := _VERBALISED.fullmatch(word):
             word = match[1].replace("-", " ")
         # A colon within a word is a lengthened sound, an exclamation mark a stressed one.

@@ -159,3 +159,11 @@ def test_refusals(published: Path, tmp_path: Path) -> None:
     assert "text that is not UTF-8" in refused(out, published)
     (published / "dev.tsv").unlink()
     assert "no such file" in refused(out, published)
+
+
+def test_clips_without_a_byte_are_left_out(published: Path, tmp_path: Path) -> None:
+    (published / "clips" / name(2)).write_bytes(b"")
+    said: list[str] = []
+    paths = common_voice.prepare(tmp_path / "data", published, say=said.append, language="de")
+    assert texts(paths)["train"] == ['Er sagte: "Ja!"', "Drei"]
+    assert said == ["left out of train: 1 clips without text or sound"]
