@@ -34,8 +34,8 @@ def prepare(
     """Manifests train, dev and test in `folder`, from the published archive or a local copy of it.
 
     Utterances are segments of talks. A talk counts as one speaker, although other people may speak
-    in it, and a person who gave two talks counts as two. Raises AsrError for a malformed line of a transcript and for a talk
-    without its recording.
+    in it, and a person who gave two talks counts as two. Raises AsrError for a malformed line of a
+    transcript and for a talk without its recording.
     """
     if source is None:
         # OpenSLR publishes no md5 of this archive.

@@ -121,8 +121,9 @@ def _utterance(path: Path, texts: dict[str, str]) -> Utterance:
 
 def clean(sentence: str) -> str:
     """The spoken words, in upper case: without backslashes, noises in brackets, pauses, the part of
-    a fragment that was not said, or marks of stress, length and cut-off; <words> that were to be omitted but were spoken, and *words* that
-    were mispronounced, stay; verbalised punctuation becomes its words.
+    a fragment that was not said, or marks of stress, length and cut-off; <words> that were to be
+    omitted but were spoken, and *words* that were mispronounced, stay; verbalised punctuation
+    becomes its words.
 
     >>> clean("[loud_breath] The *firm* 's <two> B\\\\. ,COMMA --DASH . %PERCENT [<door_slam]")
     "THE FIRM 'S TWO B. COMMA DASH PERCENT"

@@ -26,7 +26,7 @@ import numpy as np
 from asr.audio.piped import RawPcm, raw_blocks
 from asr.audio.recordings import channels_of, samples_of, stated_seconds_of
 from asr.audio.resample import resampled
-from asr.audio.samples import RATES
+from asr.audio.samples import RATE_RANGE, RATES
 from asr.audio.source import Request, Span, name_of, open_source, reason_of
 from asr.errors import AudioError, AudioWarning
 
@@ -106,7 +106,7 @@ def request_for(
     impossible numbers."""
     name = name_of(source)
     if rate not in RATES:
-        raise AudioError(f"{name}: expected a target rate of 1000 to 1000000 Hz, got {rate}")
+        raise AudioError(f"{name}: expected a target rate of {RATE_RANGE}, got {rate}")
     if not 0 <= start < math.inf:
         raise AudioError(f"{name}: expected start >= 0 seconds, got {start}; correct the manifest")
     if end is not None and not end > start:

@@ -188,6 +188,9 @@ def _timed(frames: Iterable[Timed]) -> Iterator[Timed]:
 def _placed(frames: Iterable[Timed], container: str, damage: _Damage, mix: Mix) -> Iterator[Block]:
     """Each frame at its timestamp, with silence in the gaps."""
     longest_gap = _LONGEST_BROADCAST_GAP if container in _BROADCASTS else _LONGEST_GAP
+    # `position` is the next sample, `lack` the number of samples that are missing before a frame by
+    # its timestamp, `shift` is added to all timestamps after an implausible jump, and timestamps
+    # are not `believed` once the rate changes in a container where they do not follow it.
     position, rate, shift, believed = 0, 0, Fraction(), True
     for frame, time in frames:
         if frame.sample_rate != rate:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-_SILENT_PEAK = 1e-4  # full scale 1; a 16-bit recording with three steps of noise is below it
+SILENT_PEAK = 1e-4  # full scale 1; a 16-bit recording with three steps of noise is below it
 _QUIET_PEAK = 0.01  # -40 dB; the quantisation noise of 16 bits is then 50 dB below the peak
 # A peak is clipped if this many consecutive samples are within 1 % of the loudest. None of 209 AN4
 # recordings has such a place; clipped at a third of their peak, nine in ten have 31 or more.
@@ -16,14 +16,14 @@ _MOST_FLAT = 4
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether the peak is below `_SILENT_PEAK`. Shape: [S], full scale 1."""
-    return float(np.abs(samples).max()) < _SILENT_PEAK
+    """Whether the peak is below `SILENT_PEAK`. Shape: [S], full scale 1."""
+    return float(np.abs(samples).max()) < SILENT_PEAK
 
 
 def level_problems(samples: np.ndarray) -> list[tuple[str, str]]:
     """Name and figure of each problem with the level of a recording. Shape: [S], full scale 1."""
     peak = float(np.abs(samples).max())
-    if peak < _SILENT_PEAK:
+    if peak < SILENT_PEAK:
         return [("silent audio", f"peak {peak:.1e}")]
     decibels = f"peak {20 * math.log10(peak):.0f} dB of full scale"
     if peak < _QUIET_PEAK:

@@ -19,7 +19,7 @@ import numpy as np
 
 from asr.audio.decode_soundfile import SOUNDFILE_MAGIC
 from asr.audio.pcm import INT16
-from asr.audio.samples import RATES
+from asr.audio.samples import RATE_RANGE, RATES
 from asr.audio.source import Block, one_line
 from asr.errors import AudioError, disk_trouble
 
@@ -43,7 +43,7 @@ class RawPcm:
     def __post_init__(self) -> None:
         if self.rate not in RATES:
             raise AudioError(
-                f"{self.name}: expected a rate of 1000 to 1000000 Hz, got {self.rate}: correct it"
+                f"{self.name}: expected a rate of {RATE_RANGE}, got {self.rate}: correct it"
             )
 
     def read(self, count: int = -1) -> bytes:

@@ -12,7 +12,7 @@ from contextlib import closing
 import numpy as np
 import soxr
 
-from asr.audio.samples import RATES
+from asr.audio.samples import RATE_RANGE, RATES
 from asr.audio.source import Block, Request
 from asr.errors import AudioError
 
@@ -38,7 +38,7 @@ def check_rate(rate: int) -> None:
     """Raises AudioError for the rate of a damaged header."""
     if rate not in RATES:
         raise AudioError(
-            f"expected a sample rate of 1000 to 1000000 Hz, got {rate};"
+            f"expected a sample rate of {RATE_RANGE}, got {rate};"
             " the header is damaged: convert it again from the original"
         )
 

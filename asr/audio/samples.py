@@ -11,6 +11,7 @@ import soundfile
 from asr.errors import AudioError
 
 RATES = range(1_000, 1_000_001)  # Hz
+RATE_RANGE = f"{RATES[0]} to {RATES[-1]} Hz"
 MOST_CHANNELS = 1024  # of libsndfile
 _SUBTYPES = {"float32": "FLOAT", "float64": "FLOAT", "int16": "PCM_16", "int32": "PCM_32"}
 
@@ -51,9 +52,7 @@ def as_recording(samples: Any, sample_rate: int | None) -> BinaryIO:
     if sample_rate is None:
         raise AudioError("<samples>: expected sample_rate= with samples, got none; give it in Hz")
     if sample_rate not in RATES:
-        raise AudioError(
-            f"<samples>: expected a sample_rate of 1000 to 1000000 Hz, got {sample_rate!r}"
-        )
+        raise AudioError(f"<samples>: expected a sample_rate of {RATE_RANGE}, got {sample_rate!r}")
     recording = _Samples()
     soundfile.write(recording, array, int(sample_rate), format="WAV", subtype=subtype)
     recording.seek(0)

@@ -11,6 +11,7 @@ import numpy as np
 from av.stream import Disposition
 
 from asr.audio.channels import MOST_SECONDS, Mix, mix_of
+from asr.audio.levels import SILENT_PEAK
 from asr.audio.source import Stream, View
 from asr.errors import AudioError
 
@@ -20,7 +21,6 @@ _PYAV_FORMATS = (
     "avi,mpegts,mpeg,ac3"
 )
 _DEFAULT = Disposition.default
-_SILENT_PEAK = 1e-4  # full scale 1; the same limit as for silence in `asr check`
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _frames(stream: Stream, place: int) -> Iterator[Any]:
 
 def _has_sound(stream: Stream, place: int) -> bool:
     return any(
-        np.abs(frame_channels(frame)).max(initial=0) >= _SILENT_PEAK
+        np.abs(frame_channels(frame)).max(initial=0) >= SILENT_PEAK
         for frame in _frames(stream, place)
     )
 

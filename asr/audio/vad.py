@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 import soxr
 
-from asr.audio.samples import RATES
+from asr.audio.samples import RATE_RANGE, RATES
 from asr.errors import AudioError, ConfigError
 from asr.io.onnx_session import open_graph
 
@@ -128,7 +128,7 @@ def speech_detector(rate: int, kind: str | None = None) -> SpeechDetector:
         AudioError: a rate outside 1,000 to 1,000,000 Hz.
     """
     if rate not in RATES:
-        raise AudioError(f"expected a rate of 1000 to 1000000 Hz, got {rate}: correct it")
+        raise AudioError(f"expected a rate of {RATE_RANGE}, got {rate}: correct it")
     kind = kind or best_kind()
     if kind == "silero":
         session = _silero_session()

@@ -17,8 +17,7 @@ import typer
 from asr.errors import ConfigError
 from asr.io.printable import printable_json
 from asr.io.redraw import Redrawn
-from asr.io.terminal import show, tell
-from asr.training.interrupt import IMPATIENT_S
+from asr.io.terminal import IMPATIENT_S, show, tell
 
 if TYPE_CHECKING:
     from asr.inference.live_clock import Clock, Latencies

@@ -245,6 +245,10 @@ def propose(row, order, nodes, beam, language, phrases, work, floor, least):
         context, after = nodes.context[node], nodes.end_context[node]
         matching = nodes.phrase[node]
         share, share_within, share_new = match_shares(phrases, matching)
+        # Tokens come best first, so the loop ends at the first that cannot reach the floor with the
+        # most that the language may add. Within the word no continuation exceeds the present
+        # look-ahead, with the best share of a hot phrase in place of the present one. A token that
+        # begins a word adds the score of ending this one and the look-ahead of an empty word.
         most_within, most_new = ahead - share + share_within, end + empty + share_new
         most = total + so_far + max(most_within, most_new)
         for unit in order:
@@ -307,6 +311,7 @@ def recombine(phrases, nodes, beam, work, count):
     for place in range(size):
         table[place] = OFF
     for i in range(count):
+        # Odd factors only spread the entries over the table; equality is tested below.
         place = (contexts[i] * 40503 ^ spelled[i] * 9973 ^ units[i] * 31) & (size - 1)
         while table[place] != OFF:
             j = table[place]

@@ -48,6 +48,8 @@ def build_phrases(
     depth = np.repeat(np.arange(float(len(levels))), sizes)
     share = best_below(parents, ends, bonus[ends] / np.maximum(depth[ends], 1))
     ahead = combine(depth * np.maximum(share, 0.0), np.maximum)
+    # The largest share within the characters of one token: its first leads to a child, each of the
+    # others at most one node further.
     reach = ahead
     for _ in range(longest_unit - 1):
         longer = reach.copy()

@@ -102,7 +102,7 @@ def recognize(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Result]:
     """Recognise utterances; the results by id, in their order."""
-    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    bundle.on_device()
     utterances = dataset.utterances
     unreadable: dict[str, str] = {}
 

@@ -83,7 +83,7 @@ def measure(
     silent = [replace(u, text="") for u in utterances]
     data = SpeechDataset(silent, None, bundle.text, bundle.sample_rate)
     known = {u.id: u for u in utterances}
-    model = bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = bundle.on_device()
     device = next(model.parameters()).device
     with evaluation_mode(model), torch.inference_mode():
         for batch in load_batches(data, batch_seconds(model), on_error, progress):

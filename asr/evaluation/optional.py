@@ -102,6 +102,8 @@ def _rows(reference: Sequence[str], hypothesis: Sequence[str], error: int) -> It
     for marked, word in zip(reference, left, strict=True):
         row = costs + (1 if is_optional(marked) else error)
         row[1:] = np.minimum(row[1:], costs[:-1] + error * (said != ids[word]))
+        # The least of row[k] plus the insertions k + 1 to j, for all k up to j: without the cost of
+        # all insertions up to each place, this is a running minimum.
         costs = np.minimum.accumulate(row - along) + along
         yield costs
 

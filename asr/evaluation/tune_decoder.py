@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from asr.dataset.manifest import read_manifest
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.dataset.splits import refuse_test_set
@@ -82,7 +80,7 @@ def tune(
     bundle = bundle or load_bundle(model)
     utterances = read_manifest(manifest)
     refuse_test_set(model, manifest, utterances)
-    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    bundle.on_device()
     dataset = SpeechDataset(utterances, None, bundle.text, bundle.sample_rate)
     if decoder.language is None:
         raise AsrError("expected a decoder with a beam, got a greedy one: give --lm")

@@ -182,11 +182,18 @@ def band_edges(bands: int, highest: float) -> Tensor:
 def mel_filters(bins: int, bands: int, highest: float) -> Tensor:
     """The weights of a spectrum's bins, from 0 to `highest` Hz, in each mel band: triangles of unit
     area between `band_edges`. Shape: [bins, bands]."""
-    frequencies = torch.linspace(0, highest, bins, dtype=torch.float64)[:, None]
+    frequencies = torch.linspace(0, highest, bins, dtype=torch.float64)
     edges = band_edges(bands, highest)
+    return (triangles(frequencies, edges) * 2 / (edges[2:] - edges[:-2])).float()
+
+
+def triangles(frequencies: Tensor, edges: Tensor) -> Tensor:
+    """Triangles with peaks of 1 from each of the `edges` [bands + 2] to the second next.
+    Shape: [bins] -> [bins, bands]."""
     begin, peak, end = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (frequencies - begin) / (peak - begin), (end - frequencies) / (end - peak)
-    return (torch.minimum(rising, falling).clamp(min=0) * 2 / (end - begin)).float()
+    rising = (frequencies[:, None] - begin) / (peak - begin)
+    falling = (end - frequencies[:, None]) / (end - peak)
+    return torch.minimum(rising, falling).clamp(min=0)
 
 
 def cosine_transform(inputs: int, outputs: int) -> Tensor:

@@ -27,7 +27,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from asr.features.filterbank import Distortion, band_edges, log_energies
+from asr.features.filterbank import Distortion, band_edges, log_energies, triangles
 from asr.padded import Padded
 
 Kind = Literal["kaldi", "nemo"]
@@ -135,11 +135,8 @@ def mel_filters(kind: Kind, sample_rate: int, bands: int, fft_size: int) -> Tens
     edges = _edges(kind, sample_rate, bands)
     if kind == "kaldi":
         frequencies, edges = _htk_mel(frequencies), _htk_mel(edges)
-    left, peak, right = edges[:-2], edges[1:-1], edges[2:]
-    rising = (frequencies[:, None] - left) / (peak - left)
-    falling = (right - frequencies[:, None]) / (right - peak)
-    weights = torch.minimum(rising, falling).clamp(min=0)
-    return (weights if kind == "kaldi" else weights * 2 / (right - left)).float()
+    weights = triangles(frequencies, edges)
+    return (weights if kind == "kaldi" else weights * 2 / (edges[2:] - edges[:-2])).float()
 
 
 def empty_bands(kind: Kind, sample_rate: int, bands: int, window_ms: float) -> int:

@@ -48,7 +48,7 @@ def align_all(
 
     Times count from the start of the utterance, which may be a segment of a recording.
     """
-    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    bundle.on_device().eval()
     names = ctm_names(u.audio for u in utterances if u.packed is None)
     for u in utterances:
         if ids is not None and u.id not in ids:

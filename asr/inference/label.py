@@ -23,7 +23,7 @@ from asr.dataset.segments import WordPart, segments
 from asr.dataset.shards import load_recording
 from asr.errors import AudioError, ConfigError, ReportError
 from asr.inference.joining import items_of
-from asr.inference.output_names import recording_ids
+from asr.inference.output_names import free_id, recording_ids
 from asr.inference.recognizer import Recognizer
 from asr.inference.time_formats import Word
 from asr.inference.transcribe import Source
@@ -251,8 +251,4 @@ def _named(labelled: Labelled, taken: set[str]) -> Iterator[Utterance]:
         yield labelled.utterances[0]
         return
     for number, u in enumerate(labelled.utterances, start=1):
-        name = f"{recording.id}-{number}"
-        while name in taken:
-            name += "x"
-        taken.add(name)
-        yield replace(u, id=name)
+        yield replace(u, id=free_id(f"{recording.id}-{number}", taken))

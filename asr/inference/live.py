@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 
 from asr.audio.mono import as_mono
-from asr.audio.samples import RATES
+from asr.audio.samples import RATE_RANGE, RATES
 from asr.audio.speech_regions import Region, RegionConfig, RegionFinder
 from asr.audio.vad import speech_detector
 from asr.decoding.decoder import Decoder
@@ -80,7 +80,7 @@ class Live:
         which pause ends an utterance. Raises StreamError for a wrong rate."""
         rate = model.sample_rate if sample_rate is None else sample_rate
         if rate not in RATES:
-            raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
+            raise StreamError(f"expected a sample_rate of {RATE_RANGE}, got {rate!r}")
         self._rate = model.sample_rate
         self._clock = clock or Clock()
         self._pieces = _Pieces(rate, self._rate)

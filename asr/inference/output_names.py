@@ -61,6 +61,18 @@ def recording_ids(folder: Path, paths: Sequence[Path], say: Say) -> dict[Path, s
     return ids
 
 
+def free_id(name: str, taken: set[str]) -> str:
+    """`name`, or a longer one if that is taken; it is added to `taken`.
+
+    >>> free_id("a-1", {"a-1"})
+    'a-1x'
+    """
+    while name in taken:
+        name += "x"
+    taken.add(name)
+    return name
+
+
 def _root(argument: Path) -> Path:
     """The argument, or the folder before the first wildcard of a pattern."""
     stored = as_stored(argument)

@@ -180,10 +180,9 @@ def load_model(folder: Path) -> Bundle | OnnxModel:
     """
     if is_onnx(folder):
         return load_onnx(folder)
-    import torch
 
     from asr.models.bundle import load_bundle
 
     bundle = load_bundle(folder)
-    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    bundle.on_device().eval()
     return bundle

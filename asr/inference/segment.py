@@ -24,6 +24,7 @@ from asr.dataset.shards import load_recording
 from asr.errors import AlignmentError, AudioError, ConfigError
 from asr.inference.forced_alignment import align_words
 from asr.inference.joining import items_of
+from asr.inference.output_names import free_id
 from asr.models.bundle import Bundle, load_bundle
 
 SECONDS = 4.0  # approximate length of a segment
@@ -89,11 +90,7 @@ def _distinct(cuts: Sequence[Cut]) -> list[Utterance]:
     segments = []
     for cut in cuts:
         for segment in cut.segments:
-            name = segment.id
-            if len(cut.segments) > 1:
-                while name in taken:
-                    name += "x"
-                taken.add(name)
+            name = segment.id if len(cut.segments) == 1 else free_id(segment.id, taken)
             segments.append(replace(segment, id=name))
     return segments
 
@@ -123,7 +120,7 @@ def cut_all(bundle: Bundle, utterances: Sequence[Utterance], seconds: float) -> 
             "expected a model that writes words, got one of phones: cut with one of characters, "
             "words or subwords"
         )
-    bundle.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    bundle.on_device().eval()
     for u in utterances:
         try:
             samples = load_recording(u.audio, bundle.sample_rate, u.start, u.end, u.packed)

@@ -14,7 +14,7 @@ import soxr
 import torch
 
 from asr.audio.mono import as_mono
-from asr.audio.samples import RATES
+from asr.audio.samples import RATE_RANGE, RATES
 from asr.decoding.decoder import Decoder
 from asr.decoding.incremental import IncrementalDecoder
 from asr.errors import StreamError
@@ -43,7 +43,7 @@ class TextStream:
         """`sample_rate` is that of the samples, in Hz; by default that of the model."""
         rate = bundle.sample_rate if sample_rate is None else sample_rate
         if rate not in RATES:
-            raise StreamError(f"expected a sample_rate of 1000 to 1000000 Hz, got {rate!r}")
+            raise StreamError(f"expected a sample_rate of {RATE_RANGE}, got {rate!r}")
         self._scores = Stream(bundle.model, bundle.chunk)
         self._decoder = IncrementalDecoder(decoder)
         self._resampler = None

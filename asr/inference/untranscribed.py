@@ -23,7 +23,7 @@ from asr.dataset.manifest import Utterance, read_manifest
 from asr.dataset.shards import load_recording
 from asr.dataset.splits import held_out, total_seconds
 from asr.errors import AudioError
-from asr.inference.output_names import recording_ids
+from asr.inference.output_names import free_id, recording_ids
 from asr.inference.speech_pieces import speech_pieces
 from asr.io.paths import Say, as_stored
 
@@ -145,10 +145,7 @@ def _cut(
             short += not piece.overlap  # else it is the rest of another piece
             continue
         number += 1
-        name = f"{u.id}-{number}"
-        while name in taken:
-            name += "x"
-        taken.add(name)
+        name = free_id(f"{u.id}-{number}", taken)
         times = round(u.start + start, 4), round(u.start + end, 4)
         found.utterances.append(
             replace(u, id=name, duration=times[1] - times[0], start=times[0], end=times[1])

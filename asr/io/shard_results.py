@@ -173,7 +173,7 @@ def _usable(
     for start, line in _lines(file):
         try:
             content = json.loads(line)
-            if start:
+            if start:  # the line at 0 is the header
                 id_, state, error, _ = content
                 rows[id_] = state, error
         except (ValueError, TypeError):
@@ -311,7 +311,7 @@ def _index(
         with (place / RESULTS).open("rb") as file:
             for start, line in _lines(file):
                 total.update(line)
-                if start:
+                if start:  # the line at 0 is the header
                     id_, state, _, _ = json.loads(line)
                     places[id_] = state, start
     except (FileNotFoundError, ValueError, TypeError):

@@ -13,6 +13,11 @@ from asr.io.printable import printable, printable_lines
 if TYPE_CHECKING:
     from asr.io.error_console import ErrorConsole
 
+IMPATIENT_S = 1.0
+"""Seconds after the first signal from which Ctrl-C counts as a second request: shells, timeout and
+program runners forward a signal that their child has already received, so that one Ctrl-C arrives
+twice."""
+
 _quiet = False
 
 

@@ -59,6 +59,10 @@ class Bundle:
         """Sample rate of the input waveforms in Hz."""
         return self.model.features.config.sample_rate
 
+    def on_device(self) -> AcousticModel:
+        """The model, moved to the GPU if there is one."""
+        return self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+
     def normalise(self, text: str) -> str:
         """A transcript with the normalisation of training."""
         return normalise(text, self.text)
@@ -72,11 +76,10 @@ class Bundle:
         Shape: B waveforms [S] in [-1, 1] at the model's rate -> [B, T', V] and [B, T'', V] in
         float32.
         """
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        batch = pad_on([torch.from_numpy(wave) for wave in waves], device)
-        model = self.model.to(device).eval()
-        features = model.features(batch)
-        if device == "cpu":
+        model = self.on_device().eval()
+        device = next(model.parameters()).device
+        features = model.features(pad_on([torch.from_numpy(wave) for wave in waves], device))
+        if device.type == "cpu":
             return model.forward_and_spell(features)
         return in_half(model, features)
 

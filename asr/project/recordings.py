@@ -5,9 +5,8 @@ This is what takes long in a large corpus, and what many machines can do in shar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -67,14 +66,10 @@ def measured(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Lef
     """The utterances with their durations, and those with unreadable recordings."""
     paths = list(dict.fromkeys(u.audio for u in utterances))
     lengths: dict[Path, float | str] = {}
-    threads = ThreadPoolExecutor(os.cpu_count() or 1)
-    try:
-        with progress_bar("measuring") as progress:
-            for path, length in zip(paths, threads.map(_length, paths), strict=True):
-                lengths[path] = length
-                progress(len(lengths), len(paths))
-    finally:
-        threads.shutdown(cancel_futures=True)
+    with progress_bar("measuring") as progress, closing(in_threads(_length, paths)) as found:
+        for path, length in zip(paths, found, strict=True):
+            lengths[path] = length
+            progress(len(lengths), len(paths))
     return _sorted_out([_placed(u, lengths[u.audio]) for u in utterances])
 
 

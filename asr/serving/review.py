@@ -182,8 +182,8 @@ class Review:
         it returns, the text is on the disk.
 
         Raises KeyError for an unknown id, TextError for a text that no manifest can hold and for a
-        recording that cannot be read, and
-        ChangedError if the version is not the present one and the present text is another.
+        recording that cannot be read, and ChangedError if the version is not the present one and
+        the present text is another.
         """
         text = " ".join(text.split())
         if len(text) > LONGEST_TEXT or not _is_whole(text):

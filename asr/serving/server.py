@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from asr.errors import AsrError, reason
+from asr.io.terminal import IMPATIENT_S
 from asr.serving.app import build_app
 from asr.serving.config import ServeConfig
 from asr.serving.connections import uvicorn_options
 from asr.serving.engine import Engine
-
-IMPATIENT_S = 1.0  # seconds after the first signal from which Ctrl-C counts as a second one
 
 
 class Server(uvicorn.Server):
@@ -50,7 +49,7 @@ class Server(uvicorn.Server):
     def _stop(self, number: int, frame: object) -> None:
         if not self.should_exit:
             self.should_exit, self._asked = True, time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - self._asked > IMPATIENT_S:
+        elif number == signal.SIGINT and time.monotonic() - self._asked >= IMPATIENT_S:
             self.force_exit = True
             logging.getLogger("uvicorn.error").disabled = True  # it logs what is cut off
 

@@ -44,7 +44,7 @@ def choose(run: Run) -> None:
     gpu = run.loop.accelerator.device.type == "cuda"
     own = _measured(run) if gpu else CPU_SECONDS
     # The least of all processes, in whole seconds because integers are exchanged.
-    fits = -distributed.all_reduce_max(-int(own)) * (distributed.world_size() if gpu else 1)
+    fits = distributed.all_reduce_min(int(own)) * (distributed.world_size() if gpu else 1)
     most = max(sum(data.durations) / STEPS, slowest_seconds(run, max(data.durations)))
     progress.batch_seconds = float(max(1, round(min(fits, most))))
     reason = "memory" if fits <= most else f"{STEPS} steps per epoch"

@@ -237,6 +237,11 @@ def all_reduce_max(number: int) -> int:
     return int(value)
 
 
+def all_reduce_min(number: int) -> int:
+    """The least of the numbers of all processes."""
+    return -all_reduce_max(-number)
+
+
 def barrier() -> None:
     """Wait until every process is here."""
     all_reduce_max(0)

@@ -10,15 +10,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from asr.io.terminal import IMPATIENT_S
+
 HANGUP = getattr(signal, "SIGHUP", None)
 PIPE = getattr(signal, "SIGPIPE", 13)
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-IMPATIENT_S = 1.0
-"""Seconds after the first signal from which Ctrl-C counts as a second request: shells, timeout and
-program runners forward a signal that their child has already received, so that one Ctrl-C arrives
-twice."""
 
 
 class InterruptedTraining(Exception):  # noqa: N818 - no error: it ends as asked

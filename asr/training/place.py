@@ -58,8 +58,7 @@ def working_in(
     """Hold the folder of a training, show its progress and turn signals into a stop request.
 
     A `lasting` folder also gets curves. From any other, checkpoints are removed after the training,
-    and the folder if it is empty. Without a folder
-    nothing is saved, and signals are not handled.
+    and the folder if it is empty. Without a folder nothing is saved, and signals are not handled.
 
     Of several processes, only the first writes to the folder and shows progress.
 

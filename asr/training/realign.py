@@ -22,7 +22,7 @@ from asr.dataset.cuts import Item
 from asr.dataset.remote import batches_on_disk
 from asr.dataset.sampler import plan_all
 from asr.dataset.speech_dataset import SpeechDataset
-from asr.inference.decode import batch_seconds
+from asr.inference.decode import batch_seconds, evaluation_mode
 from asr.io.files import digest, read_json, write_json
 from asr.models.acoustic import AcousticModel
 from asr.padded import Padded
@@ -134,20 +134,19 @@ def _unit_spans(
 ) -> Iterator[tuple[int, list[tuple[float, float]]]]:
     """Indices in the dataset, with the first and last second of each target token."""
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     target = dataset.target if model.spelling is None else dataset.spelled
-    for items in plan:
-        batch = dataset.batch(items)
-        written, spelled = model.forward_and_spell(model.features(batch.waves.to(device)))
-        log_probs = written if spelled is None else spelled
-        rows = Padded(log_probs.values.cpu(), log_probs.lengths.cpu()).unpad()
-        for item, scores, samples in zip(items, rows, batch.waves.lengths.tolist(), strict=True):
-            (index,) = item.indices
-            units = target(index)
-            # One that fits only when it is played slowly has no alignment at its own speed.
-            if units and required_frames(units) <= len(scores):
-                step = samples / len(scores) / dataset.sample_rate
-                path = align(scores, units)
-                yield index, [(a * step, (b + 1) * step) for a, b in path]
-    model.train(was_training)
+    with evaluation_mode(model):
+        for items in plan:
+            batch = dataset.batch(items)
+            written, spelled = model.forward_and_spell(model.features(batch.waves.to(device)))
+            log_probs = written if spelled is None else spelled
+            rows = Padded(log_probs.values.cpu(), log_probs.lengths.cpu()).unpad()
+            lengths = batch.waves.lengths.tolist()
+            for item, scores, samples in zip(items, rows, lengths, strict=True):
+                (index,) = item.indices
+                units = target(index)
+                # One that fits only when it is played slowly has no alignment at its own speed.
+                if units and required_frames(units) <= len(scores):
+                    step = samples / len(scores) / dataset.sample_rate
+                    path = align(scores, units)
+                    yield index, [(a * step, (b + 1) * step) for a, b in path]

@@ -287,7 +287,7 @@ def _hypotheses(run: Run, bundle: Bundle) -> dict[str, str]:
     share = run.dev_share
     # All must answer a stop request together, but some have more batches than others.
     batches = len(plan_in_order(share.durations, batch_seconds(bundle.model)))
-    common = iter(range(-distributed.all_reduce_max(-batches)))
+    common = iter(range(distributed.all_reduce_min(batches)))
 
     def answer(*_: object) -> None:
         if next(common, None) is not None:

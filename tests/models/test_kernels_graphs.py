@@ -50,7 +50,7 @@ def test_few_graphs_are_kept_and_the_latest_used(monkeypatch: pytest.MonkeyPatch
     for name in "abacb":
         captured = store.captured(Empty(name, []))
         assert captured is not None
-        assert captured[0].size == (graphs.FRAMES, graphs.ROWS)
+        assert captured[0].size == (graphs.FRAMES, 8)
     assert made == ["a", "b", "c", "b"]
 
 

@@ -19,11 +19,10 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from asr.models.kernels.choice import rounded
 from asr.models.kernels.streams import is_single_stream
 
 FRAMES = 32  # in a graph: fewer would be copied more often, more would be wasted
-ROWS = 8  # rows of a batch take the same time as one
-SPARE = 4  # a large batch is rounded up by up to 1 / SPARE, so that similar sizes share a graph
 KEPT = 64  # graphs: eight batch sizes in two passes of two directions of two kinds of layer
 SHORTEST = 4  # frames for which a replay is faster than the plain loop
 
@@ -89,7 +88,7 @@ class Graphs:
     def captured(self, tape: Tape, stream: int = 0) -> tuple[Tape, Callable[[], None]] | None:
         """The graph for such a tape on a stream, and its tape; None, after a warning, if the
         capture fails."""
-        rows = _rows(tape.size[1])
+        rows = rounded(tape.size[1])
         key = stream, _key(tape, rows)
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -157,16 +156,6 @@ def replay(whole: Tape, fixed: Tape, again: Callable[[], None]) -> None:
             mine[start : start + size].copy_(part[:size, :B])
     for mine, part in zip(ours.end, theirs.end, strict=True):
         mine.copy_(part[:B])
-
-
-def _rows(batch: int) -> int:
-    """Number of rows of the graph for a batch.
-
-    >>> [_rows(batch) for batch in (1, 9, 100, 137, 240)]
-    [8, 16, 112, 160, 256]
-    """
-    step = max(ROWS, 2 ** (batch.bit_length() - 1) // SPARE)
-    return -(-batch // step) * step
 
 
 def _key(tape: Tape, rows: int) -> Hashable:
