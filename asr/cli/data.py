@@ -42,7 +42,8 @@ def new(
     ] = None,
 ) -> None:
     """Create manifests and a recipe from recordings with texts, and print the next command."""
-    from asr.project.new import new_project, refuse_taken
+    from asr.io.files import refuse_taken
+    from asr.project.new import new_project
     from asr.project.recordings import Examined, examine, listed, state
 
     shard = sharding.check(project)

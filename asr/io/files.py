@@ -122,6 +122,13 @@ def _sync_below(path: Path) -> None:
     _sync(path)
 
 
+def refuse_taken(folder: Path) -> None:
+    """Raise AsrError unless a folder can be made there without replacing anything."""
+    taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    if taken or folder.resolve() == Path.cwd():
+        raise AsrError(f"expected a new folder, got {folder}, which exists: choose another name")
+
+
 def check_replaceable(path: str | Path, marker: str, names: Collection[str] = ()) -> None:
     """Raise AsrError if a folder to be replaced does not hold a file named `marker`, as an earlier
     folder of its kind does, or holds others than `names`, unless that is empty: a mistyped name

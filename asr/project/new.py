@@ -20,7 +20,7 @@ from asr.dataset.validate import (
 )
 from asr.dataset.validate_text import render
 from asr.errors import AsrError
-from asr.io.files import atomic_path, remove_leftovers
+from asr.io.files import atomic_path, refuse_taken, remove_leftovers
 from asr.io.printable import printable, printable_name
 from asr.io.terminal import progress_bar
 from asr.models.acoustic import AcousticModel
@@ -121,15 +121,6 @@ def _usable(
         return examined.listing, *recalled(examined)
     listing = listed(source)
     return listing, *measured(list(listing.named.values())), {}
-
-
-def refuse_taken(project: Path) -> None:
-    """Raise AsrError unless the folder can be created."""
-    empty = project.is_dir() and not any(project.iterdir())
-    if project.resolve() == Path.cwd() or (project.exists() and not empty):
-        raise AsrError(
-            f"expected the name of a new folder, got {project}, which exists: choose another one"
-        )
 
 
 def _refuse_mostly_bad(

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from asr.errors import AsrError
 from asr.io.caches import private_folder
 from asr.io.extras import installed_version, require
-from asr.io.files import atomic_path, digest, remove_leftovers
+from asr.io.files import atomic_path, digest, refuse_taken, remove_leftovers
 from asr.io.printable import printable
 from asr.models.files import NEEDED, WEIGHTS, is_model_file
 from asr.sharing.facts import ModelFacts, read_facts
-from asr.sharing.package import check_files, check_new, contents
+from asr.sharing.package import check_files, contents
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -85,7 +85,7 @@ def pull(repository: str, folder: Path, revision: str | None = None) -> ModelFac
     Raises AsrError for an existing folder, a repository without such a model, a damaged file, and
     if the hub refuses or cannot be reached.
     """
-    check_new(folder)
+    refuse_taken(folder)
     api = _client(repository)
     with _explained(repository):
         commit = api.model_info(repository, revision=revision).sha

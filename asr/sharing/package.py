@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asr.errors import AsrError, CheckpointError
-from asr.io.files import atomic_path, digest, read_json
+from asr.io.files import atomic_path, digest, read_json, refuse_taken
 from asr.io.foreign import which_is, zip_names
 from asr.io.paths import files_below
 from asr.io.printable import printable_name
@@ -140,7 +140,7 @@ def unpack(file: Path, folder: Path) -> ModelFacts:
     Raises AsrError for a folder that exists, and for a file that is no package, is damaged, or
     holds anything but the files of a model, all as its list says.
     """
-    check_new(folder)
+    refuse_taken(folder)
     if not file.is_file():
         raise AsrError(f"expected a package of asr models pack, got {file}: check the path")
     if not is_package(file):
@@ -155,13 +155,6 @@ def facts_of_package(file: Path) -> ModelFacts:
     with TemporaryDirectory() as place:
         facts = unpack(file, Path(place) / file.stem)
     return facts
-
-
-def check_new(folder: Path) -> None:
-    """Raise AsrError unless a folder can be made there without replacing anything."""
-    taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
-    if taken or folder.resolve() == Path.cwd():
-        raise AsrError(f"expected a new folder, got {folder}, which exists: choose another name")
 
 
 def _check(place: Path, file: Path) -> None:

@@ -16,7 +16,7 @@ from asr.models.bundle import Bundle, load_bundle, others_files, save_bundle
 from asr.models.weights import load_weights
 from asr.training.checkpoint import average_weights, best_epochs, epoch_path, is_intact
 from asr.training.finetune import interpolate
-from asr.training.front_end import complete
+from asr.training.pretrained_features import complete
 from asr.training.run import Run
 
 # Facts on the recordings that a model learnt from.

@@ -12,8 +12,8 @@ from asr.dataset.sampler import plan_epoch
 from asr.models.acoustic import AcousticModel
 from asr.training.batch_size import CPU_SECONDS
 from asr.training.device import build_accelerator
-from asr.training.front_end import load, with_network
 from asr.training.prepare import datasets, precision, training_corpus
+from asr.training.pretrained_features import load, with_network
 from asr.training.recipe import Recipe
 from asr.training.step import batch_loss
 

@@ -25,7 +25,7 @@ from asr.io.files import restore_folders, write_json
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle, load_bundle
 from asr.shares import sharing
-from asr.training import batch_size, distributed, front_end, graphed, loop, moving_average
+from asr.training import batch_size, distributed, graphed, loop, moving_average, pretrained_features
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
 from asr.training.entropy_weight import EntropyWeight
@@ -107,11 +107,11 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     config, init, say = recipe.train, recipe.init, place.display.say
     refuse_blend_with_encoder(init)
     computed = precision(config.precision, say)
-    recipe, network_folder = front_end.with_network(recipe)
+    recipe, network_folder = pretrained_features.with_network(recipe)
     torch.manual_seed(config.seed)
     tokens, text, train_set, dev_set = datasets(recipe, say)
     model = AcousticModel(recipe.features, recipe.model, len(tokens))
-    front_end.load(model, recipe, network_folder)
+    pretrained_features.load(model, recipe, network_folder)
     bundle = Bundle(model, tokens, text)
     train_set = without_infeasible(recipe, bundle, train_set, say)
     shards = remote_training_shards(recipe, train_set, dev_set)
@@ -140,12 +140,12 @@ def prepare(recipe: Recipe, place: Place) -> Run:
         f"{len(tokens)} tokens; {model.parameter_count() / 1e6:.1f} M parameters; "
         f"{device.type}, {computed}{processes}"
     )
-    front_end.begin_epoch(model, recipe.features, state.progress.epoch / config.epochs)
+    pretrained_features.begin_epoch(model, recipe.features, state.progress.epoch / config.epochs)
     _set_up_steps(run)
     if run.replay is not None:
         state.update = GraphedUpdate(device, say)
     batch_size.choose(run)
-    front_end.use_cache(model, recipe, state.audio_seconds + sum(dev_set.durations), say)
+    pretrained_features.use_cache(model, recipe, state.audio_seconds + sum(dev_set.durations), say)
     if begun:
         moving_average.broadcast(run)
         run.needed = needed_files(run)
@@ -197,7 +197,7 @@ def _is_out_of_patience(run: Run) -> bool:
 
 def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
     config, progress, device = run.recipe.train, run.progress, run.loop.accelerator.device
-    front_end.begin_epoch(run.model, run.recipe.features, progress.epoch / config.epochs)
+    pretrained_features.begin_epoch(run.model, run.recipe.features, progress.epoch / config.epochs)
     update_word_starts(run)
     plan = batch_size.plan(run)
     run.fill_share = fill_share(plan, run.corpus.durations)

@@ -304,7 +304,7 @@ def test_mostly_bad_or_too_little_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_recordings(tmp_path / "rec", FIVE)
     for taken in (tmp_path / "rec", tmp_path / "rec" / "ann" / "ann00.wav"):
-        with pytest.raises(AsrError, match="expected the name of a new folder"):
+        with pytest.raises(AsrError, match="expected a new folder, got"):
             made(taken, tmp_path / "rec")
     (tmp_path / "p").mkdir()
     (tmp_path / f".p.{left_by(NOBODY)}.tmp").mkdir()  # of an attempt that was killed
@@ -312,7 +312,7 @@ def test_a_folder_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p", "rec"]
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(AsrError, match="expected the name of a new folder"):
+    with pytest.raises(AsrError, match="expected a new folder, got"):
         made(Path(), tmp_path / "rec")
 
 

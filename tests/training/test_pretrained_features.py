@@ -34,7 +34,7 @@ from asr.models.config import ModelConfig
 from asr.sharing.card import rows
 from asr.sharing.facts import read_facts
 from asr.training import distributed, loop
-from asr.training.front_end import with_network
+from asr.training.pretrained_features import with_network
 from asr.training.recipe import Recipe, read_recipe
 from asr.training.trainer import train
 from tests.pretrained import write_network
