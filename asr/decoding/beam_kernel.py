@@ -220,6 +220,10 @@ def take(nodes, beam, work, i, value):
         longer = work.next_longer[longer]
 
 
+# Tokens come best first, so `propose` ends at the first that cannot reach the floor with the most
+# that the language may add. Within the word no continuation exceeds the present look-ahead, with
+# the best share of a hot phrase in place of the present one. A token that begins a word adds the
+# score of ending this one and the look-ahead of an empty word.
 @inner
 def propose(row, order, nodes, beam, language, phrases, work, floor, least):
     """List the prefixes that are one token longer, not in the beam, and score more than `floor`,
@@ -245,10 +249,6 @@ def propose(row, order, nodes, beam, language, phrases, work, floor, least):
         context, after = nodes.context[node], nodes.end_context[node]
         matching = nodes.phrase[node]
         share, share_within, share_new = match_shares(phrases, matching)
-        # Tokens come best first, so the loop ends at the first that cannot reach the floor with the
-        # most that the language may add. Within the word no continuation exceeds the present
-        # look-ahead, with the best share of a hot phrase in place of the present one. A token that
-        # begins a word adds the score of ending this one and the look-ahead of an empty word.
         most_within, most_new = ahead - share + share_within, end + empty + share_new
         most = total + so_far + max(most_within, most_new)
         for unit in order:
