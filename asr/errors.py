@@ -19,6 +19,18 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory has run out: one of Python, of torch's allocators (that of
+    the CPU raises a plain RuntimeError), of CUDA's libraries or of Triton.
+
+    >>> lacks_memory(RuntimeError("CUDNN_STATUS_ALLOC_FAILED")), lacks_memory(ValueError("full"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(part in str(error) for part in ("allocate memory", "out of memory", "ALLOC_FAILED"))
+
+
 _REASONS = {
     FileNotFoundError: "no such file",
     NotADirectoryError: "no such file",

@@ -53,8 +53,10 @@ class Padded:
         return Padded(self.values.masked_fill(~mask, 0.0), self.lengths)
 
     def to(self, device: torch.device | str) -> Padded:
+        # A copy to the host that does not wait could be read before it has ended.
+        early = torch.device(device).type != "cpu"
         return Padded(
-            self.values.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True)
+            self.values.to(device, non_blocking=early), self.lengths.to(device, non_blocking=early)
         )
 
     def repeated(self, times: int) -> Padded:

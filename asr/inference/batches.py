@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from asr.decoding.decoder import Decoder
+from asr.errors import lacks_memory
 from asr.inference.acoustics import BATCH_SECONDS, Acoustics
 from asr.inference.long_form import WHOLE_S, Part
 from asr.inference.onnx_model import OnnxModel
@@ -113,9 +114,9 @@ def _batch_seconds(model: Acoustics) -> float:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a GPU has too little memory; what torch keeps for later is then freed."""
-    if type(error).__name__ != "OutOfMemoryError":  # torch is imported only where it runs
+    if not lacks_memory(error):
         return False
-    import torch
+    import torch  # only where it runs
 
     torch.cuda.empty_cache()
     return True

@@ -120,7 +120,7 @@ class ClassifierBundle:
         """
         training = self.model.training
         self.model.eval()
-        scores = self.model(self.model.extract(x))
+        scores = self.model(self.model.extract(x.to(next(self.model.parameters()).device)))
         self.model.train(training)
         return torch.log_softmax(scores, dim=1)
 

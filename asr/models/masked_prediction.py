@@ -125,7 +125,8 @@ def audible(waves: Padded, samples: int, lengths: Tensor, frames: int) -> Tensor
     values = functional.pad(waves.zeroed().values, (samples // 2, samples * frames))
     values = values[:, : samples * frames].unflatten(1, (frames, samples))
     power = values.var(dim=2, correction=0)  # without a constant offset
-    level = speech_level(Padded(power[:, :, None], lengths), power.new_tensor([1e3]))
+    with torch.autocast(power.device.type, enabled=False):  # in fp16, quiet powers would be 0
+        level = speech_level(Padded(power[:, :, None], lengths), power.new_tensor([1e3]))
     return (power > level[:, None] * 10 ** (-QUIET_DB / 10)) & (
         torch.arange(frames, device=lengths.device) < lengths[:, None]
     )

@@ -14,10 +14,11 @@ from asr import shares
 from asr.dataset.cuts import Item
 from asr.dataset.sampler import plan_epoch, smaller
 from asr.dataset.speech_dataset import Batch, SpeechDataset
+from asr.errors import lacks_memory
 from asr.padded import Padded, pad
 from asr.shares import Share, share_of, sharing
 from asr.training import distributed
-from asr.training.device import fits_or_raise, is_out_of_memory
+from asr.training.device import fits_or_raise
 from asr.training.loop import Loss
 from asr.training.run import Run
 from asr.training.step import Replay, batch_loss
@@ -160,7 +161,7 @@ def _measured(run: Run) -> float:
         try:
             trial_step(run, chosen)
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if not lacks_memory(error):
                 raise
             return None
         finally:

@@ -49,13 +49,6 @@ def keep_memory() -> None:
             ctypes.CDLL(None).mallopt(parameter, value)
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error of a step says that memory has run out."""
-    # The CPU allocator raises a plain RuntimeError.
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "allocate memory" in str(error)
-
-
 def fits_or_raise(_batch: object, lack: str) -> bool:
     """True. Raises TrainingError if there is a `lack` of memory for a batch, in words."""
     if lack:

@@ -33,6 +33,8 @@ class _Bucket:
         parts = self.values.split(sizes)
         self.views = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
         self.filled = 0
+        self.copied: list[torch.cuda.Event] = []
+        """When each gradient is there: two directions of a layer may copy on two streams."""
         self.work: Any = None
 
     def fill(self, place: int) -> None:
@@ -41,6 +43,8 @@ class _Bucket:
         view.copy_(parameter.grad)
         parameter.grad = view
         self.filled += 1
+        if view.is_cuda:
+            self.copied.append(torch.cuda.current_stream(view.device).record_event())
 
     def send(self) -> None:
         """Begin to sum; gradients that are missing, in all processes, count as zero."""
@@ -51,6 +55,8 @@ class _Bucket:
         self.work = shares.make(self._sum, self._sum_zeros)
 
     def _sum(self) -> Any:
+        for event in self.copied:  # the exchange itself waits for the current stream only
+            torch.cuda.current_stream(self.values.device).wait_event(event)
         return dist.all_reduce(self.values, async_op=True)
 
     def _sum_zeros(self, _total: int) -> Any:
@@ -61,6 +67,7 @@ class _Bucket:
         if self.work is not None:
             self.work.wait()
         self.work, self.filled = None, 0
+        self.copied.clear()
 
 
 class SummedGradients:

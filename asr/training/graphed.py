@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from asr.ctc import kernel
 from asr.models.acoustic import AcousticModel, Outputs
-from asr.models.kernels.streams import single_stream
+from asr.models.kernels.streams import end_capture, single_stream
 from asr.padded import Padded
 from asr.training import distributed
 from asr.training.loop import Loss
@@ -344,13 +344,10 @@ class Recorder:
                 gc.collect()
                 torch.cuda.synchronize(self._device)
                 torch.cuda.empty_cache()
-                if self._first is None:
-                    # torch drops a pool of memory that no graph uses, and cannot share it again.
-                    # This small graph keeps it.
-                    self._first = self._captured(lambda: torch.zeros(1, device=self._device))
+                self._keep_pool()
                 graphs = [self._captured(work) for work in (forward, backward)]
         except BaseException:
-            _end_capture(self._device, self._pool)
+            end_capture(self._device, self._pool)
             raise
         finally:
             before.wait_stream(self._side)
@@ -363,12 +360,19 @@ class Recorder:
         try:
             with torch.cuda.stream(self._side):
                 torch.cuda.synchronize(self._device)
+                self._keep_pool()
                 return self._captured(work).replay
         except BaseException:
-            _end_capture(self._device, self._pool)
+            end_capture(self._device, self._pool)
             raise
         finally:
             before.wait_stream(self._side)
+
+    def _keep_pool(self) -> None:
+        """torch drops a pool of memory that no graph uses, and cannot share it again: a small graph
+        keeps it."""
+        if self._first is None:
+            self._first = self._captured(lambda: torch.zeros(1, device=self._device))
 
     def _captured(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
@@ -379,13 +383,3 @@ class Recorder:
         finally:
             graph.capture_end()
         return graph
-
-
-def _end_capture(device: torch.device, pool: Any) -> None:
-    """After a capture that the driver has refused, torch's allocator and its generator of random
-    numbers would remain in it: the one would free nothing any more, the other refuse to draw."""
-    number = torch.cuda.current_device() if device.index is None else device.index
-    with suppress(RuntimeError):  # it has ended
-        torch._C._cuda_endAllocateToPool(number, pool)
-    fresh = torch.Generator(torch.device("cuda", number))
-    torch.cuda.default_generators[number].graphsafe_set_state(fresh.graphsafe_get_state())

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from asr.errors import AsrError, TrainingError
+from asr.errors import AsrError, TrainingError, lacks_memory
 from asr.training import distributed
 from asr.training.checkpoint import (
     Progress,
@@ -29,7 +29,7 @@ from asr.training.checkpoint import (
     save_checkpoint,
 )
 from asr.training.deferred import DeferredValues, Update, finish_step, restore
-from asr.training.device import build_accelerator, fits_or_raise, is_out_of_memory
+from asr.training.device import build_accelerator, fits_or_raise
 from asr.training.interrupt import InterruptedTraining
 from asr.training.optimizer import OptimizationConfig, build_optimizer, learning_rate, set_rate
 from asr.training.place import Place
@@ -201,7 +201,7 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
             unread = isinstance(error, AsrError) and not isinstance(error, TrainingError)
             if unread or distributed.is_lost(error):
                 _save(loop, task)
-            if is_out_of_memory(error):  # not in a forward or backward pass, which may be halved
+            if lacks_memory(error):  # not in a forward or backward pass, which may be halved
                 raise TrainingError(
                     f"expected room in memory for batches, the optimizer and dev, got none left "
                     f"({error}): make batches smaller; the last checkpoint is kept"
@@ -269,7 +269,7 @@ def _step(loop: Loop, task: Task[B], batch: B) -> Loss | None:
     except (MemoryError, RuntimeError) as error:
         if lost := distributed.is_lost(error):
             restore(loop.model, statistics, torch.tensor(True))
-        if lost or not is_out_of_memory(error):
+        if lost or not lacks_memory(error):
             raise
         loss, lack = None, f"{task.size(batch)} ({error})"
         loop.optimizer.zero_grad()

@@ -133,6 +133,9 @@ def test_silence_does_not_count() -> None:
     T, samples = labels.values.shape[1], 3 * net.body.features.shift
     heard = audible(batch, samples, labels.lengths, T)
     assert heard.sum(dim=1).tolist() == pytest.approx([20, 0, 20], abs=2)
+    quiet = Padded(batch.values / 1024, batch.lengths)
+    with torch.autocast("cpu", dtype=torch.float16):  # as on a GPU
+        assert torch.equal(audible(quiet, samples, labels.lengths, T), heard)
     found = net(batch, features, 2, 0.9, 0.1)
     assert not found.counted[1].any()
     assert found.counted[0, :20].any()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from asr.models.kernels.choice import rounded
-from asr.models.kernels.streams import is_single_stream
+from asr.models.kernels.streams import end_capture, is_single_stream
 
 FRAMES = 32  # in a graph: fewer would be copied more often, more would be wasted
 KEPT = 64  # graphs: eight batch sizes in two passes of two directions of two kinds of layer
@@ -97,6 +97,8 @@ class Graphs:
             with torch.inference_mode(False), torch.no_grad():
                 fixed = tape.resized(FRAMES, rows)
                 self._kept[key] = fixed, capture(fixed)
+        except torch.OutOfMemoryError:  # later batches may be smaller
+            return None
         except RuntimeError as error:
             self._failed = True
             warnings.warn(
@@ -112,7 +114,7 @@ class Graphs:
 
 def capture(tape: Tape) -> Callable[[], None]:
     """A function that repeats the loop of `tape` and its `carry_state` on the GPU."""
-    graph = torch.cuda.CUDAGraph()
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     before = torch.cuda.current_stream()
     side = _side_stream(torch.cuda.current_device(), before.cuda_stream)
     side.wait_stream(before)
@@ -120,14 +122,18 @@ def capture(tape: Tape) -> Callable[[], None]:
         # Kernels are compiled and libraries set up at first use, which cannot be captured.
         tape.run()
         tape.carry_state()
-        # Not torch.cuda.graph(): it would first return all unused memory to the driver. Other
-        # threads, such as a data loader, may run meanwhile.
-        graph.capture_begin(capture_error_mode="thread_local")
         try:
-            tape.run()
-            tape.carry_state()
-        finally:
-            graph.capture_end()
+            # Not torch.cuda.graph(): it would first return all unused memory to the driver. Other
+            # threads, such as a data loader, may run meanwhile.
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                tape.run()
+                tape.carry_state()
+            finally:
+                graph.capture_end()
+        except BaseException:
+            end_capture(torch.device("cuda", torch.cuda.current_device()), pool)
+            raise
     before.wait_stream(side)
     return graph.replay
 

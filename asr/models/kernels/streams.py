@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def side_by_side(
     """
     if not shared[0].is_cuda or is_single_stream():
         return first(), second()
-    main, side = torch.cuda.current_stream(), _side(shared[0].device)
+    main, side = torch.cuda.current_stream(shared[0].device), _side(shared[0].device)
     side.wait_stream(main)
     one = first()
     with torch.cuda.stream(side):
@@ -58,3 +58,13 @@ def side_by_side(
 @cache
 def _side(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
+
+
+def end_capture(device: torch.device, pool: Any) -> None:
+    """After a capture that the driver has refused, torch's allocator and its generator of random
+    numbers would remain in it: the one would free nothing any more, the other refuse to draw."""
+    number = torch.cuda.current_device() if device.index is None else device.index
+    with suppress(RuntimeError):  # it has ended
+        torch._C._cuda_endAllocateToPool(number, pool)
+    fresh = torch.Generator(torch.device("cuda", number))
+    torch.cuda.default_generators[number].graphsafe_set_state(fresh.graphsafe_get_state())
