@@ -184,8 +184,10 @@ def _read_tables(paths: Sequence[Path], folder: Path) -> Source:
     for path in paths:
         for number, where, row in read_rows(path):
             audio, text, speaker = columns(list(row), where)
-            name, words = file_name(row, audio, where), field(row, text, where)
-            recording = find_recording(path.parent, name) if name else None
+            name, words = field(row, audio, where), field(row, text, where)
+            recording = find_recording(path.parent, file_name(row, audio)) if name else None
+            if name and recording is None:  # its spaces may be stray ones
+                recording = find_recording(path.parent, name)
             start, end = stretch(row, where)
             own = field(row, "id", where) if "id" in row else ""
             if own and len(paths) == 1:

@@ -15,7 +15,7 @@ from asr.dataset.source import LeftOut, Source, new_utterance
 from asr.dataset.tables import find_recording, stretch
 from asr.errors import AsrError
 
-Span = tuple[str, float, float | None]  # recording, start and end in seconds
+_Segment = tuple[str, float, float | None]  # recording, start and end in seconds
 
 # Options that change neither the sound nor its duration, with their number of values.
 _DECODERS = {
@@ -59,7 +59,7 @@ def read_kaldi(folder: Path) -> Source:
 
 
 def _place(
-    name: str, recordings: dict[str, Path | str], segments: dict[str, Span | str] | None
+    name: str, recordings: dict[str, Path | str], segments: dict[str, _Segment | str] | None
 ) -> tuple[Path, float, float | None] | str:
     """The segment of an utterance, or why there is none."""
     where = (name, 0.0, None) if segments is None else segments.get(name, "not in segments")
@@ -147,9 +147,9 @@ def decoded_file(command: str) -> str | None:
     return files[0] if len(files) == 1 else None
 
 
-def _segments(path: Path) -> dict[str, Span | str]:
+def _segments(path: Path) -> dict[str, _Segment | str]:
     """The interval of each segment, or why it cannot be used."""
-    found: dict[str, Span | str] = {}
+    found: dict[str, _Segment | str] = {}
     for name, (line, rest) in _table(path).items():
         where, fields = f"{path}:{line}", split_fields(rest)
         if len(fields) == 4:

@@ -60,7 +60,7 @@ def _written(
     text: str, parts: Sequence[WordPart], normalise: Callable[[str], str]
 ) -> list[str | None]:
     """What the text has for each part: None within a written word, which is divided in scripts
-    without spaces only.
+    without spaces only, and then as it is normalised.
 
     A dash, of which normalisation leaves nothing, is written with the word before it. The
     normalised parts themselves, if they are not those of the written words.
@@ -76,13 +76,10 @@ def _written(
             else:
                 found[last] = f"{found[last]} {word}"
             continue
-        own: list[WordPart] = []
-        while _spoken(own) != spoken and len(found) + len(own) < len(parts):
-            own.append(parts[len(found) + len(own)])
-        if _spoken(own) != spoken:
+        own = _of_word(spoken, parts[len(found) :])
+        if own is None:
             break
-        divides = word == spoken and UNSPACED.search(word) and all(p.glued for p in own[1:])
-        if divides:
+        if len(own) > 1 and UNSPACED.search(word):
             found += [part.text for part in own]
         else:
             found += [word, *[None] * (len(own) - 1)]
@@ -92,5 +89,14 @@ def _written(
     return found if len(found) == len(parts) else [part.text for part in parts]
 
 
-def _spoken(parts: Sequence[WordPart]) -> str:
-    return _joined((part.text, part.glued) for part in parts)
+def _of_word(spoken: str, parts: Sequence[WordPart]) -> Sequence[WordPart] | None:
+    """The first parts, which together are a normalised written word; None if they are others."""
+    place = 0  # in the word
+    for count, part in enumerate(parts, start=1):
+        text = part.text if part.glued or not place else f" {part.text}"
+        if not spoken.startswith(text, place):
+            return None
+        place += len(text)
+        if place == len(spoken):
+            return parts[:count]
+    return None

@@ -152,9 +152,9 @@ def field(row: Mapping[str, Any], key: str, where: str) -> str:
     return " ".join((value or "").split())
 
 
-def file_name(row: Mapping[str, Any], key: str, where: str) -> str:
-    """As `field`, with the spaces that the file has in its name: several, or no-break ones."""
-    return str(row[key]).strip(" \t\r\n") if field(row, key, where) else ""
+def file_name(row: Mapping[str, Any], key: str) -> str:
+    """As `field`, with the spaces that the file may have in its name: several, or no-break ones."""
+    return str(row[key]).strip(" \t\r\n")
 
 
 def stretch(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:

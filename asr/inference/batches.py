@@ -113,7 +113,7 @@ def _batch_seconds(model: Acoustics) -> float:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU has too little memory; what torch keeps for later is then freed."""
+    """Whether there was too little memory; what torch keeps of a GPU's for later is then freed."""
     if not lacks_memory(error):
         return False
     import torch  # only where it runs

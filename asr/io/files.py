@@ -45,8 +45,6 @@ def atomic_path(path: str | Path, before: str | Path | None = None) -> Iterator[
     `before`, the old folder is kept under that name and replaces an earlier one.
     """
     path = Path(path)
-    if path.is_symlink() and path.is_dir():  # to a folder on a larger disk: the link stays
-        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     # File systems limit names to 255 bytes; a long name is shortened and given a digest.
     short = path.name if len(os.fsencode(path.name)) < LONGEST_NAME else path.name[:40]
@@ -158,7 +156,9 @@ def _replace_folder(new: Path, path: Path, before: Path | None) -> None:
             _remove(before)
         path.rename(old)
     new.rename(path)
-    if before is None and old.exists():
+    if before is None and old.is_symlink():  # the folder that it names is the user's
+        old.unlink()
+    elif before is None and old.exists():
         shutil.rmtree(old)
 
 

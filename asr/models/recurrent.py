@@ -206,12 +206,12 @@ class Direction(nn.Module):
             padded = Padded(values, x.lengths)
             return self.forward(padded, before, weights=copies[0], path=path)[0].values
 
-        rehearsals = {
+        passes = {
             path: choice.timed_pass(functools.partial(run, path), x.values, [weights])
             for path in paths
         }
         with torch.cuda.device_of(x.values):
-            return choice.CHOICES.fastest((1, self.size(x.values)), rehearsals)
+            return choice.CHOICES.fastest((1, self.size(x.values)), passes)
 
     def input_projection(self, x: Padded, weights: dict[str, Tensor] | None = None) -> Tensor:
         """The contribution of the input to every gate. Shape: [B, T, I] -> [B, T, G*H]."""
@@ -350,12 +350,12 @@ class RecurrentLayer(nn.Module):
             return self._both(Padded(values, x.lengths), index, path, copies)
 
         weights = [dict(part.named_parameters(recurse=False)) for part in (self.ahead, self.back)]
-        rehearsals = {
+        passes = {
             path: choice.timed_pass(functools.partial(run, path), x.values, weights)
             for path in paths
         }
         with torch.cuda.device_of(x.values):
-            return choice.CHOICES.fastest((2, self.ahead.size(x.values)), rehearsals)
+            return choice.CHOICES.fastest((2, self.ahead.size(x.values)), passes)
 
 
 def _cell(name: str, projection: int | None) -> Any:

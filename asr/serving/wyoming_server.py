@@ -90,7 +90,7 @@ class _Command:
             )
         if self.content and (rate, channels) != (self.rate, self.channels):
             raise ApiError(400, "expected chunks of one rate and number of channels, got several")
-        self.rate, self.channels = rate, channels
+        self.rate, self.channels = int(rate), int(channels)  # true is a number
         self.content += content
         if len(self.content) > 2 * most:
             raise ApiError(400, f"expected a command of at most {most} samples, got a longer one")

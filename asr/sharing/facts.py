@@ -232,12 +232,17 @@ def read_facts(folder: str | Path) -> ModelFacts:
 
 
 def _size(folder: Path) -> int:
-    inside = ((path.relative_to(folder).as_posix(), path) for path in files_below(folder))
+    inside = ((path.relative_to(folder).as_posix(), path) for path in _files(folder))
     return sum(
         path.stat().st_size
         for name, path in inside
-        if is_model_file(name) and name not in ("README.md", EVALUATIONS)
+        if is_model_file(name) and name not in ("README.md", EVALUATIONS) and path.is_file()
     )
+
+
+def _files(folder: Path) -> list[Path]:
+    """All that can be listed."""
+    return files_below(folder, lambda _: None)
 
 
 def tokens_text(tokens: Tokens, phones: bool = False) -> str:

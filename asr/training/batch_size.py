@@ -60,7 +60,7 @@ def slowest_seconds(run: Run, seconds: float) -> float:
 
 
 def _slowest(run: Run) -> float:
-    return min(run.recipe.augment.speeds) * min(run.recipe.augment.tempos)
+    return min(run.recipe.augment.speeds) * min(1.0, *run.recipe.augment.tempos)
 
 
 def plan(run: Run) -> list[list[Item]]:

@@ -201,7 +201,8 @@ def run_epochs(loop: Loop, task: Task[B]) -> None:
             unread = isinstance(error, AsrError) and not isinstance(error, TrainingError)
             if unread or distributed.is_lost(error):
                 _save(loop, task)
-            if lacks_memory(error):  # not in a forward or backward pass, which may be halved
+            # Not in a forward or backward pass, which may be halved, or has its own message.
+            if not isinstance(error, AsrError) and lacks_memory(error):
                 raise TrainingError(
                     f"expected room in memory for batches, the optimizer and dev, got none left "
                     f"({error}): make batches smaller; the last checkpoint is kept"

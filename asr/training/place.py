@@ -96,9 +96,9 @@ def working_in(
             restore_folders(folder)
             yield Place(folder, display, stop, hint)
             if not lasting:
-                for state in folder.glob("checkpoint*"):  # and no files of the user
-                    shutil.rmtree(state)
+                _remove_checkpoints(folder)
         if not lasting:
+            (folder / ".lock").unlink(missing_ok=True)  # left by a file system without locks
             with suppress(OSError):  # there is something else in it
                 folder.rmdir()
     except OSError as error:
@@ -108,3 +108,13 @@ def working_in(
             f"expected space to write {folder}, got a full disk: make room, and the same "
             "command resumes the training"
         ) from None
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """Remove the state of a training from its folder, and nothing else that lies there."""
+    for name in ("checkpoint", "checkpoint-before", "checkpoint-damaged"):
+        state = folder / name
+        if state.is_symlink():
+            state.unlink()
+        elif state.is_dir():
+            shutil.rmtree(state)

@@ -140,15 +140,14 @@ def test_names_of_recordings_keep_their_spaces(folder: Path, tmp_path: Path) -> 
     names = ["my  talk.wav", "Recording at 3.14\u202fPM.wav"]
     for name, old in zip(names, NAMES, strict=False):
         (tmp_path / "flat" / f"{old}.wav").rename(tmp_path / "flat" / name)
-    csv = "".join(f" {name} , yes  no \n" for name in names)
+    csv = "".join(f" {name} , yes  no \n" for name in names) + "ben00.wav\u00a0,stray\n"
     lines = "".join(json.dumps({"audio": name, "text": "yes no"}) + "\n" for name in names)
     (tmp_path / "flat" / "list.csv").write_text("audio,text\n" + csv)
     (tmp_path / "flat" / "list.jsonl").write_text(lines)
-    for table in ("list.csv", "list.jsonl"):
+    expected = [(name, "yes no") for name in names]
+    for table, more in (("list.csv", [("ben00.wav", "stray")]), ("list.jsonl", [])):
         source = read_source(tmp_path / "flat" / table)
-        assert [(u.audio.name, u.text) for u in source.utterances] == [
-            (name, "yes no") for name in names
-        ]
+        assert [(u.audio.name, u.text) for u in source.utterances] == expected + more
 
 
 def test_json_of_texts_by_recording(folder: Path, tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_words_are_written_where_they_are_said() -> None:
 
 def test_scripts_without_spaces_are_cut_between_characters() -> None:
     assert cut_text("你好世界", "你好世界", 2, glued=True) == ["你好", "世界"]
+    assert cut_text("你好，世界。", "你好世界", 2, glued=True) == ["你好", "世界"]
     assert cut_text("abracadabra", "abracadabra", 5, glued=True) == ["abracadabra"]
 
 

@@ -48,18 +48,17 @@ def test_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["folder", "folder/new"]
 
 
-def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_replaced_and_the_folder_stays(tmp_path: Path) -> None:
     (tmp_path / "disk" / "big").mkdir(parents=True)
     (tmp_path / "disk" / "big" / "old").touch()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "big")
     with atomic_path(tmp_path / "link") as temporary:
-        assert temporary.parent == tmp_path / "disk"  # renamed on the same disk
         temporary.mkdir()
         (temporary / "new").touch()
-    assert (tmp_path / "link").is_symlink()
-    assert [path.name for path in (tmp_path / "disk" / "big").iterdir()] == ["new"]
+    assert not (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "link").iterdir()] == ["new"]
+    assert [path.name for path in (tmp_path / "disk" / "big").iterdir()] == ["old"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
-    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["big"]
 
 
 def test_the_folder_before_can_be_kept(tmp_path: Path) -> None:

@@ -156,14 +156,16 @@ def test_only_what_a_training_wrote_is_removed(tmp_path: Path) -> None:
         folder = tmp_path / name
         if kept:
             folder.mkdir()
-            (folder / "report.json").write_text("{}")
+            for file in ("report.json", "checkpoint-notes.txt"):
+                (folder / file).write_text("{}")
         config = ClassifyConfig(epochs=1, batch_seconds=100)
         data = slopes(8, 0), slopes(4, 1)
         train_classifier(
             1, MODEL, ("falling", "rising"), *data, config, console=QUIET, folder=folder
         )
         assert folder.exists() == kept
-    assert [path.name for path in (tmp_path / "used").iterdir()] == ["report.json"]
+    kept_files = sorted(path.name for path in (tmp_path / "used").iterdir())
+    assert kept_files == ["checkpoint-notes.txt", "report.json"]
 
 
 def test_scores_do_not_depend_on_the_batches() -> None:

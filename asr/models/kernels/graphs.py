@@ -118,6 +118,7 @@ def capture(tape: Tape) -> Callable[[], None]:
     before = torch.cuda.current_stream()
     side = _side_stream(torch.cuda.current_device(), before.cuda_stream)
     side.wait_stream(before)
+    drawn = torch.cuda.get_rng_state()  # which `end_capture` replaces
     with torch.cuda.stream(side):
         # Kernels are compiled and libraries set up at first use, which cannot be captured.
         tape.run()
@@ -133,6 +134,7 @@ def capture(tape: Tape) -> Callable[[], None]:
                 graph.capture_end()
         except BaseException:
             end_capture(torch.device("cuda", torch.cuda.current_device()), pool)
+            torch.cuda.set_rng_state(drawn)
             raise
     before.wait_stream(side)
     return graph.replay
