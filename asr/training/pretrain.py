@@ -36,7 +36,7 @@ from asr.text.normalise import TextConfig
 from asr.training import loop
 from asr.training.optimizer import Epochs, LearningRate, OptimizationConfig, fixed_settings
 from asr.training.place import Place, working_in
-from asr.training.prepare import precision
+from asr.training.prepare import precision, shown_precision
 from asr.training.recipe import read_recipe, refuse_obstacles
 from asr.training.step import SEED_STRIDE, vary
 
@@ -172,7 +172,8 @@ def _prepare(
     say(
         f"{len(data)} recordings, {seconds / 3600:.2f} hours; {len(held)} held out, "
         f"{sum(held.durations) / 60:.1f} minutes; {model.parameter_count() / 1e6:.1f} M "
-        f"parameters; masks of {span} frames of {frame_ms:g} ms; {device.type}, {computed}"
+        f"parameters; masks of {span} frames of {frame_ms:g} ms; {device.type}, "
+        f"{shown_precision(computed)}"
     )
     if not state.progress.step and config.features.of_training_set:
         for items in plan_in_order(data.durations, config.batch_seconds):

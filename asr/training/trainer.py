@@ -46,6 +46,7 @@ from asr.training.prepare import (
     identity,
     precision,
     remote_training_shards,
+    shown_precision,
     training_corpus,
     without_infeasible,
 )
@@ -138,7 +139,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     say(
         f"{len(train_set)} utterances, {state.audio_seconds / 3600:.2f} hours; "
         f"{len(tokens)} tokens; {model.parameter_count() / 1e6:.1f} M parameters; "
-        f"{device.type}, {computed}{processes}"
+        f"{device.type}, {shown_precision(computed)}{processes}"
     )
     pretrained_features.begin_epoch(model, recipe.features, state.progress.epoch / config.epochs)
     _set_up_steps(run)
