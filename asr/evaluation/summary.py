@@ -21,7 +21,7 @@ def result_row(run: Path, report: Path) -> dict[str, str]:
     interval = interval_text(main["interval"])
     seconds = sorted(row["seconds"] for row in history)
     return {
-        "date": facts["date"][:10],
+        "date": info["date"],  # of the training, which is not repeated
         "seed": str(info["seed"]),
         f"{rates[0].upper()} % (95 %)": f"{percent(main['rate'])} ({interval})",
         "errors": f"{main['errors']}/{main['reference_length']}",

@@ -79,7 +79,7 @@ def train_member(
         seconds,
         speed,
         report.facts.machine,
-        report.facts.date[:10],
+        read_json(out / "model" / "info.json")["date"],  # an earlier training is not repeated
         {utterance.id: utterance.words for utterance in report.scores.utterances},
         str(out / "model"),
     )

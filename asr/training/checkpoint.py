@@ -222,6 +222,8 @@ def _check_identity(began: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
 
 def _equal(key: str, one: Any, other: Any) -> bool:
     """Whether two values of a setting are equal; a path may be written in different ways."""
+    if key == "init.weights" and None in (one, other):  # gone, or of an earlier version
+        return True
     if key == "init.model" and None not in (one, other):
         return os.path.realpath(one) == os.path.realpath(other)
     return bool(one == other)

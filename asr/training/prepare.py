@@ -23,6 +23,7 @@ from asr.io.extras import installed_version
 from asr.io.files import restore_folders
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import Bundle
+from asr.models.files import weights_digest
 from asr.models.kernels.dense import trains_lstm_in
 from asr.text.normalise import TextConfig, as_units, normalise
 from asr.text.tokens import Tokens, build_tokens
@@ -258,9 +259,17 @@ def identity(
     kept = {k: v for k, v in kept.items() if k not in ONLY_WITH or flat[ONLY_WITH[k]]}
     if recipe.data.origin:  # the plan depends on it
         kept["data.keep_gb"] = recipe.data.keep_gb
+    if recipe.init.model is not None:
+        kept["init.weights"] = _weights_of(recipe.init.model)
     kept["tokens.units"] = hashlib.sha256(json.dumps(tokens.units).encode()).hexdigest()[:16]
     as_units = recipe.tokens.kind == "phones"
     return kept | {"data.train": _digest(train, as_units), "data.dev": _digest(dev, as_units)}
+
+
+def _weights_of(initial: Path) -> str | None:
+    """The digest of an initial model, since another may have been put in its place; None if it is
+    gone, as it may once a run has begun."""
+    return weights_digest(initial) if initial.is_dir() else None
 
 
 def dev_share(data: SpeechDataset, text: TextConfig) -> SpeechDataset:

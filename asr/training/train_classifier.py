@@ -158,7 +158,9 @@ def train_classifier(
     model = Classifier(inputs, model_config, len(checked_classes(classes)), level_db)
     with working_in(folder, config.epochs, console) as place:
         data = [[part.labels, list(part.durations)] for part in (train, dev) if part is not None]
-        known = [str(model), list(classes), augment.model_dump(mode="json"), data]
+        features = inputs if isinstance(inputs, int) else inputs.model_dump(mode="json")
+        settings = model_config.model_dump(mode="json"), augment.model_dump(mode="json")
+        known = [features, *settings, level_db, list(classes), data]
         state = loop.begin(model, config, place, fixed_settings(config, known))
         if not state.progress.step:
             _observe(model, train, config)

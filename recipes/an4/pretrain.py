@@ -104,7 +104,7 @@ def pretrained(
     config = parse(PretrainConfig, with_overrides(base, changes), "--pretrain")
     tell(f"pretraining, seed {seed}")
     train, dev = (read_manifest(parts[name]) for name in ("train", "dev"))
-    return pretrain(train, dev, config, shared.out / f"pretraining-{seed}")
+    return pretrain(train, dev, config, shared.out / f"pretraining-{seed}-{config.epochs}")
 
 
 def transcribed(

@@ -32,6 +32,7 @@ from asr.decoding.decoder import Decoder
 from asr.evaluation.error_rate import ErrorCounts, bootstrap_interval
 from asr.evaluation.evaluate import evaluate, machine_name
 from asr.evaluation.page import interval_text
+from asr.io.extras import installed_version
 from asr.io.files import atomic_path, read_json, write_json
 from asr.io.terminal import tell
 from asr.models.bundle import load_bundle
@@ -209,7 +210,7 @@ def compare_rules(
 def given_rows(arguments: argparse.Namespace, manifests: Mapping[str, Path]) -> list[ErrorCounts]:
     """Errors on test of the other recogniser as it is, without its language models."""
     folder = read_initial(arguments.model).folder
-    done = arguments.out / f"given-{weights_digest(folder)[:16]}.json"
+    done = arguments.out / f"given-{weights_digest(folder)[:16]}-{installed_version()}.json"
     if not done.is_file():
         greedy = Decoder(load_bundle(folder).tokens)
         report = evaluate(folder, manifests["test"], decoder=greedy).report

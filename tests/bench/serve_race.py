@@ -119,6 +119,7 @@ def sherpa(program: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[b
         f"--tokens={folder / 'sherpa' / 'tokens.txt'}",
         "--model-type=nemo_ctc",
         f"--num-work-threads={len(psutil.Process().cpu_affinity() or [1])}",
+        "--num-threads=1",  # of each worker
         "--max-batch-size=3",
         f"--log-file={folder / 'log'}",
     ]

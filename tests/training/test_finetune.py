@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -241,6 +242,24 @@ def test_a_run_goes_on_where_it_stopped_and_not_where_it_started(
     _, shown = run_quietly(recipe(2))
     assert "resumed at epoch 2" in shown
     assert "started from" not in shown
+
+
+def test_a_run_is_not_resumed_from_another_model_in_the_same_place(
+    tones: Tones, tmp_path: Path
+) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(tones[1], given)
+    recipe = tone_recipe(tones[0], tmp_path / "run", epochs=1)
+    recipe = recipe.model_copy(update={"init": InitConfig(model=given)})
+    run_quietly(recipe)
+    bundle = load_bundle(given)
+    with torch.no_grad():
+        bundle.model.output.bias += 1
+    save_bundle(given, bundle)
+    with pytest.raises(CheckpointError, match=r"expected init\.weights=.* got "):
+        run_quietly(recipe)
+    shutil.rmtree(given)  # a run that has begun does not need it
+    run_quietly(recipe)
 
 
 def test_a_run_whose_checkpoint_was_being_replaced_goes_on(tones: Tones, tmp_path: Path) -> None:
