@@ -51,6 +51,8 @@ class _Damage:
     first: float = 0.0
     reason: Exception | None = None
     cut_off: bool = False
+    corrupt: bool = False
+    """Whether the last packet is; one in the middle is a gap."""
     short: int = 0
     last_is_short: bool = False
     missing: float = 0.0
@@ -83,7 +85,7 @@ def pyav_blocks(
             stated = _stated_end(container, track, zero)
             if damage.last + _MISSING < stated:
                 say(f"cut off: {damage.last:.1f} s of the {stated:.1f} s stated in its header")
-            elif damage.cut_off or (damage.last_is_short and damage.short == 1):
+            elif damage.cut_off or damage.corrupt or (damage.last_is_short and damage.short == 1):
                 say(f"cut off at {damage.last:.1f} s")
         finally:
             if damage.missing:
@@ -122,8 +124,10 @@ def _stated_end(container: Any, track: Any, zero: Fraction) -> float:
 
 
 def _packets(container: Any, track: Any, damage: _Damage) -> Iterator[Any]:
-    """Packets of the sound and of the picture, which shows where a cut-off file ends."""
-    tracks = [track, *container.streams.video]
+    """Packets of the sound, and of all that shows where a cut-off file ends: the picture, other
+    tracks of sound and subtitles."""
+    others = (*container.streams.video, *container.streams.audio, *container.streams.subtitles)
+    tracks = [track, *(other for other in others if other.index != track.index)]
     for _ in range(_MOST_ERRORS):
         try:
             yield from container.demux(tracks)
@@ -142,7 +146,7 @@ def _frames(container: Any, track: Any, zero: Fraction, damage: _Damage) -> Iter
             damage.picture = damage.last
             continue
         damage.packets += packet.size > 0
-        damage.cut_off |= packet.is_corrupt
+        damage.corrupt = packet.is_corrupt if packet.size else damage.corrupt
         try:
             frames = packet.decode()
         except av.FFmpegError as error:

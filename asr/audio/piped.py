@@ -114,6 +114,7 @@ def spooled(stream: BinaryIO) -> Iterator[Path]:
                 shutil.copyfileobj(stream, file, 1 << 20)
         except OSError as error:
             if disk_trouble(error):
+                error.filename = str(path)  # an error of `write` has no file name
                 raise
             raise AudioError(
                 f"{NAME}: expected a recording, got {one_line(error)}; send it by a pipe"

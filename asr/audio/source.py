@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from asr.errors import AudioError
+from asr.errors import AudioError, reason
 from asr.io.paths import as_stored
 
 LONGEST = 1 << 62  # frames; libsndfile states an unknown length as the largest integer
@@ -72,7 +72,10 @@ def open_source(source: Any) -> BinaryIO:
             what = "something else" if path.exists() else "no such file"
             raise AudioError(f"expected an audio file, got {what}; check the path")
         # Unbuffered: libsndfile reads the same descriptor, so its position must be correct.
-        return path.open("rb", buffering=0)
+        try:
+            return path.open("rb", buffering=0)
+        except OSError as error:
+            raise AudioError(f"expected a file that can be read, got {reason(error)}") from None
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
     return io.BytesIO(source.read())

@@ -18,8 +18,9 @@ from asr.errors import AudioError
 # Self-contained containers only: no playlists, which could name other files or addresses.
 _PYAV_FORMATS = (
     "mov,mp4,m4a,3gp,matroska,webm,mp3,aac,ogg,flac,wav,w64,nistsphere,aiff,au,caf,asf,amr,flv,"
-    "avi,mpegts,mpeg,ac3"
+    "avi,mpegts,mpeg,ac3,eac3,dts,wv,ape,tta,dss,mxf,rm,voc"
 )
+_KINDS = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 _DEFAULT = Disposition.default
 
 
@@ -82,9 +83,14 @@ def _chosen(stream: Stream, say: Callable[[str], None]) -> tuple[int, list[int]]
 
 def frame_channels(frame: Any) -> np.ndarray:
     """The samples of a decoded frame, full scale 1. Shape: float [C, S]."""
-    values: np.ndarray = frame.to_ndarray()
-    if not frame.format.is_planar:  # [1, S * C] interleaved
-        values = values.reshape(-1, len(frame.layout.channels)).T
+    kind, channels = _KINDS[frame.format.name.removesuffix("p")], frame.layout.nb_channels
+    if frame.format.is_planar:
+        # Not `to_ndarray`: of eight planes, PyAV 18 finds nine, and reads memory that is none.
+        planes = frame.planes[:channels]
+        values = np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes])
+    else:  # interleaved
+        values = np.frombuffer(frame.planes[0], kind, frame.samples * channels)
+        values = values.reshape(-1, channels).T.copy()
     if values.dtype.kind == "u":
         values = values.astype(np.float32) - 128.0
         values /= 128.0

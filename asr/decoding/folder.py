@@ -234,7 +234,7 @@ def _remove(folder: Path, parts: Collection[str]) -> None:
     for part in parts:
         path = folder / part
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # mapped files stay on network drives
         else:
             path.unlink(missing_ok=True)
 

@@ -20,7 +20,8 @@ def private_folder() -> Path | None:
     """
     for folder in _candidates():
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for missing in reversed([folder, *folder.parents]):
+                missing.mkdir(mode=0o700, exist_ok=True)  # `parents` would make them for a group
             if _is_private(folder):
                 tempfile.TemporaryFile(dir=folder).close()
                 return folder

@@ -31,7 +31,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 DAY_S = 86400.0
-LONGEST_NAME = 200  # bytes, so that there is room for the suffix of `_owner`
+LONGEST_NAME = 100  # bytes, so that there is room for the suffix of `_owner`
 MOST_SYNCED = 256  # files of a folder that are synced one by one
 
 
@@ -45,10 +45,13 @@ def atomic_path(path: str | Path, before: str | Path | None = None) -> Iterator[
     `before`, the old folder is kept under that name and replaces an earlier one.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise AsrError(
+            f"expected the name of a file or a folder, got {path}, a device or a pipe: choose "
+            "another name"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # File systems limit names to 255 bytes; a long name is shortened and given a digest.
-    short = path.name if len(os.fsencode(path.name)) < LONGEST_NAME else path.name[:40]
-    temporary = path.with_name(f".{short}.{_owner()}.tmp")
+    temporary = path.with_name(f".{_short(path.name)}.{_owner()}.tmp")
     try:
         yield temporary
         _sync_below(temporary)
@@ -63,6 +66,14 @@ def atomic_path(path: str | Path, before: str | Path | None = None) -> Iterator[
         raise
     finally:
         _remove(temporary)
+
+
+def _short(name: str) -> str:
+    """The name, or of a long one a part with a digest: file systems limit names to 255 bytes, and
+    encrypted ones to 143."""
+    if len(os.fsencode(name)) < LONGEST_NAME:
+        return name
+    return f"{name[:12]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 def _owner() -> str:
@@ -89,9 +100,20 @@ def _is_abandoned(leftover: Path) -> bool:
             return psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE
         return time.time() - leftover.lstat().st_mtime > DAY_S
     except psutil.NoSuchProcess:
-        return True
+        return not _is_hidden(int(process))
     except (OSError, psutil.AccessDenied):  # it has ended meanwhile, or is not visible
         return False
+
+
+def _is_hidden(process: int) -> bool:
+    """Whether a process runs whose entry in /proc only its user sees (`hidepid`)."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:
@@ -122,9 +144,18 @@ def _sync_below(path: Path) -> None:
 
 def refuse_taken(folder: Path) -> None:
     """Raise AsrError unless a folder can be made there without replacing anything."""
+    _refuse_mount(folder)
     taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
     if taken or folder.resolve() == Path.cwd():
         raise AsrError(f"expected a new folder, got {folder}, which exists: choose another name")
+
+
+def _refuse_mount(folder: Path) -> None:
+    if os.path.ismount(folder):
+        raise AsrError(
+            f"expected a folder that can be replaced, got {folder}, where a disk is mounted: name "
+            "a folder in it"
+        )
 
 
 def check_replaceable(path: str | Path, marker: str, names: Collection[str] = ()) -> None:
@@ -132,6 +163,7 @@ def check_replaceable(path: str | Path, marker: str, names: Collection[str] = ()
     folder of its kind does, or holds others than `names`, unless that is empty: a mistyped name
     must not delete other data."""
     path = Path(path)
+    _refuse_mount(path)
     empty = path.is_dir() and not any(path.iterdir())
     if path.resolve() == Path.cwd() or (
         path.exists() and not empty and not (path / marker).is_file()
@@ -151,15 +183,17 @@ def check_replaceable(path: str | Path, marker: str, names: Collection[str] = ()
 def _replace_folder(new: Path, path: Path, before: Path | None) -> None:
     # POSIX cannot rename over a folder with content, so the old one is moved first.
     old = before or path.with_name(f".{path.name}.{_owner()}.old")
+    if path.is_symlink() and not path.exists():  # to a folder that is gone
+        path.unlink()
     if path.exists():
         if before is not None:
             _remove(before)
+            if before.exists():  # a file in it is in use on a network drive
+                before.rename(before.with_name(f".{before.name}.{_owner()}.tmp"))
         path.rename(old)
     new.rename(path)
-    if before is None and old.is_symlink():  # the folder that it names is the user's
-        old.unlink()
-    elif before is None and old.exists():
-        shutil.rmtree(old)
+    if before is None:
+        _remove(old)  # of a link, not the folder that it names, which is the user's
 
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9]+-[0-9a-f]{6}-[0-9a-f]{16}\.(?P<kind>tmp|old)")
@@ -189,7 +223,7 @@ def remove_leftovers(path: str | Path) -> None:
     """Remove temporary files beside `path` from processes that were killed while writing it."""
     path = Path(path)
     for leftover, name, kind in _leftovers(path.parent):
-        if kind == "tmp" and name == path.name:
+        if kind == "tmp" and name == _short(path.name):
             _remove(leftover)
 
 

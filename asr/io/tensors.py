@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-    path.chmod(0o644)  # by default, only the owner may read the file
+    with suppress(OSError):  # on a drive whose files all belong to another user
+        path.chmod(0o644)  # by default, only the owner may read the file
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,17 @@ def tell(message: object) -> None:
     console.quiet = _quiet and not line.startswith("error: ")
     console.print(line)
     console.quiet = _quiet
+
+
+def write_utf8() -> None:
+    """Make stdout UTF-8, which JSON must be, whatever the locale; on a terminal with another
+    encoding, escape what it lacks."""
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and (out.encoding or "").lower() not in ("utf-8", "utf8"):
+        if out.isatty():
+            out.reconfigure(errors="backslashreplace")
+        else:
+            out.reconfigure(encoding="utf-8")
 
 
 def show(text: str, end: str = "\n") -> None:

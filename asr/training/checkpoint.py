@@ -173,8 +173,10 @@ def _load(
 ) -> tuple[Progress, dict[str, Any], dict[str, Tensor]]:
     progress, scale = _read_state(folder / "state.json")
     _check_identity(progress.identity, identity, folder)
+    # Copies, since a file that is still mapped cannot be removed on some network drives.
     weights, kept, moments, random = (
-        read_tensors(folder / f"{name}.safetensors") for name in TENSORS
+        {name: tensor.clone() for name, tensor in read_tensors(path).items()}
+        for path in (folder / f"{name}.safetensors" for name in TENSORS)
     )
     load_weights(model, weights, folder)
     _unflatten(optimizer, moments, folder)

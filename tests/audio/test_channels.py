@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -147,3 +149,32 @@ def test_of_several_tracks_with_sound_the_first_is_read_and_others_are_told() ->
     assert told == ["2 audio tracks: track 1 is read"]
     np.testing.assert_array_equal(loaded, load_audio(matroska(SPEECH[None]), say=told.append))
     assert len(told) == 1
+
+
+def test_eight_channels_on_planes_of_their_own() -> None:
+    """In a process of its own, since PyAV's own conversion ends it."""
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="matroska") as file:
+        track = file.add_stream("aac", rate=RATE, layout="7.1")
+        pcm = np.repeat((SPEECH * 32767).astype(np.int16), 8)[None]
+        frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="7.1")
+        frame.sample_rate, frame.pts = RATE, 0
+        resampler = av.AudioResampler("fltp", "7.1", RATE)
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            file.mux(track.encode(part))
+        file.mux(track.encode(None))
+    made = stream.getvalue()
+    program = (
+        "import sys; from asr.audio.load import load_audio; "
+        f"print(len(load_audio(sys.stdin.buffer.read(), {RATE})))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], input=made, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+    assert abs(int(ended.stdout) - len(SPEECH)) < 0.1 * RATE
+
+
+def test_a_longer_track_beside_the_read_one_is_no_damage(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    assert len(load_audio(matroska(SPEECH[None, :RATE], SPEECH[None]), RATE)) >= RATE
+    assert not [str(one.message) for one in recwarn if "cut off" in str(one.message)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import threading
@@ -103,3 +104,25 @@ def test_what_is_no_raw_sound() -> None:
     with pytest.raises(AudioError, match="expected a rate of 1000 to 1000000 Hz, got 16"):
         RawPcm(io.BytesIO(), 16)
     assert channel_count(RawPcm(io.BytesIO(), RATE)) == 1
+
+
+def test_a_full_disk_for_temporary_files_is_named() -> None:
+    class Full(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught, spooled(Full()):  # type: ignore[arg-type]
+        pytest.fail("nothing is read")
+    assert str(caught.value.filename).endswith("standard-input")
+
+
+def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(STRETCHES["wav"])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(AudioError, match="can be read, got no permission to read it"):
+        load_audio(path, 16000)

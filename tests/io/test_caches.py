@@ -49,6 +49,14 @@ def test_the_user_s_cache_comes_first(home: Path, monkeypatch: pytest.MonkeyPatc
     assert found() == home / ".cache" / "asr"
 
 
+def test_folders_above_it_are_the_user_s_too(home: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        assert found() == home / ".cache" / "asr"
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("value", ["/proc/no-home", "", "relative", None], ids=str)
 def test_without_a_home_it_is_among_the_temporary_files(
     home: Path, value: str | None, monkeypatch: pytest.MonkeyPatch

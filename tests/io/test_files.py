@@ -13,8 +13,10 @@ from asr.errors import AsrError
 from asr.io import files
 from asr.io.files import (
     atomic_path,
+    check_replaceable,
     locked,
     read_json,
+    refuse_taken,
     remove_leftovers,
     restore_folders,
     write_json,
@@ -195,3 +197,59 @@ def test_a_lock_file_is_never_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="ymbolic link"), locked(tmp_path / ".lock", "training"):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_devices_pipes_and_mounts_are_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AsrError, match="a device or a pipe"), atomic_path(tmp_path / "pipe"):
+        pytest.fail("nothing is written")
+    assert names(tmp_path) == ["pipe"]
+    monkeypatch.setattr("os.path.ismount", lambda path: True)
+    for check in (refuse_taken, lambda path: check_replaceable(path, "model.json")):
+        with pytest.raises(AsrError, match="where a disk is mounted"):
+            check(tmp_path / "disk")
+
+
+def test_a_link_to_nothing_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with atomic_path(tmp_path / "link") as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "link").is_dir()
+
+
+def test_files_that_cannot_be_removed_yet_stop_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network drive, a file that is in use keeps its folder."""
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *_, **__: None)
+    for before in (None, tmp_path / "before"):
+        for content in ("first", "second", "third"):
+            with atomic_path(tmp_path / "now", before=before) as temporary:
+                temporary.mkdir()
+                (temporary / content).touch()
+            assert [path.name for path in (tmp_path / "now").iterdir()] == [content]
+
+
+def test_leftovers_of_long_names_are_found(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 60)
+    with atomic_path(path) as temporary:
+        temporary.touch()
+    assert len(os.fsencode(temporary.name)) < 100
+    left = f"{temporary.name.partition('.')[2].partition('.')[0]}"
+    (tmp_path / f".{left}.{left_by(NOBODY)}.tmp").touch()
+    remove_leftovers(path)
+    assert names(tmp_path) == [path.name]
+
+
+def test_a_process_that_another_user_hides_is_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hidden(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", hidden)
+    (tmp_path / f".a.{left_by(NOBODY)}.tmp").touch()
+    remove_leftovers(tmp_path / "a")
+    assert len(names(tmp_path)) == 1

@@ -254,7 +254,7 @@ def test_a_run_is_not_resumed_from_another_model_in_the_same_place(
     run_quietly(recipe)
     bundle = load_bundle(given)
     with torch.no_grad():
-        bundle.model.output.bias += 1
+        bundle.model.output.bias.add_(1)
     save_bundle(given, bundle)
     with pytest.raises(CheckpointError, match=r"expected init\.weights=.* got "):
         run_quietly(recipe)
