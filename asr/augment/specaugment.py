@@ -54,25 +54,23 @@ def warp_time(features: Padded, furthest: int) -> Padded:
     return Padded(torch.lerp(values[rows, low], values[rows, high], share), features.lengths)
 
 
-def spec_augment(features: Padded, config: AugmentConfig) -> Padded:
-    """Set random bands and time spans of each utterance to zero (Park et al. 2019; its warping is
-    `warp_time`).
+def spec_augment(features: Padded, config: AugmentConfig, mean: Tensor | float = 0.0) -> Padded:
+    """Set random bands and time spans of each utterance to the mean of its features, which is zero
+    if they are normalised (Park et al. 2019; its warping is `warp_time`).
 
-    Meant for normalised features, where zero is the mean.
-
-    Shape: [B, T, F] -> [B, T, F].
+    Shape: [B, T, F], mean [B, 1, F] -> [B, T, F].
     """
     B, T, F = features.values.shape
     device = features.values.device
     longest = (features.lengths * LONGEST_MASK_SHARE).clamp(max=config.time_mask_frames)
     hidden = _stretches(config.time_masks, longest, features.lengths, T)
     # A mask must not hide all of few features.
-    bands = config.frequency_mask_bands if config.frequency_mask_bands < F else max(1, F // 2)
+    bands = config.frequency_mask_bands if config.frequency_mask_bands < F else F // 2
     widest = torch.full((B,), float(bands), device=device)
     sizes = torch.full((B,), F, device=device)
     banded = _stretches(config.frequency_masks, widest, sizes, F)
     masked = hidden[:, :, None] | banded[:, None, :]
-    return Padded(features.values.masked_fill(masked, 0.0), features.lengths)
+    return Padded(torch.where(masked, mean, features.values), features.lengths)
 
 
 def _stretches(count: int, longest: Tensor, lengths: Tensor, size: int) -> Tensor:

@@ -86,6 +86,12 @@ class FeatureConfig(Config):
         return self.cmvn not in OVER_UTTERANCE or self.kind == "nemo"
 
     @property
+    def centred(self) -> bool:
+        """Whether zero is the mean of a feature, or close to it: the layers of a pretrained network
+        normalise their outputs."""
+        return self.cmvn != "none" or self.kind == "pretrained"
+
+    @property
     def of_training_set(self) -> bool:
         """Whether features are normalised by statistics of the training set."""
         return self.cmvn in ("global", "level")

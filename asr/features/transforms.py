@@ -46,13 +46,21 @@ def normalise_utterance(features: Padded) -> Padded:
 
     Shape: [B, T, F] -> [B, T, F]; padding is zero.
     """
-    frames = features.lengths.clamp(min=1)[:, None, None]
-    values = features.zeroed().values
-    mean = values.sum(dim=1, keepdim=True) / frames
-    centred = Padded(values - mean, features.lengths).zeroed()
-    variance = centred.values.square().sum(dim=1, keepdim=True) / frames
+    mean, variance = utterance_statistics(features)
+    centred = Padded(features.values - mean, features.lengths).zeroed()
     scaled = centred.values * torch.rsqrt(variance + VARIANCE_FLOOR)
     return Padded(scaled, features.lengths)
+
+
+def utterance_statistics(features: Padded) -> tuple[Tensor, Tensor]:
+    """The mean and the variance of each feature over an utterance's own frames.
+
+    Shape: [B, T, F] -> [B, 1, F] each.
+    """
+    frames = features.lengths.clamp(min=1)[:, None, None]
+    mean = features.zeroed().values.sum(dim=1, keepdim=True) / frames
+    centred = Padded(features.values - mean, features.lengths).zeroed()
+    return mean, centred.values.square().sum(dim=1, keepdim=True) / frames
 
 
 class GlobalNormalisation(nn.Module):

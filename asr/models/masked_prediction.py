@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from asr.features.extractor import FeatureConfig, FeatureExtractor
 from asr.features.filterbank import speech_level
-from asr.features.transforms import normalise_utterance, stack_frames
+from asr.features.transforms import normalise_utterance, stack_frames, utterance_statistics
 from asr.models.config import ModelConfig
 from asr.models.encoder import Encoder
 from asr.padded import Padded
@@ -102,17 +102,15 @@ def draw_mask(lengths: Tensor, frames: int, span: int, share: float) -> Tensor:
     return mask & (torch.arange(frames, device=lengths.device) < lengths[:, None])
 
 
-def masked(features: Padded, mask: Tensor, reduction: int, noise: float) -> Padded:
-    """Replace all features of masked encoder frames by normal noise of this standard deviation.
+def masked(features: Padded, mask: Tensor, reduction: int, noise: Tensor) -> Padded:
+    """Replace all features of masked encoder frames by noise.
 
-    Shape: features [B, T, F], mask [B, T'] -> [B, T, F].
+    Shape: features and noise [B, T, F], mask [B, T'] -> [B, T, F].
     """
     T = features.values.shape[1]
     frames = torch.arange(T, device=mask.device) + (reduction - 1) // 2
     hidden = functional.pad(mask, (0, 1))[:, frames // reduction, None]
-    values = features.values
-    drawn = noise * torch.randn_like(values)
-    return Padded(torch.where(hidden, drawn, values), features.lengths)
+    return Padded(torch.where(hidden, noise, features.values), features.lengths)
 
 
 def audible(waves: Padded, samples: int, lengths: Tensor, frames: int) -> Tensor:
@@ -187,15 +185,20 @@ class MaskedPrediction(nn.Module):
     def forward(
         self, waves: Padded, features: Padded, span: int, share: float, noise: float
     ) -> Predicted:
-        """Predict the labels of random masked frames; quiet frames do not count.
+        """Predict the labels of random masked frames; quiet frames do not count. They are replaced
+        by noise around the mean, whose standard deviation is `noise` times that of the features.
 
         Shape: waves [B, S] and their features [B, T, F].
         """
         labels = self.label(features)
         frames = labels.values.shape[1]
         mask = draw_mask(labels.lengths, frames, span, share)
-        hidden = self.body.encoder(masked(features, mask, self.body.reduction, noise))
         extractor = self.body.features
+        drawn = noise * torch.randn_like(features.values)
+        if not extractor.config.centred:
+            mean, variance = utterance_statistics(features)
+            drawn = mean + variance.sqrt() * drawn
+        hidden = self.body.encoder(masked(features, mask, self.body.reduction, drawn))
         samples = extractor.shift * extractor.config.stride * self.body.reduction
         counted = mask & audible(waves, samples, labels.lengths, frames)
         scores = self.output(hidden.values).unflatten(2, (self.codebooks, -1))

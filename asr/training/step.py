@@ -18,6 +18,7 @@ from asr.augment.specaugment import draw_distortion, spec_augment, warp_time
 from asr.augment.waveform import change_tempo, length_at_speed, perturb_gain, perturb_speed
 from asr.ctc.loss import ctc_loss, feasible
 from asr.dataset.speech_dataset import Batch
+from asr.features.transforms import utterance_statistics
 from asr.models.acoustic import AcousticModel, Outputs
 from asr.models.attention_decoder import smoothed_losses
 from asr.padded import Padded
@@ -95,7 +96,9 @@ def batch_loss(
         # Warped once: both views must have the same frames.
         features = warp_time(model.features(waves, distortion), augment.time_warp)
     views = 2 if cr_ctc_weight else 1
-    masked = [spec_augment(features, augment).values for _ in range(views)]
+    centred = model.features.config.centred
+    mean = 0.0 if centred else utterance_statistics(features)[0]
+    masked = [spec_augment(features, augment, mean).values for _ in range(views)]
     given = Masked(
         Padded(torch.cat(masked), features.lengths.repeat(views)),
         batch.targets,

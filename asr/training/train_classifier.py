@@ -23,6 +23,7 @@ from asr.dataset.prefetch import prefetch
 from asr.dataset.sampler import plan_epoch, plan_in_order
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.errors import AsrError, TrainingError
+from asr.features.transforms import utterance_statistics
 from asr.models.classifier import LEVEL_DB, Classifier, ClassifierBundle, Inputs, checked_classes
 from asr.models.config import ModelConfig
 from asr.padded import Padded, pad
@@ -233,7 +234,8 @@ def augmented(model: Classifier, batch: LabelledBatch, augment: AugmentConfig) -
         if model.extractor is not None:
             x = perturb_speed(x, batch.speeds, batch.samples)
             x = model.extract(x, draw_distortion(len(batch.labels), augment, x.values.device))
-        return spec_augment(x, augment)
+        centred = model.extractor is None or model.extractor.config.centred
+        return spec_augment(x, augment, 0.0 if centred else utterance_statistics(x)[0])
 
 
 @torch.no_grad()

@@ -180,6 +180,25 @@ def test_every_width_and_place_comes_up() -> None:
     assert bool(bands.any(dim=0).all())
 
 
+def test_masks_are_the_mean_where_one_is_given() -> None:
+    x = ragged([50, 80], 20)
+    mean = torch.arange(40.0).view(2, 1, 20)
+    torch.manual_seed(0)
+    zero = spec_augment(x, AugmentConfig()).values
+    torch.manual_seed(0)
+    filled = spec_augment(x, AugmentConfig(), mean).values
+    hidden = zero != x.values
+    assert hidden.any()
+    expected = torch.where(hidden, mean, x.values)
+    assert torch.equal(filled[x.mask()], expected[x.mask()])
+
+
+def test_a_single_feature_is_never_hidden_whole() -> None:
+    x = pad([torch.ones(20, 1)] * 50)
+    masked = spec_augment(x, AugmentConfig(time_masks=0, frequency_masks=4)).values
+    assert torch.equal(masked, x.values)
+
+
 def test_utterances_of_a_batch_get_different_masks() -> None:
     torch.manual_seed(0)
     masked = spec_augment(pad([torch.ones(100, 40)] * 8), AugmentConfig()).values

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig
+from asr.models import masked_prediction
 from asr.models.bundle import load_bundle
 from asr.models.config import ModelConfig
 from asr.models.encoder_folder import load_encoder, save_encoder
@@ -116,11 +118,31 @@ def test_the_share_of_masked_frames_is_as_set_everywhere() -> None:
 def test_masked_frames_are_noise_and_others_stay() -> None:
     x = Padded(torch.full((1, 9, 4), 7.0), torch.tensor([8]))
     mask = torch.tensor([[False, True, False]])
-    y = masked(x, mask, 3, 0.1).values
+    y = masked(x, mask, 3, 0.1 * torch.randn(1, 9, 4)).values
     changed = (y != 7.0).any(dim=2)[0]
     assert changed.tolist() == [False, False, True, True, True, False, False, False, False]
     assert 0 < float(y[0, 2:5].abs().max()) < 1
-    assert not masked(x, mask, 3, 0.0).values[0, 2:5].any()
+    assert not masked(x, mask, 3, torch.zeros(1, 9, 4)).values[0, 2:5].any()
+
+
+def test_noise_is_that_of_the_features_where_they_are_not_normalised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = network(FeatureConfig(sample_rate=RATE, bands=8, cmvn="none"))
+    waves = pad(noises(2.0))
+    features = model.body.features(waves)
+    seen = []
+
+    def observed(features: Padded, mask: Tensor, reduction: int, noise: Tensor) -> Padded:
+        seen.append(noise)
+        return masked(features, mask, reduction, noise)
+
+    monkeypatch.setattr(masked_prediction, "masked", observed)
+    model(waves, features, 4, 0.4, 0.1)
+    mean, deviation = features.values.mean(dim=1), features.values.std(dim=1)
+    assert torch.allclose(seen[0].mean(dim=1), mean, atol=0.05)
+    assert torch.allclose(seen[0].std(dim=1), 0.1 * deviation, rtol=0.3)
+    assert float(mean.abs().max()) > 1
 
 
 def test_silence_does_not_count() -> None:
