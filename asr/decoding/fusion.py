@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ from asr.errors import LanguageModelError
 from asr.lm.ngram import END_ID, SPECIAL, START_NODE, Arrays, NgramModel, read_only
 from asr.lm.words import check_phrase, check_word
 from asr.text.tokens import WORD_START, Tokens
+
+# The usual logarithm of zero in ARPA files; minus infinity would make comparisons NaN.
+LOWEST = -99 * math.log(10)
 
 
 def build_language(
@@ -49,6 +53,8 @@ def build_language(
     scores = np.zeros(1 if model is None else len(model.vocabulary))
     if model is not None and kind == WORD_MODEL:
         scores = model.log_probs[1 : 1 + len(model.vocabulary)].astype(np.float64)
+    ids = word_ids[ends]
+    ahead = config.weight * np.maximum(scores[ids], LOWEST) + config.unknown_score * (ids == 0)
     spelled = [[alphabet[c] for c in unit] for unit in tokens.units[1:]]
     return Language(
         kind=kind,
@@ -58,7 +64,7 @@ def build_language(
         first_child=first_child,
         character=characters,
         word=word_ids,
-        ahead_score=best_below(parents, ends, scores[word_ids[ends]]),
+        ahead_score=best_below(parents, ends, ahead),
         unknown_ahead=float(scores[0]),
         lexicon_only=lexicon is not None,
         phrases=build_phrases(hot, alphabet, max(map(len, spelled))) if hot else None,

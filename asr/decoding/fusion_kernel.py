@@ -49,9 +49,9 @@ class Language(NamedTuple):
     `kind` is the type of the n-gram model's words; a sentence begins at its node `start` and ends
     with its word `end`. The lexicon is a trie: the children of a node are adjacent, sorted by their
     character; `word` is the model's id of the word that ends there, or `OFF`. `ahead_score` is the
-    best log-probability without context of the words at or below a node; `unknown_ahead` is that of
-    an unknown word. A token's characters are indices in the alphabet, including the word-start
-    mark.
+    best weighted score without context of the words at or below a node; `unknown_ahead` is the
+    log-probability of an unknown word. A token's characters are indices in the alphabet, including
+    the word-start mark.
     """
 
     kind: int
@@ -173,7 +173,7 @@ def look_ahead(language, spelled):
     unknown = weighted(language, language.unknown_ahead) + language.unknown_score
     if spelled < 0:
         return language.word_bonus + unknown
-    known = weighted(language, language.ahead_score[spelled])
+    known = language.ahead_score[spelled]
     if not language.lexicon_only:
         known = max(known, unknown)
     return language.word_bonus + known

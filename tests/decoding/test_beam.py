@@ -10,6 +10,7 @@ import itertools
 import math
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,6 +162,31 @@ def test_with_a_lexicon_only_its_words_are_written(
         return sum(0.7 * w.log_prob - 2 * w.unknown for w in scores) + 0.5 * len(words)
 
     assert_exact(tokens, build_language(tokens, model, WEIGHTS, lexicon), score, 0)
+
+
+def test_unknown_words_are_estimated_as_they_will_be_scored() -> None:
+    """Otherwise a lexicon's unknown words would displace known ones until they end."""
+    language = build_language(SPELLED, WORDS, WEIGHTS, ["a", "ab", "aba"])
+    word = WORDS.log_probs[1 + WORDS.id("ab")]
+    unknown = WORDS.log_probs[1]
+    # The root, and the nodes of "a", "ab" and "aba".
+    assert language.ahead_score[3] == pytest.approx(0.7 * unknown - 2)
+    assert language.ahead_score[2] == pytest.approx(0.7 * word)
+
+
+def without(model: NgramModel, word: str) -> NgramModel:
+    """The model with a word of probability 0."""
+    log_probs = model.log_probs.copy()
+    log_probs[model.words == model.id(word)] = -np.inf
+    return replace(model, log_probs=log_probs)
+
+
+def test_impossible_words_are_estimated_as_such() -> None:
+    closed = without(WORDS, "ab")
+    ahead = build_language(SPELLED, closed, WEIGHTS, ["a", "ab"]).ahead_score
+    assert ahead[2] < -100 < ahead[1]
+    weightless = LanguageConfig(weight=0.0)
+    assert not build_language(SPELLED, closed, weightless, ["a", "ab"]).ahead_score.any()
 
 
 @pytest.mark.parametrize("model", [None, WORDS])
