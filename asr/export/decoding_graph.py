@@ -134,7 +134,12 @@ class _Builder:
         """The cost of the next shorter context, and that context."""
         assert self._model is not None
         cost, shorter = self._context(int(self._model.suffixes[context]))
-        return cost - self._settings.weight * float(self._model.backoffs[context]), shorter
+        return cost + self._cost(self._model.backoffs[context]), shorter
+
+    def _cost(self, log_prob: float) -> float:
+        """Of a score of the n-gram model; 0 times minus infinity is 0 here."""
+        weight = self._settings.weight
+        return -weight * float(log_prob) if weight else 0.0
 
     def _state(self, context: int) -> int:
         if context not in self._states:
@@ -148,7 +153,7 @@ class _Builder:
             return 0.0, 0
         cost = 0.0
         while node and self._model.first_child[node] == self._model.first_child[node + 1]:
-            cost -= self._settings.weight * float(self._model.backoffs[node])
+            cost += self._cost(self._model.backoffs[node])
             node = int(self._model.suffixes[node])
         return cost, node
 
@@ -160,12 +165,14 @@ class _Builder:
     def _add_context(self, context: int) -> None:
         fst, state, root = self._fst, self._state(context), _Node()
         fst.add_arc(state, BLANK, 0.0, state)
-        weight, bonus = self._settings.weight, self._settings.word_bonus
+        bonus = self._settings.word_bonus
         if self._model is None:
             fst.finals[state] = 0.0
         else:
             for word, node in self._followers(self._model, context):
-                cost = -weight * float(self._model.log_probs[node])
+                cost = self._cost(self._model.log_probs[node])
+                if math.isinf(cost):
+                    continue
                 if word == END_ID:
                     fst.finals[state] = cost
                 elif word in self._words:
@@ -192,8 +199,7 @@ class _Builder:
             return -self._settings.word_bonus, 0
         node = 1 + UNKNOWN_ID
         cost, after = self._context(node)
-        if self._settings.weight:  # 0 times minus infinity would be NaN
-            cost -= self._settings.weight * float(self._model.log_probs[node])
+        cost += self._cost(self._model.log_probs[node])
         return cost - self._settings.unknown_score - self._settings.word_bonus, after
 
     def _add_tree(
@@ -237,7 +243,7 @@ class _Builder:
         """The cost of the end of the sentence after a context."""
         if self._model is None:
             return 0.0
-        return -self._settings.weight * self._model.score(context, END_ID)[0]
+        return self._cost(self._model.score(context, END_ID)[0])
 
     def _add_speller(self, state: int, cost: float, context: int) -> None:
         """Any word, spelled by tokens of one character."""

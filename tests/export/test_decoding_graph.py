@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,25 @@ def test_a_closed_model_of_weight_0_forbids_nothing() -> None:
     forbids = closed.config.model_copy(update={"language": LanguageConfig(weight=1.0)})
     graph = build_decoding_graph(Decoder(SPELLED, forbids, closed.ngram))
     assert all(math.isfinite(cost) for *_, cost, _ in graph.arcs)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_word_of_probability_0_is_left_out_unless_the_weight_is_0(weight: float) -> None:
+    config = DecoderConfig(kind="beam", language=LanguageConfig(weight=weight))
+    model = estimate(TEXTS, 2)
+    log_probs = model.log_probs.copy()
+    log_probs[model.words == model.id("noo")] = -np.inf
+    model = replace(model, log_probs=log_probs)
+    graph = build_decoding_graph(Decoder(SPELLED, config, model, lexicon=("on", "no", "noo")))
+    assert all(math.isfinite(cost) for *_, cost, _ in graph.arcs)
+    assert all(math.isfinite(cost) for cost in graph.finals.values())
+    ids = [*SPELLED.encode("noo"), 0]
+    ids.insert(ids.index(SPELLED.units.index("o")) + 1, 0)
+    scores = np.full((len(ids), len(SPELLED)), -20.0, np.float32)
+    scores[np.arange(len(ids)), ids] = 0.0
+    _, labels = best_path(graph, scores)
+    heard = SPELLED.decode([k for k, _ in itertools.groupby(labels) if k])
+    assert (heard == "noo") == (weight == 0)
 
 
 @pytest.mark.parametrize("tokens", [SPELLED, WHOLE], ids=["spelled", "whole"])
