@@ -29,13 +29,15 @@ def check_exportable(config: ModelConfig) -> None:
         )
     for setting, unsupported in {
         f"model.cell {config.cell}": config.cell not in CELLS,
+        "model.zoneout": config.zoneout,
         "model.conv_lstm": config.conv_lstm,
         "model.attention_heads": config.attention_heads,
     }.items():
         if unsupported:
             raise ConfigError(
-                f"expected a model of cells {', '.join(CELLS)} without conv_lstm and attention, "
-                f"got {setting}, which ONNX has no operator for: train another one to export it"
+                f"expected a model of cells {', '.join(CELLS)} without zoneout, conv_lstm and "
+                f"attention, got {setting}, which ONNX has no operator for: train another one to "
+                "export it"
             )
 
 

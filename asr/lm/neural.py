@@ -45,7 +45,8 @@ class NeuralConfig(Config):
     """Size and shape of the network."""
 
     cell: str = "lstm"
-    """As in `model.cell`; layer_norm and light_gru normalise their input and are not allowed."""
+    """As in `model.cell`, without layer_norm and light_gru, which normalise their input, and
+    projected."""
     layers: int = Field(1, ge=1, le=8)
     """Recurrent layers."""
     hidden: int = Field(256, ge=1, le=8192)
@@ -56,8 +57,11 @@ class NeuralConfig(Config):
     @field_validator("cell")
     @classmethod
     def _check_cell(cls, name: str) -> str:
-        if name in CELLS and CELLS[name].input_norm:
-            raise ValueError(f"expected a cell that does not normalise its input, got {name}")
+        if name in CELLS and (CELLS[name].input_norm or CELLS[name].projects):
+            raise ValueError(
+                "expected a cell that neither normalises its input nor has a projection, got "
+                f"{name}"
+            )
         return name
 
 

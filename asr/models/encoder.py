@@ -242,7 +242,10 @@ class Encoder(nn.Module):
         if self.conv_lstm is not None:
             x = self.conv_lstm(x)
         x = Padded(x.values.flatten(2), x.lengths)
-        return x if self.dense is None else Padded(torch.relu(self.dense(x.values)), x.lengths)
+        if self.dense is None:
+            return x
+        # NaN in the padding would reach the gradient of the weights.
+        return Padded(torch.relu(self.dense(x.zeroed().values)), x.lengths)
 
     def chunks(
         self,

@@ -104,6 +104,7 @@ def test_the_padding_has_no_effect() -> None:
         ({"cell": "projected", "projection": 3}, "model.cell projected"),
         ({"attention_heads": 2}, "model.attention_heads"),
         ({"conv_lstm": 2}, "model.conv_lstm"),
+        ({"zoneout": 0.1}, "model.zoneout"),
         ({"chunk": 4}, "model.chunk"),
     ],
 )

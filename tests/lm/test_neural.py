@@ -55,9 +55,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> NeuralLm:
     return train_language_model(TEXT, TEXT[:5], WORDS, config, out / "lm")
 
 
-@pytest.mark.parametrize("cell", ["layer_norm", "light_gru"])
-def test_cells_that_normalise_their_input_are_refused(cell: str) -> None:
-    with pytest.raises(ConfigError, match=f"does not normalise its input, got {cell}"):
+@pytest.mark.parametrize("cell", ["layer_norm", "light_gru", "projected"])
+def test_cells_that_normalise_their_input_or_project_are_refused(cell: str) -> None:
+    with pytest.raises(ConfigError, match=f"nor has a projection, got {cell}"):
         parse(NeuralConfig, {"cell": cell}, "lm")
 
 
