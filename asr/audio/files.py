@@ -18,6 +18,7 @@ AUDIO_SUFFIXES = (
     ".f4v", ".3gp", ".3gpp", ".3g2", ".wma", ".wmv", ".asf", ".amr", ".awb", ".flv", ".avi", ".ts",
     ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".mp2", ".mpga", ".ac3", ".aif", ".aiff", ".aifc",
     ".au", ".snd", ".caf", ".w64", ".rf64", ".bwf", ".wave", ".nist", ".wv1", ".wv2",
+    ".wv", ".ape", ".tta", ".dts", ".eac3", ".ec3", ".mxf", ".dss", ".rm", ".voc",
 )  # fmt: skip
 """The suffixes that `find_audio` accepts in a folder, in lower case, the usual ones first."""
 

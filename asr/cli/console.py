@@ -16,7 +16,7 @@ import typer
 from asr.cli.loading import loading_shown
 from asr.errors import AsrError, AudioWarning, ConfigError, disk_trouble
 from asr.io.extras import extras_explained
-from asr.io.terminal import show, tell
+from asr.io.terminal import show, tell, write_utf8
 from asr.training.interrupt import InterruptedTraining
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def run_command(command: Callable[[], object]) -> None:
     """Run `command`; an expected error becomes one line on stderr and a non-zero exit status, and
     damage of a usable recording becomes one line. If the reader of the output has closed it, the
     command ends without a message."""
+    write_utf8()
     try:
         try:
             _run(command)

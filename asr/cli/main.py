@@ -31,7 +31,7 @@ from asr.cli.reports import app as reports_app
 from asr.cli.serve import app as serve_app
 from asr.cli.transcribe import app as transcribe_app
 from asr.errors import ConfigError
-from asr.io.terminal import progress_bar, set_quiet, show, tell, write_utf8
+from asr.io.terminal import progress_bar, set_quiet, show, tell
 
 if TYPE_CHECKING:
     from asr.training.recipe import Recipe
@@ -94,7 +94,6 @@ def options(
 
 def main() -> None:
     """Entry point of the `asr` command."""
-    write_utf8()
     run_command(app)
 
 

@@ -172,3 +172,15 @@ def test_whatever_is_written_meets_a_full_disk_in_one_line(
         line = run(function=lambda work=work, path=path: work(path)).error()
         assert f"expected room to write {path}, got a file larger than allowed" in line
         assert list(tmp_path.iterdir()) == []
+
+
+def test_piped_output_is_utf8_in_every_locale() -> None:
+    code = RUN + "run_command(lambda: print('žluťoučký 日本語'))"
+    piped = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert (piped.returncode, piped.stderr) == (0, b"")
+    assert piped.stdout.decode("utf-8") == "žluťoučký 日本語\n"
