@@ -103,3 +103,12 @@ def _without(names: list[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(taken)
+
+
+def shown_precision(computed: str) -> str:
+    """accelerate's name for a precision as that of `train.precision`.
+
+    >>> shown_precision("no"), shown_precision("bf16")
+    ('fp32', 'bf16')
+    """
+    return "fp32" if computed == "no" else computed

@@ -356,6 +356,7 @@ class Recorder:
     def alone(self, work: Pass) -> Pass:
         """What repeats a pass whose kernels have run before; it is not run here."""
         before = torch.cuda.current_stream(self._device)
+        drawn = torch.cuda.get_rng_state(self._device)  # which `end_capture` replaces
         self._side.wait_stream(before)
         try:
             with torch.cuda.stream(self._side):
@@ -364,6 +365,7 @@ class Recorder:
                 return self._captured(work).replay
         except BaseException:
             end_capture(self._device, self._pool)
+            torch.cuda.set_rng_state(drawn, self._device)
             raise
         finally:
             before.wait_stream(self._side)

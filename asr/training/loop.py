@@ -29,7 +29,7 @@ from asr.training.checkpoint import (
     save_checkpoint,
 )
 from asr.training.deferred import DeferredValues, Update, finish_step, restore
-from asr.training.device import build_accelerator, fits_or_raise
+from asr.training.device import build_accelerator, fits_or_raise, shown_precision
 from asr.training.interrupt import InterruptedTraining
 from asr.training.optimizer import OptimizationConfig, build_optimizer, learning_rate, set_rate
 from asr.training.place import Place
@@ -175,8 +175,9 @@ def _resume(loop: Loop) -> None:
         scaler.load_state_dict(scale)
     if loop.progress.precision != before.precision:
         say(
-            f"resumed in {before.precision}, which was {loop.progress.precision} before (no is "
-            "float32): the result differs from that of one machine"
+            f"resumed in {shown_precision(before.precision)}, which was "
+            f"{shown_precision(loop.progress.precision)} before: the result differs from that of "
+            "one machine"
         )
         loop.progress.precision = before.precision
 

@@ -97,15 +97,6 @@ def precision(choice: str, say: Callable[[str], None]) -> str:
     return "no"
 
 
-def shown_precision(computed: str) -> str:
-    """accelerate's name for a precision as that of `train.precision`.
-
-    >>> shown_precision("no"), shown_precision("bf16")
-    ('fp32', 'bf16')
-    """
-    return "fp32" if computed == "no" else computed
-
-
 def datasets(
     recipe: Recipe, say: Callable[[str], None]
 ) -> tuple[Tokens, TextConfig, SpeechDataset, SpeechDataset]:

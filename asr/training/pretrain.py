@@ -34,9 +34,10 @@ from asr.models.masked_prediction import MaskedPrediction, Predicted, SpeechEnco
 from asr.plotting import pyplot
 from asr.text.normalise import TextConfig
 from asr.training import loop
+from asr.training.device import shown_precision
 from asr.training.optimizer import Epochs, LearningRate, OptimizationConfig, fixed_settings
 from asr.training.place import Place, working_in
-from asr.training.prepare import precision, shown_precision
+from asr.training.prepare import precision
 from asr.training.recipe import read_recipe, refuse_obstacles
 from asr.training.step import SEED_STRIDE, vary
 

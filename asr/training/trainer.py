@@ -28,6 +28,7 @@ from asr.shares import sharing
 from asr.training import batch_size, distributed, graphed, loop, moving_average, pretrained_features
 from asr.training.averaging import finish
 from asr.training.checkpoint import best_epochs, save_epoch
+from asr.training.device import shown_precision
 from asr.training.entropy_weight import EntropyWeight
 from asr.training.finetune import (
     freeze,
@@ -46,7 +47,6 @@ from asr.training.prepare import (
     identity,
     precision,
     remote_training_shards,
-    shown_precision,
     training_corpus,
     without_infeasible,
 )
