@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -199,7 +200,7 @@ def test_disagreement_is_the_divergence_of_each_view_from_the_other(
 ) -> None:
     gains = iter([1.0, 0.5])
 
-    def scaled(features: Padded, _: AugmentConfig) -> Padded:
+    def scaled(features: Padded, _: AugmentConfig, mean: float) -> Padded:
         return Padded(features.values * next(gains), features.lengths)
 
     monkeypatch.setattr(step, "spec_augment", scaled)
@@ -214,6 +215,25 @@ def test_disagreement_is_the_divergence_of_each_view_from_the_other(
     ctc = 2 * loss.items.double().sum()
     expected = (ctc + 0.2 * divergence.sum()) / units
     torch.testing.assert_close(loss.objective.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_masks_have_the_mean_of_features_that_are_not_normalised(
+    tones_batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Padded, Any]] = []
+
+    def masked(features: Padded, _: AugmentConfig, mean: Any) -> Padded:
+        seen.append((features, mean))
+        return features
+
+    monkeypatch.setattr(step, "spec_augment", masked)
+    for cmvn in ("utterance", "none"):
+        features = FEATURES.model_copy(update={"cmvn": cmvn})
+        loss_of(AcousticModel(features, MODEL, len(untrained_bundle().tokens)), tones_batch)
+    (_, zero), (plain, mean) = seen
+    assert zero == 0
+    for row, expected in zip(mean, plain.unpad(), strict=True):
+        torch.testing.assert_close(row[0], expected.mean(dim=0))
 
 
 def test_everything_at_once_is_finite_and_repeats(model: AcousticModel, tones_batch: Batch) -> None:
