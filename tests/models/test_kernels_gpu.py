@@ -246,7 +246,7 @@ class TestInterpreted:
         store = Graphs()
         monkeypatch.setattr(graphs, "capture", capture)
         monkeypatch.setattr(graphs, "FRAMES", 2)
-        monkeypatch.setattr(graphs, "ROWS", 2)
+        monkeypatch.setattr(graphs, "rounded", lambda rows: 2)
         monkeypatch.setattr(gpu, "_run", run)
         yield replayed
         assert len(store._kept) == 2
