@@ -24,11 +24,11 @@ Timed = tuple[Any, Fraction | None]  # a decoded frame, and its seconds since ti
 # Containers whose header states the total duration; for others, FFmpeg estimates it.
 _TIMED_CONTAINERS = ("mov", "matroska", "flv", "asf", "avi")
 # Containers without timestamps: FFmpeg counts samples, at the first frame's rate.
-_UNTIMED_CONTAINERS = ("mp3", "aac", "ac3")
+_UNTIMED_CONTAINERS = ("mp3", "aac", "ac3", "eac3")
 # Containers whose clock may restart: a long jump there is another recording, not a pause.
 _BROADCASTS = ("mpegts", "mpeg")
 # Usually of constant bit rate, so that all packets have the same size.
-_SIZED_FRAMES = ("mp1", "mp2", "mp3", "ac3")
+_SIZED_FRAMES = ("mp1", "mp2", "mp3", "ac3", "eac3")
 
 # Containers in which a gap means that data was not received.
 _LOSSY = (*_BROADCASTS, "ogg")
@@ -57,9 +57,19 @@ class _Damage:
     last_is_short: bool = False
     missing: float = 0.0
     last: float = 0.0
+    clock: float | None = None
+    """The end of the last packet of the picture."""
     picture: float = 0.0
+    """How long the picture lasted, without jumps of its clock."""
     fresh: bool = False
     """Whether something was lost since the last frame."""
+
+    def follow_picture(self, end: float) -> None:
+        """Take note of a packet of the picture that ends at `end`."""
+        step = end if self.clock is None else end - self.clock
+        if self.clock is None or abs(step) <= _LONGEST_BROADCAST_GAP:
+            self.picture += step
+        self.clock = end
 
 
 def pyav_blocks(
@@ -140,10 +150,13 @@ def _frames(container: Any, track: Any, zero: Fraction, damage: _Damage) -> Iter
     for packet in _packets(container, track, damage):
         when = None if packet.pts is None else packet.pts * packet.time_base - zero
         if when is not None and packet.size:
-            end = when + (packet.duration or 0) * packet.time_base
-            damage.last = max(damage.last, float(end))
+            # A subtitle may be shown for longer than the file lasts.
+            lasting = 0 if packet.stream.type == "subtitle" else packet.duration or 0
+            end = float(when + lasting * packet.time_base)
+            damage.last = max(damage.last, end)
+            if packet.stream.type == "video":
+                damage.follow_picture(end)
         if packet.stream.index != track.index:
-            damage.picture = damage.last
             continue
         damage.packets += packet.size > 0
         damage.corrupt = packet.is_corrupt if packet.size else damage.corrupt
@@ -203,7 +216,7 @@ def _placed(frames: Iterable[Timed], container: str, damage: _Damage, mix: Mix) 
             rate = frame.sample_rate
         lack = 0 if time is None or not believed else round((time + shift) * rate) - position
         # While the picture continues, silence of any length is a gap.
-        most = max(longest_gap, damage.picture + _JITTER - position / rate)
+        most = longest_gap + max(0.0, damage.picture - position / rate)
         if not -_JITTER * rate <= lack <= (most if position else _LONGEST_GAP) * rate:
             shift, lack = shift - Fraction(lack, rate), 0
         if lack > _JITTER * rate or (lack > 0 and damage.fresh):

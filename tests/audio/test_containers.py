@@ -6,8 +6,10 @@ Covers `asr/audio/chained.py`, `asr/audio/headers.py`, `asr/audio/tracks.py`.
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -154,6 +156,37 @@ def test_a_gap_in_a_broadcast_is_named() -> None:
         content = film("mpegts", "aac", 48000, [(0, 2), (length, 2)], picture=length + 3)
         with pytest.warns(AudioWarning, match="of sound are missing"):
             assert abs(len(load_audio(content)) / 16000 - length - 2) < 0.1
+
+
+@pytest.mark.parametrize("jump", [30.0, 1000.0, -5.0])
+@pytest.mark.parametrize("picture", [0.0, 10.0])
+def test_a_jump_of_the_clock_is_no_silence(picture: float, jump: float) -> None:
+    sound, starts = [(2.0, 8.0)], (60.0, 70.0 + jump)
+    parts = [
+        film("mpegts", "aac", 48000, sound, picture=picture, output_ts_offset=str(start))
+        for start in starts
+    ]
+    samples = load_audio(b"".join(parts), say=lambda _: None)
+    # Time begins with the picture; after the jump, the sound goes on where it was.
+    assert abs(len(samples) / 16000 - (18 if picture else 16)) < 0.5
+
+
+@pytest.mark.parametrize("jump", [30.0, 1000.0])
+def test_other_tracks_of_sound_show_no_gap(jump: float) -> None:
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="mpegts") as out:
+        tracks = [out.add_stream("mp2", rate=16000, layout="mono") for _ in range(2)]
+        for second in range(20):
+            for track, late in zip(tracks[::-1], (0.0, 0.3), strict=True):
+                frame = av.AudioFrame.from_ndarray(chirp(1, 16000)[None], "fltp", "mono")
+                frame.sample_rate, frame.time_base = 16000, Fraction(1, 16000)
+                frame.pts = round(16000 * (second + late + (jump if second >= 10 else 0)))
+                for part in av.AudioResampler("s16", "mono", 16000).resample(frame):
+                    out.mux(track.encode(part))
+        for track in tracks:
+            out.mux(track.encode(None))
+    samples = load_audio(stream.getvalue(), say=lambda _: None)
+    assert abs(len(samples) / 16000 - 20) < 0.7
 
 
 def test_an_edit_list_before_the_only_track(tmp_path: Path) -> None:

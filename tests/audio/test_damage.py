@@ -6,6 +6,7 @@ import io
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,6 +67,7 @@ CUT = {
     "mp3 of one bit rate": with_pyav(chirp(3, 44100), 44100, "mp3", "libmp3lame", "mono"),
     "aac": with_pyav(chirp(3, 16000), 16000, "adts", "aac", "mono"),
     "ac3": with_pyav(chirp(3, 48000), 48000, "ac3", "ac3", "mono"),
+    "eac3": with_pyav(chirp(3, 48000), 48000, "eac3", "eac3", "mono"),
     "mkv": film("matroska", "aac", 16000, [(0, 3)]),
     "webm": film("webm", "libopus", 48000, [(0, 3)], picture=3),
     "fragmented mp4": film("mp4", "aac", 16000, [(0, 3)], movflags="frag_every_frame+empty_moov"),
@@ -87,6 +89,25 @@ def test_cut_off_files_give_what_can_be_decoded(name: str, tmp_path: Path) -> No
     (tmp_path / "cut").write_bytes(cut)
     with pytest.warns(AudioWarning, match="cut"):
         assert abs(audio_duration(tmp_path / "cut") - len(samples) / 16000) < 1e-3
+
+
+def test_a_long_subtitle_does_not_hide_a_cut() -> None:
+    cue = io.BytesIO(b"1\n00:00:00,000 --> 00:00:06,000\nhello\n\n")
+    stream = io.BytesIO()
+    film_only = io.BytesIO(film("matroska", "aac", 16000, [(0, 6)]))
+    sound, text = av.open(film_only, "r"), av.open(cue, "r")
+    with av.open(stream, "w", format="matroska") as out:
+        tracks = [out.add_stream_from_template(given.streams[0]) for given in (text, sound)]
+        for given, track in zip((text, sound), tracks, strict=True):
+            for packet in given.demux():
+                if packet.size:
+                    packet.stream = track
+                    out.mux(packet)
+    content = stream.getvalue()
+    samples, said = heard(content)
+    assert len(samples) / 16000 == pytest.approx(6, abs=0.1)
+    assert not said
+    assert "cut off" in heard(content[: len(content) // 2])[1][0]
 
 
 HOLES = {
