@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from asr.audio.silence import Gap, cuts
 from asr.dataset.manifest import Utterance
-from asr.text.characters import UNSPACED
+from asr.text.characters import breakable
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,30 @@ def _written(
         own = _of_word(spoken, parts[len(found) :])
         if own is None:
             break
-        if len(own) > 1 and UNSPACED.search(word):
-            found += [part.text for part in own]
-        else:
-            found += [word, *[None] * (len(own) - 1)]
+        found += _divided(word, own)
         if ahead:
             first = len(found) - len(own)
             found[first], ahead = f"{ahead}{found[first]}", ""
     return found if len(found) == len(parts) else [part.text for part in parts]
+
+
+def _divided(word: str, own: Sequence[WordPart]) -> list[str | None]:
+    """What a written word has for each of its parts."""
+    if len(breakable(word)) == 1:
+        return [word, *[None] * (len(own) - 1)]
+    spoken = "".join(part.text for part in own)
+    ends = set(itertools.accumulate(map(len, breakable(spoken))))
+    found: list[str | None] = []
+    place = last = 0  # in the spoken word; the part that the text of others is added to
+    for number, part in enumerate(own):
+        if number and part.glued and place not in ends:
+            found.append(None)
+            found[last] = f"{found[last]}{part.text}"
+        else:
+            found.append(part.text)
+            last = number
+        place += len(part.text)
+    return found
 
 
 def _of_word(spoken: str, parts: Sequence[WordPart]) -> Sequence[WordPart] | None:

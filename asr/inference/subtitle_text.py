@@ -16,10 +16,9 @@ import regex
 from asr.inference.time_formats import Word
 from asr.inference.transcript import Segment
 from asr.io.printable import printable
-from asr.text.characters import UNSPACED
+from asr.text.characters import breakable
 from asr.text.tokens import WORD_START
 
-_OPENING = frozenset({"Ps", "Pi"})  # categories of brackets and quotation marks
 _SENTENCE_END = regex.compile(r"[.?!…。？！]\p{P}*$")
 _PHRASE_END = regex.compile(r"[,;:，、；：–—]\p{P}*$")
 
@@ -98,7 +97,7 @@ def _pieces(word: Word) -> Iterator[SubtitleWord]:
     times = list(_character_times(word))
     for part in re.finditer(r"\S+", word.text):
         at = part.start()
-        for text in _breakable(part.group()):
+        for text in breakable(part.group()):
             start, end = times[at][0], times[at + len(text) - 1][1]
             first = max(0, round(1000 * start))
             yield SubtitleWord(
@@ -115,31 +114,6 @@ def _character_times(word: Word) -> Iterator[tuple[float, float]]:
     for text, start, end in spans:
         step = (end - start) / max(1, len(text))
         yield from ((start + i * step, start + (i + 1) * step) for i in range(len(text)))
-
-
-def _breakable(text: str) -> list[str]:
-    """The characters of a script without spaces, each with the punctuation that belongs to it;
-    any other text as a whole.
-
-    >>> _breakable("他说「好」，iphone坏了。"), _breakable("don't")
-    (['他', '说', '「好」，', 'iphone', '坏', '了。'], ["don't"])
-    """
-    if not UNSPACED.search(text):
-        return [text]
-    parts: list[str] = []
-    for character in regex.findall(r"\X", text):
-        category = unicodedata.category(character[0])
-        opening = category in _OPENING
-        belongs = bool(parts) and (
-            (category.startswith("P") and not opening)
-            or unicodedata.category(parts[-1][-1]) in _OPENING
-        )
-        alone = opening or not parts or UNSPACED.search(parts[-1] + character)
-        if alone and not belongs:
-            parts.append(character)
-        else:
-            parts[-1] += character
-    return parts
 
 
 # --- breaks ---

@@ -19,6 +19,13 @@ UNSPACED = regex.compile(
 )
 """Letters of scripts without spaces between words: there, a whole sentence looks like a word."""
 
+_OPENING = frozenset({"Ps", "Pi"})  # categories of brackets and quotation marks
+_TIBETAN = regex.compile(r"(?V1)[\p{Tibetan}&&[\p{L}\p{M}]]")  # of one syllable, before a tsheg
+# Of Thai and Lao: vowels that are written before their consonant, and vowels and marks of repetition
+# after it.
+_BEFORE_CONSONANT = frozenset("\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4")
+_AFTER_CONSONANT = frozenset("\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46\u0eaf\u0eb0\u0eb2\u0eb3\u0ec6")
+
 # ZWNJ and ZWJ are part of the spelling between letters of cursive and Indic scripts, and after a
 # virama. Mongolian selectors and vowel separators belong to the preceding letter.
 _SHAPED = (
@@ -75,6 +82,39 @@ def unseen(text: str) -> Counter[str]:
         return Counter()
     kept, found = _UNSEEN.sub("", text), _UNSEEN.findall(text)
     return Counter([*found, *(match.group() for match in _LOOSE.finditer(kept))])
+
+
+def breakable(text: str) -> list[str]:
+    """A word in the parts between which it may be divided: the characters of a script without
+    spaces (in Tibetan, the syllables), each with the punctuation that belongs to it. Any other text
+    is one part.
+
+    >>> breakable("他说「好」，iphone坏了。"), breakable("don't")
+    (['他', '说', '「好」，', 'iphone', '坏', '了。'], ["don't"])
+    >>> breakable("བོད་སྐད"), breakable("ดีเมา")
+    (['བོད་', 'སྐད'], ['ดี', 'เมา'])
+    """
+    if not UNSPACED.search(text):
+        return [text]
+    parts: list[str] = []
+    for character in regex.findall(r"\X", text):
+        if parts and not _may_divide(parts[-1], character):
+            parts[-1] += character
+        else:
+            parts.append(character)
+    return parts
+
+
+def _may_divide(before: str, character: str) -> bool:
+    category = unicodedata.category(character[0])
+    opening = category in _OPENING
+    if (category.startswith("P") and not opening) or character[0] in _AFTER_CONSONANT:
+        return False
+    if unicodedata.category(before[-1]) in _OPENING or before[-1] in _BEFORE_CONSONANT:
+        return False
+    if _TIBETAN.match(before[-1]) and _TIBETAN.match(character):
+        return False
+    return opening or bool(UNSPACED.search(before + character))
 
 
 def has_dotless_i(language: Language) -> bool:
