@@ -204,6 +204,7 @@ DATA_KEYS = {
     "data.train": "training data (data.train, data.labels, data.label_weight)",
     "data.dev": "dev set (data.dev)",
     "tokens.units": "tokens",
+    "init.weights": "weights of the initial model (init.model)",
 }
 
 

@@ -98,7 +98,8 @@ def working_in(
             if not lasting:
                 _remove_checkpoints(folder)
         if not lasting:
-            (folder / ".lock").unlink(missing_ok=True)  # left by a file system without locks
+            if not held:  # `locked` has not removed it
+                (folder / ".lock").unlink(missing_ok=True)
             with suppress(OSError):  # there is something else in it
                 folder.rmdir()
     except OSError as error:

@@ -260,7 +260,7 @@ def identity(
 def _weights_of(initial: Path) -> str | None:
     """The digest of an initial model, since another may have been put in its place; None if it is
     gone, as it may once a run has begun."""
-    return weights_digest(initial) if initial.is_dir() else None
+    return weights_digest(initial) or None
 
 
 def dev_share(data: SpeechDataset, text: TextConfig) -> SpeechDataset:

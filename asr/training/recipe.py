@@ -193,6 +193,7 @@ def refuse_obstacles(features: FeatureConfig, model: ModelConfig) -> None:
         )
 
 
+_NAMES = (str, int, date)  # a folder may be named 2025-02-03
 _PATHS = {
     "": ("out",),
     "data": ("train", "dev", "labels"),
@@ -211,6 +212,14 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     values = read_yaml(path)
     base = path.resolve().parent
+    _rebase_all(values, base)
+    values = with_overrides(values, overrides)
+    _rebase_all(values, Path())
+    return parse(Recipe, values, str(path))
+
+
+def _rebase_all(values: dict[str, Any], base: Path) -> None:
+    """Make the paths of a recipe relative to `base`."""
     for section, keys in _PATHS.items():
         _rebase(values.get(section) if section else values, base, keys)
     _rebase_folder(values.get("features"), base, "pretrained")
@@ -219,10 +228,6 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if isinstance(augment, dict):
         for section in ("noise", "reverb"):
             _rebase(augment.get(section), base, ("folder",))
-    values = with_overrides(values, overrides)
-    for section, keys in _PATHS.items():
-        _rebase(values.get(section) if section else values, Path(), keys)
-    return parse(Recipe, values, str(path))
 
 
 def _rebase(section: object, base: Path, keys: Sequence[str]) -> None:
@@ -230,14 +235,15 @@ def _rebase(section: object, base: Path, keys: Sequence[str]) -> None:
     left for `parse` to refuse."""
     if isinstance(section, dict):
         for key in keys:
-            if type(section.get(key)) in (str, int, date):  # a folder may be named 2025-02-03
+            if type(section.get(key)) in _NAMES:
                 section[key] = str(base / str(section[key]))
 
 
 def _rebase_folder(section: object, base: Path, key: str) -> None:
     """Of a network or an origin of shards: a folder relative to `base` or, if there is none, a name
     on the hub or an address."""
-    if isinstance(section, dict) and isinstance(given := section.get(key), str):
+    if isinstance(section, dict) and type(section.get(key)) in _NAMES:
+        given = section[key] = str(section[key])
         with suppress(OSError, ValueError):  # a name that no file can have
             if given and (base / given).is_dir():
                 section[key] = str(base / given)

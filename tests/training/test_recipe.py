@@ -189,6 +189,16 @@ def test_an_empty_path_is_none_and_no_folder_of_that_name(recipe: Path) -> None:
     ]
 
 
+def test_a_folder_may_have_the_name_of_a_number_or_a_date(recipe: Path) -> None:
+    recipe.write_text("data: {train: a, dev: b}\nout: run\n")
+    given = ["out=7", "data.origin=2025", "augment.noise.folder=2025-02-03"]
+    parsed = read_recipe(recipe, [*given, "augment.reverb.folder=7"])
+    assert parsed.out == Path("7")
+    assert parsed.data.origin == "2025"
+    assert parsed.augment.noise.folder == Path("2025-02-03")
+    assert parsed.augment.reverb.folder == Path("7")
+
+
 def test_a_missing_or_garbled_recipe_is_one_line(recipe: Path) -> None:
     assert "none at" in refused(recipe.with_name("absent.yaml"))
     assert str(recipe.parent) in refused(recipe.parent)
