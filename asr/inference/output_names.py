@@ -54,10 +54,12 @@ def recording_ids(folder: Path, paths: Sequence[Path], say: Say) -> dict[Path, s
     ids = {}
     for path, name in output_names([(folder, paths)]).items():
         id_ = name.as_posix()
-        if is_whole(f"{id_}{path}") and id_.strip():
-            ids[path] = id_
+        fault = "" if id_.strip() else "that is not blank"
+        fault = fault if is_whole(f"{id_}{path}") else "in UTF-8"
+        if fault:
+            say(f"skipped {os.fspath(path)!a}: expected a file name {fault}; rename it")
         else:
-            say(f"skipped {os.fspath(path)!a}: expected a file name in UTF-8; rename it")
+            ids[path] = id_
     return ids
 
 

@@ -81,16 +81,16 @@ class _Command:
 
     def add(self, data: Mapping[str, Any], content: bytes, most: int) -> None:
         """A chunk, of `most` samples with those before. Raises ApiError."""
-        rate, width, channels = (_whole(data.get(key)) for key in ("rate", "width", "channels"))
+        given = [data.get(key) for key in ("rate", "width", "channels")]
+        rate, width, channels = map(_whole, given)
         if rate not in RATES or width != 2 or channels not in range(1, MOST_CHANNELS + 1):
+            shown = "rate {}, width {}, channels {}".format(*map(_shown, given))
             raise ApiError(
-                400,
-                f"expected 16-bit audio of {RATES[0]} to {RATES[-1]} Hz, got rate {_shown(rate)}, "
-                f"width {_shown(width)}, channels {_shown(channels)}",
+                400, f"expected 16-bit audio of {RATES[0]} to {RATES[-1]} Hz, got {shown}"
             )
         if self.content and (rate, channels) != (self.rate, self.channels):
             raise ApiError(400, "expected chunks of one rate and number of channels, got several")
-        self.rate, self.channels = int(rate), int(channels)  # true is a number
+        self.rate, self.channels = rate, channels
         self.content += content
         if len(self.content) > 2 * most:
             raise ApiError(400, f"expected a command of at most {most} samples, got a longer one")
@@ -103,9 +103,11 @@ class _Command:
         return values.mean(axis=1, dtype=np.float32) / np.float32(INT16)
 
 
-def _whole(value: Any) -> Any:
-    """A float of a whole number as int, since a range is searched for floats one by one."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _whole(value: object) -> int:
+    """A whole number as int, anything else as -1: a range is searched for other types one by
+    one."""
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return int(value) if whole else -1  # type: ignore[call-overload]
 
 
 def _shown(value: object) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from asr.dataset.manifest import read_manifest, write_manifest
+from asr.inference.output_names import recording_ids
 from asr.inference.time_formats import ctm_names
 from asr.inference.untranscribed import find_recordings
 from tests.commands import Command
@@ -45,6 +46,15 @@ def test_what_no_manifest_can_hold_is_skipped(
     found = find_recordings([folder], said.append)
     assert len(found) == len(NAMES) - 1
     assert len(said) == 1
+
+
+def test_a_blank_name_is_skipped(tones: Tones, tmp_path: Path) -> None:
+    shutil.copy(next(iter(read_manifest(tones[0]["test"]))).audio, tmp_path / " .wav")
+    said: list[str] = []
+    assert not recording_ids(tmp_path, [tmp_path / " .wav"], said.append)
+    assert said == [
+        f"skipped '{tmp_path}/ .wav': expected a file name that is not blank; rename it"
+    ]
 
 
 def test_txt_is_one_printable_line_a_file(run: Command, tones: Tones, folder: Path) -> None:

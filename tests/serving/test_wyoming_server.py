@@ -28,7 +28,13 @@ from asr.serving.engine import Engine
 from asr.serving.errors import ApiError
 from asr.serving.limits import Limits
 from asr.serving.server import listen
-from asr.serving.wyoming_server import WyomingServer, _Command, chosen_model, languages_of
+from asr.serving.wyoming_server import (
+    WyomingServer,
+    _Command,
+    _whole,
+    chosen_model,
+    languages_of,
+)
 from tests.serving.live_server import LiveServer, talk
 from tests.tones import RATE
 
@@ -260,11 +266,12 @@ def test_languages_that_are_no_list_are_none(recognizer: Recognizer, about: obje
 
 
 def test_a_rate_is_not_searched_for() -> None:
-    """A float is looked for in a range one by one, for 0.04 s each time."""
+    """What is no int is looked for in a range one by one, for 0.04 s each time."""
     command = _Command()
     command.add({"rate": 16000.0, "width": 2.0, "channels": 1.0}, b"\0\0", 10)
     assert (command.rate, command.channels) == (16000, 1)
     assert isinstance(command.rate, int)
     for rate in (16000.5, float("nan"), float("inf"), "16000", None):
-        with pytest.raises(ApiError, match="expected 16-bit audio"):
+        assert type(_whole(rate)) is int
+        with pytest.raises(ApiError, match=f"got rate {rate}, width 2"):
             command.add({"rate": rate, "width": 2, "channels": 1}, b"", 10)

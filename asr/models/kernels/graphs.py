@@ -19,6 +19,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from asr.errors import lacks_memory
 from asr.models.kernels.choice import rounded
 from asr.models.kernels.streams import end_capture, is_single_stream
 
@@ -97,9 +98,9 @@ class Graphs:
             with torch.inference_mode(False), torch.no_grad():
                 fixed = tape.resized(FRAMES, rows)
                 self._kept[key] = fixed, capture(fixed)
-        except torch.OutOfMemoryError:  # later batches may be smaller
-            return None
         except RuntimeError as error:
+            if lacks_memory(error):  # later batches may be smaller
+                return None
             self._failed = True
             warnings.warn(
                 f"recurrent layers run without CUDA graphs, which is slower: {error}", stacklevel=2
