@@ -21,8 +21,7 @@ UNSPACED = regex.compile(
 
 _OPENING = frozenset({"Ps", "Pi"})  # categories of brackets and quotation marks
 _TIBETAN = regex.compile(r"(?V1)[\p{Tibetan}&&[\p{L}\p{M}]]")  # of one syllable, before a tsheg
-# Of Thai and Lao: vowels that are written before their consonant, and vowels and marks of repetition
-# after it.
+# Of Thai and Lao: vowels that are written before their consonant; vowels and marks after it.
 _BEFORE_CONSONANT = frozenset("\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4")
 _AFTER_CONSONANT = frozenset("\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46\u0eaf\u0eb0\u0eb2\u0eb3\u0ec6")
 
