@@ -171,7 +171,8 @@ def _explain(model: type[Config], error: Any) -> str:
         if former in RENAMED:
             return f"unknown key {former!r}: it is now {RENAMED[former]}; rename it"
     known = list(_section(model, path[:-1]).model_fields)
-    nearest = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+    inside = [name for name in given if name in known]  # of a section that is none here
+    nearest = inside or difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
     return f"unknown key {key!r}: {hint}"
 

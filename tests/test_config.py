@@ -41,6 +41,7 @@ def test_a_configuration_cannot_be_changed() -> None:
     [
         ({"trian": {}}, "unknown key 'trian': did you mean 'train'?"),
         ({"train": {"epoch": 5}}, "unknown key 'train.epoch': did you mean 'epochs'?"),
+        ({"model": {"train": 5}}, "unknown key 'model': did you mean 'train'?"),
         ({"train": {"lerning_rate": 1}}, "unknown key 'train.lerning_rate': did you mean 'learni"),
         ({"train": {"zzz": 5}}, "unknown key 'train.zzz': known keys: epochs, learning_rate, sp"),
         ({"train": {"epochs": 0}}, "at train.epochs: input should be greater than or equal to 1"),

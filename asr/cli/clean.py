@@ -14,14 +14,16 @@ import typer
 from asr.cli.console import check_out
 from asr.cli.option_groups import with_options
 from asr.cli.sharding import ShardOptions, merged_rows
-from asr.errors import AudioError
+from asr.errors import AudioError, ConfigError
 from asr.evaluation import AUDIO_MEGABYTES
 from asr.io.terminal import progress_bar, tell
 
 if TYPE_CHECKING:
     from asr.dataset.manifest import Utterance
+    from asr.decoding.decoder import Decoder
     from asr.evaluation.misfit import Ranked
     from asr.io.shard_results import Row
+    from asr.models.bundle import Bundle
 
 Progress = Callable[[int, int], None]
 
@@ -51,6 +53,7 @@ def clean(
 
     utterances = read_manifest(manifest)
     check_out(out, manifest, written=("check.jsonl", "rest.jsonl"))
+    _refuse_review(out)
     places = {u.id: place for place, u in enumerate(utterances)}
     work = sharding.work("clean", out, {"model": model, "manifest": manifest}, list(places))
 
@@ -58,17 +61,19 @@ def clean(
         return file_size(utterances[places[id_]].audio)
 
     def results(ids: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        return _measured(model, Selection(utterances, [places[id_] for id_ in ids]))
+        return _measured(*_load(model), Selection(utterances, [places[id_] for id_ in ids]))
 
     if work is not None and not sharding.merge:
         sys.exit(min(1, sharding.run(work, size, results)))
+    loaded = None if sharding.merge else _load(model)
     check_writable(out)
     found: dict[str, Ranked] = {}
     failed = 0
     with ExitStack() as stack:
         if work is None:
             progress = stack.enter_context(progress_bar("aligning"))
-            rows = _measured(model, utterances, progress)
+            assert loaded is not None
+            rows = _measured(*loaded, utterances, progress)
         else:
             row = stack.enter_context(merged_rows(work, size))
             rows = ((id_, row(id_)) for id_ in places)
@@ -90,26 +95,46 @@ def clean(
         sys.exit(1)
 
 
+def _refuse_review(out: Path) -> None:
+    """Raise ConfigError if a person has reviewed an earlier ranking in that folder: its texts
+    belong to other files of rest and check."""
+    from asr.serving.review import written_path
+
+    for kind in ("reviewed", "left_out"):
+        written = written_path(out / "check.jsonl", kind)
+        if written.exists():
+            raise ConfigError(
+                f"expected --out without an earlier review, got {written}: choose another folder"
+            )
+
+
 def _require_any(found: Mapping[str, Ranked], manifest: Path, out: Path) -> None:
     """Raise AudioError if no recording could be read, before an earlier result is replaced."""
     if not found:
         raise AudioError(
             f"expected recordings that can be read, got none in {manifest}: correct the paths; "
-            f"{out} is as it was"
+            f"nothing in {out} was changed"
         )
 
 
-def _measured(
-    model: Path, utterances: Sequence[Utterance], progress: Progress | None = None
-) -> Iterator[tuple[str, Row]]:
-    """Ids with the findings of each utterance, or why its recording cannot be read."""
+def _load(model: Path) -> tuple[Bundle, Decoder]:
     from asr.decoding.folder import load_decoder
-    from asr.evaluation.misfit import measure, values_of
-    from asr.io.shard_results import Row
     from asr.models.bundle import load_bundle
 
     bundle = load_bundle(model)
-    decoder = load_decoder(model, bundle.tokens, normalise=bundle.normalise)
+    return bundle, load_decoder(model, bundle.tokens, normalise=bundle.normalise)
+
+
+def _measured(
+    bundle: Bundle,
+    decoder: Decoder,
+    utterances: Sequence[Utterance],
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, Row]]:
+    """Ids with the findings of each utterance, or why its recording cannot be read."""
+    from asr.evaluation.misfit import measure, values_of
+    from asr.io.shard_results import Row
+
     bad: list[tuple[str, AudioError]] = []
 
     def report(id_: str, error: AudioError) -> None:

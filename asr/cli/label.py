@@ -16,7 +16,7 @@ from asr.cli.console import check_out
 from asr.cli.decoder_options import DecoderOptions
 from asr.cli.option_groups import SectionedCommand, with_options
 from asr.cli.sharding import ShardOptions, merged_rows, run_shard
-from asr.errors import AudioError
+from asr.errors import AudioError, ConfigError
 from asr.io.terminal import progress_bar, tell
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def label(
     from asr.io.sharding import Shard
 
     check_out(out, source, dev)
+    _refuse_transcripts(out)
     rows = {u.id: u for u in recordings(source, lambda note: tell(f"note: {note}"))}
     recognizer = options.recognizer(model)
     check_writes_words(recognizer)
@@ -76,6 +77,8 @@ def label(
     results = partial(_label, recognizer, rows, seconds)
     if sharding.shard:
         sys.exit(min(1, sharding.run(work, size, results)))
+    if dev is not None:
+        _tell_if_learnt(model, dev)
     kept = set(rows) if dev is None else _not_in(dev, list(rows.values()))
     threshold = None if dev is None else _threshold(recognizer, dev, target)
     failed = 0 if sharding.merge else run_shard(work, Shard(1, 1), size, results, named=False)
@@ -89,6 +92,33 @@ def label(
         sys.exit(1)
     if not asked:
         shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def _refuse_transcripts(out: Path) -> None:
+    """Raise ConfigError for a manifest that `asr label` has not written, such as transcripts."""
+    from asr.dataset.labels import CONFIDENCE
+    from asr.dataset.manifest import read_manifest
+
+    if out.is_file() and any(CONFIDENCE not in u.extra for u in read_manifest(out)):
+        raise ConfigError(
+            f"expected a new --out or one of labels, got {out} with utterances without confidence, "
+            "such as transcripts: choose another"
+        )
+
+
+def _tell_if_learnt(model: Path, dev: Path) -> None:
+    """A model has few errors, and high confidence, on what it was trained on."""
+    from asr.dataset.manifest import read_manifest
+    from asr.dataset.repeats import of_others
+    from asr.project.earlier import earlier_sets
+
+    rows = read_manifest(dev)
+    learnt = sum(map(bool, of_others(rows, earlier_sets(model).train)))
+    if learnt:
+        tell(
+            f"note: the model was trained on {learnt} of the {len(rows)} recordings of --dev: it "
+            "will have more errors on others than this command finds; give others"
+        )
 
 
 def _not_in(dev: Path, recordings: Sequence[Utterance]) -> set[str]:
@@ -129,7 +159,7 @@ def _write(out: Path, found: Sequence[Labelled], threshold: ConfidenceThreshold 
     ids = [labelled.recording.id for labelled in found]
     written = write_labels(out, found, ids, 0.0 if threshold is None else threshold.confidence)
     if written.empty:
-        tell(f"{written.empty} recordings without a word")
+        tell(f"recordings without a word: {written.empty}")
     if threshold is None:
         tell(f"kept all {written}: without --dev, nothing is known of their errors")
     else:

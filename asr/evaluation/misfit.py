@@ -26,6 +26,7 @@ from asr.inference.decode import batch_seconds, evaluation_mode, load_batches
 from asr.models.bundle import Bundle
 from asr.padded import Padded
 
+MISFIT = "misfit"  # in a manifest
 DIGITS = 4  # of a misfit in a manifest
 
 
@@ -130,7 +131,7 @@ def read_values(values: Any, utterance: Utterance) -> Ranked:
 def with_findings(row: Ranked) -> Utterance:
     """The utterance with the misfit and the hypothesis, for a manifest."""
     findings: dict[str, float | str | None] = {
-        "misfit": round(row.misfit, DIGITS) if math.isfinite(row.misfit) else None,
+        MISFIT: round(row.misfit, DIGITS) if math.isfinite(row.misfit) else None,
         "hypothesis": row.hypothesis,
     }
     if row.problem:

@@ -124,8 +124,8 @@ class Recognizer:
         """
         if isinstance(self.bundle, OnnxModel):
             raise ConfigError(
-                "expected a model that torch runs for a chosen delay, got an exported one: load "
-                "the folder that asr train wrote"
+                "expected a model whose model.chunk is a range for a chosen delay, got an exported "
+                "one: give the folder of such a model (docs/streaming.md)"
             )
         from asr.inference.streaming import chunk_for
 

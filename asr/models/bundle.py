@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from asr.config import Config, parse_saved
 from asr.errors import CheckpointError
 from asr.features.extractor import FeatureConfig
-from asr.io.files import atomic_path, write_json
+from asr.features.pretrained_config import KINDS
+from asr.io.files import atomic_path, read_json, write_json
 from asr.io.foreign import kind_of, which_is
 from asr.io.model_files import read_facts
 from asr.models.acoustic import AcousticModel
@@ -138,23 +139,43 @@ def others_files(folder: str | Path) -> list[Path]:
     return [path for path in inside if path.name not in FILES and not path.name.startswith(".")]
 
 
+def _advice(folder: Path) -> str:
+    if str(folder) != "default":
+        return "check the path"
+    included = Path(__file__).parents[1] / "inference" / "default_model"
+    return f"only asr new --from takes this name; the included model is in {included}"
+
+
+def _as_features(folder: Path) -> str:
+    """What a network of transformers is good for here; "" for any other folder."""
+    try:
+        config = read_json(folder / "config.json")
+    except (OSError, ValueError):
+        return ""
+    if not isinstance(config, dict) or config.get("model_type") not in KINDS:
+        return ""
+    return ": train on its hidden states, with features.kind pretrained (docs/pretrained.md)"
+
+
 def load_bundle(folder: str | Path) -> Bundle:
     """Read a model folder. Raises CheckpointError naming the missing or damaged file."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(
-            f"expected a model folder, got {folder}{which_is(folder)}: check the path"
+            f"expected a model folder, got {folder}{which_is(folder)}: {_advice(folder)}"
         )
     if kind := kind_of(folder):
-        raise CheckpointError(f"expected a model folder, got {folder}, which is {kind}")
+        raise CheckpointError(
+            f"expected a model folder, got {folder}, which is {kind}{_as_features(folder)}"
+        )
     refuse_encoder(folder)
     refuse_exported(folder)
     config = read_facts(folder / "config.json")
     if config.get("format") != FORMAT:
         other = ", a model of Hugging Face's transformers" if "model_type" in config else ""
+        advice = _as_features(folder) or ": train it again"
         raise CheckpointError(
-            f"expected a model of format {FORMAT}, got {folder / 'config.json'}{other}: train it"
-            " again"
+            f"expected a model of format {FORMAT}, got {folder / 'config.json'}{other}{advice}"
         )
     saved = parse_saved(_SavedConfig, config, str(folder / "config.json"))
     info = read_facts(folder / "info.json")

@@ -24,6 +24,8 @@ class Earlier:
     dev: list[Utterance] = field(default_factory=list)
     test: list[Utterance] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)
+    unknown: Path | None = None
+    """A model without the files of its training, such as one that was copied or downloaded."""
 
     def known(self, utterances: Sequence[Utterance]) -> Known:
         """The parts of those of `utterances` that are in the sets, and of all speakers."""
@@ -47,7 +49,7 @@ class Earlier:
 def earlier_sets(model: Path) -> Earlier:
     """The sets of the trainings of a model or encoder, found by the files of `asr train` and `asr
     pretrain` around it: transcripts, labels, the test set beside dev, and the same of the model
-    that a training began with. Without such files there are none."""
+    that a training began with."""
     earlier = Earlier()
     known: set[Path] = set()
     folder: Path | None = model
@@ -65,10 +67,13 @@ def _add(earlier: Earlier, model: Path) -> Path | None:
         for part, rows in (("train", earlier.train), ("dev", earlier.dev)):
             if (model.parent / "history.json").is_file():
                 _read(model.parent / f"{part}.jsonl", rows, earlier.missing)
+            else:
+                earlier.unknown = model
         return None
     try:
         recipe = read_json(model.parent / "recipe.json")
     except (OSError, ValueError):
+        earlier.unknown = model
         return None
     for section, key, rows in (
         ("data", "train", earlier.train),

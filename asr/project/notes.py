@@ -87,6 +87,11 @@ def earlier_notes(split: Split, earlier: Earlier) -> list[str]:
             f"{printable_name(earlier.missing[0])} cannot be read: dev or test may have recordings"
             " that the model was trained on"
         )
+    if earlier.unknown is not None:
+        notes.append(
+            f"nothing says which recordings {printable_name(earlier.unknown)} was trained on: dev"
+            " or test may have some of them, and error rates would then be too low"
+        )
     return notes
 
 

@@ -21,6 +21,7 @@ from asr.audio.files import find_audio
 from asr.audio.load import audio_duration
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError, AudioError
+from asr.evaluation.misfit import MISFIT
 from asr.inference.time_formats import Word
 from asr.io.files import locked, remove_leftovers
 from asr.io.paths import Say, as_stored
@@ -155,7 +156,8 @@ class Review:
 
     def items(self) -> list[Item]:
         """The open recordings, least certain first, those that were not recognised yet last; then
-        the checked ones, as written, and those that were left out."""
+        the checked ones, as written, and those that were left out. Those that `asr clean` ranked
+        keep its order: a model is most certain of its text where the transcript is another one."""
         places = {id: place for place, id in enumerate(self._checked.utterances)}
         found = [item for id in self._utterances if (item := self.item(id))]
         # Sorting keeps the order of the manifest among equals.
@@ -315,6 +317,8 @@ def _order(item: Item, places: Mapping[str, int]) -> tuple[int, float]:
     if item.checked is not None:
         # One that was checked after the order was read comes last.
         return 3, places.get(item.utterance.id, len(places))
+    if MISFIT in item.utterance.extra:
+        return 0, -1.0
     if item.suggestion is None:
         return 1, 0.0
     return (2, 0.0) if item.suggestion.error else (0, item.suggestion.confidence)

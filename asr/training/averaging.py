@@ -136,7 +136,8 @@ def choose_weights(run: Run, count_errors: Callable[[], int]) -> tuple[str, int]
     else:
         paths = [epoch_path(run.epochs, epoch) for epoch in best]
         load_weights(model, average_weights(paths), run.epochs)
-        chosen, errors = f"average of epochs {', '.join(map(str, sorted(best)))}", count_errors()
+        several = f"average of epochs {', '.join(map(str, sorted(best)))}"
+        chosen, errors = several if len(best) > 1 else f"epoch {best[0]}", count_errors()
         if errors > rows[best[0]]["dev_errors"]:
             load_weights(model, average_weights(paths[:1]), run.epochs)
             chosen, errors = f"epoch {best[0]}", rows[best[0]]["dev_errors"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -146,17 +147,19 @@ def _copy_below_output(
 ) -> None:
     """Copy all below the output. Raises ConfigError naming every setting that differs."""
     own_settings = _settings(model)
-    differing = [
-        _wanted(key, value, folder)
+    differing = {
+        _wanted(key, value): _shown(key, own_settings[key])
         for key, value in _settings(other).items()
         if own_settings[key] != value and (key != NETWORK or value)
-    ]
+    }
     if (layers := _conditioned(other)) and layers != _conditioned(model):
-        differing.append(
-            f"model.self_conditioning=True and model.intermediate_ctc={list(layers)} as in {folder}"
-        )
+        wanted = f"model.self_conditioning=true and model.intermediate_ctc={list(layers)}"
+        differing[wanted] = "others"
     if differing:
-        raise ConfigError(f"expected {', '.join(differing)}, got others: set them")
+        raise ConfigError(
+            f"expected {', '.join(differing)} as in {folder}, got {', '.join(differing.values())}: "
+            "set what differs"
+        )
     own, weights = model.state_dict(), other.state_dict()
     copied = {
         name: tensor
@@ -167,11 +170,17 @@ def _copy_below_output(
     _copy_lookahead(model, other)
 
 
-def _wanted(key: str, value: Any, folder: Path) -> str:
+def _wanted(key: str, value: Any) -> str:
     """The setting that is needed; the structure of a pretrained network is none."""
     if key == NETWORK:
-        return f"features.pretrained with the {value['kind']} network of {folder}"
-    return f"{key}={value} as in {folder}"
+        return f"features.pretrained with a network of {value['kind']}"
+    return f"{key}={_shown(key, value)}"
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == NETWORK:
+        return "another network" if value else "no network"
+    return json.dumps(value)
 
 
 def _conditioned(model: AcousticModel | SpeechEncoder) -> tuple[int, ...]:

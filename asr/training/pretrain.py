@@ -300,7 +300,7 @@ def _measures(
         "dev_frames": frames,
     }
     shown = (
-        f"dev {values['dev_loss']:.4f} of {values['dev_entropy']:.2f} nats, right "
+        f"dev {values['dev_loss']:.4f} (label frequencies {values['dev_entropy']:.2f}), right "
         f"{100 * values['dev_accuracy']:.2f} %, most frequent {100 * values['dev_frequent']:.2f} %"
     )
     return values, shown
@@ -337,6 +337,12 @@ def _finish(run: _Run, out: Path) -> Path:
         f"{100 * chosen['dev_accuracy']:.2f} % of the masked labels of dev, the most frequent "
         f"label {100 * chosen['dev_frequent']:.2f} %"
     )
+    if chosen["dev_loss"] >= chosen["dev_entropy"]:
+        run.state.place.display.say(
+            f"the loss on dev, {chosen['dev_loss']:.2f} nats, is not below that of the label "
+            f"frequencies, {chosen['dev_entropy']:.2f}: this encoder has learnt nothing yet; give "
+            "more epochs (epochs) or recordings"
+        )
     return folder
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from asr.errors import ConfigError, TrainingError
+from asr.errors import AsrError, ConfigError, TrainingError
 from asr.features.extractor import FeatureConfig
 from asr.features.pretrained_files import load_network, read_network
 from asr.features.state_cache import StateCache, weights_digest
@@ -38,7 +38,10 @@ def with_network(recipe: Recipe) -> tuple[Recipe, Path | None]:
     if folder.is_dir():
         name = folder.resolve().name  # of paths only the end, since models are published
     elif is_repository(given.partition("@")[0]):
-        folder = pull_pretrained(given)
+        try:
+            folder = pull_pretrained(given)
+        except AsrError as error:
+            raise AsrError(f"no folder {given[:200]} is here, and {error}") from None
     else:
         raise ConfigError(
             "expected a folder or NAME/MODEL of the hub in features.pretrained, got "

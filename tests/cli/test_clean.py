@@ -38,6 +38,15 @@ def test_misuse(run: Command, tones: Tones, tmp_path: Path) -> None:
     assert "expected a manifest" in run("clean", model, tmp_path / "no", "--out", tmp_path).error()
 
 
+def test_nothing_is_made_or_lost_by_a_refusal(run: Command, tones: Tones, tmp_path: Path) -> None:
+    words = tones[0]["test"], "--out", tmp_path / "c"
+    assert "included model is in" in run("clean", "default", *words).error()
+    assert not (tmp_path / "c").exists()
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "check.reviewed.jsonl").write_text("{}")
+    assert "expected --out without an earlier review" in run("clean", tones[1], *words).error()
+
+
 def test_without_recordings_the_earlier_result_stays(
     run: Command, tones: Tones, tmp_path: Path
 ) -> None:

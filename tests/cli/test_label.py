@@ -12,6 +12,7 @@ import pytest
 import asr.inference.label
 from asr.audio.load import write_wav
 from asr.dataset.manifest import read_manifest, write_manifest
+from asr.io.files import write_json
 from asr.io.shard_results import RESULTS
 from tests.commands import Command
 
@@ -53,6 +54,30 @@ def test_label(run: Command, tones: Tones, folder: Path) -> None:
         assert run(*words, "--out", merged, "--shard", f"{number}/2").status == 0
     assert run(*words, "--out", merged, "--merge").status == 0
     assert merged.read_bytes() == out.read_bytes()
+
+
+def test_transcripts_are_not_replaced(run: Command, tones: Tones, folder: Path) -> None:
+    manifests, model = tones
+    out = folder.parent / "train.jsonl"
+    shutil.copy(manifests["train"], out)
+    refused = run("label", model, folder, "--out", out).error()
+    assert f"expected a new --out or one of labels, got {out}" in refused
+    assert out.read_bytes() == manifests["train"].read_bytes()
+
+
+def test_dev_that_the_model_was_trained_on_is_noted(
+    run: Command, tones: Tones, folder: Path
+) -> None:
+    manifests, model = tones
+    (folder / "bad.wav").unlink()
+    shutil.copytree(model, folder.parent / "run" / "model")
+    data = {"train": str(manifests["train"]), "dev": str(manifests["dev"])}
+    write_json(folder.parent / "run" / "recipe.json", {"data": data})
+    words = "label", folder.parent / "run" / "model", folder, "--out", folder.parent / "l.jsonl"
+    assert "was trained on" not in run(*words, "--dev", manifests["dev"]).err
+    learnt = run(*words, "--dev", manifests["train"])
+    count = len(read_manifest(manifests["train"]))
+    assert f"was trained on {count} of the {count} recordings of --dev" in learnt.err
 
 
 def test_a_stopped_run_goes_on(

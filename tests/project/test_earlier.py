@@ -37,7 +37,10 @@ def test_labels_and_the_models_before_count(tmp_path: Path) -> None:
     }
     assert {u.id for u in earlier.test} == {"first test", "second test"}
     assert not earlier.missing
-    assert not earlier_sets(tmp_path / "first").train  # no run folder around it
+    assert earlier.unknown is None
+    unknown = earlier_sets(tmp_path / "first")  # no run folder around it
+    assert not unknown.train
+    assert unknown.unknown == tmp_path / "first"
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +110,17 @@ def test_the_least_certain_is_first_and_the_checked_are_last(manifest: Path) -> 
         review.check("a1", "right", "unchecked")
         review.suggest("a2", Suggestion(error="no audio"))
         assert [item.utterance.id for item in review.items()] == ["a3", "a0", "a2", "a1"]
+
+
+def test_what_clean_ranked_keeps_its_order(manifest: Path) -> None:
+    rows = read_manifest(manifest)
+    extras: list[dict[str, Any]] = [{"misfit": None, "problem": "too long"}, {"misfit": 9.1}]
+    extras += [{"misfit": 2.0}, {"misfit": 0.1}]
+    write_manifest(manifest, [replace(u, extra=e) for u, e in zip(rows, extras, strict=True)])
+    with open_review(manifest, silent) as review:
+        review.suggest("a1", said(0.99))
+        review.suggest("a3", said(0.2))
+        assert [item.utterance.id for item in review.items()] == ["a0", "a1", "a2", "a3"]
 
 
 def test_a_text_that_is_checked_while_the_list_is_made(

@@ -156,7 +156,7 @@ def test_damaged_weights_of_an_epoch_are_left_out_of_the_average(
         file.write_bytes(file.read_bytes()[:-4] + b"\0\1\2\3")
     model, shown = run_quietly(tone_recipe(manifests, tmp_path, epochs=2, average=3))
     assert "got none or others for 1: left out of the average" in shown
-    assert load_bundle(model).info["weights"] == "average of epochs 2"
+    assert load_bundle(model).info["weights"] == "epoch 2"
 
 
 def test_a_run_keeps_to_its_dev_set(manifests: dict[str, Path], tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ def test_the_command(run: Command, tmp_path: Path) -> None:
     ended = run("pretrain", tmp_path / "all", "--out", out, *settings)
     assert ended.status == 0, ended.err
     assert f"init.model={out / 'encoder'}" in ended.err
+    (row,) = read_json(out / "history.json")  # after one epoch of eight recordings
+    assert ("has learnt nothing yet" in ended.err) == (row["dev_loss"] >= row["dev_entropy"])
     audio = next((tmp_path / "all").iterdir())
     for words in (["transcribe", audio, "--model"], ["models", "show"]):
         assert "pretrained encoder" in run(*words, out / "encoder").error()

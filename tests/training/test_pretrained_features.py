@@ -239,7 +239,7 @@ def test_a_model_with_a_network_begins_another(
         assert torch.equal(weights[name], model[name]), name
     larger = write_network(tmp_path / "larger", conv_stride=[5, 16], num_hidden_layers=3)
     other = recipe_of(place, "other", pretrained=str(larger))
-    with pytest.raises(ConfigError, match=r"features\.pretrained with the wav2vec2 network"):
+    with pytest.raises(ConfigError, match=r"features\.pretrained with a network of wav2vec2"):
         run(other.model_copy(update={"init": start}))
 
 
