@@ -21,7 +21,7 @@ from asr.models.encoder_folder import load_encoder
 from asr.models.files import is_encoder
 from asr.project.defaults import TEXT, Proposal, Texts, propose, recipe_text, tokens_text
 from asr.text.normalise import TextConfig
-from asr.training.finetune import InitConfig
+from asr.training.finetune import InitConfig, lower_half
 from asr.training.recipe import refuse_obstacles
 
 TOKENS = "# The tokens are those of the model, and the characters of train.jsonl that it lacks.\n"
@@ -118,6 +118,10 @@ def network_section(proposal: Proposal, initial: Initial, init: InitConfig) -> s
     features = _changed(initial.features, FeatureConfig())
     model = _changed(initial.model, ModelConfig()) | {"dropout": proposal.dropout}
     own = f"features:\n{_lines(features)}\n\n" if features else ""
+    half = lower_half(initial.model.layers)
+    taken = (
+        f"  layers: {half:<18}# number of the lowest layers that are taken; the others are new\n"
+    )
     return f"""\
 {tokens_text(proposal) if initial.text is None else TOKENS}
 # Features and network are those of the model.
@@ -128,6 +132,7 @@ def network_section(proposal: Proposal, initial: Initial, init: InitConfig) -> s
 init:
   model: {printable_json(str(init.model))}
   preserve: {json.dumps(init.preserve)}
+{taken if initial.text is None else ""}\
   freeze_layers: {init.freeze_layers:<11}# number of the lowest layers that stay fixed
   lower_lr_factor: {init.lower_lr_factor:<9}# factor on the learning rate below the output
 """

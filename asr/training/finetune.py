@@ -55,6 +55,10 @@ class InitConfig(Config):
     """Lose nothing that the model can do: keep all of its tokens and add the characters that it
     lacks; measure it on dev before training, and return it unchanged unless training makes fewer
     errors there. The settings of tokens are not used then."""
+    layers: int | None = Field(None, ge=1, le=32)
+    """Number of the lowest recurrent layers that are taken from an encoder of asr pretrain, with
+    all below them; the others are random. null: half of them, since the upper ones are made to
+    predict the labels of pretraining."""
     freeze_layers: int = Field(0, ge=0, le=32)
     """Number of the lowest recurrent layers that stay fixed, with all layers below them."""
     lower_lr_factor: float = Field(1.0, gt=0, le=1)
@@ -64,7 +68,38 @@ class InitConfig(Config):
     (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1)."""
 
 
-def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
+def lower_half(layers: int) -> int:
+    """The number of an encoder's recurrent layers that are taken by default."""
+    return (layers + 1) // 2
+
+
+def layers_taken(model: AcousticModel, init: InitConfig) -> int:
+    """The number of recurrent layers whose weights come from `init.model`: of a recogniser all.
+
+    Raises ConfigError if there are fewer, or if some of the others are to be fixed.
+    """
+    assert init.model is not None
+    every = len(model.encoder.layers)
+    if not is_encoder(init.model):
+        if init.layers is not None:
+            raise ConfigError(
+                f"expected an encoder of asr pretrain with init.layers, got {init.model}, a "
+                "recogniser, of which all layers are taken: leave init.layers out"
+            )
+        return every
+    taken = init.layers or lower_half(every)
+    for name, value, most in (
+        ("layers", taken, every),
+        ("freeze_layers", init.freeze_layers, taken),
+    ):
+        if value > most:
+            raise ConfigError(f"expected init.{name} of at most {most}, got {value}: lower it")
+    return taken
+
+
+def initialise_from(
+    model: AcousticModel, tokens: Tokens, folder: Path, layers: int | None = None
+) -> str:
     """Copy the weights of the model in `folder` into `model`, and return a summary.
 
     Layers are copied unchanged, a lookahead convolution as far as both reach. The statistics of
@@ -72,17 +107,20 @@ def initialise_from(model: AcousticModel, tokens: Tokens, folder: Path) -> str:
     ones cannot adapt. Of the output layers, the rows of shared tokens are copied; the others keep
     their random weights.
 
-    A folder of `asr pretrain` has no output layers: all below is copied.
+    A folder of `asr pretrain` has no output layers. Of its recurrent layers, the lowest `layers`
+    are copied, or all.
 
     Raises CheckpointError for a bad folder, and ConfigError naming every setting that differs.
     """
     if is_encoder(folder):
         encoder, info = load_encoder(folder)
-        _copy_below_output(model, encoder, folder)
-        layers = len(model.encoder.layers)
+        every = len(model.encoder.layers)
+        layers = layers or every
+        _copy_below_output(model, encoder, folder, above(layers, every) if layers < every else ())
         return (
-            f"started from {folder}: front end and {layers} recurrent layers, pretrained on "
-            f"{info.get('hours', 'unknown')} hours without transcripts; the output layer is new"
+            f"started from {folder}: front end and {layers} of {every} recurrent layers, "
+            f"pretrained on {info.get('hours', 'unknown')} hours without transcripts; all above is "
+            "new"
         )
     other = load_bundle(folder)
     _copy_below_output(model, other.model, folder)
@@ -142,10 +180,26 @@ def _copy_rows(mine: nn.Module, theirs: nn.Module, here: list[int], there: list[
             own.copy_(given)
 
 
+def above(layers: int, every: int) -> tuple[str, ...]:
+    """Starts of the names of weights above so many of `every` recurrent layer, and below the
+    output.
+
+    >>> above(1, 2)
+    ('encoder.layers.1.', 'encoder.norms.1.', 'encoder.attention.', 'encoder.lookahead.')
+    """
+    parts = ("layers", "norms")
+    later = (f"encoder.{part}.{i}." for part in parts for i in range(layers, every))
+    return (*later, "encoder.attention.", "encoder.lookahead.")
+
+
 def _copy_below_output(
-    model: AcousticModel, other: AcousticModel | SpeechEncoder, folder: Path
+    model: AcousticModel,
+    other: AcousticModel | SpeechEncoder,
+    folder: Path,
+    but: tuple[str, ...] = (),
 ) -> None:
-    """Copy all below the output. Raises ConfigError naming every setting that differs."""
+    """Copy all below the output, but not weights whose names begin with one of `but`. Raises
+    ConfigError naming every setting that differs."""
     own_settings = _settings(model)
     differing = {
         _wanted(key, value): _shown(key, own_settings[key])
@@ -164,10 +218,11 @@ def _copy_below_output(
     copied = {
         name: tensor
         for name, tensor in weights.items()
-        if name in own and not name.startswith(NOT_BELOW)
+        if name in own and not name.startswith(NOT_BELOW + but)
     }
     model.load_state_dict(copied, strict=False)
-    _copy_lookahead(model, other)
+    if not but:
+        _copy_lookahead(model, other)
 
 
 def _wanted(key: str, value: Any) -> str:

@@ -33,6 +33,7 @@ from asr.training.entropy_weight import EntropyWeight
 from asr.training.finetune import (
     freeze,
     initialise_from,
+    layers_taken,
     rate_factors,
     refuse_blend_with_encoder,
 )
@@ -121,7 +122,7 @@ def prepare(recipe: Recipe, place: Place) -> Run:
     distributed.require_same(fixed | alike(recipe, computed))
     begun = place.is_begun
     if init.model is not None and not begun:
-        say(initialise_from(model, tokens, init.model))
+        say(initialise_from(model, tokens, init.model, layers_taken(model, init)))
     frozen = freeze(model, init.freeze_layers)
     factors = rate_factors(init, recipe.features)
     state = loop.begin(model, config, place, fixed, computed, factors)

@@ -23,7 +23,13 @@ from asr.text.phones import Phones
 from asr.text.tokens import TokenConfig, build_tokens
 from asr.training.averaging import choose_weights
 from asr.training.checkpoint import save_epoch
-from asr.training.finetune import InitConfig, freeze, initialise_from, preserved_tokens
+from asr.training.finetune import (
+    InitConfig,
+    freeze,
+    initialise_from,
+    layers_taken,
+    preserved_tokens,
+)
 from asr.training.optimizer import build_optimizer, set_rate
 from asr.training.prepare import datasets, identity
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
@@ -130,6 +136,27 @@ def test_a_lookahead_may_be_another(tmp_path: Path, frames: int) -> None:
         shared, own = known.encoder.lookahead.weight[: frames + 1], model.encoder.lookahead.weight
         assert torch.equal(own[: len(shared)], shared)
         assert not own[len(shared) :].any()
+
+
+def test_half_of_an_encoders_layers_are_taken(tones: Tones, tmp_path: Path) -> None:
+    config = MODEL.model_copy(update={"layers": 3})
+    encoder = SpeechEncoder(FEATURES, config)
+    save_encoder(tmp_path / "encoder", encoder, {})
+    tokens = build_tokens(["low"], TokenConfig())
+    for given, taken in ((None, 2), (1, 1), (3, 3)):
+        init = InitConfig(model=tmp_path / "encoder", layers=given)
+        model = AcousticModel(FEATURES, config, len(tokens))
+        assert layers_taken(model, init) == taken
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        initialise_from(model, tokens, tmp_path / "encoder", taken)
+        for name, weight in model.encoder.layers.named_parameters(prefix="encoder.layers"):
+            source = encoder.state_dict() if int(name.split(".")[2]) < taken else before
+            torch.testing.assert_close(weight.detach(), source[name], rtol=2e-3, atol=1e-4)
+    for wrong in ({"layers": 4}, {"freeze_layers": 3}):
+        with pytest.raises(ConfigError, match=rf"expected init\.{next(iter(wrong))} of at most"):
+            layers_taken(model, InitConfig(model=tmp_path / "encoder", **wrong))
+    with pytest.raises(ConfigError, match=r"expected an encoder of asr pretrain with init\.layers"):
+        layers_taken(model, InitConfig(model=tones[1], layers=1))
 
 
 def test_other_shapes_are_named(tones: Tones, tmp_path: Path) -> None:
