@@ -22,7 +22,9 @@ def _settings(wanted: bool) -> None:
     if wanted:
         from asr.training.pretrain import PretrainConfig
 
-        show_settings(PretrainConfig)
+        # Splicing needs transcripts; a recipe may set it for the later training.
+        spliced = ("augment.splice_prob", "augment.splice_from", "augment.short_prob")
+        show_settings(PretrainConfig, spliced)
 
 
 @app.command(

@@ -58,7 +58,7 @@ def usable(
             places.append(place)
     for what, left_out in (
         ("of recordings in data.train or data.dev", same),
-        ("with characters that data.train does not have", unknown),
+        ("with characters that the tokens lack", unknown),
     ):
         if left_out:
             say(f"left out, labels {what}: {len(left_out)}, first {printable(left_out[0])}")

@@ -110,7 +110,7 @@ def test_labels_that_training_cannot_use_are_left_out(
     assert train.weights == [1.0] * 4 + [0.4] * 2
     said = capsys.readouterr().out
     assert "labels of recordings in data.train or data.dev: 2, first again-train" in said
-    assert f"characters that data.train does not have: 1, first {rows[0].id}: 'ö'" in said
+    assert f"characters that the tokens lack: 1, first {rows[0].id}: 'ö'" in said
     write_manifest(recipe.data.labels, known)
     with pytest.raises(ManifestError, match="labels to train on, got none of 2"):
         datasets(recipe, print)
