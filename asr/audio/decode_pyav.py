@@ -6,6 +6,7 @@ begins late, a gap, and a packet that cannot be decoded are filled with silence.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,10 +34,13 @@ _SIZED_FRAMES = ("mp1", "mp2", "mp3", "ac3", "eac3")
 # Containers in which a gap means that data was not received.
 _LOSSY = (*_BROADCASTS, "ogg")
 
+# A track's duration in Matroska's tags, such as 00:01:00.024000000.
+_TAGGED = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")
 _MISSING = 0.5  # seconds by which an intact file may be shorter than stated
 _JITTER = 0.05  # seconds; encoder delays and rounded timestamps are not gaps
 _LONGEST_GAP = 24 * 3600.0  # seconds; a longer gap is a damaged timestamp
 _LONGEST_BROADCAST_GAP = 10.0  # the same as FFmpeg's -dts_delta_threshold
+_OUT_OF_ORDER = 1.0  # seconds; pictures that depend on later ones are stored after these
 _MOST_UNTIMED = 64  # frames without a timestamp that are held until one has a timestamp
 _MOST_ERRORS = 1000  # read errors per file, so that reading always ends
 
@@ -57,18 +61,22 @@ class _Damage:
     last_is_short: bool = False
     missing: float = 0.0
     last: float = 0.0
+    shown: float = 0.0
+    """The end of the last subtitle."""
     clock: float | None = None
-    """The end of the last packet of the picture."""
+    """The latest end of a packet of the picture, since its clock has jumped."""
     picture: float = 0.0
     """How long the picture lasted, without jumps of its clock."""
     fresh: bool = False
     """Whether something was lost since the last frame."""
 
     def follow_picture(self, end: float) -> None:
-        """Take note of a packet of the picture that ends at `end`."""
+        """Take note of a packet of the picture that ends at `end`. Packets may be out of order."""
         step = end if self.clock is None else end - self.clock
-        if self.clock is None or abs(step) <= _LONGEST_BROADCAST_GAP:
+        if self.clock is None or 0 < step <= _LONGEST_BROADCAST_GAP:
             self.picture += step
+        elif -_OUT_OF_ORDER <= step <= 0:
+            return
         self.clock = end
 
 
@@ -93,6 +101,8 @@ def pyav_blocks(
             if not damage.decoded and damage.reason is not None:
                 raise damage.reason
             stated = _stated_end(container, track, zero)
+            if container.streams.subtitles and not _ends(container):
+                damage.last = max(damage.last, damage.shown)  # one of them may be the last
             if damage.last + _MISSING < stated:
                 say(f"cut off: {damage.last:.1f} s of the {stated:.1f} s stated in its header")
             elif damage.cut_off or damage.corrupt or (damage.last_is_short and damage.short == 1):
@@ -124,6 +134,8 @@ def _stated_end(container: Any, track: Any, zero: Fraction) -> float:
     name = container.format.name
     if not container.duration or not name.startswith((*_TIMED_CONTAINERS, "mp3")):
         return 0.0
+    if container.streams.subtitles and (ends := _ends(container)):
+        return float(max(ends) - zero)
     duration = Fraction(container.duration, av.time_base)
     if name == "mp3":  # stated in its first frame, or estimated from the bit rate
         estimate = 8 * container.size / (track.bit_rate or 1)
@@ -131,6 +143,22 @@ def _stated_end(container: Any, track: Any, zero: Fraction) -> float:
     if name.startswith("mov"):  # first track's start to last track's end
         duration += Fraction(container.start_time or 0, av.time_base)
     return float(duration - zero)
+
+
+def _ends(container: Any) -> list[Fraction]:
+    """Seconds at which the tracks of sound and picture end, from the header; [] if it does not
+    state all of them. A subtitle may last longer, and the container's duration includes it."""
+    found = []
+    for track in (*container.streams.audio, *container.streams.video):
+        stated = _TAGGED.fullmatch(track.metadata.get("DURATION", ""))
+        if track.duration is not None:
+            found.append(((track.start_time or 0) + track.duration) * track.time_base)
+        elif stated:
+            hours, minutes, seconds = map(Fraction, stated.groups())
+            found.append(3600 * hours + 60 * minutes + seconds)
+        else:
+            return []
+    return found
 
 
 def _packets(container: Any, track: Any, damage: _Damage) -> Iterator[Any]:
@@ -147,14 +175,17 @@ def _packets(container: Any, track: Any, damage: _Damage) -> Iterator[Any]:
 
 
 def _frames(container: Any, track: Any, zero: Fraction, damage: _Damage) -> Iterator[Timed]:
+    # Of several pictures, each may have a clock of its own.
+    picture = next((video.index for video in container.streams.video), None)
     for packet in _packets(container, track, damage):
         when = None if packet.pts is None else packet.pts * packet.time_base - zero
         if when is not None and packet.size:
-            # A subtitle may be shown for longer than the file lasts.
-            lasting = 0 if packet.stream.type == "subtitle" else packet.duration or 0
-            end = float(when + lasting * packet.time_base)
-            damage.last = max(damage.last, end)
-            if packet.stream.type == "video":
+            end = float(when + (packet.duration or 0) * packet.time_base)
+            if packet.stream.type == "subtitle":
+                damage.last, damage.shown = max(damage.last, float(when)), max(damage.shown, end)
+            else:
+                damage.last = max(damage.last, end)
+            if packet.stream.index == picture:
                 damage.follow_picture(end)
         if packet.stream.index != track.index:
             continue

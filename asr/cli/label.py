@@ -16,7 +16,7 @@ from asr.cli.console import check_out
 from asr.cli.decoder_options import DecoderOptions
 from asr.cli.option_groups import SectionedCommand, with_options
 from asr.cli.sharding import ShardOptions, merged_rows, run_shard
-from asr.errors import AudioError, ConfigError
+from asr.errors import AudioError, ConfigError, ManifestError
 from asr.io.terminal import progress_bar, tell
 
 if TYPE_CHECKING:
@@ -99,10 +99,16 @@ def _refuse_transcripts(out: Path) -> None:
     from asr.dataset.labels import CONFIDENCE
     from asr.dataset.manifest import read_manifest
 
-    if out.is_file() and any(CONFIDENCE not in u.extra for u in read_manifest(out)):
+    if not out.is_file() or not out.stat().st_size:
+        return
+    try:
+        are_labels = all(CONFIDENCE in u.extra for u in read_manifest(out))
+    except ManifestError:
+        are_labels = False
+    if not are_labels:
         raise ConfigError(
-            f"expected a new --out or one of labels, got {out} with utterances without confidence, "
-            "such as transcripts: choose another"
+            f"expected a new --out or an earlier one of labels, got {out}, which has lines without "
+            "confidence, such as transcripts: choose another"
         )
 
 
@@ -113,7 +119,7 @@ def _tell_if_learnt(model: Path, dev: Path) -> None:
     from asr.project.earlier import earlier_sets
 
     rows = read_manifest(dev)
-    learnt = sum(map(bool, of_others(rows, earlier_sets(model).train)))
+    learnt = sum(map(bool, of_others(rows, earlier_sets(model.resolve()).train)))
     if learnt:
         tell(
             f"note: the model was trained on {learnt} of the {len(rows)} recordings of --dev: it "

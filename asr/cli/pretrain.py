@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
+# Settings that need transcripts; a recipe may have them for the later training.
+OF_TRANSCRIPTS = (
+    "augment.splice_prob", "augment.splice_from", "augment.short_prob",
+    "model.hierarchical_ctc_layer", "model.intermediate_ctc", "model.self_conditioning",
+    "model.attention_decoder",
+)  # fmt: skip
+
+
 def _settings(wanted: bool) -> None:
     if wanted:
         from asr.training.pretrain import PretrainConfig
 
-        # Splicing needs transcripts; a recipe may set it for the later training.
-        spliced = ("augment.splice_prob", "augment.splice_from", "augment.short_prob")
-        show_settings(PretrainConfig, spliced)
+        show_settings(PretrainConfig, OF_TRANSCRIPTS)
 
 
 @app.command(

@@ -87,9 +87,8 @@ def _written(
 
 
 def _divided(word: str, own: Sequence[WordPart]) -> list[str | None]:
-    """What a written word has for each of its parts."""
-    if len(breakable(word)) == 1:
-        return [word, *[None] * (len(own) - 1)]
+    """What a written word has for each of its parts. Only one that is divided loses what
+    normalisation removes."""
     spoken = "".join(part.text for part in own)
     ends = set(itertools.accumulate(map(len, breakable(spoken))))
     found: list[str | None] = []
@@ -102,7 +101,8 @@ def _divided(word: str, own: Sequence[WordPart]) -> list[str | None]:
             found.append(part.text)
             last = number
         place += len(part.text)
-    return found
+    whole: list[str | None] = [word, *[None] * (len(own) - 1)]
+    return whole if len(breakable(word)) == 1 or not any(found[1:]) else found
 
 
 def _of_word(spoken: str, parts: Sequence[WordPart]) -> Sequence[WordPart] | None:

@@ -63,6 +63,7 @@ def _add(earlier: Earlier, model: Path) -> Path | None:
     """Add the sets of the last training of a model; the model that it began with, if any."""
     if not model.exists():
         earlier.missing.append(model)
+        return None
     if is_encoder(model):
         for part, rows in (("train", earlier.train), ("dev", earlier.dev)):
             if (model.parent / "history.json").is_file():

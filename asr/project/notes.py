@@ -9,6 +9,7 @@ from pathlib import Path
 from asr.dataset.manifest import Utterance
 from asr.dataset.source import LeftOut
 from asr.dataset.splits import Parts, Split, total_seconds
+from asr.io.files import read_json
 from asr.io.printable import printable, printable_name
 from asr.project.defaults import Proposal, Texts
 from asr.project.earlier import Earlier
@@ -89,10 +90,20 @@ def earlier_notes(split: Split, earlier: Earlier) -> list[str]:
         )
     if earlier.unknown is not None:
         notes.append(
-            f"nothing says which recordings {printable_name(earlier.unknown)} was trained on: dev"
-            " or test may have some of them, and error rates would then be too low"
+            f"{printable_name(earlier.unknown)} does not list the recordings that it was trained on"
+            f"{_of_corpora(earlier.unknown)}: dev or test may have some of them, and error rates"
+            " would then be too low"
         )
     return notes
+
+
+def _of_corpora(model: Path) -> str:
+    """The corpora that a model states, in brackets; "" if it states none."""
+    try:
+        corpora = read_json(model / "info.json")["about"]["datasets"]
+        return f" ({', '.join(printable_name(name) for name in corpora)})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def text_notes(

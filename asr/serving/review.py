@@ -138,6 +138,8 @@ class Review:
         self._suggestions: dict[str, Suggestion] = {}
         self._checked, self._left_out = _Written(path), _Written(left_out)
         self._lock = threading.Lock()
+        # Reviewed texts keep the misfit of the earlier one: only a whole ranking has an order.
+        self._is_ranked = all(MISFIT in utterance.extra for utterance in utterances)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -161,7 +163,7 @@ class Review:
         places = {id: place for place, id in enumerate(self._checked.utterances)}
         found = [item for id in self._utterances if (item := self.item(id))]
         # Sorting keeps the order of the manifest among equals.
-        return sorted(found, key=lambda item: _order(item, places))
+        return sorted(found, key=lambda item: _order(item, places, self._is_ranked))
 
     def counts(self) -> dict[str, int]:
         """The number of all recordings, and of those in each state."""
@@ -311,17 +313,17 @@ def _is_whole(text: str) -> bool:
     return True
 
 
-def _order(item: Item, places: Mapping[str, int]) -> tuple[int, float]:
+def _order(item: Item, places: Mapping[str, int], is_ranked: bool) -> tuple[int, float]:
     if item.left_out:
         return 4, 0.0
     if item.checked is not None:
         # One that was checked after the order was read comes last.
         return 3, places.get(item.utterance.id, len(places))
-    if MISFIT in item.utterance.extra:
-        return 0, -1.0
-    if item.suggestion is None:
-        return 1, 0.0
-    return (2, 0.0) if item.suggestion.error else (0, item.suggestion.confidence)
+    if item.suggestion is not None and item.suggestion.error:
+        return 2, 0.0
+    if is_ranked:
+        return 0, 0.0
+    return (1, 0.0) if item.suggestion is None else (0, item.suggestion.confidence)
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

@@ -107,7 +107,10 @@ def breakable(text: str) -> list[str]:
 def _may_divide(before: str, character: str) -> bool:
     category = unicodedata.category(character[0])
     opening = category in _OPENING
-    if (category.startswith("P") and not opening) or character[0] in _AFTER_CONSONANT:
+    # Some vowel signs are clusters of their own in Unicode, as in Myanmar.
+    if category.startswith("M") or character[0] in _AFTER_CONSONANT:
+        return False
+    if category.startswith("P") and not opening:
         return False
     if unicodedata.category(before[-1]) in _OPENING or before[-1] in _BEFORE_CONSONANT:
         return False

@@ -214,7 +214,8 @@ def _check_identity(began: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
     key = next((key for key in keys if not _equal(key, began.get(key), now.get(key))), None)
     if key is None:
         return
-    value, got = f"{key}={began.get(key, 'none')}", now.get(key, "no such setting")
+    value = f"{key}={began[key]}" if key in began else f"no {key}"
+    got = now.get(key, "none")
     if key in DATA_KEYS:
         value, got = f"the {DATA_KEYS[key]}", "others"
     raise CheckpointError(

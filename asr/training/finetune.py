@@ -17,7 +17,7 @@ from asr.features.extractor import FeatureConfig
 from asr.models.acoustic import AcousticModel
 from asr.models.bundle import load_bundle
 from asr.models.encoder_folder import load_encoder
-from asr.models.files import is_encoder
+from asr.models.files import is_encoder, is_model
 from asr.models.masked_prediction import SpeechEncoder
 from asr.text.tokens import Tokens
 
@@ -81,7 +81,7 @@ def layers_taken(model: AcousticModel, init: InitConfig) -> int:
     assert init.model is not None
     every = len(model.encoder.layers)
     if not is_encoder(init.model):
-        if init.layers is not None:
+        if init.layers is not None and is_model(init.model):
             raise ConfigError(
                 f"expected an encoder of asr pretrain with init.layers, got {init.model}, a "
                 "recogniser, of which all layers are taken: leave init.layers out"
@@ -119,8 +119,8 @@ def initialise_from(
         _copy_below_output(model, encoder, folder, above(layers, every) if layers < every else ())
         return (
             f"started from {folder}: front end and {layers} of {every} recurrent layers, "
-            f"pretrained on {info.get('hours', 'unknown')} hours without transcripts; all above is "
-            "new"
+            f"pretrained on {info.get('hours', 'unknown')} hours without transcripts; "
+            f"{'all above' if layers < every else 'the output layer'} is new"
         )
     other = load_bundle(folder)
     _copy_below_output(model, other.model, folder)

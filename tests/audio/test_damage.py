@@ -91,8 +91,9 @@ def test_cut_off_files_give_what_can_be_decoded(name: str, tmp_path: Path) -> No
         assert abs(audio_duration(tmp_path / "cut") - len(samples) / 16000) < 1e-3
 
 
-def test_a_long_subtitle_does_not_hide_a_cut() -> None:
-    cue = io.BytesIO(b"1\n00:00:00,000 --> 00:00:06,000\nhello\n\n")
+@pytest.mark.parametrize("end", [6, 20])
+def test_a_long_subtitle_is_not_the_end_of_the_sound(end: int) -> None:
+    cue = io.BytesIO(f"1\n00:00:00,000 --> 00:00:{end:02},000\nhello\n\n".encode())
     stream = io.BytesIO()
     film_only = io.BytesIO(film("matroska", "aac", 16000, [(0, 6)]))
     sound, text = av.open(film_only, "r"), av.open(cue, "r")

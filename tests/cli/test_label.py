@@ -61,8 +61,10 @@ def test_transcripts_are_not_replaced(run: Command, tones: Tones, folder: Path) 
     out = folder.parent / "train.jsonl"
     shutil.copy(manifests["train"], out)
     refused = run("label", model, folder, "--out", out).error()
-    assert f"expected a new --out or one of labels, got {out}" in refused
+    assert f"expected a new --out or an earlier one of labels, got {out}" in refused
     assert out.read_bytes() == manifests["train"].read_bytes()
+    out.write_text("rubbish")
+    assert "which has lines without confidence" in run("label", model, folder, "--out", out).error()
 
 
 def test_dev_that_the_model_was_trained_on_is_noted(

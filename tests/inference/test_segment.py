@@ -98,6 +98,8 @@ def test_scripts_without_spaces_are_cut_between_characters() -> None:
     assert cut_text("你好世界", "你好世界", 2, glued=True) == ["你好", "世界"]
     assert cut_text("你好，世界。", "你好世界", 2, glued=True) == ["你好", "世界"]
     assert cut_text("abracadabra", "abracadabra", 5, glued=True) == ["abracadabra"]
+    # What is not divided stays as it is written.
+    assert cut_text("Das VW車， sagte Er", "das vw車 sagte er", 2) == ["Das VW車，", "sagte Er"]
     # A name in Latin letters, and a vowel with the consonant after it, stay whole.
     assert cut_text("我在用iphone", "我在用iphone", 5, glued=True) == ["我在用", "iphone"]
     assert cut_text("ดีเมา", "ดีเมา", 3, glued=True) == ["ดี", "เมา"]

@@ -121,6 +121,14 @@ def test_what_clean_ranked_keeps_its_order(manifest: Path) -> None:
         review.suggest("a1", said(0.99))
         review.suggest("a3", said(0.2))
         assert [item.utterance.id for item in review.items()] == ["a0", "a1", "a2", "a3"]
+        review.suggest("a0", Suggestion(error="no audio"))
+        assert [item.utterance.id for item in review.items()] == ["a1", "a2", "a3", "a0"]
+    # A misfit that a reviewed text has kept says nothing of the others.
+    write_manifest(manifest, [replace(rows[0], extra=extras[3]), *rows[1:]])
+    with open_review(manifest, silent) as review:
+        review.suggest("a0", said(0.99))
+        review.suggest("a1", said(0.1))
+        assert next(iter(review.items())).utterance.id == "a1"
 
 
 def test_a_text_that_is_checked_while_the_list_is_made(

@@ -157,6 +157,8 @@ def test_half_of_an_encoders_layers_are_taken(tones: Tones, tmp_path: Path) -> N
             layers_taken(model, InitConfig(model=tmp_path / "encoder", **wrong))
     with pytest.raises(ConfigError, match=r"expected an encoder of asr pretrain with init\.layers"):
         layers_taken(model, InitConfig(model=tones[1], layers=1))
+    gone = InitConfig(model=tmp_path / "gone", layers=1)
+    assert layers_taken(model, gone) == 3  # loading it says what is wrong
 
 
 def test_other_shapes_are_named(tones: Tones, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_training_starts_from_it_and_says_what_it_takes(
     init = start.init.model_copy(update={"model": out / "encoder"})
     model, shown = run_quietly(start.model_copy(update={"init": init}))
     assert "front end and 1 of 1 recurrent layers, pretrained on" in shown
-    assert "all above is new" in shown
+    assert "the output layer is new" in shown
     trained = load_bundle(model).model.state_dict()
     for name, tensor in encoder.state_dict().items():
         if "running" not in name and tensor.is_floating_point():
