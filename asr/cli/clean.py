@@ -65,18 +65,17 @@ def clean(
 
     if work is not None and not sharding.merge:
         sys.exit(min(1, sharding.run(work, size, results)))
-    loaded = None if sharding.merge else _load(model)
-    check_writable(out)
     found: dict[str, Ranked] = {}
     failed = 0
     with ExitStack() as stack:
         if work is None:
+            loaded = _load(model)
             progress = stack.enter_context(progress_bar("aligning"))
-            assert loaded is not None
             rows = _measured(*loaded, utterances, progress)
         else:
             row = stack.enter_context(merged_rows(work, size))
             rows = ((id_, row(id_)) for id_ in places)
+        check_writable(out)
         for id_, one in rows:
             if one.error is None:
                 found[id_] = read_values(one.value, utterances[places[id_]])

@@ -16,6 +16,7 @@ from asr.errors import ManifestError
 from asr.io.printable import printable
 
 CONFIDENCE = "confidence"
+MISFIT = "misfit"  # of a transcript that `asr clean` has ranked
 
 
 def confidences(path: Path, labels: Manifest) -> list[float]:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from asr.ctc.loss import ctc_loss
+from asr.dataset.labels import MISFIT
 from asr.dataset.manifest import Utterance, write_manifest
 from asr.dataset.speech_dataset import SpeechDataset
 from asr.decoding.decoder import Decoder
@@ -26,7 +27,6 @@ from asr.inference.decode import batch_seconds, evaluation_mode, load_batches
 from asr.models.bundle import Bundle
 from asr.padded import Padded
 
-MISFIT = "misfit"  # in a manifest
 DIGITS = 4  # of a misfit in a manifest
 
 

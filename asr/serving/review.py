@@ -19,9 +19,9 @@ from pathlib import Path
 
 from asr.audio.files import find_audio
 from asr.audio.load import audio_duration
+from asr.dataset.labels import MISFIT
 from asr.dataset.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError, AudioError
-from asr.evaluation.misfit import MISFIT
 from asr.inference.time_formats import Word
 from asr.io.files import locked, remove_leftovers
 from asr.io.paths import Say, as_stored
