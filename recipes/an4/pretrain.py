@@ -3,13 +3,14 @@
 python recipes/an4/pretrain.py --source DIR                     10, 30 and 100 %, seeds 1 and 2
 python recipes/an4/pretrain.py --source DIR --shares 10 --seeds 1
 python recipes/an4/pretrain.py --pretrain epochs=100 train.epochs=12    with other schedules
+python recipes/an4/pretrain.py --recordings MANIFEST                    with more recordings
 
-For each seed, an encoder is pretrained on all training recordings. Then the same network is trained
-on a share of the transcripts, from random weights and from that encoder. The share is that of whole
-speakers, drawn by seed; a smaller share is part of a larger one. A share is repeated as often as it
-takes for about as many steps in an epoch as with all transcripts, and all trainings have the same
-number of epochs. The dev set chooses epochs; the test set is opened once a training and chooses
-nothing.
+For each seed, an encoder is pretrained on all training recordings, and on those of --recordings.
+Then the same network is trained on a share of the transcripts, from random weights and from that
+encoder. The share is that of whole speakers, drawn by seed; a smaller share is part of a larger
+one. A share is repeated as often as it takes for about as many steps in an epoch as with all
+transcripts, and all trainings have the same number of epochs. The dev set chooses epochs; the test
+set is opened once a training and chooses nothing.
 
 Stopped, it goes on where it was when the same command is given again.
 """
@@ -62,6 +63,14 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="settings of the trainings from an encoder alone",
     )
+    own.add_argument(
+        "--recordings",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="MANIFEST",
+        help="other recordings to pretrain on; give another --out with them",
+    )
     arguments = own.parse_intermixed_args()
     run_command(lambda: compare(arguments))
 
@@ -97,13 +106,15 @@ def pretrained(
     settings: Sequence[str],
     arguments: argparse.Namespace,
 ) -> Path:
-    """The encoder of a seed, of all training recordings."""
+    """The encoder of a seed, of all training recordings and those of --recordings."""
     recipe = read_recipe(shared.recipe, settings)
     base = {name: getattr(recipe, name).model_dump() for name in ("features", "model", "augment")}
     changes = [*PRETRAINING, f"seed={seed}", *arguments.pretrain]
     config = parse(PretrainConfig, with_overrides(base, changes), "--pretrain")
     tell(f"pretraining, seed {seed}")
-    train, dev = (read_manifest(parts[name]) for name in ("train", "dev"))
+    manifests = [parts["train"], *arguments.recordings]
+    train = [utterance for manifest in manifests for utterance in read_manifest(manifest)]
+    dev = read_manifest(parts["dev"])
     return pretrain(train, dev, config, shared.out / f"pretraining-{seed}-{config.epochs}")
 
 
