@@ -34,6 +34,7 @@ from asr.inference.long_form import (
 from asr.inference.progress import Seconds
 from asr.inference.readers import read_by
 from asr.inference.transcript import Transcript
+from asr.models.files import INCLUDED_ONNX, INCLUDED_TRAINED
 
 POOLED = 4  # times what is read ahead, in recordings whose results are pending
 
@@ -48,7 +49,7 @@ def default_model() -> Path:
     It is exported from `trained_model`, with 8-bit weights. Raises CheckpointError if the package
     was installed without it.
     """
-    return _included("default_onnx")
+    return _included(INCLUDED_ONNX)
 
 
 def trained_model() -> Path:
@@ -56,11 +57,10 @@ def trained_model() -> Path:
 
     Raises CheckpointError if the package was installed without it.
     """
-    return _included("default_model")
+    return _included(INCLUDED_TRAINED)
 
 
-def _included(name: str) -> Path:
-    folder = Path(__file__).resolve().parent / name
+def _included(folder: Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError("expected --model, got none, and no model is included here: give one")
     return folder

@@ -27,7 +27,7 @@ from asr.io.foreign import kind_of, which_is
 from asr.io.model_files import read_facts
 from asr.models.acoustic import AcousticModel
 from asr.models.config import ModelConfig
-from asr.models.files import refuse_encoder, refuse_exported
+from asr.models.files import INCLUDED_TRAINED, refuse_encoder, refuse_exported
 from asr.models.weights import load_model, save_weights
 from asr.padded import Padded, pad_on
 from asr.text.normalise import TextConfig, normalise
@@ -142,8 +142,7 @@ def others_files(folder: str | Path) -> list[Path]:
 def _advice(folder: Path) -> str:
     if str(folder) != "default":
         return "check the path"
-    included = Path(__file__).parents[1] / "inference" / "default_model"
-    return f"only asr new --from takes this name; the included model is in {included}"
+    return f"only asr new --from takes this name; the included model is in {INCLUDED_TRAINED}"
 
 
 def _as_features(folder: Path) -> str:

@@ -9,6 +9,9 @@ from asr.errors import CheckpointError
 from asr.io.files import digest
 from asr.io.model_files import read_facts
 
+_PACKAGE = Path(__file__).resolve().parents[1] / "inference"
+INCLUDED_TRAINED = _PACKAGE / "default_model"  # as `recipes/an4` trained it; torch runs it
+INCLUDED_ONNX = _PACKAGE / "default_onnx"  # the same with 8-bit weights; onnxruntime runs it
 WEIGHTS = ("model.safetensors", "model.onnx")  # of `asr train`, and of `asr export --to onnx`
 NEEDED = ("config.json", "tokens.json", "info.json")
 OTHER_FILES = (*NEEDED, "decoder.json", "lexicon.txt", "evaluations.json", "README.md")
