@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,6 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from asr.io.error_console import ErrorConsole
 from asr.io.printable import printable_lines
 from asr.io.terminal import errors
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 PLAIN_S = 30.0  # between two lines of progress without a terminal
 
@@ -28,12 +33,13 @@ class Display:
         self, epochs: int, console: Console | None = None, curves: Path | None = None
     ) -> None:
         self.console = console or errors()
-        self._scalars = None
+        self._scalars: SummaryWriter | None = None
+        self._open_curves: Callable[[], SummaryWriter] | None = None
         if curves is not None:
             # Imported here: it takes a second, and only training needs it.
             from torch.utils.tensorboard import SummaryWriter
 
-            self._scalars = SummaryWriter(str(curves))
+            self._open_curves = partial(SummaryWriter, str(curves))
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -96,7 +102,9 @@ class Display:
         dev = f"  {dev}" if dev else ""
         self._dev = dev.partition(" (")[0]
         self.say(f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}{dev}  {row['seconds']:.1f} s")
-        if self._scalars is not None:
+        if self._open_curves is not None:
+            # Opened after an epoch: a training that is refused leaves no folder.
+            self._scalars = self._scalars or self._open_curves()
             for name, value in row.items():
                 if isinstance(value, float):
                     self._scalars.add_scalar(name, value, row["epoch"])

@@ -74,6 +74,7 @@ def test_a_corpus_in_which_most_cannot_fit_is_refused(
     with pytest.raises(TrainingError, match="got 5 of 8 that cannot") as error:
         run_quietly(tone_recipe(manifests, tmp_path / "out", epochs=1))
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "out" / "tensorboard").exists()
 
 
 @pytest.mark.parametrize(("speed", "fits"), [(1.0, True), (1.25, False)])
