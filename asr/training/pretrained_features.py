@@ -77,13 +77,19 @@ def complete(model: AcousticModel) -> None:
         model.features.pretrained.stored_elsewhere = False
 
 
-def begin_epoch(model: AcousticModel, features: FeatureConfig, done: float) -> None:
+def begin_epoch(
+    model: AcousticModel, features: FeatureConfig, done: float, say: Callable[[str], None]
+) -> None:
     """Begin or continue fine-tuning when a share `done` of the training is over."""
     pretrained = model.features.pretrained
-    if pretrained is not None and features.finetune_from is not None:
-        pretrained.fine_tunes = done >= features.finetune_from
-        if pretrained.fine_tunes:
-            pretrained.cache = None
+    if pretrained is None or features.finetune_from is None:
+        return
+    begins = done >= features.finetune_from
+    if begins and not pretrained.fine_tunes:
+        say(f"fine-tuning the network of {features.pretrained} from here on")
+    pretrained.fine_tunes = begins
+    if begins:
+        pretrained.cache = None
 
 
 def use_cache(

@@ -142,7 +142,8 @@ def prepare(recipe: Recipe, place: Place) -> Run:
         f"{len(tokens)} tokens; {model.parameter_count() / 1e6:.1f} M parameters; "
         f"{device.type}, {shown_precision(computed)}{processes}"
     )
-    pretrained_features.begin_epoch(model, recipe.features, state.progress.epoch / config.epochs)
+    done = state.progress.epoch / config.epochs
+    pretrained_features.begin_epoch(model, recipe.features, done, say)
     _set_up_steps(run)
     if run.replay is not None:
         state.update = GraphedUpdate(device, say)
@@ -199,7 +200,8 @@ def _is_out_of_patience(run: Run) -> bool:
 
 def _batches(run: Run) -> tuple[int, AbstractContextManager[Any]]:
     config, progress, device = run.recipe.train, run.progress, run.loop.accelerator.device
-    pretrained_features.begin_epoch(run.model, run.recipe.features, progress.epoch / config.epochs)
+    done = progress.epoch / config.epochs
+    pretrained_features.begin_epoch(run.model, run.recipe.features, done, run.display.say)
     update_word_starts(run)
     plan = batch_size.plan(run)
     run.fill_share = fill_share(plan, run.corpus.durations)

@@ -151,7 +151,10 @@ def test_fine_tuning_begins_when_asked_and_resumes(
     place: Path,
 ) -> None:
     recipe = recipe_of(place, "tuned", finetune_from=0.5, finetune_lr_factor=0.5)
-    weights, _ = run(recipe)
+    weights, said = run(recipe)
+    before, after = said.split("fine-tuning the network of ")
+    assert "epoch   1" in before
+    assert "epoch   2" in after
     epochs = [epoch_of(recipe, number) for number in (1, 2)]
     original = network_of(place / "network")
     moved = {name for name in original if not torch.equal(epochs[1][name], original[name])}
