@@ -277,7 +277,7 @@ def test_results_come_while_later_files_wait(
 def test_without_a_shipped_model_one_must_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "transcribe.py"))
+    monkeypatch.setattr(module, "INCLUDED_ONNX", tmp_path / "default_onnx")
     with pytest.raises(CheckpointError, match="--model"):
         default_model()
 
