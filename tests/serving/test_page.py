@@ -200,21 +200,17 @@ def test_everything_has_a_name_for_screen_readers(page: Page, recording: Path) -
     assert page.locator("[aria-live=polite]").inner_text().split() == SAID.split()
 
 
-HEARD = """said => [...document.querySelectorAll("#text button.word .said")]
-  .map(word => word.innerText).join(" ").includes(said)"""
-
-
 def test_the_microphone_gives_text_while_it_listens(browser: Browser, live: LiveServer) -> None:
     with quiet(browser, live.running.url) as page:
         page.goto(live.running.url)
         page.get_by_label("Model").select_option("tones")
         page.get_by_role("button", name="Use the microphone").click()
         page.get_by_text("Listening. Speak.").wait_for()
-        # Chromium repeats the recording, and drops audio while the machine is busy.
-        page.wait_for_function(HEARD, arg=SAID)
+        page.locator("#text button.word").nth(3).wait_for()  # the pause ends the utterance
         page.get_by_role("button", name="Stop").click()
         page.get_by_text("Stopped after").wait_for()
-        assert SAID in " ".join(words_of(page))
+        # The small model may take the end of the recording for one more word.
+        assert words_of(page)[:4] == SAID.split()
         page.locator("#pictures[data-drawn]").wait_for()
         assert page.get_by_role("button", name="JSON").is_visible()
 

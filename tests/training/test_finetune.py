@@ -20,11 +20,7 @@ from asr.models.masked_prediction import SpeechEncoder
 from asr.text.phones import Phones
 from asr.training.averaging import choose_weights
 from asr.training.checkpoint import save_epoch
-from asr.training.finetune import (
-    InitConfig,
-    freeze,
-    preserved_tokens,
-)
+from asr.training.finetune import InitConfig, freeze, preserved_tokens
 from asr.training.optimizer import build_optimizer, set_rate
 from asr.training.prepare import datasets, identity
 from asr.training.recipe import Recipe, TrainConfig, read_recipe
