@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,8 +100,8 @@ def _refuse_review(out: Path) -> None:
     belong to other files of rest and check."""
     from asr.serving.review import written_path
 
-    for kind in ("reviewed", "left_out"):
-        written = written_path(out / "check.jsonl", kind)
+    for part, kind in product(("check.jsonl", "rest.jsonl"), ("reviewed", "left_out")):
+        written = written_path(out / part, kind)
         if written.exists():
             raise ConfigError(
                 f"expected --out without an earlier review, got {written}: choose another folder"

@@ -43,8 +43,13 @@ def test_nothing_is_made_or_lost_by_a_refusal(run: Command, tones: Tones, tmp_pa
     assert "included model is in" in run("clean", "default", *words).error()
     assert not (tmp_path / "c").exists()
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "check.reviewed.jsonl").write_text("{}")
-    assert "expected --out without an earlier review" in run("clean", tones[1], *words).error()
+    for name in ("check.reviewed.jsonl", "rest.left_out.jsonl"):
+        (tmp_path / "c" / name).write_text("{}")
+        refused = run("clean", tones[1], *words)
+        assert f"expected --out without an earlier review, got {tmp_path / 'c' / name}" in (
+            refused.error()
+        )
+        (tmp_path / "c" / name).unlink()
 
 
 def test_without_recordings_the_earlier_result_stays(
