@@ -1,5 +1,6 @@
 """Train the model of the package: on AN4, as strangers would have recorded it.
 
+asr train recipes/an4/readers.yaml                           the initial weights, from other readers
 python recipes/an4/shipped.py --source DIR --fsdd DIR        two seeds, and both test sets
 python recipes/an4/shipped.py --source DIR --seeds 2         one seed, and AN4's test set alone
 python recipes/an4/shipped.py --source DIR train.epochs=40   with another schedule
