@@ -36,14 +36,7 @@ def join_words(
     longest = (end - start) / 2
     left, right = items_of(before, longest), items_of(after, longest)
     middle = (start + end) / 2
-    shared = [
-        (i, j)
-        for i, a in enumerate(left)
-        if a.word.end > start
-        for j, b in enumerate(right)
-        if b.word.start < end and _same(a, b)
-    ]
-    if shared:
+    if shared := _shared(left, right, start, end):
         i, j = min(shared, key=lambda pair: abs(left[pair[0]].middle - middle))
         return _words([*left[: i + 1], *right[j + 1 :]])
     at = _between(left, right, start, end)
@@ -69,11 +62,37 @@ def items_of(words: Sequence[Word], longest: float) -> list[Item]:
     return items
 
 
-def _same(a: Item, b: Item) -> bool:
-    """Whether two items are the same words at about the same time."""
-    common = min(a.word.end, b.word.end) - max(a.word.start, b.word.start)
-    shorter = min(a.word.end - a.word.start, b.word.end - b.word.start)
-    return a.word.text == b.word.text and common > shorter / 2
+def _shared(
+    left: Sequence[Item], right: Sequence[Item], start: float, end: float
+) -> tuple[tuple[int, int], ...]:
+    """Places in `left` and `right` of the words that both have between `start` and `end`.
+
+    A word that is said twice in a row can be at the time of its neighbour in the other piece. The
+    words are therefore aligned, each with one at most and in their order, so that the sum of
+    `_likeness` is highest.
+    """
+    rows = [i for i, item in enumerate(left) if item.word.end > start]
+    columns = [j for j, item in enumerate(right) if item.word.start < end]
+    # For the first n words of `right`: the highest sum with those of `left` so far, and its pairs.
+    best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ())] * (len(columns) + 1)
+    for i in rows:
+        above, best = best, best[:1]
+        for n, j in enumerate(columns):
+            best.append(max(above[n + 1], best[n], key=lambda found: found[0]))
+            total, pairs = above[n]
+            like = _likeness(left[i].word, right[j].word)
+            if like > 0 and total + like > best[-1][0]:
+                best[-1] = total + like, (*pairs, (i, j))
+    return best[-1][1]
+
+
+def _likeness(a: Word, b: Word) -> float:
+    """The share of the time of two words that they have in common; 0 for different words, and for
+    those that have no more than half of the shorter one in common."""
+    common = min(a.end, b.end) - max(a.start, b.start)
+    if a.text != b.text or common <= min(a.end - a.start, b.end - b.start) / 2:
+        return 0.0
+    return common / (max(a.end, b.end) - min(a.start, b.start))
 
 
 def _between(left: Sequence[Item], right: Sequence[Item], start: float, end: float) -> float:

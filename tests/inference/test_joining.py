@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.inference.joining import join_words
@@ -50,6 +50,7 @@ def recognised(
 
 @settings(max_examples=120)
 @given(st.integers(0, 10**6), st.integers(1, 40), st.floats(2.5, 6.0))
+@example(1557, 35, 2.75)  # "two two", quickly
 def test_no_word_is_lost_or_doubled(seed: int, count: int, longest: float) -> None:
     words = spoken(seed, count)
     random, total = np.random.default_rng(seed), words[-1].end
